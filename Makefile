@@ -1,0 +1,65 @@
+# Two commands do all the set-up: `make serve` and `make test`.
+PYTHON ?= python3
+PORT ?= 3000
+BIN := .venv/bin
+SERVE := .venv/.serve-installed
+DEVELOP := .venv/.develop-installed
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+export BENTOML_DO_NOT_TRACK := True
+
+.PHONY: help serve train-setup test lint format types imports unit test-data test-accuracy test-container lock clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+serve: $(SERVE) ## Start the service with the shipped models (PORT=3000)
+	exec $(BIN)/bentoml serve --port $(PORT)
+
+train-setup: $(DEVELOP) ## Install what training needs: the command .venv/bin/limelight
+
+test: lint types imports unit ## Everything CI checks
+
+lint: $(DEVELOP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(DEVELOP)
+	$(BIN)/mypy
+
+imports: $(DEVELOP)
+	$(BIN)/lint-imports
+
+unit: $(DEVELOP)
+	$(BIN)/pytest
+
+format: $(DEVELOP) ## Format the code and mend what ruff can
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+test-data: $(DEVELOP) ## Fetch both data sets anew from the registry and compare them with what is published
+	$(BIN)/pytest tests/long/test_published_data.py --no-cov
+
+test-accuracy: $(DEVELOP) ## Post all 20,000 test images to the running service and compare with the manifests
+	$(BIN)/pytest tests/long/test_served_accuracy.py --no-cov
+
+test-container: ## Build the image, run it, ask it, stop it
+	tests/long/container.sh
+
+lock: $(DEVELOP) ## Rewrite constraints.txt from what is installed
+	$(BIN)/pip freeze --exclude-editable --disable-pip-version-check | grep -v '^limelight' > constraints.txt
+
+clean: ## Remove what the other targets made
+	rm -rf .venv build dist *.egg-info .*_cache .coverage
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+
+$(SERVE): pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP_INSTALL) --editable .
+	touch $@
+
+$(DEVELOP): pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP_INSTALL) --editable '.[train,dev]'
+	touch $@ $(SERVE)

@@ -1,0 +1,1 @@
+"""Training: data, recipes, training, evaluation, calibration, export and the command line."""

@@ -1,0 +1,37 @@
+"""The graph that is exported: from uint8 pixels to probabilities and maps, in one pass."""
+
+import torch
+from torch import Tensor, nn
+
+from models import ClassMapNetwork
+from pipeline.training import Normalisation
+
+
+class ServingGraph(nn.Module):
+    """`images`, uint8 (N, H, W, C) -> `logits` (N, K), `probabilities` (N, K), `cams` (N, K, h, w).
+
+    Normalisation, temperature and softmax are inside, so that every runtime gives one answer.
+    The logits are as the network gives them; only the probabilities see the temperature.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    temperature: Tensor
+
+    def __init__(
+        self, network: ClassMapNetwork, normalisation: Normalisation, temperature: float
+    ) -> None:
+        super().__init__()
+        self.network = network
+        scale, shift = normalisation.scale_and_shift()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+        self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float32))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Classify and explain images that are as the manifest's image rule leaves them."""
+        normalised = (images.float() * self.scale + self.shift).permute(0, 3, 1, 2)
+        features = self.network.features(normalised)
+        logits = self.network.head(features)
+        probabilities = (logits / self.temperature).softmax(1)
+        return logits, probabilities, self.network.head.class_activation_maps(features)

@@ -1,0 +1,88 @@
+"""The export's gates: every format must give the answers of eager torch."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.errors import GateError
+from pipeline.graph import ServingGraph
+from service.manifest import Parity
+
+BATCH_SIZES = (1, 7, 64)
+IMAGES = 1000
+MAX_PROBABILITY_ERROR = 1e-5
+MAX_CAM_IDENTITY_ERROR = 1e-4
+
+Arrays = Mapping[str, NDArray[np.float32]]
+Runtime = Callable[[NDArray[np.uint8]], Arrays]
+"""One pass of uint8 images (N, H, W, C) to `logits`, `probabilities` and `cams`."""
+
+OUTPUTS = ("logits", "probabilities", "cams")
+
+
+@dataclass(frozen=True, slots=True)
+class TorchRuntime:
+    """A torch module with the serving graph's signature, as a `Runtime`."""
+
+    module: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+
+    def __call__(self, images_nhwc: NDArray[np.uint8]) -> Arrays:
+        """Run the module on a batch."""
+        with torch.inference_mode():
+            outputs = self.module(torch.from_numpy(images_nhwc))
+        return {name: out.numpy() for name, out in zip(OUTPUTS, outputs, strict=True)}
+
+
+def measure_parity(runtime: Runtime, graph: ServingGraph, images: NDArray[np.uint8]) -> Parity:
+    """Compare a runtime with eager torch at batch sizes 1, 7 and 64 on up to 1,000 images."""
+    images = images[:IMAGES]
+    bias = graph.network.head.linear.bias.detach().numpy()
+    expected = _in_batches(TorchRuntime(graph), images, 64)
+    probability_errors, identity_errors, disagreements = [], [], 0
+    for batch_size in BATCH_SIZES:
+        outputs = _in_batches(runtime, images, batch_size)
+        probabilities = outputs["probabilities"]
+        probability_errors.append(np.abs(probabilities - expected["probabilities"]).max())
+        winners = expected["probabilities"].argmax(1)
+        disagreements += int((probabilities.argmax(1) != winners).sum())
+        from_cams = outputs["cams"].mean((2, 3), dtype=np.float64) + bias
+        identity_errors.append(np.abs(from_cams - outputs["logits"]).max())
+    return Parity(
+        images=len(images),
+        batch_sizes=BATCH_SIZES,
+        max_probability_error=float(np.max(probability_errors)),
+        top1_disagreements=disagreements,
+        max_cam_identity_error=float(np.max(identity_errors)),
+    )
+
+
+def check_parity(name: str, parity: Parity) -> None:
+    """Fail unless a format's answers are those of eager torch.
+
+    Raises:
+        GateError: with the figure that is out of bounds. NaN is out of every bound.
+
+    """
+    if not parity.max_probability_error <= MAX_PROBABILITY_ERROR:
+        raise GateError(
+            f"{name}: probabilities differ from eager torch by {parity.max_probability_error:.2e}, "
+            f"allowed are {MAX_PROBABILITY_ERROR:.0e}"
+        )
+    if parity.top1_disagreements:
+        raise GateError(
+            f"{name}: {parity.top1_disagreements} answers of {parity.images} images at batch sizes "
+            f"{parity.batch_sizes} are not those of eager torch, allowed are 0"
+        )
+    if not parity.max_cam_identity_error <= MAX_CAM_IDENTITY_ERROR:
+        raise GateError(
+            f"{name}: mean(cam) + bias differs from the logit by "
+            f"{parity.max_cam_identity_error:.2e}, allowed are {MAX_CAM_IDENTITY_ERROR:.0e}"
+        )
+
+
+def _in_batches(runtime: Runtime, images: NDArray[np.uint8], size: int) -> Arrays:
+    parts = [runtime(images[start : start + size]) for start in range(0, len(images), size)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in OUTPUTS}

@@ -1,0 +1,1 @@
+"""Serving: artefacts, images, the engine, explanations and HTTP. Never imports torch."""

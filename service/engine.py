@@ -1,0 +1,265 @@
+"""The network itself: one ONNX Runtime session, on a provider that is never in doubt."""
+
+import contextlib
+import ctypes
+import functools
+import io
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from service.artifact import Artifact
+from service.manifest import Manifest, TensorSpec
+
+Device = Literal["auto", "cuda", "tensorrt", "cpu"]
+Provider = Literal["CPU", "CUDA", "TensorRT"]
+
+logger = logging.getLogger("limelight.engine")
+
+_NAMES: dict[str, Provider] = {
+    "CPUExecutionProvider": "CPU",
+    "CUDAExecutionProvider": "CUDA",
+    "TensorrtExecutionProvider": "TensorRT",
+}
+_WANTED: dict[str, Provider] = {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "TensorRT"}
+# TF32 would cost three digits of the parity that an export promises, and an exhaustive search for
+# convolution algorithms seconds at every new batch size.
+_CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+_PROVIDERS: dict[Provider, list[Any]] = {
+    "CPU": ["CPUExecutionProvider"],
+    "CUDA": [("CUDAExecutionProvider", _CUDA_OPTIONS), "CPUExecutionProvider"],
+    "TensorRT": [
+        "TensorrtExecutionProvider",
+        ("CUDAExecutionProvider", _CUDA_OPTIONS),
+        "CPUExecutionProvider",
+    ],
+}
+_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+_FATAL = 4
+
+
+class EngineError(Exception):
+    """The network cannot be run as demanded; the message says why and what to do."""
+
+
+class Engine:
+    """Runs the network of one artefact. `run` may be called from several threads.
+
+    Args:
+        artifact: what to run, already verified.
+        device: ``auto`` takes a GPU where one is usable and the CPU elsewhere; any other is
+            a demand.
+        threads: CPU threads for one pass; 0 is every core.
+
+    Raises:
+        EngineError: the demanded provider cannot be had, or the graph is not what the manifest
+            says.
+    """
+
+    def __init__(self, artifact: Artifact, *, device: Device = "auto", threads: int = 1) -> None:
+        self.manifest = artifact.manifest
+        self._session = _open_session(artifact.onnx_path, device=device, threads=threads)
+        self._run_options = ort.RunOptions()
+        # Predictions then never pay for the maps that the same graph can give.
+        self._run_options.only_execute_path_to_fetches = True
+        _check_graph(self._session, self.manifest)
+
+    @property
+    def provider(self) -> Provider:
+        """Where the network really runs, as the session says."""
+        return _provider(self._session)
+
+    def run(
+        self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """One pass: uint8 (N, H, W, C) -> each of `outputs` by its name, N first.
+
+        Nodes that `outputs` do not need are not computed.
+
+        Raises:
+            ValueError: the images are not of the network's size and type.
+            EngineError: the runtime failed.
+        """
+        rule = self.manifest.image
+        wanted = (rule.height, rule.width, rule.channels)
+        if images_nhwc.shape[1:] != wanted or images_nhwc.dtype != np.uint8:
+            raise ValueError(
+                f"images must be uint8 (N, {', '.join(map(str, wanted))}), "
+                f"not {images_nhwc.dtype} {images_nhwc.shape}"
+            )
+        try:
+            results = self._session.run(
+                list(outputs), {"images": np.ascontiguousarray(images_nhwc)}, self._run_options
+            )
+        except Exception as error:  # the runtime's exceptions share no base of their own
+            raise EngineError(f"ONNX Runtime failed on {len(images_nhwc)} images: {error}") from error
+        return dict(zip(outputs, results, strict=True))
+
+    def warm_up(self, batch_sizes: Sequence[int] = (1, 2)) -> float:
+        """Run blank images at each batch size and check what comes out; seconds it took.
+
+        Raises:
+            EngineError: an output has another shape than the manifest says, or is not finite.
+        """
+        rule, started = self.manifest.image, time.perf_counter()
+        for batch in batch_sizes:
+            blank = np.zeros((batch, rule.height, rule.width, rule.channels), np.uint8)
+            results = self.run(blank, [tensor.name for tensor in self.manifest.outputs])
+            for tensor in self.manifest.outputs:
+                result = results[tensor.name]
+                wanted = (batch, *tensor.shape[1:])
+                if result.shape != wanted or not np.isfinite(result).all():
+                    raise EngineError(
+                        f"output {tensor.name!r} of {self.manifest.name} is {result.shape} or not "
+                        f"finite, and its manifest says {wanted}: export the run again"
+                    )
+        return time.perf_counter() - started
+
+
+def _open_session(path: Path, *, device: Device, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning threads take the cores that decoding and HTTP need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    wanted = _WANTED.get(device)
+    if wanted is None:
+        obstacle = cuda_obstacle()
+        if obstacle is None:
+            with _quiet_runtime(options):
+                session = _create(path, options, "CUDA")
+            if _provider(session) == "CUDA":
+                return session
+            obstacle = _missing_library() or "ONNX Runtime could not set up CUDA"
+        _say_once(f"no usable GPU ({obstacle}): the networks run on the CPU")
+        return _create(path, options, "CPU")
+    if wanted == "CPU":
+        return _create(path, options, wanted)
+    obstacle = cuda_obstacle()
+    if obstacle is not None:
+        raise EngineError(f"device {device!r} is demanded, but {obstacle}{_WAY_OUT}")
+    with _quiet_runtime(options):
+        session = _create(path, options, wanted)
+    if _provider(session) != wanted:
+        reason = _missing_library() or f"ONNX Runtime fell back to {_provider(session)}"
+        raise EngineError(f"device {device!r} is demanded, but {reason}{_WAY_OUT}")
+    return session
+
+
+_WAY_OUT = ": install the driver and `limelight[cuda]`, or set LIMELIGHT_DEVICE=auto"
+
+
+def _create(path: Path, options: ort.SessionOptions, provider: Provider) -> ort.InferenceSession:
+    available = set(ort.get_available_providers())
+    providers = [
+        entry
+        for entry in _PROVIDERS[provider]
+        if (entry if isinstance(entry, str) else entry[0]) in available
+    ]
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # see `Engine.run`
+        raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
+
+
+def _provider(session: ort.InferenceSession) -> Provider:
+    return _NAMES[session.get_providers()[0]]
+
+
+@functools.cache
+def cuda_obstacle() -> str | None:
+    """Why no GPU can be used in this process, or None. Loads CUDA's libraries where there is one.
+
+    The driver is asked first: without it the runtime only writes an error to the log and takes
+    the CPU.
+    """
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        return "this ONNX Runtime is built without CUDA"
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "there is no NVIDIA driver (libcuda.so.1)"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return "the NVIDIA driver cannot be initialised"
+    if count.value == 0:
+        return "the NVIDIA driver sees no GPU"
+    # It prints what it cannot find; what matters of that is said with the error.
+    with contextlib.redirect_stdout(io.StringIO()):
+        ort.preload_dlls()
+    return None
+
+
+def _missing_library() -> str | None:
+    """Name the library that keeps the CUDA provider from loading."""
+    folder = Path(ort.__file__).parent / "capi"
+    try:
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
+    except OSError as error:
+        return str(error)
+    return None
+
+
+@contextlib.contextmanager
+def _quiet_runtime(options: ort.SessionOptions) -> Iterator[None]:
+    """Keep the runtime from logging a fallback that we report in our own words."""
+    level = options.log_severity_level
+    ort.set_default_logger_severity(_FATAL)
+    options.log_severity_level = _FATAL
+    try:
+        yield
+    finally:
+        options.log_severity_level = level
+        ort.set_default_logger_severity(2)
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    logger.warning(message)
+
+
+def _check_graph(session: ort.InferenceSession, manifest: Manifest) -> None:
+    rule, classes = manifest.image, len(manifest.classes)
+    promised = {
+        "images": (rule.height, rule.width, rule.channels),
+        "logits": (classes,),
+        "probabilities": (classes,),
+        "cams": (classes, *manifest.cam_shape),
+    }
+    for tensor in (*manifest.inputs, *manifest.outputs):
+        if tensor.name in promised and tuple(tensor.shape[1:]) != promised[tensor.name]:
+            raise EngineError(
+                f"{manifest.name}: the manifest contradicts itself: {tensor.name!r} is "
+                f"{tensor.shape}, but classes and image demand (N, "
+                f"{', '.join(map(str, promised[tensor.name]))}): export the run again"
+            )
+    for specs, nodes in (
+        (manifest.inputs, session.get_inputs()),
+        (manifest.outputs, session.get_outputs()),
+    ):
+        graph = {node.name: node for node in nodes}
+        for tensor in specs:
+            node = graph.get(tensor.name)
+            if node is None or not _agree(tensor, node.type, node.shape):
+                found = "absent" if node is None else f"{node.type} {node.shape}"
+                raise EngineError(
+                    f"{manifest.onnx_file} of {manifest.name}: {tensor.name!r} is {found}, and the "
+                    f"manifest says {tensor.dtype} {list(tensor.shape)}: export the run again"
+                )
+
+
+def _agree(tensor: TensorSpec, graph_type: str, graph_shape: Sequence[int | str | None]) -> bool:
+    """Fixed sizes must be equal; where the graph leaves one open, the warm-up finds out."""
+    if _TYPES.get(graph_type) != tensor.dtype or len(graph_shape) != len(tensor.shape):
+        return False
+    return all(
+        not isinstance(actual, int) or actual == said
+        for said, actual in zip(tensor.shape, graph_shape, strict=True)
+    )

@@ -1,0 +1,87 @@
+"""Everything a client can be told is wrong. Each has a status, a stable code and a way out.
+
+    ServiceError
+    ├── MissingImage          400
+    ├── InvalidMultipart      400
+    ├── NoSuchRoute           404
+    ├── UnknownModel          404
+    ├── MethodNotAllowed      405
+    ├── BodyTooLarge          413
+    ├── ImageTooLarge         413
+    ├── UnsupportedMediaType  415
+    ├── UndecodableImage      422
+    ├── UnknownTarget         422
+    ├── InvalidParameter      422
+    ├── InternalError         500
+    ├── NotReady              503
+    └── Overloaded            503
+"""
+
+
+class ServiceError(Exception):
+    """An error of the service's HTTP interface; `detail` tells the client what to do next."""
+
+    status: int = 500
+    code: str = "internal_error"
+    title: str = "Internal error"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class MissingImage(ServiceError):
+    status, code, title = 400, "missing_image", "No image in the request"
+
+
+class InvalidMultipart(ServiceError):
+    status, code, title = 400, "invalid_multipart", "The multipart body cannot be parsed"
+
+
+class NoSuchRoute(ServiceError):
+    status, code, title = 404, "no_such_route", "No such route"
+
+
+class UnknownModel(ServiceError):
+    status, code, title = 404, "unknown_model", "No such model"
+
+
+class MethodNotAllowed(ServiceError):
+    status, code, title = 405, "method_not_allowed", "Method not allowed"
+
+
+class BodyTooLarge(ServiceError):
+    status, code, title = 413, "body_too_large", "The request body is too large"
+
+
+class ImageTooLarge(ServiceError):
+    status, code, title = 413, "image_too_large", "The image has too many pixels"
+
+
+class UnsupportedMediaType(ServiceError):
+    status, code, title = 415, "unsupported_media_type", "Not an image format that is accepted"
+
+
+class UndecodableImage(ServiceError):
+    status, code, title = 422, "undecodable_image", "The image cannot be decoded"
+
+
+class UnknownTarget(ServiceError):
+    status, code, title = 422, "unknown_target", "The model has no such class"
+
+
+class InvalidParameter(ServiceError):
+    status, code, title = 422, "invalid_parameter", "A query parameter is out of range"
+
+
+class InternalError(ServiceError):
+    """A failure of the service itself; the log has the cause under the same moment."""
+
+
+class NotReady(ServiceError):
+    status, code, title = 503, "not_ready", "The service is not ready"
+
+
+class Overloaded(ServiceError):
+    status, code, title = 503, "overloaded", "Too many requests are waiting"
+    retry_after_s: int = 1
