@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,10 +105,10 @@ def load_cached(name: str) -> Arrays:
     if not file.is_file():
         raise DataError(f"{name} is not in the cache ({file}); {remedy}")
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in ARRAYS}
         verify(name, arrays)
-    except (OSError, ValueError, KeyError, EOFError, DataError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, DataError) as error:
         raise DataError(f"{file} is corrupt ({error}); delete it and {remedy}") from error
     return arrays
 

@@ -129,13 +129,14 @@ def read_run(folder: Path) -> Run:
         RunError: if a file is missing or cannot be read.
 
     """
+    for name in (CONFIG, EPOCHS, CHECKPOINT):
+        if not (folder / name).is_file():
+            raise RunError(f"{folder} is not a run: {name} is missing")
     try:
         config = RunConfig.model_validate_json((folder / CONFIG).read_text())
         lines = (folder / EPOCHS).read_text().splitlines()
         epochs = [Epoch(**json.loads(line)) for line in lines]
         weights = load_file(folder / CHECKPOINT)
-    except FileNotFoundError as error:
-        raise RunError(f"{folder} is not a run: {Path(error.filename).name} is missing") from error
     except (ValidationError, SafetensorError, ValueError, TypeError, OSError) as error:
         raise RunError(f"{folder} cannot be read: {error}") from error
     if not epochs:

@@ -1,0 +1,78 @@
+"""The command line, as a person uses it: in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.artifact import load_artifact
+from tests.pipeline.test_datasets import make_folder
+
+
+def limelight(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *arguments],
+        cwd=cwd,
+        env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def test_a_folder_of_photos_becomes_an_artefact(tmp_path: Path) -> None:
+    make_folder(tmp_path / "Colours", images=40, size=(20, 18))
+    trained = limelight(
+        "train", "Colours", "--out", "run", "--epochs", "2", "--batch-size", "16",
+        "--image-size", "16", cwd=tmp_path,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.strip() == "run"
+    lines = (tmp_path / "run" / "epochs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    exported = limelight("export", "run", cwd=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    assert exported.stdout.strip() == "artifacts/colours/1"
+    manifest = load_artifact(tmp_path / "artifacts" / "colours" / "1").manifest
+    assert manifest.classes == ("blue", "red")
+    assert f"accuracy {manifest.metrics.accuracy:.2%}" in exported.stderr
+
+
+def test_training_into_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious").touch()
+    result = limelight("train", "digits8", "--out", "run", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "run is not empty; choose another --out" in result.stderr
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train", "mnist"), "run `limelight data fetch mnist`"),
+        (("train", "nothing"), "neither a data set"),
+        (("export", "nothing"), "is not a run"),
+        (("data", "fetch", "imagenet"), "there are: mnist, cifar10"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_status_1(
+    arguments: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    result = limelight(*arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [("train",), ("export",), ("data", "fetch")])
+def test_every_command_shows_an_example(command: tuple[str, ...], tmp_path: Path) -> None:
+    result = limelight(*command, "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert f"Example: limelight {' '.join(command)}" in result.stdout

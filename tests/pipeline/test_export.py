@@ -1,0 +1,191 @@
+"""Export: what is in the artefact, that its gates can fail, and that failure leaves nothing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import export as exporting
+from pipeline.datasets import load_dataset
+from pipeline.errors import GateError, PipelineError, RunError
+from pipeline.evaluation import as_served
+from pipeline.export import export
+from pipeline.graph import ServingGraph
+from pipeline.parity import OUTPUTS, TorchRuntime, check_parity, measure_parity
+from pipeline.runs import Run, read_run
+from pipeline.training import evaluate
+from service.artifact import load_artifact
+from service.engine import Engine
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def artifact_folder(digits8_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(digits8_run, tmp_path_factory.mktemp("artifacts"))
+
+
+def test_the_artefact_is_complete_and_the_service_accepts_it(artifact_folder: Path) -> None:
+    artifact = load_artifact(artifact_folder)
+    manifest = artifact.manifest
+    files = {path.name for path in artifact_folder.iterdir()}
+    assert files == {"manifest.json", "model.onnx", "model.ts", "model.pt2"}
+    assert set(manifest.files) == set(manifest.parity) == files - {"manifest.json"}
+    assert (manifest.name, manifest.version) == ("digits8", "1")
+    assert manifest.classes == tuple("0123456789")
+    assert manifest.cam_shape == (2, 2)
+    assert manifest.data.test_images == manifest.metrics.images == 360
+    assert manifest.training["recipe"] == "digits8"
+    assert manifest.libraries["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_the_engine_gives_the_accuracy_of_the_manifest_and_of_eager_torch(
+    artifact_folder: Path, digits8_run: Run
+) -> None:
+    artifact = load_artifact(artifact_folder)
+    test = load_dataset("digits8").test
+    images = as_served(test.images, artifact.manifest.image)
+    served = Engine(artifact, device="cpu").run(images, ["probabilities"])["probabilities"]
+    logits = evaluate(digits8_run.network, images, digits8_run.config.normalisation, CPU)
+    calibrated = (logits / artifact.manifest.calibration.temperature).softmax(1)
+    np.testing.assert_allclose(served, calibrated, atol=1e-5)
+    accuracy = float((served.argmax(1) == test.labels).mean())
+    assert accuracy == pytest.approx(artifact.manifest.metrics.accuracy, abs=1e-12)
+
+
+def test_the_multiply_accumulates_are_those_counted_by_hand(artifact_folder: Path) -> None:
+    # digits8: 8x8 images, widths 8-16-32-64, 3x3 kernels; maps of 8x8, 4x4, 2x2 positions.
+    by_hand = 9 * 64 * (1 * 8 + 8 * 16)
+    by_hand += 9 * 16 * (2 * 16 * 16 + 16 * 32)
+    by_hand += 9 * 4 * (2 * 32 * 32 + 32 * 64 + 2 * 64 * 64)
+    by_hand += 64 * 10
+    assert load_artifact(artifact_folder).manifest.network.multiply_accumulates == by_hand
+
+
+def test_a_second_export_is_the_next_version_and_the_first_stays(
+    digits8_run: Run, tmp_path: Path
+) -> None:
+    first = export(digits8_run, tmp_path, name="small")
+    before = (first / "manifest.json").read_bytes()
+    second = export(digits8_run, tmp_path, name="small")
+    assert (first.name, second.name) == ("1", "2")
+    assert (first / "manifest.json").read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["1", "2"]
+
+
+def _graph(run: Run) -> ServingGraph:
+    return ServingGraph(run.network, run.config.normalisation, 1.3).eval()
+
+
+def test_each_gate_fails_with_its_figure(digits8_run: Run) -> None:
+    graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
+    honest = TorchRuntime(graph)
+    good = measure_parity(honest, graph, images)
+    check_parity("model", good)
+
+    def shifted(images: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+        outputs = dict(honest(images))
+        outputs["probabilities"] = outputs["probabilities"] + np.float32(2e-5)
+        return outputs
+
+    with pytest.raises(GateError, match=r"probabilities differ from eager torch by 2\.\d+e-05"):
+        check_parity("model", measure_parity(shifted, graph, images))
+
+    def unbalanced(images: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+        outputs = dict(honest(images))
+        outputs["cams"] = outputs["cams"] + np.float32(2e-4)
+        return outputs
+
+    with pytest.raises(GateError, match=r"differs from the logit by 2\.\d+e-04"):
+        check_parity("model", measure_parity(unbalanced, graph, images))
+
+    def broken(images: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+        return {name: np.full_like(honest(images)[name], np.nan) for name in OUTPUTS}
+
+    with pytest.raises(GateError, match="differ from eager torch by nan"):
+        check_parity("model", measure_parity(broken, graph, images))
+
+    swapped = good.model_copy(update={"top1_disagreements": 3})
+    with pytest.raises(GateError, match="3 answers of 70 images"):
+        check_parity("model", swapped)
+
+
+def test_one_swapped_answer_is_counted_at_every_batch_size(digits8_run: Run) -> None:
+    graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
+    target = images[33]
+
+    def swapped(batch: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+        outputs = {name: values.copy() for name, values in TorchRuntime(graph)(batch).items()}
+        for index in np.flatnonzero((batch == target).all((1, 2, 3))):
+            outputs["probabilities"][index] = outputs["probabilities"][index, ::-1]
+        return outputs
+
+    assert measure_parity(swapped, graph, images).top1_disagreements == 3
+
+
+def test_a_failed_gate_leaves_nothing_behind(
+    digits8_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.parity.MAX_PROBABILITY_ERROR", 0.0)
+    with pytest.raises(GateError, match="probabilities differ"):
+        export(digits8_run, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_onnx_checker_is_a_gate(
+    digits8_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = exporting.onnx.load
+
+    def damaged(file: Path) -> exporting.onnx.ModelProto:
+        model = load(file)
+        model.graph.node[0].op_type = "NoSuchOperator"
+        return model
+
+    monkeypatch.setattr(exporting.onnx, "load", damaged)
+    with pytest.raises(GateError, match="the ONNX checker refuses it"):
+        export(digits8_run, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_data_that_changed_since_training_is_refused(digits8_run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(digits8_run.folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["data_sha256"] = "0" * 64
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"has changed since .* was trained"):
+        export(read_run(folder), tmp_path / "artifacts")
+
+
+@pytest.mark.parametrize("missing", ["config.json", "epochs.jsonl", "checkpoint.safetensors"])
+def test_an_incomplete_run_says_what_is_missing(
+    missing: str, digits8_run: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(digits8_run.folder, folder)
+    (folder / missing).unlink()
+    with pytest.raises(RunError, match=f"is not a run: {missing} is missing"):
+        read_run(folder)
+
+
+def test_a_truncated_checkpoint_is_an_error_in_words(digits8_run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(digits8_run.folder, folder)
+    checkpoint = folder / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    with pytest.raises(RunError, match="cannot be read"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize(("folder", "name"), [("My Photos!", "my-photos"), ("Été", "t")])
+def test_a_folders_name_becomes_a_models_name(folder: str, name: str) -> None:
+    assert exporting._slug(folder) == name
+
+
+def test_a_folder_whose_name_gives_none_asks_for_one() -> None:
+    with pytest.raises(PipelineError, match="pass --name"):
+        exporting._slug("写真")
