@@ -52,7 +52,7 @@ def _is_image(path: Path) -> bool:
 
 def _read(path: Path, rule: ImageRule) -> NDArray[np.uint8] | None:
     try:
-        image, _ = prepare(decode(path.read_bytes(), max_pixels=MAX_PIXELS), rule)
+        image, _ = prepare(decode(path.read_bytes(), max_pixels=MAX_PIXELS, sketch_for=rule), rule)
     except ServiceError as error:
         logger.warning("skipped %s: %s", path, error.detail)
         return None

