@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline.datasets import Split, load_dataset
 from pipeline.errors import DataError
 from service.settings import Settings
-from tests.service.conftest import Server, bentoml_serve
+from tests.service.kit import Server, bentoml_serve
 
 pytestmark = pytest.mark.timeout(1800)
 

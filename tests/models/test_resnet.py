@@ -42,7 +42,7 @@ def test_a_map_answers_only_to_its_own_position() -> None:
 
 def test_a_residual_block_without_its_branch_is_the_identity() -> None:
     block = Residual(6).eval()
-    torch.nn.init.zeros_(block.branch[1][1].weight)  # type: ignore[index, arg-type]
+    torch.nn.init.zeros_(block.branch[1][1].weight)  # type: ignore[index]
     images = torch.rand(2, 6, 5, 5)
     torch.testing.assert_close(block(images), images)
 

@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from pipeline import export as exporting
 from pipeline.datasets import load_dataset
@@ -19,6 +21,9 @@ from pipeline.runs import Run, read_run
 from pipeline.training import evaluate
 from service.artifact import load_artifact
 from service.engine import Engine
+
+Images = NDArray[np.uint8]
+Outputs = NDArray[np.float32]
 
 CPU = torch.device("cpu")
 
@@ -86,7 +91,7 @@ def test_each_gate_fails_with_its_figure(digits8_run: Run) -> None:
     good = measure_parity(honest, graph, images)
     check_parity("model", good)
 
-    def shifted(images: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    def shifted(images: Images) -> dict[str, Outputs]:
         outputs = dict(honest(images))
         outputs["probabilities"] = outputs["probabilities"] + np.float32(2e-5)
         return outputs
@@ -94,7 +99,7 @@ def test_each_gate_fails_with_its_figure(digits8_run: Run) -> None:
     with pytest.raises(GateError, match=r"probabilities differ from eager torch by 2\.\d+e-05"):
         check_parity("model", measure_parity(shifted, graph, images))
 
-    def unbalanced(images: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    def unbalanced(images: Images) -> dict[str, Outputs]:
         outputs = dict(honest(images))
         outputs["cams"] = outputs["cams"] + np.float32(2e-4)
         return outputs
@@ -102,7 +107,7 @@ def test_each_gate_fails_with_its_figure(digits8_run: Run) -> None:
     with pytest.raises(GateError, match=r"differs from the logit by 2\.\d+e-04"):
         check_parity("model", measure_parity(unbalanced, graph, images))
 
-    def broken(images: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    def broken(images: Images) -> dict[str, Outputs]:
         return {name: np.full_like(honest(images)[name], np.nan) for name in OUTPUTS}
 
     with pytest.raises(GateError, match="differ from eager torch by nan"):
@@ -117,7 +122,7 @@ def test_one_swapped_answer_is_counted_at_every_batch_size(digits8_run: Run) -> 
     graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
     target = images[33]
 
-    def swapped(batch: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    def swapped(batch: Images) -> dict[str, Outputs]:
         outputs = {name: values.copy() for name, values in TorchRuntime(graph)(batch).items()}
         for index in np.flatnonzero((batch == target).all((1, 2, 3))):
             outputs["probabilities"][index] = outputs["probabilities"][index, ::-1]
@@ -138,14 +143,14 @@ def test_a_failed_gate_leaves_nothing_behind(
 def test_the_onnx_checker_is_a_gate(
     digits8_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = exporting.onnx.load
+    load = onnx.load
 
-    def damaged(file: Path) -> exporting.onnx.ModelProto:
+    def damaged(file: Path) -> onnx.ModelProto:
         model = load(file)
         model.graph.node[0].op_type = "NoSuchOperator"
         return model
 
-    monkeypatch.setattr(exporting.onnx, "load", damaged)
+    monkeypatch.setattr(onnx, "load", damaged)
     with pytest.raises(GateError, match="the ONNX checker refuses it"):
         export(digits8_run, tmp_path)
     assert not any(tmp_path.iterdir())

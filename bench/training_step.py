@@ -1,0 +1,83 @@
+"""How fast one training step of the cifar10 recipe runs on this machine, in each variant.
+
+`python -m bench.training_step` times float32 and bfloat16, images contiguous and channels-last, in
+alternating order, and prints each one's median and spread as a ratio to plain float32.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from itertools import product
+
+import torch
+from torch import nn
+
+from pipeline.device import choose_device, uses_bfloat16
+from pipeline.recipe import Recipe
+from pipeline.training import build_network
+
+FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+
+
+def make_step(
+    recipe: Recipe, device: torch.device, *, bfloat16: bool, memory_format: torch.memory_format
+) -> Callable[[], None]:
+    """A training step on one random batch: forward, loss, backward, update."""
+    torch.manual_seed(0)
+    network = build_network(recipe, channels=3, classes=10).to(device)
+    network = network.to(memory_format=memory_format)
+    images = torch.randn(recipe.batch_size, 3, 32, 32, device=device)
+    images = images.contiguous(memory_format=memory_format)
+    labels = torch.randint(10, (recipe.batch_size,), device=device)
+    optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, nesterov=True)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            logits = network(images)
+        loss: torch.Tensor = nn.functional.cross_entropy(logits.float(), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def main() -> None:
+    """Time the variants and print them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    recipe, device = Recipe.load("cifar10"), choose_device(arguments.device)
+    steps = {
+        (precision, name): make_step(
+            recipe, device, bfloat16=precision == "bfloat16", memory_format=FORMATS[name]
+        )
+        for precision, name in product(("float32", "bfloat16"), FORMATS)
+    }
+    seconds: dict[tuple[str, str], list[float]] = {variant: [] for variant in steps}
+    for step in steps.values():
+        step()
+    for repeat in range(arguments.repeats):
+        order = list(steps)[:: 1 if repeat % 2 else -1]
+        for variant in order:
+            started = time.perf_counter()
+            steps[variant]()
+            seconds[variant].append(time.perf_counter() - started)
+    base = statistics.median(seconds["float32", "contiguous"])
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    print(f"{name}, {torch.get_num_threads()} threads, {arguments.repeats} steps each, ")
+    print(f"training uses {'bfloat16' if uses_bfloat16(device) else 'float32'}, channels-last")
+    for (precision, layout), times in seconds.items():
+        ratios = sorted(base / value for value in times)
+        print(
+            f"{precision:9} {layout:14} {statistics.median(ratios):5.2f} times as fast "
+            f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        )
+
+
+if __name__ == "__main__":
+    main()
