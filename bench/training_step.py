@@ -35,8 +35,8 @@ def make_step(
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             logits = network(images)
-        loss: torch.Tensor = nn.functional.cross_entropy(logits.float(), labels)
-        loss.backward()
+        loss = nn.functional.cross_entropy(logits.float(), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if device.type == "cuda":
