@@ -69,7 +69,9 @@ class Batcher:
         if self._closed:
             raise NotReady("the service is shutting down")
         if len(self._queue) >= self._max_queued:
-            raise Overloaded(f"{self._max_queued} images are waiting already: try again later")
+            raise Overloaded(
+                f"{self._max_queued} images are waiting already: try again", Retry_After="1"
+            )
         loop = asyncio.get_running_loop()
         item = _Item(image_hwc, frozenset(outputs), loop.create_future())
         self._queue.append(item)
@@ -115,9 +117,7 @@ class Batcher:
         for index, item in enumerate(batch):
             if not item.future.done():
                 # Copied, so that a small answer does not keep the whole batch's arrays alive.
-                item.future.set_result(
-                    {name: results[name][index].copy() for name in item.outputs}
-                )
+                item.future.set_result({name: results[name][index].copy() for name in item.outputs})
 
     async def _pass(self, batch: list[_Item]) -> Outputs:
         names = sorted(frozenset().union(*(item.outputs for item in batch)))

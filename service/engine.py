@@ -98,7 +98,9 @@ class Engine:
                 list(outputs), {"images": np.ascontiguousarray(images_nhwc)}, self._run_options
             )
         except Exception as error:  # the runtime's exceptions share no base of their own
-            raise EngineError(f"ONNX Runtime failed on {len(images_nhwc)} images: {error}") from error
+            raise EngineError(
+                f"ONNX Runtime failed on {len(images_nhwc)} images: {error}"
+            ) from error
         return dict(zip(outputs, results, strict=True))
 
     def warm_up(self, batch_sizes: Sequence[int] = (1, 2)) -> float:

@@ -1,20 +1,20 @@
 """Everything a client can be told is wrong. Each has a status, a stable code and a way out.
 
-    ServiceError
-    ├── MissingImage          400
-    ├── InvalidMultipart      400
-    ├── NoSuchRoute           404
-    ├── UnknownModel          404
-    ├── MethodNotAllowed      405
-    ├── BodyTooLarge          413
-    ├── ImageTooLarge         413
-    ├── UnsupportedMediaType  415
-    ├── UndecodableImage      422
-    ├── UnknownTarget         422
-    ├── InvalidParameter      422
-    ├── InternalError         500
-    ├── NotReady              503
-    └── Overloaded            503
+ServiceError
+├── MissingImage          400
+├── InvalidMultipart      400
+├── NoSuchRoute           404
+├── UnknownModel          404
+├── MethodNotAllowed      405
+├── BodyTooLarge          413
+├── ImageTooLarge         413
+├── UnsupportedMediaType  415
+├── UndecodableImage      422
+├── UnknownTarget         422
+├── InvalidParameter      422
+├── InternalError         500
+├── NotReady              503
+└── Overloaded            503
 """
 
 
@@ -25,9 +25,11 @@ class ServiceError(Exception):
     code: str = "internal_error"
     title: str = "Internal error"
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, **headers: str) -> None:
+        """`headers` go with the answer, underscores for hyphens: ``Retry_After="1"``."""
         super().__init__(detail)
         self.detail = detail
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 class MissingImage(ServiceError):
@@ -84,4 +86,3 @@ class NotReady(ServiceError):
 
 class Overloaded(ServiceError):
     status, code, title = 503, "overloaded", "Too many requests are waiting"
-    retry_after_s: int = 1

@@ -17,7 +17,7 @@ class Settings(BaseSettings):
     default_model: str = "digits"
     """The model that answers a request without `model`."""
     device: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
-    """`auto` takes a GPU where there is one; any other choice that fails keeps the service unready."""
+    """`auto` takes a GPU where there is one; another that fails keeps the service unready."""
     max_bytes: int = Field(default=10_000_000, ge=1)
     """Largest request body."""
     max_pixels: int = Field(default=40_000_000, ge=1)

@@ -1,0 +1,116 @@
+"""The models that are served: loaded, verified and warmed up before the first request."""
+
+import logging
+from pathlib import Path
+
+from service.artifact import ArtifactError, find_artifacts, load_artifact
+from service.batching import Batcher
+from service.classifier import Classifier
+from service.engine import Engine, EngineError
+from service.errors import NotReady, UnknownModel
+from service.metrics import Metrics
+from service.settings import Settings
+
+logger = logging.getLogger("limelight.catalogue")
+
+
+class Catalogue:
+    """Every model by its name, and the reason why one of them cannot be served.
+
+    A model that fails to load leaves the others alone, but the service is ready only when all
+    of them are.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._loaded: dict[str, Classifier] = {}
+        self._failures: dict[str, str] = {}
+        self._problem: str | None = "the models are being loaded"
+
+    @property
+    def problem(self) -> str | None:
+        """Why the service is not ready; None when it is."""
+        return self._problem
+
+    @property
+    def classifiers(self) -> dict[str, Classifier]:
+        """Those that are served, in alphabetical order."""
+        return dict(sorted(self._loaded.items()))
+
+    @property
+    def default(self) -> str:
+        """Name of the model that answers when none is asked for."""
+        return self._settings.default_model
+
+    def load(self) -> None:
+        """Load the newest version of every model; never raises, see `problem`."""
+        try:
+            folders = find_artifacts(self._settings.models)
+        except ArtifactError as error:
+            self._fail(str(error))
+            return
+        for name, folder in folders.items():
+            try:
+                self._loaded[name] = self._classifier(folder)
+            except (ArtifactError, EngineError) as error:
+                self._failures[name] = str(error)
+            except Exception:
+                logger.exception("model %s cannot be loaded", name)
+                self._failures[name] = f"{name} cannot be loaded: the log says why"
+        if self._failures:
+            self._fail("; ".join(dict.fromkeys(self._failures.values())))
+        elif self.default not in self._loaded:
+            names = ", ".join(self._loaded)
+            self._fail(f"LIMELIGHT_DEFAULT_MODEL is {self.default!r}, which is not among {names}")
+        else:
+            self._problem = None
+
+    def get(self, name: str | None) -> Classifier:
+        """The model called `name`, or the default one.
+
+        Raises:
+            UnknownModel: there is none of this name.
+            NotReady: there is, but it could not be loaded.
+        """
+        name = self.default if name is None else name
+        if name in self._loaded:
+            return self._loaded[name]
+        if name in self._failures:
+            raise NotReady(self._failures[name], Retry_After="10")
+        if not self._loaded:
+            raise NotReady(self._problem or "no model is loaded", Retry_After="10")
+        raise UnknownModel(
+            f"there is no model {name[:100]!r}: use one of {', '.join(self._loaded)}"
+        )
+
+    async def close(self) -> None:
+        for classifier in self._loaded.values():
+            await classifier.close()
+
+    def _classifier(self, folder: Path) -> Classifier:
+        settings = self._settings
+        artifact = load_artifact(folder)
+        manifest = artifact.manifest
+        engine = Engine(artifact, device=settings.device, threads=settings.threads)
+        seconds = engine.warm_up(sorted({1, 2, settings.max_batch}))
+        self._metrics.served(engine)
+        logger.info(
+            "model %s %s runs on %s, warmed up in %.2f s",
+            manifest.name,
+            manifest.version,
+            engine.provider,
+            seconds,
+        )
+        batcher = Batcher(
+            engine.run,
+            max_batch=settings.max_batch,
+            observe=self._metrics.batch_observer(manifest.name),
+        )
+        return Classifier(
+            manifest=manifest, engine=engine, batcher=batcher, max_pixels=settings.max_pixels
+        )
+
+    def _fail(self, problem: str) -> None:
+        self._problem = problem
+        logger.error("the service is not ready: %s", problem)

@@ -1,0 +1,285 @@
+"""The OpenAPI 3.1 document: every route, every answer, every error."""
+
+from typing import Any
+
+from service import errors
+from service.errors import ServiceError
+from service.explanation import COLORMAPS
+from service.parameters import DEFAULT_COLORMAP, DEFAULT_OPACITY, DEFAULT_TOP_K
+from service.settings import Settings
+from service.uploads import IMAGE_TYPES
+
+Json = dict[str, Any]
+
+_UPLOAD_ERRORS = (
+    errors.MissingImage,
+    errors.InvalidMultipart,
+    errors.UnknownModel,
+    errors.BodyTooLarge,
+    errors.ImageTooLarge,
+    errors.UnsupportedMediaType,
+    errors.UndecodableImage,
+    errors.InvalidParameter,
+    errors.InternalError,
+    errors.NotReady,
+    errors.Overloaded,
+)
+
+
+def document(settings: Settings) -> Json:
+    """The document of a service with these settings, as a tree that JSON can hold."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Limelight",
+            "version": "1",
+            "summary": "Image classifiers that show what they looked at.",
+            "description": "Every error, on every path, is a Problem; unknown paths are 404 "
+            "(`no_such_route`), other methods 405 (`method_not_allowed`) with `Allow`.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "paths": {
+            "/predict": {"post": _predict(settings)},
+            "/explain": {"post": _explain(settings)},
+            "/models": {
+                "get": _read("List the models that are served", "Models", operation="list_models")
+            },
+            "/models/{name}": {
+                "get": {
+                    **_read(
+                        "One model, as it was loaded",
+                        "Model",
+                        errors.UnknownModel,
+                        errors.NotReady,
+                        operation="get_model",
+                    ),
+                    "parameters": [_parameter("name", {"type": "string"}, "", place="path")],
+                }
+            },
+            "/livez": {"get": _read("Whether the process answers", "Status", operation="livez")},
+            "/healthz": {
+                "get": _read("As /livez, and whether it is ready", "Health", operation="healthz")
+            },
+            "/readyz": {
+                "get": _read(
+                    "200 when every model is loaded, verified and warm, on the device demanded",
+                    "Status",
+                    errors.NotReady,
+                    operation="readyz",
+                )
+            },
+            "/metrics": {
+                "get": {
+                    "operationId": "metrics",
+                    "summary": "Prometheus metrics, over all workers",
+                    "responses": {
+                        "200": {
+                            "description": "Text exposition format",
+                            "content": {"text/plain": {"schema": {"type": "string"}}},
+                        },
+                        **_problems(errors.InternalError),
+                    },
+                }
+            },
+            "/openapi.json": {"get": _read("This document", "Document", operation="openapi")},
+            "/docs.json": {"get": _read("This document", "Document", operation="docs")},
+            "/": {"get": _read("Where to go from here", "Index", operation="index")},
+        },
+        "components": {"schemas": _schemas()},
+    }
+
+
+def _predict(settings: Settings) -> Json:
+    return {
+        "operationId": "predict",
+        "summary": "Classify an image",
+        "parameters": _shared_parameters(settings),
+        "requestBody": _upload(settings),
+        "responses": {
+            "200": _answer("The most probable classes", "Prediction"),
+            **_problems(*_UPLOAD_ERRORS),
+        },
+    }
+
+
+def _explain(settings: Settings) -> Json:
+    answer = _answer("The classes, and the map of one of them", "Explanation")
+    answer["content"]["image/png"] = {"schema": {"type": "string", "format": "binary"}}
+    return {
+        "operationId": "explain",
+        "summary": "Classify an image and show what the network looked at",
+        "description": "The map comes from the same pass as the prediction. Its mean over the "
+        "positions, plus the class's bias, is the class's logit. "
+        "`Accept: image/png` or `format=png` gives the upload with the map laid over it.",
+        "parameters": [
+            *_shared_parameters(settings),
+            _parameter(
+                "target",
+                {"type": "string"},
+                "Class whose map is wanted, a label or an index; the winner's by default.",
+            ),
+            _parameter(
+                "format",
+                {"enum": ["json", "png"]},
+                "Overrides the Accept header.",
+            ),
+            _parameter(
+                "opacity",
+                {"type": "number", "minimum": 0, "maximum": 1, "default": DEFAULT_OPACITY},
+                "Of the map over the upload.",
+            ),
+            _parameter(
+                "colormap",
+                {"enum": list(COLORMAPS), "default": DEFAULT_COLORMAP},
+                "Colours of the map.",
+            ),
+        ],
+        "requestBody": _upload(settings),
+        "responses": {"200": answer, **_problems(*_UPLOAD_ERRORS, errors.UnknownTarget)},
+    }
+
+
+def _shared_parameters(settings: Settings) -> list[Json]:
+    return [
+        _parameter(
+            "model",
+            {"type": "string", "default": settings.default_model},
+            "Name of a model in /models.",
+        ),
+        _parameter(
+            "top_k",
+            {"type": "integer", "minimum": 1, "default": DEFAULT_TOP_K},
+            "How many classes to name, at most as many as the model has.",
+        ),
+    ]
+
+
+def _upload(settings: Settings) -> Json:
+    binary: Json = {"type": "string", "format": "binary"}
+    content: Json = {
+        media_type: {"schema": binary}
+        for media_type in (*sorted(IMAGE_TYPES), "application/octet-stream")
+    }
+    content["multipart/form-data"] = {
+        "schema": {"type": "object", "required": ["image"], "properties": {"image": binary}}
+    }
+    return {
+        "required": True,
+        "description": f"An image of at most {settings.max_bytes} bytes and "
+        f"{settings.max_pixels} pixels, raw or as the multipart field `image`.",
+        "content": content,
+    }
+
+
+def _read(summary: str, schema: str, *raised: type[ServiceError], operation: str) -> Json:
+    return {
+        "operationId": operation,
+        "summary": summary,
+        "responses": {"200": _answer(summary, schema), **_problems(*raised, errors.InternalError)},
+    }
+
+
+def _answer(description: str, schema: str) -> Json:
+    return {
+        "description": description,
+        "content": {"application/json": {"schema": _reference(schema)}},
+    }
+
+
+def _problems(*raised: type[ServiceError]) -> Json:
+    """One response a status, which names the codes that it may carry."""
+    by_status: dict[int, list[type[ServiceError]]] = {}
+    for error in dict.fromkeys(raised):
+        by_status.setdefault(error.status, []).append(error)
+    responses: Json = {}
+    for status, kinds in sorted(by_status.items()):
+        codes = {"properties": {"code": {"enum": [error.code for error in kinds]}}}
+        responses[str(status)] = {
+            "description": "; ".join(f"`{error.code}`: {error.title}" for error in kinds),
+            "content": {
+                "application/problem+json": {"schema": {"allOf": [_reference("Problem"), codes]}}
+            },
+        }
+        if status == 503:
+            responses[str(status)]["headers"] = {
+                "Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}
+            }
+    return responses
+
+
+def _parameter(name: str, schema: Json, description: str, *, place: str = "query") -> Json:
+    parameter: Json = {"name": name, "in": place, "schema": schema}
+    if description:
+        parameter["description"] = description
+    if place == "path":
+        parameter["required"] = True
+    return parameter
+
+
+def _reference(schema: str) -> Json:
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def _object(**properties: Json) -> Json:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _schemas() -> Json:
+    string, integer, number = {"type": "string"}, {"type": "integer"}, {"type": "number"}
+    boolean = {"type": "boolean"}
+    probability = {"type": "number", "minimum": 0, "maximum": 1}
+    scores = {"type": "array", "items": _reference("Score"), "minItems": 1}
+    prediction: Json = {
+        "model": string,
+        "version": string,
+        "label": string,
+        "index": integer,
+        "confidence": probability,
+        "scores": scores,
+    }
+    every_error = ServiceError.__subclasses__()
+    return {
+        "Score": _object(label=string, index=integer, probability=probability),
+        "Prediction": _object(**prediction),
+        "Explanation": _object(**prediction, cam=_reference("ClassActivationMap")),
+        "ClassActivationMap": _object(
+            target=string,
+            index=integer,
+            shape={"type": "array", "items": integer, "minItems": 2, "maxItems": 2},
+            values={
+                "type": "array",
+                "description": "Raw values, row by row",
+                "items": {"type": "array", "items": number},
+            },
+            peak=number,
+            box={
+                "type": "array",
+                "description": "Left, top, right, bottom, in pixels of the upload: the smallest "
+                "rectangle that holds the values over half of the peak",
+                "items": number,
+                "minItems": 4,
+                "maxItems": 4,
+            },
+        ),
+        "Model": _object(
+            name=string,
+            version=string,
+            provider={"enum": ["CPU", "CUDA", "TensorRT"]},
+            default=boolean,
+            manifest={"type": "object"},
+        ),
+        "Models": _object(models={"type": "array", "items": _reference("Model")}),
+        "Status": _object(status=string),
+        "Health": _object(status=string, ready=boolean),
+        "Index": _object(service=string, openapi=string),
+        "Document": {"type": "object"},
+        "Problem": {
+            **_object(
+                status=integer,
+                code={"enum": sorted({error.code for error in every_error})},
+                title=string,
+                detail=string,
+            ),
+            "description": "An error (RFC 9457). `code` is stable, `detail` says what to do.",
+        },
+    }

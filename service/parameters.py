@@ -1,0 +1,108 @@
+"""What a request asks for, out of its query and its Accept header."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from starlette.datastructures import Headers, QueryParams
+
+from service.classifier import OverlayStyle
+from service.errors import InvalidParameter
+from service.explanation import COLORMAPS
+
+DEFAULT_TOP_K = 3
+DEFAULT_OPACITY = 0.5
+DEFAULT_COLORMAP = "turbo"
+
+
+@dataclass(frozen=True, slots=True)
+class PredictParameters:
+    """`top_k` is None where the client leaves it to us: then at most as many as there are."""
+
+    top_k: int | None
+
+    @classmethod
+    def parse(cls, query: QueryParams) -> "PredictParameters":
+        return cls(top_k=_top_k(query))
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainParameters:
+    top_k: int | None
+    target: str | None
+    style: OverlayStyle | None
+    """None where the answer is JSON."""
+
+    @classmethod
+    def parse(cls, query: QueryParams, headers: Headers) -> "ExplainParameters":
+        """Raises:
+        InvalidParameter: one of them is malformed, used or not.
+        """
+        style = OverlayStyle(opacity=_opacity(query), colormap=_colormap(query))
+        wants_png = _format(query, headers) == "png"
+        return cls(
+            top_k=_top_k(query), target=query.get("target"), style=style if wants_png else None
+        )
+
+
+def _top_k(query: QueryParams) -> int | None:
+    text = query.get("top_k")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise InvalidParameter(f"top_k is {text[:100]!r}, and must be a positive integer")
+    return int(text)
+
+
+def _opacity(query: QueryParams) -> float:
+    text = query.get("opacity")
+    if text is None:
+        return DEFAULT_OPACITY
+    try:
+        opacity = float(text)
+    except ValueError:
+        opacity = -1.0
+    if not 0 <= opacity <= 1:  # which NaN fails too
+        raise InvalidParameter(f"opacity is {text[:100]!r}, and must be a number from 0 to 1")
+    return opacity
+
+
+def _colormap(query: QueryParams) -> str:
+    name = query.get("colormap", DEFAULT_COLORMAP)
+    if name not in COLORMAPS:
+        raise InvalidParameter(
+            f"colormap is {name[:100]!r}, and must be one of {', '.join(COLORMAPS)}"
+        )
+    return name
+
+
+def _format(query: QueryParams, headers: Headers) -> Literal["json", "png"]:
+    match query.get("format"):
+        case "json":
+            return "json"
+        case "png":
+            return "png"
+        case None:
+            return "png" if _prefers_png(headers.get("accept", "*/*")) else "json"
+        case other:
+            raise InvalidParameter(f"format is {other[:100]!r}, and must be json or png")
+
+
+def _prefers_png(accept: str) -> bool:
+    """Whether a picture is wanted more than JSON (RFC 9110, 12.5.1); a draw goes to JSON."""
+    weights: dict[str, float] = {}
+    for entry in accept.lower().split(","):
+        media_type, *parameters = (part.strip() for part in entry.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    weight = float(parameter[2:])
+                except ValueError:
+                    weight = 0.0
+        weights[media_type] = weight
+
+    def quality(media_type: str) -> float:
+        family = media_type.split("/")[0] + "/*"
+        return next((weights[key] for key in (media_type, family, "*/*") if key in weights), 0.0)
+
+    return quality("image/png") > quality("application/json")

@@ -1,0 +1,231 @@
+"""The application in this process: what a well-behaved server and disk never show."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from service.app import Application
+from service.catalogue import Catalogue
+from service.engine import EngineError
+from service.metrics import Metrics
+from service.settings import Settings
+from tests.service.kit import REPOSITORY, colour_image, encode, write_artifact
+
+PNG = encode(colour_image(np.random.default_rng(3)))
+LARGE = encode(colour_image(np.random.default_rng(3), 300))
+
+
+class Served:
+    """An application between its server's start and stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        metrics = Metrics()
+        self.catalogue = Catalogue(settings, metrics)
+        self.application = Application(settings, metrics, self.catalogue)
+        self.http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.application), base_url="http://limelight"
+        )
+
+    async def __aenter__(self) -> "Served":
+        self._events: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+        self._sent: asyncio.Queue[Any] = asyncio.Queue()
+        self._task = asyncio.create_task(
+            self.application({"type": "lifespan"}, self._events.get, self._sent.put)
+        )
+        await self._events.put({"type": "lifespan.startup"})
+        assert (await self._sent.get())["type"] == "lifespan.startup.complete"
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.http.aclose()
+        await self._events.put({"type": "lifespan.shutdown"})
+        assert (await self._sent.get())["type"] == "lifespan.shutdown.complete"
+        await self._task
+
+
+@pytest.fixture
+async def served(zoo: Path) -> AsyncIterator[Served]:
+    async with Served(Settings(models=zoo, default_model="colours", device="cpu")) as served:
+        yield served
+
+
+def break_engine(served: Served, monkeypatch: pytest.MonkeyPatch, value: float | None) -> None:
+    """Make the network of `colours` fail, or give `value` everywhere."""
+
+    def run(images: np.ndarray, outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        if value is None:
+            raise EngineError("out of memory at 0xdeadbeef")
+        return {name: np.full((len(images), 3), value, np.float32) for name in outputs}
+
+    batcher = served.catalogue.classifiers["colours"]._batcher
+    monkeypatch.setattr(batcher, "_run", run)
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+async def test_a_failure_of_the_service_is_a_500_that_tells_no_secrets(
+    served: Served,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    value: float | None,
+) -> None:
+    break_engine(served, monkeypatch, value)
+    response = await served.http.post("/predict", content=PNG)
+    assert response.status_code == 500
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["code"] == "internal_error"
+    assert "0xdeadbeef" not in response.text
+    assert "POST /predict failed" in caplog.text
+
+
+async def test_small_and_large_uploads_are_answered_alike(served: Served) -> None:
+    for body in (PNG, LARGE):
+        prediction = await served.http.post("/predict", content=body)
+        explanation = await served.http.post("/explain", content=body)
+        assert prediction.json() == {k: v for k, v in explanation.json().items() if k != "cam"}
+        picture = await served.http.post("/explain?format=png", content=body)
+        assert picture.headers["content-type"] == "image/png"
+
+
+async def test_every_page_answers(served: Served) -> None:
+    paths = ["/", "/models", "/models/digits", "/livez", "/readyz", "/healthz", "/metrics"]
+    for path in [*paths, "/openapi.json"]:
+        assert (await served.http.get(path)).status_code == 200
+        head = await served.http.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+
+
+async def test_errors_are_problems(served: Served) -> None:
+    requests = {
+        ("GET", "/nope"): 404,
+        ("PUT", "/models"): 405,
+        ("POST", "/predict?top_k=x"): 422,
+        ("POST", "/explain?opacity=2"): 422,
+        ("POST", "/explain?colormap=x"): 422,
+        ("POST", "/explain?format=x"): 422,
+        ("POST", "/explain?target=x"): 422,
+        ("POST", "/explain?model=x"): 404,
+    }
+    for (method, path), status in requests.items():
+        response = await served.http.request(method, path, content=PNG)
+        assert response.status_code == status
+        assert response.headers["content-type"] == "application/problem+json"
+    allow = (await served.http.put("/models")).headers["allow"]
+    assert allow == "GET, HEAD"
+
+
+async def test_a_form_is_read_within_the_same_limit(zoo: Path) -> None:
+    settings = Settings(models=zoo, default_model="colours", device="cpu", max_bytes=500)
+    async with Served(settings) as served:
+        fitting = await served.http.post("/predict", files={"image": ("a", PNG, "image/png")})
+        assert fitting.status_code == 200
+        large = await served.http.post("/predict", files={"image": ("a", PNG * 3)})
+        assert large.json()["code"] == "body_too_large"
+        nothing = await served.http.post("/predict", files={"other": ("a", PNG)})
+        assert nothing.json()["code"] == "missing_image"
+        broken = await served.http.post(
+            "/predict", content=b"x", headers={"Content-Type": "multipart/form-data"}
+        )
+        assert broken.json()["code"] == "invalid_multipart"
+
+
+async def test_a_client_that_leaves_while_it_sends_is_counted_and_nothing_else(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    messages: Iterator[dict[str, Any]] = iter(
+        [
+            {"type": "http.request", "body": PNG[:50], "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+    )
+
+    async def receive() -> dict[str, Any]:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nobody is there")
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/predict",
+        "query_string": b"",
+        "headers": [],
+        "server": ("limelight", 80),
+    }
+    await served.application(scope, receive, send)
+    assert 'code="499",model="colours",route="/predict"' in (await served.http.get("/metrics")).text
+    assert caplog.text == ""
+
+
+async def test_a_websocket_is_turned_away(served: Served) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await served.application({"type": "websocket"}, send, send)  # type: ignore[arg-type]
+    assert sent == [{"type": "websocket.close", "code": 1000}]
+
+
+async def test_nothing_is_ready_before_the_server_starts(zoo: Path) -> None:
+    served = Served(Settings(models=zoo, default_model="colours", device="cpu"))
+    response = await served.http.get("/readyz")
+    assert response.status_code == 503
+    assert "being loaded" in response.json()["detail"]
+    assert (await served.http.post("/predict", content=PNG)).status_code == 503
+    await served.http.aclose()
+
+
+async def test_a_default_model_that_is_not_there_is_named(zoo: Path) -> None:
+    async with Served(Settings(models=zoo, default_model="cats", device="cpu")) as served:
+        detail = (await served.http.get("/readyz")).json()["detail"]
+        assert "LIMELIGHT_DEFAULT_MODEL is 'cats'" in detail
+
+
+async def test_one_broken_artefact_leaves_the_others_alone(tmp_path: Path) -> None:
+    write_artifact(tmp_path)
+    (write_artifact(tmp_path, name="other") / "model.onnx").write_bytes(b"")
+    async with Served(Settings(models=tmp_path, default_model="colours", device="cpu")) as served:
+        assert (await served.http.get("/readyz")).status_code == 503
+        assert (await served.http.post("/predict?model=other", content=PNG)).status_code == 503
+        assert (await served.http.post("/predict", content=PNG)).status_code == 200
+
+
+async def test_an_artefact_that_nobody_foresaw_is_logged_and_leaves_the_service_alive(
+    zoo: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load(folder: Path) -> None:
+        raise RuntimeError("surprise")
+
+    monkeypatch.setattr("service.catalogue.load_artifact", load)
+    async with Served(Settings(models=zoo, default_model="colours", device="cpu")) as served:
+        detail = (await served.http.get("/readyz")).json()["detail"]
+        assert "colours cannot be loaded" in detail
+    assert "surprise" in caplog.text
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIMELIGHT_MAX_BYTES", "123")
+    monkeypatch.setenv("LIMELIGHT_DEVICE", "cpu")
+    settings = Settings()
+    assert (settings.max_bytes, settings.device) == (123, "cpu")
+
+
+def test_the_service_tells_nobody_that_it_runs() -> None:
+    code = (
+        "import os; os.environ.pop('BENTOML_DO_NOT_TRACK', None); import service.bento;"
+        "from bentoml._internal.utils.analytics.usage_stats import do_not_track;"
+        "assert do_not_track(); print(type(service.bento.Limelight.to_asgi()).__name__)"
+    )
+    # BentoML warns when it is imported, which is why that happens in a process of its own.
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == "Application"

@@ -1,0 +1,39 @@
+"""`bentoml build`, and what it makes."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import httpx
+
+from tests.service.kit import REPOSITORY, bentoml_serve
+from tests.service.test_http import PNG
+
+
+def test_a_bento_holds_the_service_alone_and_serves_from_anywhere(
+    zoo: Path, tmp_path: Path
+) -> None:
+    folder, elsewhere = tmp_path / "serve", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    variables = os.environ | {"BENTOML_HOME": str(folder / "home"), "BENTOML_DO_NOT_TRACK": "True"}
+    build = [sys.executable, "-m", "bentoml", "build", "--output", "tag"]
+    subprocess.run(build, cwd=REPOSITORY, env=variables, check=True, capture_output=True)
+    (source,) = (folder / "home").glob("bentos/limelight/*/src")
+    files = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
+    assert Path("service/bento.py") in files
+    assert {path.parts[0] for path in files} <= {
+        *("service", "zoo", "pyproject.toml", "README.md", "LICENSE"),
+        "bentofile.yaml",  # BentoML's own
+    }
+    with bentoml_serve(zoo, folder, bento="limelight:latest", cwd=elsewhere) as server:
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        answer = httpx.post(f"{server.url}/explain", content=PNG).json()
+        assert answer["model"] == "colours"
+
+
+def test_a_bento_needs_what_the_project_needs() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    packages = project["tool"]["bentoml"]["build"]["python"]["packages"]
+    assert packages == project["project"]["dependencies"]

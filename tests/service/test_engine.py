@@ -1,0 +1,146 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from service.artifact import Artifact, load_artifact
+from service.engine import Engine, EngineError, cuda_obstacle
+from tests.service.kit import COLOUR_NETWORK, DIGIT_NETWORK, REPOSITORY, write_artifact
+
+no_gpu = pytest.mark.skipif(cuda_obstacle() is None, reason="this machine has a usable GPU")
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 64])
+def test_outputs_are_those_of_numpy(
+    colours: Artifact, rng: np.random.Generator, batch: int
+) -> None:
+    images = rng.integers(0, 256, (batch, 8, 8, 3), np.uint8)
+    results = Engine(colours, device="cpu").run(images, ["logits", "probabilities", "cams"])
+    np.testing.assert_allclose(results["logits"], COLOUR_NETWORK.logits(images), atol=1e-5)
+    np.testing.assert_allclose(results["cams"], COLOUR_NETWORK.cams(images), atol=1e-5)
+    np.testing.assert_allclose(
+        results["probabilities"], COLOUR_NETWORK.probabilities(images), atol=1e-6
+    )
+
+
+def test_only_what_is_asked_for_comes_back(digits: Artifact) -> None:
+    results = Engine(digits, device="cpu").run(np.zeros((1, 28, 28, 1), np.uint8), ["logits"])
+    assert list(results) == ["logits"]
+    np.testing.assert_allclose(results["logits"][0], DIGIT_NETWORK.bias, atol=1e-6)
+
+
+def test_images_of_another_size_or_type_are_a_value_error(colours: Artifact) -> None:
+    engine = Engine(colours, device="cpu")
+    with pytest.raises(ValueError, match="must be uint8"):
+        engine.run(np.zeros((1, 9, 8, 3), np.uint8), ["logits"])
+    with pytest.raises(ValueError, match="must be uint8"):
+        engine.run(np.zeros((1, 8, 8, 3), np.float32), ["logits"])
+
+
+def test_an_unknown_output_is_an_engine_error(colours: Artifact) -> None:
+    with pytest.raises(EngineError, match="nonsense"):
+        Engine(colours, device="cpu").run(np.zeros((1, 8, 8, 3), np.uint8), ["nonsense"])
+
+
+def test_the_provider_is_what_the_session_says(colours: Artifact) -> None:
+    assert Engine(colours, device="cpu").provider == "CPU"
+
+
+@no_gpu
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_a_demanded_gpu_that_is_not_there_is_an_error_with_the_reason(
+    colours: Artifact, device: str
+) -> None:
+    with pytest.raises(EngineError, match=f"{device}.*(driver|CUDA|GPU).*LIMELIGHT_DEVICE=auto"):
+        Engine(colours, device=device)  # type: ignore[arg-type]
+
+
+def test_a_silent_fallback_of_the_runtime_is_detected(
+    colours: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine with a driver but without CUDA's libraries."""
+    monkeypatch.setattr("service.engine.cuda_obstacle", lambda: None)
+    monkeypatch.setattr(
+        "service.engine._create",
+        lambda path, options, provider: ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        ),
+    )
+    with pytest.raises(EngineError, match="'cuda' is demanded"):
+        Engine(colours, device="cuda")
+    assert Engine(colours, device="auto").provider == "CPU"
+
+
+@no_gpu
+def test_auto_falls_back_and_says_so_once_and_nothing_else(zoo: Path) -> None:
+    code = (
+        "import sys, pathlib; from service.artifact import load_artifact;"
+        "from service.engine import Engine; import logging; logging.basicConfig();"
+        "folders = [pathlib.Path(p) for p in sys.argv[1:]];"
+        "print([Engine(load_artifact(f)).provider for f in folders])"
+    )
+    folders = [str(zoo / "colours" / "1"), str(zoo / "digits" / "12")]
+    process = subprocess.run(
+        [sys.executable, "-c", code, *folders],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert process.stdout.strip() == "['CPU', 'CPU']"
+    assert process.stderr.count("\n") == 1
+    assert "no usable GPU" in process.stderr
+
+
+def test_serving_modules_import_neither_torch_nor_bentoml() -> None:
+    """The pipeline imports these; and nothing of the service may import torch."""
+    code = (
+        "import sys, service.artifact, service.engine, service.images, service.manifest;"
+        "assert not {'bentoml', 'starlette', 'torch'} & set(sys.modules);"
+        "import service.bento;"
+        "assert not {'torch', 'onnx', 'pipeline', 'models'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+def test_a_file_that_is_no_graph_is_an_engine_error(tmp_path: Path) -> None:
+    artifact = load_artifact(write_artifact(tmp_path))
+    artifact.onnx_path.write_bytes(b"not a graph")
+    with pytest.raises(EngineError, match="cannot load"):
+        Engine(artifact, device="cpu")
+
+
+def test_a_graph_that_is_not_the_manifests_is_an_engine_error(tmp_path: Path) -> None:
+    inputs = [{"name": "images", "dtype": "uint8", "shape": ["batch", 8, 8, 3]}]
+    shapes = {"logits": [3], "probabilities": [3], "cams": [3, 2, 2]}
+    outputs = [
+        {"name": name, "dtype": "float32", "shape": ["batch", *shape]}
+        for name, shape in shapes.items()
+    ]
+    artifact = load_artifact(write_artifact(tmp_path, inputs=inputs, outputs=outputs))
+    with pytest.raises(EngineError, match="'cams' is tensor"):
+        Engine(artifact, device="cpu")
+
+
+def test_a_manifest_that_contradicts_itself_is_an_engine_error(tmp_path: Path) -> None:
+    artifact = load_artifact(write_artifact(tmp_path, classes=["red", "green"]))
+    with pytest.raises(EngineError, match="contradicts itself"):
+        Engine(artifact, device="cpu")
+
+
+def test_warm_up_finds_outputs_that_are_not_finite(
+    colours: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(colours, device="cpu")
+    assert engine.warm_up() > 0
+    run = engine.run
+
+    def broken(images: np.ndarray, outputs: list[str]) -> dict[str, np.ndarray]:
+        return {name: value * np.nan for name, value in run(images, outputs).items()}
+
+    monkeypatch.setattr(engine, "run", broken)
+    with pytest.raises(EngineError, match="not finite"):
+        engine.warm_up()
