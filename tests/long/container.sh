@@ -1,0 +1,372 @@
+#!/usr/bin/env bash
+# Build the image, run it hardened, ask it as a client would, and stop it.
+#
+# Takes the Docker daemon that is reachable, or starts one of its own in a temporary folder (as
+# root, from Debian's packages, none of which it installs). Where images cannot be pulled, the base
+# image is made from the machine's own apt sources. Where neither can be had it says SKIPPED and
+# exits 0: only a container that misbehaves is a failure.
+#
+# `PYTHON_IMAGE=...` in the environment names another base image.
+# shellcheck disable=SC2016  # the dollars in single quotes are apt's and mmdebstrap's
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/limelight-container.XXXXXX")
+tools=$work/tools
+tag=limelight-test-$$
+image=$tag/serve
+container=$tag
+daemon_pid=
+passed=()
+images=("$image")
+
+say() { printf '%s\n' "$*"; }
+
+ok() {
+    passed+=("$1")
+    say "ok: $*"
+}
+
+skip() {
+    say "SKIPPED: $*"
+    exit 0
+}
+
+fail() {
+    say "FAILED: $*" >&2
+    if docker container inspect "$container" >/dev/null 2>&1; then
+        say "--- the container's log" >&2
+        docker logs "$container" >&2 || true
+        say "--- the container's state and health" >&2
+        docker container inspect --format '{{json .State}}' "$container" >&2 || true
+    fi
+    exit 1
+}
+
+# Removes what this script made, and ends no process but the daemon that it started.
+cleanup() {
+    local status=$?
+    trap - EXIT
+    set +e
+    docker rm --force "$container" >/dev/null 2>&1
+    if [[ -n $daemon_pid ]]; then
+        kill "$daemon_pid" 2>/dev/null
+        for _ in {1..60}; do
+            [[ -e $work/docker.pid ]] || break
+            sleep 0.5
+        done
+        kill -KILL "$daemon_pid" 2>/dev/null
+        wait "$daemon_pid" 2>/dev/null
+        # What it may leave mounted: its folder on itself, and the handle of the host's network.
+        umount "$work/data" "$work"/exec/netns/* 2>/dev/null
+    else
+        for name in "${images[@]}"; do docker rmi "$name" >/dev/null 2>&1; done
+    fi
+    rm -rf --one-file-system "$work"
+    exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# --- what building needs ---------------------------------------------------------------------
+
+# Unpack Debian packages into the tools' folder; the machine's own set stays as it is.
+unpack() {
+    local into=$work/packages
+    mkdir -p "$into" "$tools"
+    # On a machine that has never asked, the lists come first.
+    (cd "$into" && { apt-get download "$@" || { apt-get update && apt-get download "$@"; }; }) \
+        >"$work/apt.log" 2>&1 || return
+    for package in "$into"/*.deb; do dpkg -x "$package" "$tools" || return; done
+    rm -r "$into"
+}
+
+start_daemon() {
+    [[ $(uname -s) == Linux ]] || skip "no Docker daemon is reachable, and only Linux can start one here"
+    [[ $(id -u) == 0 ]] || skip "no Docker daemon is reachable, and only root can start one"
+    command -v apt-get dpkg >/dev/null || skip "no Docker daemon is reachable, and none is to be had without apt"
+    # A daemon without a bridge removes the one of this name, which another one's containers may use.
+    [[ ! -e /sys/class/net/docker0 ]] || skip "this machine has a Docker daemon's bridge (docker0), but the daemon is not reachable: start it"
+    # The two libraries are those that a small machine lacks.
+    unpack docker.io containerd runc libdevmapper1.02.1 libseccomp2 \
+        || skip "no Docker daemon is reachable, and its packages cannot be fetched: $(tail -n 1 "$work/apt.log")"
+    export PATH=$tools/usr/bin:$tools/usr/sbin:$PATH
+    # This client reads no settings of the user's: they may name another daemon.
+    unset DOCKER_CONTEXT DOCKER_TLS_VERIFY DOCKER_CERT_PATH
+    export DOCKER_HOST=unix://$work/docker.sock DOCKER_CONFIG=$work/docker-config
+    hash -r
+    local libraries
+    libraries=$(printf '%s:' "$tools"/lib/*-linux-gnu* "$tools"/usr/lib/*-linux-gnu*)
+    # No bridge and no packet filter: the machine's network stays as it is, containers share it.
+    LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:-} dockerd --host "$DOCKER_HOST" \
+        --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/docker.pid" \
+        --bridge none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false \
+        >"$work/dockerd.log" 2>&1 &
+    daemon_pid=$!
+    for _ in {1..60}; do
+        if docker info >/dev/null 2>&1; then return; fi
+        kill -0 "$daemon_pid" 2>/dev/null || break
+        sleep 0.5
+    done
+    skip "no Docker daemon can be started: $(tail -n 1 "$work/dockerd.log")"
+}
+
+# A Debian with Python under the name given, from the sources that this machine's apt uses.
+make_base_image() {
+    local name=$1 sources=$work/base.list
+    if ! command -v mmdebstrap >/dev/null; then
+        { apt-get update && apt-get install -y --no-install-recommends mmdebstrap; } \
+            >"$work/apt.log" 2>&1 </dev/null || return
+    fi
+    apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' \
+        'Created-By: Packages' 'Origin: Debian' | sort -u >"$sources"
+    [[ -s $sources ]] || return
+    # A proxy that apt goes through here is not in the sources.
+    { say 'Acquire::Retries "3";' && apt-config dump | grep -E '^Acquire::https?::'; } >"$work/apt.conf" || true
+    say "No image can be pulled: making the base image from this machine's apt sources ..."
+    mmdebstrap --variant=minbase --include=ca-certificates,python3,python3-pip \
+        --aptopt="$work/apt.conf" \
+        --customize-hook='rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED' \
+        --customize-hook='ln -s /usr/bin/python3 "$1"/usr/local/bin/python' \
+        --customize-hook='ln -s /usr/bin/pip3 "$1"/usr/local/bin/pip' \
+        '' "$work/base.tar" - <"$sources" >"$work/base.log" 2>&1 || return
+    docker import "$work/base.tar" "$name" >/dev/null || return
+    rm "$work/base.tar"
+}
+
+# pip's settings on this machine, as far as they hold inside a build: pip.conf and ca.crt.
+write_pip_settings() {
+    local tool=(python3 -m pip) settings
+    if ! "${tool[@]}" --version >/dev/null 2>&1; then
+        unpack python3-pip || true
+        tool=(env "PYTHONPATH=$tools/usr/lib/python3/dist-packages" python3 -m pip)
+    fi
+    settings=$("${tool[@]}" config list 2>/dev/null || true)
+    python3 - "$work" "$settings" <<'PYTHON'
+import ast, os, pathlib, shutil, sys
+
+work, listed = pathlib.Path(sys.argv[1]), sys.argv[2]
+found = {}  # pip lists the environment's settings first, and those count most
+for line in listed.splitlines():
+    name, separator, value = line.partition("=")
+    key = name.rpartition(".")[2]
+    if separator and name.startswith((":env:", "global.")):
+        found.setdefault(key, str(ast.literal_eval(value)))
+conf = ["[global]"]
+for key in ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout", "retries"):
+    words = found.get(key, "").split()
+    if key.endswith("-url"):  # a folder of this machine is not there in a build
+        words = [word for word in words if word.startswith(("http://", "https://"))]
+    if words:
+        conf.append(f"{key} = " + "\n    ".join(words))
+bundles = [
+    found.get("cert"),
+    os.environ.get("REQUESTS_CA_BUNDLE"),
+    os.environ.get("SSL_CERT_FILE"),
+    "/etc/ssl/certs/ca-certificates.crt",
+]
+bundle = next((b for b in bundles if b and pathlib.Path(b).is_file()), None)
+if bundle:
+    conf.append("cert = /run/secrets/ca.crt")
+    shutil.copyfile(bundle, work / "ca.crt")
+else:
+    (work / "ca.crt").touch()
+(work / "pip.conf").write_text("\n".join(conf) + "\n")
+PYTHON
+}
+
+has_buildkit() {
+    docker buildx version >/dev/null 2>&1 && return
+    # Before 23 the client speaks to the daemon's BuildKit by itself.
+    local major
+    major=$(docker version --format '{{.Client.Version}}' | cut -d. -f1)
+    [[ $major -ge 18 && $major -lt 23 ]]
+}
+
+command -v python3 >/dev/null || skip "python3 is missing"
+if docker info >/dev/null 2>&1; then
+    say "Using the Docker daemon that is reachable."
+else
+    start_daemon
+    say "Started a Docker daemon of its own."
+fi
+has_buildkit || skip "this Docker client has no BuildKit (the buildx plug-in)"
+
+python_image=${PYTHON_IMAGE:-$(sed -n 's/^ARG PYTHON_IMAGE=//p' Dockerfile | head -n 1)}
+if ! docker image inspect "$python_image" >/dev/null 2>&1 \
+    && ! docker pull --quiet "$python_image" >"$work/pull.log" 2>&1; then
+    # Its own name: on somebody's daemon, nothing may pass for the official image.
+    python_image=$tag/python
+    images+=("$python_image")
+    make_base_image "$python_image" \
+        || skip "no base image can be pulled ($(tail -n 1 "$work/pull.log")) or made ($(cat "$work/apt.log" "$work/base.log" 2>/dev/null | grep . | tail -n 1))"
+fi
+say "Base image: $python_image."
+
+# --- build -------------------------------------------------------------------------------------
+
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+if docker network inspect bridge >/dev/null 2>&1; then
+    build_network=default
+    network=(--publish "127.0.0.1:$port:3000")
+else
+    build_network=host
+    network=(--network host --env BENTOML_HOST=127.0.0.1 --env "BENTOML_PORT=$port")
+fi
+write_pip_settings
+say "Building the image ..."
+started=$SECONDS
+DOCKER_BUILDKIT=1 docker build --progress plain --network "$build_network" --tag "$image" \
+    --build-arg "PYTHON_IMAGE=$python_image" --build-arg http_proxy --build-arg https_proxy --build-arg no_proxy \
+    --secret "id=pip.conf,src=$work/pip.conf" --secret "id=ca.crt,src=$work/ca.crt" \
+    . >"$work/build.log" 2>&1 \
+    || { tail -n 60 "$work/build.log" >&2; fail "the image does not build"; }
+ok "builds" "in $((SECONDS - started)) s, $(($(docker image inspect --format '{{.Size}}' "$image") / 1000000)) MB"
+
+user=$(docker image inspect --format '{{.Config.User}}' "$image")
+[[ $user =~ ^[1-9][0-9]*(:[1-9][0-9]*)?$ ]] || fail "the image's user is '$user', not a number other than root's"
+
+docker run --rm --network none "$image" python -c '
+import importlib.util, pathlib, sys
+unwanted = "torch torchvision sklearn onnx onnxscript safetensors pipeline models tests pytest mypy pip".split()
+found = [name for name in unwanted if importlib.util.find_spec(name)]
+left = [p.name for p in pathlib.Path("/app").iterdir()
+        if p.name not in {"service", "zoo", "pyproject.toml", "constraints.txt", "LICENSE", "README.md", "limelight.egg-info"}]
+sys.exit(f"the image holds {found + left}" if found or left else 0)
+' || fail "the image holds what serving does not need"
+ok "no torch" "and nothing else of training or development"
+
+# --- run ---------------------------------------------------------------------------------------
+
+started=$SECONDS
+docker run --detach --name "$container" "${network[@]}" --read-only --tmpfs /tmp --cap-drop ALL \
+    --security-opt no-new-privileges "$image" >/dev/null || fail "the container does not start"
+
+# The status of a GET, 000 where nobody answers.
+status() {
+    python3 - "$1" <<'PYTHON'
+import http.client, sys, urllib.parse
+url = urllib.parse.urlsplit(sys.argv[1])
+try:
+    connection = http.client.HTTPConnection(url.hostname, url.port, timeout=5)
+    connection.request("GET", url.path)
+    print(connection.getresponse().status)
+except (OSError, http.client.HTTPException):
+    print("000")
+PYTHON
+}
+
+running() { [[ $(docker container inspect --format '{{.State.Running}}' "$container") == true ]]; }
+
+base=http://127.0.0.1:$port
+until answer=$(status "$base/readyz") && [[ $answer == 200 ]]; do
+    running || fail "the container ended before it was ready"
+    [[ $((SECONDS - started)) -lt 120 ]] || fail "/readyz answers $answer after 120 s, not 200"
+    sleep 0.5
+done
+ok "ready" "after $((SECONDS - started)) s, read-only and without capabilities"
+
+uid=$(docker exec "$container" python -c 'import os; print(os.getuid())') || fail "no command can be run in the container"
+[[ $uid != 0 ]] || fail "the container runs as root"
+docker exec "$container" python -c '
+import sys
+fields = dict(line.split(":\t") for line in open("/proc/1/status").read().splitlines() if ":\t" in line)
+sys.exit(not (int(fields["CapEff"], 16) == 0 and fields["NoNewPrivs"] == "1"))
+' || fail "process 1 has capabilities or may gain some"
+ok "non-root" "as user $uid, no capabilities"
+
+python3 - "$port" <<'PYTHON' || fail "the service answers wrongly"
+import http.client, json, struct, sys, zlib
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+WIDTH, HEIGHT = 40, 30
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def picture():
+    """A dark stroke on white, in colour."""
+    rows = b"".join(
+        b"\0" + b"".join(b"\x10\x10\x10" if 17 <= x < 22 and 4 <= y < 26 else b"\xff\xff\xff" for x in range(WIDTH))
+        for y in range(HEIGHT)
+    )
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0)
+    return SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def ask(method, path, body=None, media_type="image/png"):
+    connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=30)
+    connection.request(method, path, body, {"Content-Type": media_type} if body is not None else {})
+    response = connection.getresponse()
+    return response.status, response.headers.get_content_type(), response.read()
+
+
+def expect(what, answer, status, media_type, holds):
+    if answer[:2] != (status, media_type) or not holds(answer[2]):
+        sys.exit(f"{what}: {answer[0]} {answer[1]} {answer[2][:500]!r}, not {status} {media_type}")
+
+
+def predicted(body):
+    answer = json.loads(body)
+    return (
+        answer["model"] == name
+        and answer["label"] in labels
+        and answer["label"] == answer["scores"][0]["label"]
+        and 0 < answer["confidence"] <= 1
+    )
+
+
+answer = ask("GET", "/models")
+expect("GET /models", answer, 200, "application/json", lambda body: json.loads(body)["models"])
+models = json.loads(answer[2])["models"]
+for model in models:
+    name, labels = model["name"], model["manifest"]["classes"]
+    expect("POST /predict", ask("POST", f"/predict?model={name}", picture()), 200, "application/json", predicted)
+    expect(
+        "POST /explain", ask("POST", f"/explain?model={name}", picture()), 200, "application/json",
+        lambda body: predicted(body) and json.loads(body)["cam"]["values"],
+    )
+    expect(
+        "POST /explain?format=png", ask("POST", f"/explain?model={name}&format=png", picture()), 200, "image/png",
+        lambda body: body.startswith(SIGNATURE) and struct.unpack(">II", body[16:24]) == (WIDTH, HEIGHT),
+    )
+PROBLEM = "application/problem+json"
+for what, answer, status, code in [
+    ("an empty body", ask("POST", f"/predict?model={name}", b""), 400, "missing_image"),
+    ("an unknown model", ask("POST", "/predict?model=no-such-model", picture()), 404, "unknown_model"),
+    ("a text", ask("POST", f"/predict?model={name}", b"text", "text/plain"), 415, "unsupported_media_type"),
+    ("half an image", ask("POST", f"/predict?model={name}", picture()[:60]), 422, "undecodable_image"),
+]:
+    expect(
+        what, answer, status, PROBLEM,
+        lambda body: json.loads(body)["code"] == code and json.loads(body)["status"] == status,
+    )
+print("answers of", ", ".join(model["name"] for model in models))
+PYTHON
+ok "predicts, explains, refuses"
+
+health=
+for _ in {1..120}; do
+    health=$(docker container inspect --format '{{.State.Health.Status}}' "$container")
+    if [[ $health == healthy ]]; then break; fi
+    running || fail "the container ended while it was to become healthy"
+    sleep 0.5
+done
+[[ $health == healthy ]] || fail "the health check says '$health' after 60 s"
+ok "healthy"
+
+# --- stop --------------------------------------------------------------------------------------
+
+started=$SECONDS
+docker stop --time 20 "$container" >/dev/null || fail "the container cannot be stopped"
+took=$((SECONDS - started))
+code=$(docker container inspect --format '{{.State.ExitCode}}' "$container")
+[[ $code == 0 ]] || fail "SIGTERM: exit status $code after $took s, not 0 (137: it had to be killed)"
+[[ $took -lt 10 ]] || fail "SIGTERM: $took s until the container ended"
+ok "stops" "on SIGTERM with exit status 0 within $took s"
+
+summary=$(printf '%s, ' "${passed[@]}")
+say "PASSED: ${summary%, } ($SECONDS s)"
