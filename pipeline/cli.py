@@ -163,6 +163,7 @@ def export(
             f"{file}: within {parity.max_probability_error:.1e} of eager torch on "
             f"{parity.images:,} images, map identity within {parity.max_cam_identity_error:.1e}",
             highlight=False,
+            soft_wrap=True,
         )
     metrics, calibration = manifest.metrics, manifest.calibration
     console.print(
@@ -194,6 +195,7 @@ class _TrainingBar:
             f"accuracy {epoch.validation_accuracy:.2%}  {epoch.seconds:.1f} s"
             f"{'  best' if best else ''}",
             highlight=False,
+            soft_wrap=True,
         )
 
 

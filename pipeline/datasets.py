@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedShuffleSplit, train_test_split
 
+from pipeline.cache import PUBLISHED, load_cached
 from pipeline.errors import DataError
-from pipeline.fetch import PUBLISHED, load_cached
 from pipeline.folder import read_folder
 from service.manifest import ImageRule
 

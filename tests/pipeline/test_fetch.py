@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import fetch as fetching
+from pipeline.cache import PUBLISHED, array_sha256, load_cached
+from pipeline.download import download
 from pipeline.errors import DataError
-from pipeline.fetch import ARRAYS, PUBLISHED, array_sha256, download, fetch, load_cached
+from pipeline.fetch import fetch
+from pipeline.formats import ARRAYS, Arrays, mnist_arrays
 
 CONTENT = bytes(range(256)) * 8192
 
@@ -58,7 +60,7 @@ def mirror() -> Iterator[str]:
         thread.join()
 
 
-def small_mnist() -> tuple[dict[str, bytes], fetching.Arrays]:
+def small_mnist() -> tuple[dict[str, bytes], Arrays]:
     """Four idx files of 5 and 2 images, and the arrays that they hold."""
     rng = np.random.default_rng(0)
     files, arrays = {}, {}
@@ -71,7 +73,7 @@ def small_mnist() -> tuple[dict[str, bytes], fetching.Arrays]:
     return files, arrays
 
 
-def small_cifar10() -> fetching.Arrays:
+def small_cifar10() -> Arrays:
     rng = np.random.default_rng(0)
     return {
         "train_images": rng.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8),
@@ -81,7 +83,7 @@ def small_cifar10() -> fetching.Arrays:
     }
 
 
-def publish(monkeypatch: pytest.MonkeyPatch, name: str, arrays: fetching.Arrays) -> None:
+def publish(monkeypatch: pytest.MonkeyPatch, name: str, arrays: Arrays) -> None:
     """Make `arrays` what the published data set `name` is, for one test."""
     sums = {key: array_sha256(array) for key, array in arrays.items()}
     monkeypatch.setitem(PUBLISHED, name, replace(PUBLISHED[name], sha256=sums))
@@ -111,7 +113,7 @@ def use_npm(monkeypatch: pytest.MonkeyPatch, folder: Path, files: dict[str, byte
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
 
-def assert_same(left: fetching.Arrays, right: fetching.Arrays) -> None:
+def assert_same(left: Arrays, right: Arrays) -> None:
     for key in ARRAYS:
         np.testing.assert_array_equal(left[key], right[key])
 
@@ -227,7 +229,7 @@ def test_a_short_idx_file_says_so() -> None:
     files, _ = small_mnist()
     content = list(files.values())
     with pytest.raises(DataError, match=r"3,910 values where its header says \(5, 28, 28\)"):
-        fetching.mnist_arrays([content[0][:-10], *content[1:]])
+        mnist_arrays([content[0][:-10], *content[1:]])
 
 
 def test_a_corrupt_download_is_deleted_so_that_the_next_call_starts_anew(
