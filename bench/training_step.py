@@ -1,7 +1,8 @@
 """How fast one training step of the cifar10 recipe runs on this machine, in each variant.
 
-`python -m bench.training_step` times float32 and bfloat16, images contiguous and channels-last, in
-alternating order, and prints each one's median and spread as a ratio to plain float32.
+`python -m bench.training_step` times float32 and bfloat16, images contiguous and channels-last, and
+torch.compile, in alternating order, and prints each one's median and spread as a ratio to plain
+float32.
 """
 
 import argparse
@@ -21,7 +22,12 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channel
 
 
 def make_step(
-    recipe: Recipe, device: torch.device, *, bfloat16: bool, memory_format: torch.memory_format
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    bfloat16: bool,
+    memory_format: torch.memory_format,
+    compiled: bool = False,
 ) -> Callable[[], None]:
     """A training step on one random batch: forward, loss, backward, update."""
     torch.manual_seed(0)
@@ -29,12 +35,15 @@ def make_step(
     network = network.to(memory_format=memory_format)
     images = torch.randn(recipe.batch_size, 3, 32, 32, device=device)
     images = images.contiguous(memory_format=memory_format)
+    forward: Callable[[torch.Tensor], torch.Tensor] = (
+        torch.compile(network) if compiled else network
+    )
     labels = torch.randint(10, (recipe.batch_size,), device=device)
     optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, nesterov=True)
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            logits = network(images)
+            logits = forward(images)
         loss = nn.functional.cross_entropy(logits.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -58,6 +67,9 @@ def main() -> None:
         )
         for precision, name in product(("float32", "bfloat16"), FORMATS)
     }
+    steps["bfloat16", "compiled"] = make_step(
+        recipe, device, bfloat16=True, memory_format=torch.channels_last, compiled=True
+    )
     seconds: dict[tuple[str, str], list[float]] = {variant: [] for variant in steps}
     for step in steps.values():
         step()
@@ -69,7 +81,7 @@ def main() -> None:
             seconds[variant].append(time.perf_counter() - started)
     base = statistics.median(seconds["float32", "contiguous"])
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    print(f"{name}, {torch.get_num_threads()} threads, {arguments.repeats} steps each, ")
+    print(f"{name}, {torch.get_num_threads()} threads, {arguments.repeats} steps each;")
     print(f"training uses {'bfloat16' if uses_bfloat16(device) else 'float32'}, channels-last")
     for (precision, layout), times in seconds.items():
         ratios = sorted(base / value for value in times)
