@@ -41,7 +41,11 @@ class Catalogue:
     @property
     def default(self) -> str:
         """Name of the model that answers when none is asked for."""
-        return self._settings.default_model
+        if self._settings.default_model is not None:
+            return self._settings.default_model
+        # One that failed to load counts: another must not quietly answer in its place.
+        names = {*self._loaded, *self._failures}
+        return "digits" if "digits" in names else min(names, default="digits")
 
     def load(self) -> None:
         """Load the newest version of every model; never raises, see `problem`."""

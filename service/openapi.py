@@ -93,7 +93,7 @@ def _predict(settings: Settings) -> Json:
     return {
         "operationId": "predict",
         "summary": "Classify an image",
-        "parameters": _shared_parameters(settings),
+        "parameters": _shared_parameters(),
         "requestBody": _upload(settings),
         "responses": {
             "200": _answer("The most probable classes", "Prediction"),
@@ -112,7 +112,7 @@ def _explain(settings: Settings) -> Json:
         "positions, plus the class's bias, is the class's logit. "
         "`Accept: image/png` or `format=png` gives the upload with the map laid over it.",
         "parameters": [
-            *_shared_parameters(settings),
+            *_shared_parameters(),
             _parameter(
                 "target",
                 {"type": "string"},
@@ -139,12 +139,12 @@ def _explain(settings: Settings) -> Json:
     }
 
 
-def _shared_parameters(settings: Settings) -> list[Json]:
+def _shared_parameters() -> list[Json]:
     return [
         _parameter(
             "model",
-            {"type": "string", "default": settings.default_model},
-            "Name of a model in /models.",
+            {"type": "string"},
+            "Name of a model in /models; without it, the one that is `default` there answers.",
         ),
         _parameter(
             "top_k",

@@ -14,8 +14,8 @@ class Settings(BaseSettings):
 
     models: Path = Path(__file__).resolve().parent.parent / "zoo"
     """Folder of artefacts, NAME/VERSION/manifest.json; the newest version of each is served."""
-    default_model: str = "digits"
-    """The model that answers a request without `model`."""
+    default_model: str | None = None
+    """Answers a request without `model`. Unset: `digits` where there is one, else the first."""
     device: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
     """`auto` takes a GPU where there is one; another that fails keeps the service unready."""
     max_bytes: int = Field(default=10_000_000, ge=1)

@@ -189,6 +189,28 @@ async def test_a_default_model_that_is_not_there_is_named(zoo: Path) -> None:
         assert "LIMELIGHT_DEFAULT_MODEL is 'cats'" in detail
 
 
+async def test_without_a_setting_digits_is_the_default_where_there_is_one(zoo: Path) -> None:
+    async with Served(Settings(models=zoo, device="cpu")) as served:
+        assert (await served.http.post("/predict", content=PNG)).json()["model"] == "digits"
+
+
+async def test_without_a_setting_and_digits_the_first_model_is_the_default(tmp_path: Path) -> None:
+    write_artifact(tmp_path)
+    write_artifact(tmp_path, name="photos")
+    async with Served(Settings(models=tmp_path, device="cpu")) as served:
+        assert (await served.http.get("/readyz")).status_code == 200
+        assert (await served.http.post("/predict", content=PNG)).json()["model"] == "colours"
+
+
+async def test_a_default_that_cannot_be_loaded_is_not_replaced(tmp_path: Path) -> None:
+    write_artifact(tmp_path, name="photos")
+    (write_artifact(tmp_path) / "model.onnx").write_bytes(b"")
+    async with Served(Settings(models=tmp_path, device="cpu")) as served:
+        assert (await served.http.post("/predict", content=PNG)).status_code == 503
+        photos = await served.http.post("/predict?model=photos", content=PNG)
+        assert photos.json()["model"] == "photos"
+
+
 async def test_one_broken_artefact_leaves_the_others_alone(tmp_path: Path) -> None:
     write_artifact(tmp_path)
     (write_artifact(tmp_path, name="other") / "model.onnx").write_bytes(b"")
