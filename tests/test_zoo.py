@@ -1,0 +1,60 @@
+"""The models that ship: intact, as good as the README says, and right about the examples."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.artifact import Artifact, find_artifacts, load_artifact
+from service.engine import Engine
+from service.images import decode, prepare
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+ZOO = Settings().models
+
+
+def load(name: str) -> Artifact:
+    return load_artifact(find_artifacts(ZOO)[name])
+
+
+def test_digits_and_cifar10_ship() -> None:
+    assert sorted(find_artifacts(ZOO)) == ["cifar10", "digits"]
+
+
+@pytest.mark.parametrize(("name", "least"), [("digits", 0.995), ("cifar10", 0.92)])
+def test_each_is_intact_and_reaches_its_accuracy_at_its_cost(name: str, least: float) -> None:
+    manifest = load(name).manifest
+    assert manifest.metrics.images == manifest.data.test_images == 10_000
+    assert manifest.metrics.accuracy >= least
+    assert manifest.network.multiply_accumulates <= 120_000_000
+    assert manifest.calibration.ece_after < manifest.calibration.ece_before
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_the_readme_has_the_manifests_figures(name: str) -> None:
+    manifest = load(name).manifest
+    readme = (ROOT / "README.md").read_text()
+    row = next(line for line in readme.splitlines() if line.startswith(f"| `{name}` ("))
+    assert f"| {manifest.metrics.accuracy:.2%} |".replace("%", " %") in row
+    assert f"| {manifest.metrics.log_loss:.3f} |" in row
+    assert f"| {manifest.metrics.ece:.2%} |".replace("%", " %") in row
+    assert f"| {manifest.network.parameters:,} |" in row
+
+
+@pytest.mark.parametrize(
+    ("name", "example", "label"), [("digits", "seven.png", "7"), ("cifar10", "cat.png", "cat")]
+)
+def test_the_examples_are_recognised_and_their_maps_add_up(
+    name: str, example: str, label: str
+) -> None:
+    artifact = load(name)
+    upload = decode((ROOT / "examples" / example).read_bytes(), max_pixels=1_000_000)
+    pixels, _ = prepare(upload, artifact.manifest.image)
+    outputs = Engine(artifact, device="cpu").run(
+        np.stack([pixels, np.zeros_like(pixels)]), ["logits", "probabilities", "cams"]
+    )
+    assert artifact.manifest.classes[int(outputs["probabilities"][0].argmax())] == label
+    # mean(cam) + bias = logit, with a bias that is the same for every image.
+    bias = outputs["logits"] - outputs["cams"].mean((2, 3))
+    np.testing.assert_allclose(bias[0], bias[1], atol=1e-4)
