@@ -16,7 +16,7 @@ from pipeline.errors import GateError, PipelineError, RunError
 from pipeline.evaluation import as_served
 from pipeline.export import export
 from pipeline.graph import ServingGraph
-from pipeline.parity import OUTPUTS, TorchRuntime, check_parity, measure_parity
+from pipeline.parity import TorchRuntime, check_parity, measure_parity
 from pipeline.runs import Run, read_run
 from pipeline.training import evaluate
 from service.artifact import load_artifact
@@ -85,37 +85,35 @@ def _graph(run: Run) -> ServingGraph:
     return ServingGraph(run.network, run.config.normalisation, 1.3).eval()
 
 
-def test_each_gate_fails_with_its_figure(digits8_run: Run) -> None:
+@pytest.mark.parametrize(
+    ("output", "error", "message"),
+    [
+        ("probabilities", 2e-5, r"probabilities differ from eager torch by 2\.\d+e-05"),
+        ("cams", 2e-4, r"differs from the logit by 2\.\d+e-04"),
+        ("probabilities", np.nan, "differ from eager torch by nan"),
+        ("cams", np.nan, "differs from the logit by nan"),
+    ],
+)
+def test_each_gate_fails_with_its_figure(
+    output: str, error: float, message: str, digits8_run: Run
+) -> None:
     graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
     honest = TorchRuntime(graph)
-    good = measure_parity(honest, graph, images)
-    check_parity("model", good)
+    check_parity("model", measure_parity(honest, graph, images))
 
-    def shifted(images: Images) -> dict[str, Outputs]:
-        outputs = dict(honest(images))
-        outputs["probabilities"] = outputs["probabilities"] + np.float32(2e-5)
-        return outputs
+    def off(batch: Images) -> dict[str, Outputs]:
+        outputs = dict(honest(batch))
+        return outputs | {output: outputs[output] + np.float32(error)}
 
-    with pytest.raises(GateError, match=r"probabilities differ from eager torch by 2\.\d+e-05"):
-        check_parity("model", measure_parity(shifted, graph, images))
+    with pytest.raises(GateError, match=message):
+        check_parity("model", measure_parity(off, graph, images))
 
-    def unbalanced(images: Images) -> dict[str, Outputs]:
-        outputs = dict(honest(images))
-        outputs["cams"] = outputs["cams"] + np.float32(2e-4)
-        return outputs
 
-    with pytest.raises(GateError, match=r"differs from the logit by 2\.\d+e-04"):
-        check_parity("model", measure_parity(unbalanced, graph, images))
-
-    def broken(images: Images) -> dict[str, Outputs]:
-        return {name: np.full_like(honest(images)[name], np.nan) for name in OUTPUTS}
-
-    with pytest.raises(GateError, match="differ from eager torch by nan"):
-        check_parity("model", measure_parity(broken, graph, images))
-
-    swapped = good.model_copy(update={"top1_disagreements": 3})
+def test_answers_that_differ_are_a_gate(digits8_run: Run) -> None:
+    graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
+    parity = measure_parity(TorchRuntime(graph), graph, images)
     with pytest.raises(GateError, match="3 answers of 70 images"):
-        check_parity("model", swapped)
+        check_parity("model", parity.model_copy(update={"top1_disagreements": 3}))
 
 
 def test_one_swapped_answer_is_counted_at_every_batch_size(digits8_run: Run) -> None:
