@@ -14,7 +14,7 @@ help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 serve: $(SERVE) ## Start the service with the shipped models (PORT=3000)
-	exec $(BIN)/bentoml serve --port $(PORT)
+	@exec $(BIN)/bentoml serve --port $(PORT)
 
 train-setup: $(DEVELOP) ## Install what training needs: the command .venv/bin/limelight
 
@@ -52,14 +52,15 @@ lock: $(DEVELOP) ## Rewrite constraints.txt from what is installed
 clean: ## Remove what the other targets made
 	rm -rf .venv build dist *.egg-info .*_cache .coverage
 
-.venv/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+# pip comes last in a new environment: one that broke off half-way is made again.
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 
-$(SERVE): pyproject.toml constraints.txt | .venv/bin/python
+$(SERVE): pyproject.toml constraints.txt | .venv/bin/pip
 	$(PIP_INSTALL) --editable .
-	touch $@
+	@touch $@
 
-$(DEVELOP): pyproject.toml constraints.txt | .venv/bin/python
+$(DEVELOP): pyproject.toml constraints.txt | .venv/bin/pip
 	$(PIP_INSTALL) --editable '.[train,dev]'
-	touch $@ $(SERVE)
+	@touch $@ $(SERVE)
