@@ -54,13 +54,14 @@ _SPARE_PIXELS = {"crop": 2, "ink": 16}
 
 # MNIST's layout: the ink's longest side is 20 of 28 pixels.
 _INK_SHARE = 20 / 28
-# Its centre of mass is in pixel 14, counted from 0: over the test set it is (14.51, 14.49) from
-# the edges, with a deviation of 0.29, which is that of rounding to whole pixels.
+# Its centre of mass is in pixel 14, counted from 0: over the training images it is (14.51, 14.50)
+# from the edges, with a deviation of 0.29, which is that of rounding to whole pixels. This figure
+# and the next constant's: `python -m bench.ink_layout`.
 _MIDDLE = 0.5
 # Ink is placed on a canvas this many times finer than the input, then averaged down to it.
 _FINER = 8
-# Share of the strongest ink that still counts as ink, when its bounding box is drawn: of 0.12 to
-# 0.45, the one that brings enlarged test digits back closest to themselves (5.9 grey levels).
+# Share of the strongest ink that still counts as ink, when its bounding box is drawn: of 0.1 to
+# 0.5, the one that brings enlarged training digits back closest to themselves (6.4 grey levels).
 _INK_THRESHOLD = 0.35
 # Grey levels between background and ink below which an image is taken for blank.
 _LEAST_CONTRAST = 16
