@@ -64,6 +64,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "limelight"
 
 
+def cached_file(name: str) -> Path:
+    """Where a published data set lies once it was fetched."""
+    return cache_folder() / f"{name}.npz"
+
+
 def load_cached(name: str) -> Arrays:
     """Read a published data set from the cache: images (N, H, W, C) and labels (N,), uint8.
 
@@ -71,7 +76,7 @@ def load_cached(name: str) -> Arrays:
         DataError: if it was not fetched, or what is there is corrupt.
 
     """
-    file = cache_folder() / f"{name}.npz"
+    file = cached_file(name)
     remedy = f"run `limelight data fetch {name}`"
     if not file.is_file():
         raise DataError(f"{name} is not in the cache ({file}); {remedy}")
@@ -105,7 +110,7 @@ def array_sha256(array: NDArray[np.uint8]) -> str:
 
 def write_cached(name: str, arrays: Arrays) -> Path:
     """Write a data set to the cache, whole or not at all, and return its file."""
-    file = cache_folder() / f"{name}.npz"
+    file = cached_file(name)
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".npz", delete=False) as staging:
         try:

@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
@@ -23,14 +22,13 @@ from rich.progress import (
 )
 
 from pipeline import fetch as fetching
-from pipeline.datasets import DATASETS, load_dataset, split_validation
+from pipeline.datasets import DATASETS
 from pipeline.device import choose_device
 from pipeline.errors import PipelineError
 from pipeline.export import export as export_run
 from pipeline.recipe import Recipe
-from pipeline.runs import RunWriter, describe_run, read_run
-from pipeline.training import Epoch, Normalisation
-from pipeline.training import train as run_training
+from pipeline.runs import plan_run, read_run
+from pipeline.training import Epoch
 from service.artifact import load_artifact
 
 app = typer.Typer(
@@ -97,44 +95,22 @@ def train(
     """
     recipe_name = source if source in DATASETS else "folder"
     recipe = Recipe.load(recipe_name, epochs=epochs, batch_size=batch_size)
-    target = choose_device(device)
-    dataset = load_dataset(source, image_size=image_size)
-    fit, validation = split_validation(dataset.train, recipe.validation, seed)
-    normalisation = Normalisation.of(fit.images)
-    config = describe_run(
-        dataset,
-        source=source,
-        image_size=image_size,
+    run = plan_run(
+        source,
         recipe_name=recipe_name,
         recipe=recipe,
         seed=seed,
-        device=target,
-        normalisation=normalisation,
+        device=choose_device(device),
+        image_size=image_size,
     )
-    folder = out or Path("runs") / f"{dataset.name}-{datetime.now():%Y%m%d-%H%M%S}"
-    writer = RunWriter(folder, config)
+    folder = out or Path("runs") / f"{Path(source).resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
     console.print(
-        f"{dataset.name}: {len(fit):,} images to fit, {len(validation):,} to choose the epoch, "
-        f"{len(dataset.classes)} classes, on {config.device}"
-        f"{' in bfloat16' if config.bfloat16 else ''}"
+        f"{source}: {len(run.fit):,} images to fit, {len(run.validation):,} to choose the epoch, "
+        f"{len(run.config.classes)} classes, on {run.config.device}"
+        f"{' in bfloat16' if run.config.bfloat16 else ''}"
     )
     with _training_bar() as bar:
-
-        def finish_epoch(epoch: Epoch, weights: dict[str, torch.Tensor] | None) -> None:
-            writer.epoch(epoch, weights)
-            bar.on_epoch(epoch, weights is not None)
-
-        trained = run_training(
-            recipe,
-            fit,
-            validation,
-            classes=len(dataset.classes),
-            normalisation=normalisation,
-            device=target,
-            seed=seed,
-            on_batch=bar.on_batch,
-            on_epoch=finish_epoch,
-        )
+        trained = run.train(folder, on_batch=bar.on_batch, on_epoch=bar.on_epoch)
     console.print(
         f"best epoch {trained.best.epoch}: "
         f"validation accuracy {trained.best.validation_accuracy:.2%}. "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedShuffleSplit, train_test_split
+from sklearn.model_selection import StratifiedShuffleSplit
 
 from pipeline.cache import PUBLISHED, load_cached
 from pipeline.errors import DataError
@@ -64,12 +64,16 @@ def split_validation(train: Split, share: float, seed: int) -> tuple[Split, Spli
         DataError: if a class has too few images to be split.
 
     """
+    return _set_aside("a validation split", train, share, seed)
+
+
+def _set_aside(what: str, images: Split, share: float, seed: int) -> tuple[Split, Split]:
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=share, random_state=seed)
     try:
-        fit, validation = next(splitter.split(train.labels, train.labels))
+        rest, aside = next(splitter.split(images.labels, images.labels))
     except ValueError as error:
-        raise DataError(f"cannot set a validation split aside ({error}); add images") from error
-    return train.take(np.sort(fit)), train.take(np.sort(validation))
+        raise DataError(f"cannot set {what} aside ({error}); add images") from error
+    return images.take(np.sort(rest)), images.take(np.sort(aside))
 
 
 def load_dataset(source: str, *, image_size: int = 64) -> Dataset:
@@ -151,14 +155,7 @@ def _folder(folder: Path, image_size: int) -> Dataset:
             raise DataError(f"{folder}: train has the classes {classes}, test {test_classes}")
     else:
         classes, images, labels = read_folder(folder, rule)
-        everything = Split(images, labels)
-        try:
-            fit, held_out = train_test_split(
-                np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0
-            )
-        except ValueError as error:
-            raise DataError(f"{folder}: cannot set test images aside ({error})") from error
-        train, test = everything.take(np.sort(fit)), everything.take(np.sort(held_out))
+        train, test = _set_aside("test images", Split(images, labels), share=0.2, seed=0)
     return Dataset(
         name=folder.resolve().name,
         classes=classes,

@@ -4,12 +4,15 @@ import hashlib
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 import onnx
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,7 +22,7 @@ from pipeline.errors import GateError, PipelineError
 from pipeline.evaluation import as_served, evaluate_artifact
 from pipeline.graph import ServingGraph
 from pipeline.parity import OUTPUTS, Runtime, TorchRuntime, check_parity, measure_parity
-from pipeline.runs import Run, describe_recipe, library_versions
+from pipeline.runs import Run, describe_training, library_versions
 from pipeline.training import evaluate
 from service.artifact import load_artifact
 from service.engine import Engine
@@ -29,6 +32,7 @@ from service.manifest import (
     Manifest,
     Metrics,
     ModelFile,
+    Name,
     Network,
     TensorSpec,
 )
@@ -55,8 +59,10 @@ def export(run: Run, root: Path, *, name: str | None = None) -> Path:
         PipelineError: the run's data is gone or has changed, or `name` is no model's name.
 
     """
+    if name is not None:
+        _check_name(name)
     dataset, validation = run.load_data()
-    name = name or NAMES.get(dataset.name, _slug(dataset.name))
+    name = name or NAMES.get(dataset.name) or _slug(dataset.name)
     home = root / name
     home.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=home))
@@ -105,7 +111,7 @@ def _write(
             PT2: _describe(folder / PT2, "torch.export"),
         },
         network=_measure_network(run, example),
-        training=describe_recipe(run.config) | {"best_epoch": run.best.as_json()},
+        training=describe_training(run.config) | {"best_epoch": run.best.as_json()},
         data=Data(
             name=dataset.name,
             sha256=run.config.data_sha256,
@@ -128,11 +134,13 @@ def _write(
         TORCHSCRIPT: TorchRuntime(_load_torchscript(folder / TORCHSCRIPT)),
         PT2: TorchRuntime(torch.export.load(folder / PT2).module()),
     }
-    images = as_served(dataset.test.images[:1000], dataset.image)
-    parity = {file: measure_parity(runtime, graph, images) for file, runtime in runtimes.items()}
+    test = Split(as_served(dataset.test.images, dataset.image), dataset.test.labels)
+    parity = {
+        file: measure_parity(runtime, graph, test.images) for file, runtime in runtimes.items()
+    }
     for file, measured in parity.items():
         check_parity(file, measured)
-    metrics = evaluate_artifact(engine, dataset.test)
+    metrics = evaluate_artifact(engine, test)
     _write_manifest(folder, draft.model_copy(update={"metrics": metrics, "parity": parity}))
     load_artifact(folder, in_place=False)
 
@@ -161,19 +169,23 @@ def _save_onnx(graph: ServingGraph, example: torch.Tensor, file: Path) -> None:
         raise GateError(f"{file.name}: the ONNX checker refuses it: {error}") from error
 
 
-def _save_torchscript(graph: ServingGraph, example: torch.Tensor, file: Path) -> None:
-    with warnings.catch_warnings(), torch.inference_mode():
-        # TorchScript is deprecated in favour of torch.export, which stands beside it.
+@contextmanager
+def _deprecated_torchscript() -> Iterator[None]:
+    """TorchScript is deprecated in favour of torch.export, which stands beside it."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def _save_torchscript(graph: ServingGraph, example: torch.Tensor, file: Path) -> None:
+    with _deprecated_torchscript(), torch.inference_mode():
         traced = torch.jit.trace(graph, (example,))  # type: ignore[no-untyped-call]
         torch.jit.save(traced, str(file))
 
 
 def _load_torchscript(file: Path) -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with _deprecated_torchscript():
         return torch.jit.load(str(file))  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -190,7 +202,7 @@ def _describe(file: Path, form: Literal["onnx", "torchscript", "torch.export"]) 
 
 
 def _measure_network(run: Run, example: torch.Tensor) -> Network:
-    image = run.config.normalisation.apply(example[:1])
+    image = run.config.normalisation.on(example.device)(example[:1])
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         run.network(image)
     return Network(
@@ -203,6 +215,16 @@ def _measure_network(run: Run, example: torch.Tensor) -> Network:
 def _newest_version(home: Path) -> int:
     versions = (path.name for path in home.iterdir() if path.name.isdecimal())
     return max(map(int, versions), default=0)
+
+
+def _check_name(name: str) -> None:
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise PipelineError(
+            f"--name {name!r}: a model's name is lower-case letters, digits, '-' and '_', "
+            "begins with a letter or digit and has at most 63 of them"
+        ) from error
 
 
 def _slug(name: str) -> str:

@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.cache import PUBLISHED, cache_folder, load_cached, verify, write_cached
+from pipeline.cache import PUBLISHED, cache_folder, cached_file, load_cached, verify, write_cached
 from pipeline.download import Progress, download, silent
 from pipeline.errors import DataError
 from pipeline.formats import Arrays, cifar10_binary_arrays, mnist_arrays, sprite_images
@@ -38,17 +38,19 @@ def fetch(name: str, source: Source = "auto", progress: Progress = silent) -> Pa
     """
     if name not in PUBLISHED:
         raise DataError(f"{name!r} cannot be fetched; there are: {', '.join(PUBLISHED)}")
-    file = cache_folder() / f"{name}.npz"
-    if file.is_file():
+    if cached_file(name).is_file():
         load_cached(name)
-        return file
+        return cached_file(name)
     failures: list[str] = []
     for way in ("mirror", "npm") if source == "auto" else (source,):
         try:
             arrays = FROM_SOURCE[name, way](progress)
             verify(name, arrays)
-        except (DataError, OSError, subprocess.SubprocessError) as error:
+        except (DataError, subprocess.SubprocessError) as error:
             failures.append(f"{way}: {error}")
+            continue
+        except (OSError, EOFError, ValueError, KeyError, tarfile.TarError) as error:
+            failures.append(f"{way}: corrupt download ({error!r})")
             continue
         return write_cached(name, arrays)
     raise DataError(
@@ -78,7 +80,7 @@ def _mnist_from_mirror(progress: Progress) -> Arrays:
     from torchvision.datasets import MNIST
 
     files = _from_mirrors("mnist", tuple(MNIST.mirrors), ".gz", progress)
-    return _decoded("mnist", files, lambda: mnist_arrays([_gunzip(file) for file in files]))
+    return _decode_once(files, lambda: mnist_arrays([_gunzip(file) for file in files]))
 
 
 def _cifar10_from_mirror(progress: Progress) -> Arrays:
@@ -86,19 +88,15 @@ def _cifar10_from_mirror(progress: Progress) -> Arrays:
 
     bases = (CIFAR10.url.rpartition("/")[0] + "/",)
     files = _from_mirrors("cifar10", bases, "", progress)
-    return _decoded("cifar10", files, lambda: cifar10_binary_arrays(files[0]))
+    return _decode_once(files, lambda: cifar10_binary_arrays(files[0]))
 
 
-def _decoded(name: str, files: list[Path], decode: Callable[[], Arrays]) -> Arrays:
-    """Decode and check downloads; delete them once they are either good or known to be bad."""
+def _decode_once(files: list[Path], decode: Callable[[], Arrays]) -> Arrays:
+    """Decode downloads and delete them: good ones go to the cache, bad ones are fetched anew."""
     try:
-        arrays = decode()
-        verify(name, arrays)
-    except (OSError, EOFError, ValueError, KeyError, tarfile.TarError) as error:
-        raise DataError(f"{files[0].parent}: corrupt download ({error}), deleted") from error
+        return decode()
     finally:
         shutil.rmtree(files[0].parent, ignore_errors=True)
-    return arrays
 
 
 def _gunzip(file: Path) -> bytes:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models import ClassMapNetwork
-from pipeline.training import Normalisation
+from pipeline.training import Normalisation, normalise
 
 
 class ServingGraph(nn.Module):
@@ -30,8 +30,7 @@ class ServingGraph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Classify and explain images that are as the manifest's image rule leaves them."""
-        normalised = (images.float() * self.scale + self.shift).permute(0, 3, 1, 2)
-        features = self.network.features(normalised)
+        features = self.network.features(normalise(images, self.scale, self.shift))
         logits = self.network.head(features)
         probabilities = (logits / self.temperature).softmax(1)
         return logits, probabilities, self.network.head.class_activation_maps(features)

@@ -2,11 +2,13 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import onnxruntime
 import torch
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from safetensors import SafetensorError
@@ -14,14 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models import ClassMapNetwork
-from pipeline.datasets import Dataset, Split, load_dataset, split_validation
+from pipeline.datasets import DATASETS, Dataset, Split, load_dataset, split_validation
 from pipeline.device import uses_bfloat16
 from pipeline.errors import RunError
 from pipeline.recipe import Recipe
-from pipeline.training import Epoch, Normalisation, build_network
+from pipeline.training import Epoch, Normalisation, Trained, build_network, train
 
 CONFIG, EPOCHS, CHECKPOINT = "config.json", "epochs.jsonl", "checkpoint.safetensors"
-LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime-gpu", "numpy", "pillow")
+LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "numpy", "pillow")
 
 
 class RunConfig(BaseModel):
@@ -94,15 +96,68 @@ class RunWriter:
             lines.write(json.dumps(epoch.as_json()) + "\n")
 
 
-def describe_run(
-    dataset: Dataset, *, source: str, image_size: int, recipe_name: str, recipe: Recipe,
-    seed: int, device: torch.device, normalisation: Normalisation,
-) -> RunConfig:  # fmt: skip
-    """Gather a run's configuration, library versions included."""
-    is_folder = source != dataset.name
-    return RunConfig(
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run with its data at hand, not begun yet."""
+
+    config: RunConfig
+    fit: Split
+    validation: Split
+    device: torch.device
+
+    def train(
+        self,
+        folder: Path,
+        *,
+        on_batch: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+        on_epoch: Callable[[Epoch, bool], None] = lambda epoch, best: None,
+    ) -> Trained:
+        """Train and write the run folder; `on_epoch` is told whether an epoch is the best so far.
+
+        Raises:
+            RunError: `folder` is not empty, or the loss stops being a number.
+            DataError: there are fewer images than a batch.
+
+        """
+        writer = RunWriter(folder, self.config)
+
+        def finish_epoch(epoch: Epoch, weights: dict[str, Tensor] | None) -> None:
+            writer.epoch(epoch, weights)
+            on_epoch(epoch, weights is not None)
+
+        return train(
+            self.config.recipe,
+            self.fit,
+            self.validation,
+            classes=len(self.config.classes),
+            normalisation=self.config.normalisation,
+            device=self.device,
+            seed=self.config.seed,
+            on_batch=on_batch,
+            on_epoch=finish_epoch,
+        )
+
+
+def plan_run(
+    source: str,
+    *,
+    recipe_name: str,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    image_size: int = 64,
+) -> NewRun:
+    """Load `source`, set its validation split aside and note what the run will be.
+
+    Raises:
+        DataError: the data is not there, is corrupt or cannot be split.
+
+    """
+    dataset = load_dataset(source, image_size=image_size)
+    fit, validation = split_validation(dataset.train, recipe.validation, seed)
+    config = RunConfig(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        source=str(Path(source).resolve()) if is_folder else source,
+        source=source if source in DATASETS else str(Path(source).resolve()),
         image_size=image_size,
         data_sha256=dataset.sha256,
         classes=dataset.classes,
@@ -112,14 +167,17 @@ def describe_run(
         device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         bfloat16=uses_bfloat16(device),
         threads=torch.get_num_threads(),
-        normalisation=normalisation,
+        normalisation=Normalisation.of(fit.images),
         libraries=library_versions(),
     )
+    return NewRun(config, fit, validation, device)
 
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that decide a run's and an export's result."""
-    return {name: version(name) for name in LIBRARIES}
+    # ONNX Runtime comes as one of two distributions, which hold one module.
+    installed = {name: version(name) for name in LIBRARIES}
+    return installed | {"onnxruntime": onnxruntime.__version__}
 
 
 def read_run(folder: Path) -> Run:
@@ -153,17 +211,8 @@ def read_run(folder: Path) -> Run:
     return Run(folder, config, network.eval(), best)
 
 
-def describe_recipe(config: RunConfig) -> dict[str, JsonValue]:
+def describe_training(config: RunConfig) -> dict[str, JsonValue]:
     """The part of a run's configuration that goes into the manifest."""
-    return {
-        "recipe": config.recipe_name,
-        **config.recipe.model_dump(mode="json"),
-        "seed": config.seed,
-        "device": config.device,
-        "bfloat16": config.bfloat16,
-        "threads": config.threads,
-        "normalisation": {
-            "mean": list(config.normalisation.mean),
-            "std": list(config.normalisation.std),
-        },
-    }
+    fields = config.model_dump(mode="json")
+    kept = ("seed", "device", "bfloat16", "threads", "normalisation")
+    return {"recipe": config.recipe_name, **fields["recipe"], **{key: fields[key] for key in kept}}

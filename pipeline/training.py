@@ -48,10 +48,15 @@ class Normalisation:
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         return 1 / (255 * std), -mean / std
 
-    def apply(self, images_nhwc: Tensor) -> Tensor:
-        """uint8 (N, H, W, C) -> float32 (N, C, H, W), channels last in memory."""
-        scale, shift = (values.to(images_nhwc.device) for values in self.scale_and_shift())
-        return (images_nhwc.float() * scale + shift).permute(0, 3, 1, 2)
+    def on(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """The function from uint8 (N, H, W, C) to float32 (N, C, H, W), for images on `device`."""
+        scale, shift = (values.to(device) for values in self.scale_and_shift())
+        return lambda images_nhwc: normalise(images_nhwc, scale, shift)
+
+
+def normalise(images_nhwc: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """uint8 (N, H, W, C), (C,), (C,) -> float32 (N, C, H, W), channels last in memory."""
+    return (images_nhwc.float() * scale + shift).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +131,7 @@ def train(
     steps = recipe.epochs * (len(fit) // recipe.batch_size)
     optimizer, scheduler = _one_cycle(network, recipe.schedule, recipe.weight_decay, steps)
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+    prepare = normalisation.on(device)
     padded = pad_reflect(torch.from_numpy(fit.images).to(device), recipe.pad)
     labels = torch.from_numpy(fit.labels).to(device)
 
@@ -141,7 +147,7 @@ def train(
         for indices in _shuffled_batches(len(fit), recipe.batch_size, rng):
             crops = random_crops(padded, indices, recipe.pad, flip=recipe.flip, rng=rng)
             with autocast(device):
-                logits = step_network(normalisation.apply(crops))
+                logits = step_network(prepare(crops))
             loss = criterion(logits.float(), labels[indices.to(device)])
             loss.backward()
             optimizer.step()
@@ -189,8 +195,9 @@ def evaluate(
 ) -> Tensor:
     """Logits of uint8 images (N, H, W, C), one view each, in float32 on the CPU: (N, K)."""
     network.eval()
+    prepare = normalisation.on(device)
     batches = torch.split(torch.from_numpy(images), EVALUATION_BATCH)
-    return torch.cat([network(normalisation.apply(batch.to(device))).cpu() for batch in batches])
+    return torch.cat([network(prepare(batch.to(device))).cpu() for batch in batches])
 
 
 def _shuffled_batches(images: int, batch_size: int, rng: torch.Generator) -> Iterator[Tensor]:

@@ -123,8 +123,10 @@ class Classifier:
         )
         picture = None
         if style is not None:
-            # Decoded anew: what the network sees does not depend on whether a picture is wanted.
-            photo = await self._decode(body, sketch=False)
+            # What the network sees does not depend on whether a picture is wanted: a reduced
+            # image is decoded anew for it.
+            whole = image.size == images.upload_size(image)
+            photo = image if whole else await self._decode(body, sketch=False)
             picture = await _in_thread_if_large(photo, _draw, photo, cam_hw, view, style)
         return Explanation(prediction=prediction, cam=cam, overlay_png=picture)
 

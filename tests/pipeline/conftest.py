@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.datasets import load_dataset, split_validation
 from pipeline.recipe import Recipe
-from pipeline.runs import Run, RunWriter, describe_run, read_run
-from pipeline.training import Normalisation, train
+from pipeline.runs import Run, plan_run, read_run
 
 
 @pytest.fixture
@@ -20,30 +18,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def digits8_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """digits8 with its own recipe and seed 0: seconds on two cores."""
-    recipe, device = Recipe.load("digits8"), torch.device("cpu")
-    dataset = load_dataset("digits8")
-    fit, validation = split_validation(dataset.train, recipe.validation, 0)
-    normalisation = Normalisation.of(fit.images)
     folder = tmp_path_factory.mktemp("runs") / "digits8"
-    config = describe_run(
-        dataset,
-        source="digits8",
-        image_size=64,
-        recipe_name="digits8",
-        recipe=recipe,
-        seed=0,
-        device=device,
-        normalisation=normalisation,
+    recipe = Recipe.load("digits8")
+    run = plan_run(
+        "digits8", recipe_name="digits8", recipe=recipe, seed=0, device=torch.device("cpu")
     )
-    writer = RunWriter(folder, config)
-    train(
-        recipe,
-        fit,
-        validation,
-        classes=10,
-        normalisation=normalisation,
-        device=device,
-        seed=0,
-        on_epoch=writer.epoch,
-    )
+    run.train(folder)
     return read_run(folder)

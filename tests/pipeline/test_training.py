@@ -134,7 +134,7 @@ def test_normalisation_gives_every_channel_mean_0_and_deviation_1() -> None:
     normalisation = Normalisation.of(images)
     np.testing.assert_allclose(normalisation.mean, (images / 255).mean((0, 1, 2)), rtol=1e-9)
     np.testing.assert_allclose(normalisation.std, (images / 255).std((0, 1, 2)), rtol=1e-9)
-    normalised = normalisation.apply(torch.from_numpy(images))
+    normalised = normalisation.on(CPU)(torch.from_numpy(images))
     assert normalised.shape == (50, 3, 9, 8)
     torch.testing.assert_close(normalised.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(normalised.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
@@ -142,7 +142,7 @@ def test_normalisation_gives_every_channel_mean_0_and_deviation_1() -> None:
 
 def test_a_constant_channel_is_normalised_to_nothing() -> None:
     images = np.full((3, 4, 4, 1), 77, np.uint8)
-    normalised = Normalisation.of(images).apply(torch.from_numpy(images))
+    normalised = Normalisation.of(images).on(CPU)(torch.from_numpy(images))
     torch.testing.assert_close(normalised, torch.zeros(3, 1, 4, 4), atol=1e-6, rtol=0)
 
 
