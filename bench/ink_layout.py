@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.datasets import load_dataset
-from service import images
+from service import fitting, images
 
 SAMPLES = 1000
 ENLARGED = 280
@@ -31,9 +31,9 @@ def main() -> None:
         Image.fromarray(digits[at]).resize((ENLARGED, ENLARGED), Image.Resampling.BICUBIC)
         for at in chosen
     ]
-    kept = images._INK_THRESHOLD
+    kept = fitting._INK_THRESHOLD
     for threshold in THRESHOLDS:
-        images._INK_THRESHOLD = threshold
+        fitting._INK_THRESHOLD = threshold
         errors = [
             np.abs(images.prepare(image, dataset.image)[0][..., 0] - digits[at].astype(float))
             for image, at in zip(enlarged, chosen, strict=True)

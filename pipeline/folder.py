@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from service.errors import ServiceError
-from service.images import decode, prepare
+from service.images import read_upload
 from service.manifest import ImageRule
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
@@ -52,8 +52,8 @@ def _is_image(path: Path) -> bool:
 
 def _read(path: Path, rule: ImageRule) -> NDArray[np.uint8] | None:
     try:
-        image, _ = prepare(decode(path.read_bytes(), max_pixels=MAX_PIXELS, sketch_for=rule), rule)
+        upload = read_upload(path.read_bytes(), rule, max_pixels=MAX_PIXELS)
     except ServiceError as error:
         logger.warning("skipped %s: %s", path, error.detail)
         return None
-    return image
+    return upload.pixels_hwc

@@ -1,54 +1,96 @@
 """The HTTP interface: one small ASGI application. Endpoints only translate to the use case."""
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from service import metrics as prometheus
+from service import tracing
+from service.bentoml_schema import bentoml_schema
 from service.catalogue import Catalogue
-from service.classifier import Classifier
+from service.classifier import Classifier, Prediction
+from service.draining import Drain
 from service.errors import (
+    ClientGone,
+    Draining,
     InternalError,
     MethodNotAllowed,
     NoSuchRoute,
     NotReady,
     ServiceError,
 )
-from service.metrics import Metrics
+from service.http import Request, Response
+from service.metrics import Answered, Metrics
 from service.openapi import document
 from service.parameters import DEFAULT_TOP_K, ExplainParameters, PredictParameters
-from service.rendering import (
-    cam_content,
-    json_response,
-    model_content,
-    prediction_content,
-    problem_response,
-)
+from service.rendering import explanation_content, json_response, model_content, problem_response
 from service.settings import Settings
-from service.uploads import read_image
+from service.tracing import Tracing
+from service.uploads import Intake, is_form, read_form, read_image
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+Endpoint = Callable[["Exchange"], Awaitable[Response]]
 
 logger = logging.getLogger("limelight.app")
 
 _MODEL_PREFIX = "/models/"
+# Objects made before a collection; 700 by default, which a few requests at once reach.
+_COLLECT_AFTER = 50_000
+_NO_NUMBER = float("nan")
+_CLOSE = (b"connection", b"close")
+_VARY_ACCEPT = ((b"vary", b"Accept"),)
+
+
+class Exchange:
+    """A request, and what becomes known of it on the way to its answer."""
+
+    __slots__ = ("confidence", "label", "method", "model", "request", "route", "version")
+
+    def __init__(self, request: Request, route: str) -> None:
+        self.request, self.route = request, route
+        self.model = self.version = "none"
+        self.label: str | None = None
+        self.method: str | None = None
+        self.confidence = _NO_NUMBER
+
+    def asked(self, classifier: Classifier) -> None:
+        self.model, self.version = classifier.manifest.name, classifier.manifest.version
+
+    def predicted(self, prediction: Prediction) -> None:
+        self.label, self.confidence = prediction.label, float(prediction.confidence)
 
 
 class Application:
     """Answers every request itself; loads the models when the server starts it."""
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, catalogue: Catalogue | None = None
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        catalogue: Catalogue | None = None,
+        *,
+        trace: Tracing | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._catalogue = catalogue or Catalogue(settings, metrics)
+        self._tracing = trace
+        self._drain = Drain(settings.drain_s)
+        self._intake = Intake(settings.max_queued_bytes)
+        self._in_flight = 0
+        self._counting: asyncio.Task[None] | None = None
         self._openapi = json_response(document(settings))
+        self._schema = json_response(bentoml_schema())
+        # Interned: a request looks its key up, and hashes as little as it can.
+        self._who: dict[tuple[object, ...], Answered] = {}
         self._routes: dict[str, dict[str, Endpoint]] = {
             "/": {"GET": self._index},
             "/predict": {"POST": self._predict},
@@ -61,54 +103,92 @@ class Application:
             "/metrics": {"GET": self._render_metrics},
             "/openapi.json": {"GET": self._openapi_document},
             "/docs.json": {"GET": self._openapi_document},
+            "/schema.json": {"GET": self._bentoml_schema},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "http":
+        if scope["type"] == "http":
             await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
         else:  # a WebSocket: refused before the handshake, which the server answers with 403
             await send({"type": "websocket.close", "code": 1000})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started, request = time.perf_counter(), Request(scope, receive)
-        route, status = _route(request.url.path), 500
-
-        async def counted_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        exchange = Exchange(request, _route(request.path))
+        span = None
+        if self._tracing is not None:
+            name = f"{request.method} {self._known(exchange.route)}"
+            span = self._tracing.begin(name, request.headers)
+        self._in_flight += 1
+        refusal: str | None = None
         try:
-            response = await self._answer(request, route)
-            await response(scope, receive, counted_send)
-        except ClientDisconnect:
-            status = 499  # nobody is left to be answered; nginx's number for it
-        self._metrics.observe_request(
-            route=route if route in self._routes else "other",
-            model=scope.get("limelight.model", "none"),
-            code=status,
-            seconds=time.perf_counter() - started,
-        )
-
-    async def _answer(self, request: Request, route: str) -> Response:
-        try:
-            response = await self._endpoint(request.method, route)(request)
+            request.set_deadline(started=started, timeout_s=self._settings.timeout_s)
+            response = await self._endpoint(request.method, exchange.route)(exchange)
         except ServiceError as error:
-            response = problem_response(error)
-        except ClientDisconnect:
-            raise
+            response, refusal = problem_response(error), error.code
         except Exception:
-            logger.exception("%s %s failed", request.method, route)
-            response = problem_response(
-                InternalError("the service failed at this request, and its log says why")
+            logger.exception(
+                "%s %s failed", request.method, exchange.route, extra={"request_id": request.id}
             )
-        if request.method == "HEAD":
-            # The headers stay those of the GET, its Content-Length included.
-            response.body = b""
-        return response
+            failure = InternalError("the service failed at this request, and its log says why")
+            response, refusal = problem_response(failure), failure.code
+        finally:
+            self._in_flight -= 1
+        if refusal != ClientGone.code:
+            await self._send(request, response, send, span)
+        self._note(exchange, response.status, refusal, time.perf_counter() - started, span)
+
+    async def _send(
+        self, request: Request, response: Response, send: Send, span: "Span | None"
+    ) -> None:
+        extra = [(b"x-request-id", request.id.encode())]
+        if span is not None:
+            extra.append((b"traceresponse", tracing.trace_response(span)))
+        if self._drain.begun:
+            extra.append(_CLOSE)
+        await response.send(send, extra=extra, head_only=request.method == "HEAD")
+
+    def _note(
+        self,
+        exchange: Exchange,
+        status: int,
+        refusal: str | None,
+        seconds: float,
+        span: "Span | None",
+    ) -> None:
+        call = exchange.request.call
+        route = self._known(exchange.route)
+        parts = (route, exchange.model, exchange.version, status, refusal)
+        key = (*parts, exchange.label, exchange.method)
+        who = self._who.get(key)
+        if who is None:
+            who = self._who[key] = Answered(*parts, exchange.label, exchange.method)
+        self._metrics.answered(who, (seconds, call.stages, exchange.confidence))
+        if span is not None and self._tracing is not None:
+            attributes: dict[str, str | int] = {
+                "http.request.method": exchange.request.method,
+                "http.route": route,
+                "http.response.status_code": status,
+                "limelight.model": exchange.model,
+                "limelight.request_id": exchange.request.id,
+            }
+            self._tracing.end(span, call, attributes)
+        if self._settings.access_log:
+            facts = {
+                "request_id": exchange.request.id,
+                "trace_id": None if span is None else tracing.trace_id(span),
+                "method": exchange.request.method,
+                "route": route,
+                "status": status,
+                "duration_ms": round(seconds * 1000, 3),
+                "model": exchange.model,
+            }
+            logger.info("%s %s %d", facts["method"], route, status, extra=facts)
+
+    def _known(self, route: str) -> str:
+        return route if route in self._routes else "other"
 
     def _endpoint(self, method: str, route: str) -> Endpoint:
         methods = self._routes.get(route)
@@ -120,80 +200,154 @@ class Application:
             raise MethodNotAllowed(f"{route} takes {allowed}, not {method[:20]}", Allow=allowed)
         return endpoint
 
-    async def _predict(self, request: Request) -> Response:
-        classifier = self._classifier(request)
-        parameters = PredictParameters.parse(request.query_params)
-        body = await read_image(request, max_bytes=self._settings.max_bytes)
-        prediction = await classifier.predict(body, top_k=_top_k(parameters.top_k, classifier))
-        return json_response(prediction_content(prediction))
+    async def _predict(self, exchange: Exchange) -> Response:
+        return await self._classify(exchange, self._prediction, spare=False)
 
-    async def _explain(self, request: Request) -> Response:
-        classifier = self._classifier(request)
-        parameters = ExplainParameters.parse(request.query_params, request.headers)
-        body = await read_image(request, max_bytes=self._settings.max_bytes)
+    async def _explain(self, exchange: Exchange) -> Response:
+        # When not everybody can be served, predictions come first.
+        return await self._classify(exchange, self._explanation, spare=True)
+
+    async def _classify(
+        self,
+        exchange: Exchange,
+        answer: Callable[[Exchange, Classifier, bytes, dict[str, str]], Awaitable[Response]],
+        *,
+        spare: bool,
+    ) -> Response:
+        """Hold room for the body and a place in the queue, read the image, and have it answered."""
+        request, settings = exchange.request, self._settings
+        form = is_form(request)
+        fields = request.query
+        with self._intake.hold(request, max_bytes=settings.max_bytes) as hold:
+            started = time.perf_counter()
+            if form:  # whose fields may name the model
+                upload = await read_form(request, hold)
+                request.call.passed("read", started)
+                fields = upload.fields | fields
+            classifier = self._catalogue.get(fields.get("model"))
+            exchange.asked(classifier)
+            with classifier.place(request.call, spare=spare):
+                if form:
+                    body = upload.image
+                else:
+                    body = await read_image(request, hold)
+                    request.call.passed("read", started)
+                return await answer(exchange, classifier, body, fields)
+
+    async def _prediction(
+        self, exchange: Exchange, classifier: Classifier, body: bytes, fields: dict[str, str]
+    ) -> Response:
+        parameters, call = PredictParameters.parse(fields), exchange.request.call
+        prediction = await classifier.predict(
+            body, top_k=_top_k(parameters.top_k, classifier), call=call
+        )
+        started = time.perf_counter()
+        exchange.predicted(prediction)
+        response = json_response(prediction)
+        call.passed("render", started)
+        return response
+
+    async def _explanation(
+        self, exchange: Exchange, classifier: Classifier, body: bytes, fields: dict[str, str]
+    ) -> Response:
+        request, call = exchange.request, exchange.request.call
+        parameters = ExplainParameters.parse(fields, request.header(b"accept", "*/*"))
         explanation = await classifier.explain(
             body,
             top_k=_top_k(parameters.top_k, classifier),
             target=parameters.target,
             style=parameters.style,
+            call=call,
         )
+        started = time.perf_counter()
+        exchange.predicted(explanation.prediction)
+        exchange.method = "cam"
         # Accept decides between picture and JSON, which caches have to know.
-        headers = {"Vary": "Accept"}
         if explanation.overlay_png is not None:
-            return Response(explanation.overlay_png, 200, headers, "image/png")
-        content = prediction_content(explanation.prediction)
-        content["cam"] = cam_content(explanation.cam)
-        return json_response(content, headers=headers)
+            return Response(explanation.overlay_png, 200, b"image/png", _VARY_ACCEPT)
+        response = json_response(explanation_content(explanation), headers=_VARY_ACCEPT)
+        call.passed("render", started)
+        return response
 
-    async def _models(self, request: Request) -> Response:
+    async def _models(self, exchange: Exchange) -> Response:
         default = self._catalogue.default
         served = self._catalogue.classifiers.values()
         return json_response(
             {"models": [model_content(classifier, default=default) for classifier in served]}
         )
 
-    async def _model(self, request: Request) -> Response:
-        name = request.url.path.removeprefix(_MODEL_PREFIX)
+    async def _model(self, exchange: Exchange) -> Response:
+        name = exchange.request.path.removeprefix(_MODEL_PREFIX)
         classifier = self._catalogue.get(name)
         return json_response(model_content(classifier, default=self._catalogue.default))
 
-    async def _livez(self, request: Request) -> Response:
+    async def _livez(self, exchange: Exchange) -> Response:
         return json_response({"status": "alive"})
 
-    async def _readyz(self, request: Request) -> Response:
+    async def _readyz(self, exchange: Exchange) -> Response:
+        if self._drain.begun:
+            raise Draining("the service is shutting down: ask another", Retry_After="10")
         if self._catalogue.problem is not None:
             raise NotReady(self._catalogue.problem, Retry_After="10")
         return json_response({"status": "ready"})
 
-    async def _healthz(self, request: Request) -> Response:
-        ready = self._catalogue.problem is None
-        return json_response({"status": "alive", "ready": ready})
+    async def _healthz(self, exchange: Exchange) -> Response:
+        return json_response({"status": "alive", "ready": self._is_ready()})
 
-    async def _render_metrics(self, request: Request) -> Response:
-        return Response(self._metrics.render(), headers={"Content-Type": prometheus.CONTENT_TYPE})
+    async def _render_metrics(self, exchange: Exchange) -> Response:
+        self._measure()
+        self._metrics.flush()
+        text = await asyncio.to_thread(self._metrics.render)
+        return Response(text, 200, prometheus.CONTENT_TYPE.encode())
 
-    async def _openapi_document(self, request: Request) -> Response:
-        return Response(self._openapi.body, media_type="application/json")
+    async def _openapi_document(self, exchange: Exchange) -> Response:
+        return replace(self._openapi)
 
-    async def _index(self, request: Request) -> Response:
+    async def _bentoml_schema(self, exchange: Exchange) -> Response:
+        return replace(self._schema)
+
+    async def _index(self, exchange: Exchange) -> Response:
         return json_response({"service": "limelight", "openapi": "/openapi.json"})
 
-    def _classifier(self, request: Request) -> Classifier:
-        classifier = self._catalogue.get(request.query_params.get("model"))
-        request.scope["limelight.model"] = classifier.manifest.name
-        return classifier
+    def _is_ready(self) -> bool:
+        return self._catalogue.problem is None and not self._drain.begun
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Load before the first request is taken; a failure leaves the service up and unready."""
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                self._drain.stand_between(asyncio.get_running_loop())
                 await asyncio.to_thread(self._catalogue.load)
+                # All that is loaded now stays: collections need not look at it again and again.
+                gc.collect()
+                gc.freeze()
+                gc.set_threshold(_COLLECT_AFTER)
+                self._counting = asyncio.create_task(self._count())
                 await send({"type": "lifespan.startup.complete"})
             else:
+                self._drain.step_aside()
+                if self._counting is not None:
+                    self._counting.cancel()
                 await self._catalogue.close()
+                self._metrics.flush()
+                if self._tracing is not None:
+                    await asyncio.to_thread(self._tracing.close)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _count(self) -> None:
+        """Keep the metrics current, for a scrape may be answered by another worker."""
+        while True:
+            self._measure()
+            self._metrics.flush()
+            await asyncio.sleep(prometheus.FLUSH_S)
+
+    def _measure(self) -> None:
+        self._metrics.worker(ready=self._is_ready(), in_flight=self._in_flight)
+        for name, classifier in self._catalogue.classifiers.items():
+            batcher = classifier.batcher
+            self._metrics.queue(name, depth=batcher.depth, age_s=batcher.age_s)
 
 
 def _top_k(asked: int | None, classifier: Classifier) -> int:

@@ -4,39 +4,60 @@ Knows no HTTP and no network: it is given a function that runs images through on
 """
 
 import asyncio
+import contextlib
 import logging
+import math
+import queue
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import NotReady, Overloaded
+from service.calls import Call
+from service.errors import ClientGone, DeadlineExceeded, NotReady, Overloaded
 
 Outputs = Mapping[str, NDArray[np.float32]]
+Row = dict[str, NDArray[np.float32]]
 Run = Callable[[NDArray[np.uint8], Sequence[str]], Outputs]
 
 logger = logging.getLogger("limelight.batching")
+
+# Weight of the newest pass in the running mean of the pace.
+_NEWEST = 0.2
 
 
 @dataclass(slots=True)
 class _Item:
     image_hwc: NDArray[np.uint8]
-    outputs: frozenset[str]
-    future: asyncio.Future[dict[str, NDArray[np.float32]]]
+    outputs: tuple[str, ...]
+    call: Call
+    submitted: float
+    future: asyncio.Future[Row]
+
+
+# An item with its results, or with the reason why there are none.
+_Answer = tuple[_Item, Row | Exception]
 
 
 class Batcher:
     """Shares passes through the network among concurrent callers of one event loop.
 
+    The threads take from the queue themselves: between two passes nobody waits for the event
+    loop, which may be busy decoding.
+
     Args:
-        run: images (N, H, W, C) and output names -> outputs by name, N first. Called from a
-            thread of the batcher's own, never twice at once.
+        run: images (N, H, W, C) and output names -> outputs by name, N first. Called from
+            the batcher's own threads, at most `concurrency` times at once.
         max_batch: most images in one pass.
-        max_queued: most images that wait; more are refused.
-        observe: told the size of each batch that ran.
+        max_queued: most images that wait; more are refused, and callers that can be done
+            without (`place(spare=True)`) from half of it on.
+        concurrency: passes under way at once. More than one pays where a pass is not bound by
+            the processor that prepares the next.
+        observe: told the size of each batch that ran, by the thread that ran it.
     """
 
     def __init__(
@@ -45,97 +66,194 @@ class Batcher:
         *,
         max_batch: int,
         max_queued: int = 1024,
+        concurrency: int = 1,
         observe: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._max_queued = max_queued
         self._observe = observe
-        self._queue: deque[_Item] = deque()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="limelight-batch")
-        self._task: asyncio.Task[None] | None = None
+        self._items: deque[_Item] = deque()
+        # One token an item: what the threads wait on.
+        self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._placed = 0
+        self._pace_s = 0.0
+        self._last_end = 0.0
         self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"limelight-batch-{number}", daemon=True)
+            for number in range(concurrency)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def depth(self) -> int:
+        """Images that wait."""
+        return len(self._items)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds that the oldest of them has waited."""
+        try:
+            return time.perf_counter() - self._items[0].submitted
+        except IndexError:
+            return 0.0
+
+    @contextlib.contextmanager
+    def place(self, call: Call, *, spare: bool = False) -> Iterator[None]:
+        """Hold a place in the queue, from before an image is read until it is answered.
+
+        Whoever cannot be served in time learns it here, before any work is done for them. With
+        `spare`, half of the queue and half of the time left must do.
+
+        Raises:
+            Overloaded: too many are in the queue or on their way to it.
+            DeadlineExceeded: at the present pace the answer would come too late.
+        """
+        share = 0.5 if spare else 1.0
+        ahead = self._placed
+        wait_s = ahead * self._pace_s
+        retry_after = str(max(1, math.ceil(wait_s)))
+        if ahead >= self._max_queued * share:
+            raise Overloaded(
+                f"{ahead} images are waiting already: try again", Retry_After=retry_after
+            )
+        # With nobody ahead there is no wait, however slow the last pass was.
+        if ahead and time.perf_counter() + wait_s > _within(call.deadline, share):
+            raise DeadlineExceeded(
+                f"the answer would take about {wait_s:.3f} s, longer than it may: try again, or "
+                "allow more time",
+                Retry_After=retry_after,
+            )
+        self._placed += 1
+        try:
+            yield
+        finally:
+            self._placed -= 1
 
     async def submit(
-        self, image_hwc: NDArray[np.uint8], outputs: Sequence[str]
-    ) -> dict[str, NDArray[np.float32]]:
+        self, image_hwc: NDArray[np.uint8], outputs: Sequence[str], call: Call | None = None
+    ) -> Row:
         """Run one image: (H, W, C) -> each of `outputs` by name, without the batch dimension.
 
         Raises:
-            Overloaded: too many images wait already.
+            DeadlineExceeded: the turn came too late; nothing was computed.
+            ClientGone: the caller had left when the turn came; nothing was computed.
             NotReady: the batcher is closed.
             Exception: what the pass raised for this image alone.
         """
         if self._closed:
-            raise NotReady("the service is shutting down")
-        if len(self._queue) >= self._max_queued:
-            raise Overloaded(
-                f"{self._max_queued} images are waiting already: try again", Retry_After="1"
-            )
-        loop = asyncio.get_running_loop()
-        item = _Item(image_hwc, frozenset(outputs), loop.create_future())
-        self._queue.append(item)
-        if self._task is None:
-            self._task = loop.create_task(self._drain())
+            raise NotReady("the service is shutting down", Retry_After="1")
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        future: asyncio.Future[Row] = self._loop.create_future()
+        item = _Item(image_hwc, tuple(outputs), call or Call(), time.perf_counter(), future)
+        self._items.append(item)
+        self._tokens.put(True)
         # A cancelled caller cancels the future: the item is then skipped, or its result dropped.
-        return await item.future
+        return await future
 
     async def close(self) -> None:
-        """Refuse new images, finish those that wait, and end the thread."""
+        """Refuse new images, finish those that wait, and end the threads."""
         self._closed = True
-        if self._task is not None:
-            await self._task
-        self._worker.shutdown()
+        for _ in self._threads:
+            self._tokens.put(False)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+        await asyncio.sleep(0)  # what the threads left to the loop comes before this
 
-    async def _drain(self) -> None:
-        try:
-            while batch := self._next_batch():
-                await self._serve(batch)
-        finally:
-            self._task = None
+    def _work(self) -> None:
+        """What each thread does until the batcher is closed."""
+        while batch := self._take():
+            started = time.perf_counter()
+            wanted, answers = self._sort_out(batch, started)
+            if wanted:
+                answers += self._serve(wanted)
+                # Of passes that overlap, only the time since the last one ended is this one's.
+                ended = time.perf_counter()
+                pace_s = (ended - max(started, self._last_end)) / len(wanted)
+                self._last_end = ended
+                self._pace_s += (pace_s - self._pace_s) * (_NEWEST if self._pace_s else 1.0)
+            if self._loop is not None:  # never: an item was submitted from it
+                self._loop.call_soon_threadsafe(self._deliver, answers)
 
-    def _next_batch(self) -> list[_Item]:
-        batch: list[_Item] = []
-        while self._queue and len(batch) < self._max_batch:
-            item = self._queue.popleft()
-            if not item.future.done():
-                batch.append(item)
+    def _take(self) -> list[_Item]:
+        """Wait for an item, and take those that wait with it; none when all is done."""
+        if not self._tokens.get():
+            return []
+        batch = [self._items.popleft()]
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < self._max_batch:
+                if not self._tokens.get_nowait():
+                    self._tokens.put(False)  # the end comes after these
+                    break
+                batch.append(self._items.popleft())
         return batch
 
-    async def _serve(self, batch: list[_Item]) -> None:
+    def _sort_out(self, batch: list[_Item], now: float) -> tuple[list[_Item], list[_Answer]]:
+        """Those whose answer somebody waits for and can have in time, and refusals of the rest."""
+        wanted: list[_Item] = []
+        answers: list[_Answer] = []
+        ready_at = now + self._pace_s * len(batch)
+        for item in batch:
+            call = item.call
+            call.stages.append(("queue", item.submitted, now))
+            if item.future.done():
+                continue
+            if call.gone():
+                answers.append((item, ClientGone("the client has left")))
+            # By the pace alone only those are refused who had to wait: one slow pass would be
+            # held against everybody otherwise, and nobody be left to show a better pace.
+            elif call.deadline < (ready_at if item.submitted + self._pace_s < now else now):
+                answers.append((item, _too_late()))
+            else:
+                wanted.append(item)
+        return wanted, answers
+
+    def _serve(self, batch: list[_Item]) -> list[_Answer]:
+        """Run a batch; if that fails, its images alone, so that only the culprit gets an error."""
         try:
-            results = await self._pass(batch)
+            return self._pass(batch)
         except Exception as error:
             if len(batch) == 1:
-                _fail(batch[0], error)
-                return
+                return [(batch[0], error)]
             logger.warning("a batch of %d failed; running its images alone: %s", len(batch), error)
-            for item in batch:
-                if not item.future.done():
-                    await self._serve([item])
-            return
+            return [answer for item in batch for answer in self._serve([item])]
+
+    def _pass(self, batch: list[_Item]) -> list[_Answer]:
+        names = sorted({name for item in batch for name in item.outputs})
+        started = time.perf_counter()
+        results = self._run(np.stack([item.image_hwc for item in batch]), names)
+        for name in names:
+            if len(results[name]) != len(batch):
+                raise ValueError(f"{name!r} has {len(results[name])} rows for {len(batch)} images")
+        ended = time.perf_counter()
+        answers: list[_Answer] = []
         for index, item in enumerate(batch):
-            if not item.future.done():
-                # Copied, so that a small answer does not keep the whole batch's arrays alive.
-                item.future.set_result({name: results[name][index].copy() for name in item.outputs})
-
-    async def _pass(self, batch: list[_Item]) -> Outputs:
-        names = sorted(frozenset().union(*(item.outputs for item in batch)))
-
-        def run() -> Outputs:
-            results = self._run(np.stack([item.image_hwc for item in batch]), names)
-            for name in names:
-                if len(results[name]) != len(batch):
-                    raise ValueError(
-                        f"{name!r} has {len(results[name])} rows for {len(batch)} images"
-                    )
-            return results
-
-        results = await asyncio.get_running_loop().run_in_executor(self._worker, run)
+            item.call.stages.append(("compute", started, ended))
+            # Copied, so that a small answer does not keep the whole batch's arrays alive.
+            answers.append((item, {name: results[name][index].copy() for name in item.outputs}))
         self._observe(len(batch))
-        return results
+        return answers
+
+    def _deliver(self, answers: list[_Answer]) -> None:
+        """In the event loop: wake the callers."""
+        for item, answer in answers:
+            if item.future.done():
+                continue
+            if isinstance(answer, Exception):
+                item.future.set_exception(answer)
+            else:
+                item.future.set_result(answer)
 
 
-def _fail(item: _Item, error: Exception) -> None:
-    if not item.future.done():
-        item.future.set_exception(error)
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("its turn came too late: try again", Retry_After="1")
+
+
+def _within(deadline: float, share: float) -> float:
+    """The moment when `share` of the time left until `deadline` is over."""
+    now = time.perf_counter()
+    return now + (deadline - now) * share

@@ -10,14 +10,24 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 from typing import Any
 
 import bentoml
+from pydantic import ValidationError
 from starlette.types import ASGIApp
 
-from service.app import Application
-from service.metrics import Metrics
-from service.settings import Settings
+from service import gpu, logs, parallelism
+from service.settings import Settings, settings_problem
 
 # Read here, so that a setting that makes no sense stops `bentoml serve` instead of its workers.
-settings = Settings()
+try:
+    settings = Settings()
+except ValidationError as error:
+    raise SystemExit(f"limelight: {settings_problem(error)}") from None
+cores = parallelism.usable_cores()
+parallel = parallelism.choose(
+    workers=settings.workers,
+    threads=settings.threads,
+    cores=cores,
+    gpu=settings.device != "cpu" and gpu.driver_obstacle() is None,
+)
 
 
 class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has no types here
@@ -29,11 +39,34 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """Called once in each worker."""
+        # Here, because the parent process has no use for them, and they take a second to load.
+        from service.app import Application
+        from service.catalogue import Catalogue
+        from service.metrics import Metrics
+        from service.tracing import Tracing
+
         self.inject_config()
-        logging.getLogger("limelight").setLevel(logging.INFO)
-        return Application(settings, Metrics())
+        logs.configure(settings.log_format)
+        metrics = Metrics(enabled=settings.metrics)
+        trace = None
+        if settings.trace_endpoint is not None:
+            trace = Tracing(settings.trace_endpoint, ratio=settings.trace_ratio)
+        catalogue = Catalogue(settings, metrics, threads=parallel.threads)
+        return Application(settings, metrics, catalogue, trace=trace)
 
 
-@bentoml.service(name="limelight", service_class=OwnApplication, workers=1)
+@bentoml.service(name="limelight", service_class=OwnApplication, workers=parallel.workers)
 class Limelight:
     """Image classifiers that show what they looked at."""
+
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    @staticmethod
+    def prepare_parent() -> None:
+        """Called once in the parent process, before it starts the workers."""
+        from service import supervision  # of no use to the workers
+
+        supervision.supervise(drain_s=settings.drain_s)
+        logging.getLogger("bentoml.serve").info(
+            "%d worker(s) of %d thread(s) on %d usable core(s)",
+            *(parallel.workers, parallel.threads, cores),
+        )

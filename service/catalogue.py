@@ -1,6 +1,8 @@
 """The models that are served: loaded, verified and warmed up before the first request."""
 
 import logging
+import time
+from functools import partial
 from pathlib import Path
 
 from service.artifact import ArtifactError, find_artifacts, load_artifact
@@ -21,9 +23,10 @@ class Catalogue:
     of them are.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, *, threads: int = 1) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._threads = threads
         self._loaded: dict[str, Classifier] = {}
         self._failures: dict[str, str] = {}
         self._problem: str | None = "the models are being loaded"
@@ -93,23 +96,26 @@ class Catalogue:
             await classifier.close()
 
     def _classifier(self, folder: Path) -> Classifier:
-        settings = self._settings
+        settings, started = self._settings, time.perf_counter()
         artifact = load_artifact(folder)
         manifest = artifact.manifest
-        engine = Engine(artifact, device=settings.device, threads=settings.threads)
-        seconds = engine.warm_up(sorted({1, 2, settings.max_batch}))
-        self._metrics.served(engine)
+        engine = Engine(artifact, device=settings.device, threads=self._threads)
+        loaded = time.perf_counter()
+        warm_up_s = engine.warm_up(sorted({1, 2, settings.max_batch}))
+        self._metrics.served(
+            manifest, provider=engine.provider, load_s=loaded - started, warm_up_s=warm_up_s
+        )
         logger.info(
             "model %s %s runs on %s, warmed up in %.2f s",
-            manifest.name,
-            manifest.version,
-            engine.provider,
-            seconds,
+            *(manifest.name, manifest.version, engine.provider, warm_up_s),
         )
         batcher = Batcher(
             engine.run,
             max_batch=settings.max_batch,
-            observe=self._metrics.batch_observer(manifest.name),
+            max_queued=settings.max_queued,
+            # While one batch is computed on a GPU, the next one is copied there.
+            concurrency=1 if engine.provider == "CPU" else 2,
+            observe=partial(self._metrics.batch_ran, manifest.name),
         )
         return Classifier(
             manifest=manifest, engine=engine, batcher=batcher, max_pixels=settings.max_pixels

@@ -1,33 +1,32 @@
 """The use case: an upload in, a label and what the network looked at out. Knows no HTTP."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import heapq
+import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from service import images
 from service.batching import Batcher
-from service.engine import Engine, EngineError
-from service.errors import InvalidParameter, MissingImage, UnknownTarget
+from service.calls import Call
+from service.engine import Engine
+from service.errors import InvalidParameter, UnknownTarget
 from service.explanation import Box, bounding_box, overlay, png
+from service.images import Upload, View
 from service.manifest import Manifest
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-# Below this many pixels, decoding takes less time than it takes to change threads.
-_QUICK_PIXELS = 128 * 128
+_PREDICTION = ("probabilities",)
+_EXPLANATION = ("probabilities", "cams")
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     label: str
     index: int
-    probability: float
+    probability: np.float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Prediction:
     version: str
     label: str
     index: int
-    confidence: float
+    confidence: np.float32
     scores: tuple[Score, ...]
 
 
@@ -52,8 +51,9 @@ class ClassActivationMap:
     box: Box
 
     @property
-    def peak(self) -> float:
-        return float(self.values_hw.max())
+    def peak(self) -> np.float32:
+        peak: np.float32 = self.values_hw.max()
+        return peak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,24 +79,33 @@ class Classifier:
     ) -> None:
         self.manifest = manifest
         self.engine = engine
-        self._batcher = batcher
+        self.batcher = batcher
         self._max_pixels = max_pixels
         self._indices = {label: index for index, label in enumerate(manifest.classes)}
 
-    async def predict(self, body: bytes, *, top_k: int) -> Prediction:
+    def place(self, call: Call, *, spare: bool) -> AbstractContextManager[None]:
+        """A place in the queue, to be held until the answer; see `Batcher.place`."""
+        return self.batcher.place(call, spare=spare)
+
+    async def predict(self, body: bytes, *, top_k: int, call: Call) -> Prediction:
         """Classify an encoded image.
 
         Raises:
             ServiceError: the image or a parameter is refused; see `service.errors`.
         """
         self._check_top_k(top_k)
-        image = await self._decode(body, sketch=True)
-        pixels, _ = await _in_thread_if_large(image, images.prepare, image, self.manifest.image)
-        outputs = await self._run(pixels, ["probabilities"])
+        upload = await self._read(body, call)
+        outputs = await self.batcher.submit(upload.pixels_hwc, _PREDICTION, call)
         return self._prediction(outputs["probabilities"], top_k)
 
     async def explain(
-        self, body: bytes, *, top_k: int, target: str | None, style: OverlayStyle | None = None
+        self,
+        body: bytes,
+        *,
+        top_k: int,
+        target: str | None,
+        style: OverlayStyle | None = None,
+        call: Call,
     ) -> Explanation:
         """Classify an encoded image and say where it looks like `target` (default: the winner).
 
@@ -108,9 +117,8 @@ class Classifier:
         """
         self._check_top_k(top_k)
         index = None if target is None else self._index(target)
-        image = await self._decode(body, sketch=True)
-        pixels, view = await _in_thread_if_large(image, images.prepare, image, self.manifest.image)
-        outputs = await self._run(pixels, ["probabilities", "cams"])
+        upload = await self._read(body, call)
+        outputs = await self.batcher.submit(upload.pixels_hwc, _EXPLANATION, call)
         prediction = self._prediction(outputs["probabilities"], top_k)
         if index is None:
             index = prediction.index
@@ -119,41 +127,44 @@ class Classifier:
             target=self.manifest.classes[index],
             index=index,
             values_hw=cam_hw,
-            box=bounding_box(cam_hw, view, images.upload_size(image)),
+            box=bounding_box(cam_hw, upload.view, (upload.width, upload.height)),
         )
         picture = None
         if style is not None:
-            # What the network sees does not depend on whether a picture is wanted: a reduced
-            # image is decoded anew for it.
-            whole = image.size == images.upload_size(image)
-            photo = image if whole else await self._decode(body, sketch=False)
-            picture = await _in_thread_if_large(photo, _draw, photo, cam_hw, view, style)
+            started = time.perf_counter()
+            draw = body, cam_hw, upload.view, style
+            # What the network sees does not depend on whether a picture is wanted: an image that
+            # was decoded at a reduced size is decoded anew for it.
+            picture = await asyncio.to_thread(self._draw, *draw)
+            call.passed("render", started)
         return Explanation(prediction=prediction, cam=cam, overlay_png=picture)
 
     async def close(self) -> None:
         """Finish what is in flight."""
-        await self._batcher.close()
+        await self.batcher.close()
 
-    async def _decode(self, body: bytes, *, sketch: bool) -> Image.Image:
-        if not body:
-            raise MissingImage("the body is empty: send the image's bytes as the body")
-        header = images.read_header(body, max_pixels=self._max_pixels)
-        rule = self.manifest.image if sketch else None
-        return await _in_thread_if_large(header, images.load, header, sketch_for=rule)
+    async def _read(self, body: bytes, call: Call) -> Upload:
+        started, rule, most = time.perf_counter(), self.manifest.image, self._max_pixels
+        if images.is_quick(body):
+            upload = images.read_upload(body, rule, max_pixels=most)
+        else:
+            upload = await asyncio.to_thread(images.read_upload, body, rule, max_pixels=most)
+        call.passed("decode", started)
+        return upload
 
-    async def _run(
-        self, pixels: NDArray[np.uint8], outputs: Sequence[str]
-    ) -> dict[str, NDArray[np.float32]]:
-        results = await self._batcher.submit(pixels, outputs)
-        if not all(np.isfinite(result).all() for result in results.values()):
-            raise EngineError(f"{self.manifest.name} gave values that are not finite")
-        return results
+    def _draw(
+        self, body: bytes, cam_hw: NDArray[np.float32], view: View, style: OverlayStyle
+    ) -> bytes:
+        image = images.decode(body, max_pixels=self._max_pixels)
+        return png(overlay(image, cam_hw, view, opacity=style.opacity, colormap=style.colormap))
 
     def _prediction(self, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
-        # Stable, so that the winner of a tie is the class that argmax names.
-        ranked = np.argsort(-probabilities, kind="stable")[:top_k]
+        # Of a tie the first comes first, as with argmax. Sorting in numpy would give up the
+        # interpreter's lock, and wait for a pass to give it back.
+        values = probabilities.tolist()
+        ranked = heapq.nlargest(top_k, range(len(values)), key=values.__getitem__)
         classes = self.manifest.classes
-        scores = tuple(Score(classes[i], int(i), float(probabilities[i])) for i in ranked)
+        scores = tuple(Score(classes[i], i, probabilities[i]) for i in ranked)
         return Prediction(
             model=self.manifest.name,
             version=self.manifest.version,
@@ -184,18 +195,3 @@ class Classifier:
             f"{self.manifest.name} has no class {target[:100]!r}: use one of {named}, "
             f"or an index from 0 to {len(classes) - 1}"
         )
-
-
-def _draw(
-    image: Image.Image, cam_hw: NDArray[Any], view: images.View, style: OverlayStyle
-) -> bytes:
-    return png(overlay(image, cam_hw, view, opacity=style.opacity, colormap=style.colormap))
-
-
-async def _in_thread_if_large(
-    image: Image.Image, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-) -> T:
-    """Call at once for a small image; elsewhere for one that would hold up the event loop."""
-    if image.width * image.height <= _QUICK_PIXELS:
-        return function(*args, **kwargs)
-    return await asyncio.to_thread(function, *args, **kwargs)

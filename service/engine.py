@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from service import gpu
 from service.artifact import Artifact
 from service.manifest import Manifest, TensorSpec
 
@@ -84,7 +85,7 @@ class Engine:
 
         Raises:
             ValueError: the images are not of the network's size and type.
-            EngineError: the runtime failed.
+            EngineError: the runtime failed, or gave values that are not finite.
         """
         rule = self.manifest.image
         wanted = (rule.height, rule.width, rule.channels)
@@ -101,13 +102,15 @@ class Engine:
             raise EngineError(
                 f"ONNX Runtime failed on {len(images_nhwc)} images: {error}"
             ) from error
+        if not all(np.isfinite(result).all() for result in results):
+            raise EngineError(f"{self.manifest.name} gave values that are not finite")
         return dict(zip(outputs, results, strict=True))
 
     def warm_up(self, batch_sizes: Sequence[int] = (1, 2)) -> float:
         """Run blank images at each batch size and check what comes out; seconds it took.
 
         Raises:
-            EngineError: an output has another shape than the manifest says, or is not finite.
+            EngineError: an output has another shape than the manifest says, or see `run`.
         """
         rule, started = self.manifest.image, time.perf_counter()
         for batch in batch_sizes:
@@ -116,10 +119,10 @@ class Engine:
             for tensor in self.manifest.outputs:
                 result = results[tensor.name]
                 wanted = (batch, *tensor.shape[1:])
-                if result.shape != wanted or not np.isfinite(result).all():
+                if result.shape != wanted:
                     raise EngineError(
-                        f"output {tensor.name!r} of {self.manifest.name} is {result.shape} or not "
-                        f"finite, and its manifest says {wanted}: export the run again"
+                        f"output {tensor.name!r} of {self.manifest.name} is {result.shape}, and "
+                        f"its manifest says {wanted}: export the run again"
                     )
         return time.perf_counter() - started
 
@@ -183,15 +186,9 @@ def cuda_obstacle() -> str | None:
     """
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         return "this ONNX Runtime is built without CUDA"
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "there is no NVIDIA driver (libcuda.so.1)"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return "the NVIDIA driver cannot be initialised"
-    if count.value == 0:
-        return "the NVIDIA driver sees no GPU"
+    obstacle = gpu.driver_obstacle()
+    if obstacle is not None:
+        return obstacle
     # It prints what it cannot find; what matters of that is said with the error.
     with contextlib.redirect_stdout(io.StringIO()):
         ort.preload_dlls()

@@ -6,14 +6,18 @@ ServiceError
 ├── NoSuchRoute           404
 ├── UnknownModel          404
 ├── MethodNotAllowed      405
+├── RequestTimeout        408
 ├── BodyTooLarge          413
 ├── ImageTooLarge         413
 ├── UnsupportedMediaType  415
 ├── UndecodableImage      422
 ├── UnknownTarget         422
 ├── InvalidParameter      422
+├── ClientGone            499, which nobody is left to read
 ├── InternalError         500
 ├── NotReady              503
+├── Draining              503
+├── DeadlineExceeded      503
 └── Overloaded            503
 """
 
@@ -52,6 +56,10 @@ class MethodNotAllowed(ServiceError):
     status, code, title = 405, "method_not_allowed", "Method not allowed"
 
 
+class RequestTimeout(ServiceError):
+    status, code, title = 408, "request_timeout", "The request's body did not arrive in time"
+
+
 class BodyTooLarge(ServiceError):
     status, code, title = 413, "body_too_large", "The request body is too large"
 
@@ -76,12 +84,24 @@ class InvalidParameter(ServiceError):
     status, code, title = 422, "invalid_parameter", "A query parameter is out of range"
 
 
+class ClientGone(ServiceError):
+    status, code, title = 499, "client_gone", "The client left before the answer"
+
+
 class InternalError(ServiceError):
     """A failure of the service itself; the log has the cause under the same moment."""
 
 
 class NotReady(ServiceError):
     status, code, title = 503, "not_ready", "The service is not ready"
+
+
+class Draining(ServiceError):
+    status, code, title = 503, "draining", "The service is shutting down"
+
+
+class DeadlineExceeded(ServiceError):
+    status, code, title = 503, "deadline", "The answer would come too late"
 
 
 class Overloaded(ServiceError):

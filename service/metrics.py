@@ -1,72 +1,216 @@
-"""What Prometheus reads. Labels come from closed sets, so no client can make it grow."""
+"""What Prometheus reads. Labels come from closed sets, so no client can make it grow.
+
+A request costs one append; what was appended is counted a few times a second and before each
+scrape. Counting at once would cost a fast model's request a tenth of its time.
+"""
 
 import os
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from service.engine import Engine
+from service import gpu
+from service.calls import Stage
+from service.manifest import Manifest
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+FLUSH_S = 0.25
+"""How often what was observed is counted."""
+_SECONDS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0),
+)
+_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What is known of a request by who asked what of whom, and how it ended."""
+
+    route: str
+    model: str = "none"
+    version: str = "none"
+    code: int = 200
+    refusal: str | None = None
+    """The problem's code, where the answer is one."""
+    label: str | None = None
+    """The class that won."""
+    method: str | None = None
+    """How the explanation was made."""
+
+
+Observation = tuple[float, Sequence[tuple[Stage, float, float]], float]
+"""Seconds in all, the stages, and the winner's probability (NaN where there is none)."""
 
 
 class Metrics:
     """One worker's metrics. With PROMETHEUS_MULTIPROC_DIR, which BentoML sets, `render` sums all.
 
-    `route` must be one of the application's own, `model` one that is served, or else "other" and
-    "none": whoever observes sees to that.
+    `Answered.route` must be one of the application's own, `model` one that is served, or else
+    "other" and "none": whoever observes sees to that.
     """
 
-    def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        self._requests = Counter(
-            "limelight_requests",
-            "Requests answered.",
-            ["route", "model", "code"],
-            registry=registry,
+    def __init__(self, *, enabled: bool = True) -> None:
+        self._enabled = enabled
+        self._answered: defaultdict[Answered, list[Observation]] = defaultdict(list)
+        self._batches: defaultdict[str, list[int]] = defaultdict(list)
+        self._registry = CollectorRegistry()
+        self._requests = self._counter(
+            "requests", "Requests answered.", "route", "model", "version", "code"
         )
-        self._duration = Histogram(
-            "limelight_request_duration_seconds",
-            "From the request's head to the answer's last byte.",
-            ["route"],
-            buckets=_SECONDS,
-            registry=registry,
+        self._refused = self._counter("refused", "Requests answered with a problem.", "reason")
+        self._explanations = self._counter("explanations", "Maps made.", "model", "method")
+        self._predictions = self._counter("predictions", "Predictions made.", "model", "label")
+        self._duration = self._histogram(
+            "request_duration_seconds", "From a request's head to its answer.", _SECONDS, "route"
         )
-        self._batch_size = Histogram(
-            "limelight_batch_size",
-            "Images in one pass through a network.",
-            ["model"],
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
-            registry=registry,
+        self._stage = self._histogram(
+            "stage_duration_seconds", "Parts of a request.", _SECONDS, "model", "stage"
         )
-        self._model = Gauge(
-            "limelight_model_info",
+        self._batch_size = self._histogram(
+            "batch_size", "Images in one pass.", [2.0**power for power in range(11)], "model"
+        )
+        self._confidence = self._histogram(
+            *("confidence", "The winner's probability.", [tenth / 10 for tenth in range(1, 11)]),
+            "model",
+        )
+        self._depth = self._gauge("queue_depth", "Images that wait.", "livesum", "model")
+        self._age = self._gauge(
+            "queue_age_seconds", "How long the oldest of them has waited.", "livemax", "model"
+        )
+        self._in_flight = self._gauge("in_flight", "Requests being answered.", "livesum")
+        self._ready = self._gauge("ready", "1 when every worker is ready.", "livemin")
+        self._workers = self._gauge("workers", "Workers that are alive.", "livesum")
+        self._model = self._gauge(
+            "model_info",
             "1 for each model that is served.",
-            ["model", "version", "provider", "sha256"],
-            multiprocess_mode="max",
-            registry=registry,
+            "livemax",
+            *("model", "version", "provider", "sha256"),
         )
+        self._load = self._gauge(
+            "model_load_seconds", "Reading and verifying a model.", "livemax", "model"
+        )
+        self._warm_up = self._gauge(
+            "model_warm_up_seconds", "A model's first passes.", "livemax", "model"
+        )
+        self._gpus = gpu.Gauges(self._gauge)
 
-    def observe_request(self, *, route: str, model: str, code: int, seconds: float) -> None:
-        self._requests.labels(route, model, code).inc()
-        self._duration.labels(route).observe(seconds)
+    def answered(self, who: Answered, observation: Observation) -> None:
+        if self._enabled:
+            self._answered[who].append(observation)
 
-    def batch_observer(self, model: str) -> Callable[[int], None]:
-        """What a batcher tells the size of each batch to."""
-        return self._batch_size.labels(model).observe
+    def batch_ran(self, model: str, size: int) -> None:
+        """May be called from any thread."""
+        if self._enabled:
+            self._batches[model].append(size)
 
-    def served(self, engine: Engine) -> None:
+    def queue(self, model: str, *, depth: int, age_s: float) -> None:
+        self._depth.labels(model).set(depth)
+        self._age.labels(model).set(age_s)
+
+    def worker(self, *, ready: bool, in_flight: int) -> None:
+        """How this worker does at the moment."""
+        self._workers.set(1)
+        self._ready.set(ready)
+        self._in_flight.set(in_flight)
+
+    def served(self, manifest: Manifest, *, provider: str, load_s: float, warm_up_s: float) -> None:
         """A model was loaded, verified and warmed up."""
-        manifest = engine.manifest
         sha256 = manifest.files[manifest.onnx_file].sha256
-        self._model.labels(manifest.name, manifest.version, engine.provider, sha256).set(1)
+        self._model.labels(manifest.name, manifest.version, provider, sha256).set(1)
+        self._load.labels(manifest.name).set(load_s)
+        self._warm_up.labels(manifest.name).set(warm_up_s)
+
+    def flush(self) -> None:
+        """Count what was observed since the last time."""
+        answered, self._answered = self._answered, defaultdict(list)
+        for who, observations in answered.items():
+            self._count(who, observations)
+        for model, sizes in list(self._batches.items()):
+            # A thread may append while this runs: what is taken here is what is removed here.
+            taken = sizes[:]
+            del sizes[: len(taken)]
+            _observe_all(self._batch_size.labels(model), taken)
 
     def render(self) -> bytes:
-        """The text format, over all workers of this service."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        """The text format, over all workers of this service; `flush` comes before it."""
+        self._gpus.read()
+        folder = os.environ.get(_DIRECTORY)
+        if folder is None:
             return generate_latest(self._registry)
+        _forget_the_dead(Path(folder))
         every_worker = CollectorRegistry()
         multiprocess.MultiProcessCollector(every_worker)  # type: ignore[no-untyped-call]
         return generate_latest(every_worker)
+
+    def _count(self, who: Answered, observations: list[Observation]) -> None:
+        number = len(observations)
+        self._requests.labels(who.route, who.model, who.version, who.code).inc(number)
+        if who.refusal is not None:
+            self._refused.labels(who.refusal).inc(number)
+        if who.method is not None:
+            self._explanations.labels(who.model, who.method).inc(number)
+        _observe_all(self._duration.labels(who.route), [seconds for seconds, *_ in observations])
+        by_stage: defaultdict[Stage, list[float]] = defaultdict(list)
+        for _, passed, _ in observations:
+            for stage, begun, ended in passed:
+                by_stage[stage].append(ended - begun)
+        for stage, durations in by_stage.items():
+            _observe_all(self._stage.labels(who.model, stage), durations)
+        if who.label is not None:
+            self._predictions.labels(who.model, who.label).inc(number)
+            confidences = [confidence for *_, confidence in observations]
+            _observe_all(self._confidence.labels(who.model), confidences)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"limelight_{name}", text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(
+            f"limelight_{name}", text, labels, buckets=buckets, registry=self._registry
+        )
+
+    def _gauge(self, name: str, text: str, mode: "gpu.Mode", *labels: str) -> Gauge:
+        return Gauge(
+            f"limelight_{name}", text, labels, registry=self._registry, multiprocess_mode=mode
+        )
+
+
+def _observe_all(histogram: Histogram, values: Sequence[float]) -> None:
+    """`histogram.observe` of each value, for the price of a few.
+
+    The library can only take one at a time, so this goes to the buckets behind it.
+    """
+    if not values:
+        return
+    array = np.asarray(values, np.float64)
+    counts = np.bincount(np.searchsorted(histogram._upper_bounds, array))
+    for bucket in np.flatnonzero(counts):
+        histogram._buckets[bucket].inc(int(counts[bucket]))
+    histogram._sum.inc(float(array.sum()))
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Drop the gauges of workers that were killed: nobody else does."""
+    dead = {
+        pid
+        for path in folder.glob("gauge_live*_*.db")
+        if not _alive(pid := int(path.stem.rpartition("_")[2]))
+    }
+    for pid in dead:
+        multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

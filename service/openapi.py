@@ -15,6 +15,7 @@ _UPLOAD_ERRORS = (
     errors.MissingImage,
     errors.InvalidMultipart,
     errors.UnknownModel,
+    errors.RequestTimeout,
     errors.BodyTooLarge,
     errors.ImageTooLarge,
     errors.UnsupportedMediaType,
@@ -22,6 +23,7 @@ _UPLOAD_ERRORS = (
     errors.InvalidParameter,
     errors.InternalError,
     errors.NotReady,
+    errors.DeadlineExceeded,
     errors.Overloaded,
 )
 
@@ -65,6 +67,7 @@ def document(settings: Settings) -> Json:
                     "200 when every model is loaded, verified and warm, on the device demanded",
                     "Status",
                     errors.NotReady,
+                    errors.Draining,
                     operation="readyz",
                 )
             },
@@ -83,6 +86,11 @@ def document(settings: Settings) -> Json:
             },
             "/openapi.json": {"get": _read("This document", "Document", operation="openapi")},
             "/docs.json": {"get": _read("This document", "Document", operation="docs")},
+            "/schema.json": {
+                "get": _read(
+                    "What BentoML's own clients ask for", "Document", operation="bentoml_schema"
+                )
+            },
             "/": {"get": _read("Where to go from here", "Index", operation="index")},
         },
         "components": {"schemas": _schemas()},

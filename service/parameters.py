@@ -1,9 +1,8 @@
-"""What a request asks for, out of its query and its Accept header."""
+"""What a request asks for, out of its query or form fields and its Accept header."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
-
-from starlette.datastructures import Headers, QueryParams
 
 from service.classifier import OverlayStyle
 from service.errors import InvalidParameter
@@ -21,7 +20,7 @@ class PredictParameters:
     top_k: int | None
 
     @classmethod
-    def parse(cls, query: QueryParams) -> "PredictParameters":
+    def parse(cls, query: Mapping[str, str]) -> "PredictParameters":
         return cls(top_k=_top_k(query))
 
 
@@ -33,18 +32,18 @@ class ExplainParameters:
     """None where the answer is JSON."""
 
     @classmethod
-    def parse(cls, query: QueryParams, headers: Headers) -> "ExplainParameters":
+    def parse(cls, query: Mapping[str, str], accept: str) -> "ExplainParameters":
         """Raises:
         InvalidParameter: one of them is malformed, used or not.
         """
         style = OverlayStyle(opacity=_opacity(query), colormap=_colormap(query))
-        wants_png = _format(query, headers) == "png"
+        wants_png = _format(query, accept) == "png"
         return cls(
             top_k=_top_k(query), target=query.get("target"), style=style if wants_png else None
         )
 
 
-def _top_k(query: QueryParams) -> int | None:
+def _top_k(query: Mapping[str, str]) -> int | None:
     text = query.get("top_k")
     if text is None:
         return None
@@ -53,7 +52,7 @@ def _top_k(query: QueryParams) -> int | None:
     return int(text)
 
 
-def _opacity(query: QueryParams) -> float:
+def _opacity(query: Mapping[str, str]) -> float:
     text = query.get("opacity")
     if text is None:
         return DEFAULT_OPACITY
@@ -66,7 +65,7 @@ def _opacity(query: QueryParams) -> float:
     return opacity
 
 
-def _colormap(query: QueryParams) -> str:
+def _colormap(query: Mapping[str, str]) -> str:
     name = query.get("colormap", DEFAULT_COLORMAP)
     if name not in COLORMAPS:
         raise InvalidParameter(
@@ -75,14 +74,14 @@ def _colormap(query: QueryParams) -> str:
     return name
 
 
-def _format(query: QueryParams, headers: Headers) -> Literal["json", "png"]:
+def _format(query: Mapping[str, str], accept: str) -> Literal["json", "png"]:
     match query.get("format"):
         case "json":
             return "json"
         case "png":
             return "png"
         case None:
-            return "png" if _prefers_png(headers.get("accept", "*/*")) else "json"
+            return "png" if _prefers_png(accept) else "json"
         case other:
             raise InvalidParameter(f"format is {other[:100]!r}, and must be json or png")
 

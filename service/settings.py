@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -18,11 +18,40 @@ class Settings(BaseSettings):
     """Answers a request without `model`. Unset: `digits` where there is one, else the first."""
     device: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
     """`auto` takes a GPU where there is one; another that fails keeps the service unready."""
+    workers: int = Field(default=0, ge=0, le=256)
+    """Processes that answer requests; 0 chooses by the cores and the container's CPU limit."""
+    threads: int = Field(default=0, ge=0, le=1024)
+    """ONNX Runtime's threads for one pass in one worker; 0 shares the cores among the workers."""
     max_bytes: int = Field(default=10_000_000, ge=1)
     """Largest request body."""
     max_pixels: int = Field(default=40_000_000, ge=1)
     """Largest upload, width x height, read from the header before decoding."""
     max_batch: int = Field(default=32, ge=1, le=1024)
     """Most images in one pass through the network."""
-    threads: int = Field(default=1, ge=0)
-    """ONNX Runtime's threads for one pass; 0 lets it take every core."""
+    max_queued: int = Field(default=1024, ge=1)
+    """Most images that wait in one worker for one model; further ones are refused."""
+    max_queued_bytes: int = Field(default=256_000_000, ge=1)
+    """Most bytes of uploads that one worker holds at a time; further ones are refused."""
+    timeout_s: float = Field(default=10.0, gt=0, le=3600)
+    """A request that cannot be answered in this time is refused; X-Timeout-Ms can shorten it."""
+    drain_s: float = Field(default=0.0, ge=0, le=600)
+    """Pause between saying "not ready" and closing, at SIGTERM: a load balancer's time to notice.
+    """
+    access_log: bool = False
+    """One line for each request; refusals and failures of the service are logged anyway."""
+    log_format: Literal["text", "json"] = "text"
+    metrics: bool = True
+    """False leaves `/metrics` empty; there to measure what counting costs."""
+    trace_endpoint: str | None = None
+    """OTLP over HTTP, as in ``http://collector:4318/v1/traces``; unset: no tracing."""
+    trace_ratio: float = Field(default=0.01, ge=0, le=1)
+    """Share of requests that are traced, of those whose caller has not decided."""
+
+
+def settings_problem(error: ValidationError) -> str:
+    """What is wrong with the environment, by the variables' own names."""
+    return "; ".join(
+        f"LIMELIGHT_{'_'.join(map(str, problem['loc'])).upper()} is {problem['input']!r}: "
+        f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
+        for problem in error.errors()
+    )

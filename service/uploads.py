@@ -1,12 +1,23 @@
 """The image out of a request: its raw body, or the multipart field `image`."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
 
-from service.errors import BodyTooLarge, InvalidMultipart, MissingImage, UnsupportedMediaType
+from service.errors import (
+    BodyTooLarge,
+    ClientGone,
+    InvalidMultipart,
+    MissingImage,
+    Overloaded,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
+from service.http import Request
 from service.images import ACCEPTED
 
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"})
@@ -15,48 +26,108 @@ IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/bmp", "
 _UNKNOWN_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 _ALIASES = frozenset({"image/jpg", "image/pjpeg", "image/x-ms-bmp", "image/x-png"})
 _ACCEPTED_TYPES = IMAGE_TYPES | _UNKNOWN_TYPES | _ALIASES
+_MULTIPART = "multipart/form-data"
 _FIELD = "image"
 
 
-async def read_image(request: Request, *, max_bytes: int) -> bytes:
-    """Read the encoded image, and never more than `max_bytes` of the body.
+@dataclass(frozen=True, slots=True)
+class Form:
+    """An image, and the other fields that came with it."""
+
+    image: bytes
+    fields: dict[str, str]
+
+
+class Intake:
+    """How many bytes of uploads are held at a time; one for all requests of a worker."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self.held_bytes = 0
+
+    @contextmanager
+    def hold(self, request: Request, *, max_bytes: int) -> Iterator["Hold"]:
+        """Room for a request's body, until it is answered.
+
+        Raises:
+            BodyTooLarge: by its Content-Length it has more than `max_bytes`.
+            Overloaded: the other bodies leave no room for it.
+        """
+        hold = Hold(self, max_bytes)
+        declared = request.headers.get(b"content-length", b"")
+        try:
+            if declared.isdigit():
+                hold.grow_to(int(declared))
+            yield hold
+        finally:
+            self.held_bytes -= hold.size
+
+    def _grow(self, hold: "Hold", size: int) -> None:
+        more = size - hold.size
+        if self.held_bytes and self.held_bytes + more > self._most_bytes:
+            raise Overloaded("too many uploads are held already: try again", Retry_After="1")
+        self.held_bytes += more
+        hold.size = size
+
+
+class Hold:
+    """One request's share of an `Intake`."""
+
+    __slots__ = ("_intake", "_max_bytes", "size")
+
+    def __init__(self, intake: Intake, max_bytes: int) -> None:
+        self._intake, self._max_bytes, self.size = intake, max_bytes, 0
+
+    def grow_to(self, size: int) -> None:
+        """Raises:
+        BodyTooLarge, Overloaded: see `Intake.hold`.
+        """
+        if size > self._max_bytes:
+            raise BodyTooLarge(
+                f"the body has more than {self._max_bytes} bytes: send a smaller image"
+            )
+        if size > self.size:
+            self._intake._grow(self, size)
+
+
+def is_form(request: Request) -> bool:
+    """Whether the body is multipart/form-data, whose fields say more than the query does."""
+    return _media_type(request.header(b"content-type")) == _MULTIPART
+
+
+async def read_image(request: Request, hold: Hold) -> bytes:
+    """Read an encoded image that is the body.
 
     Raises:
-        BodyTooLarge: the body is longer, by its Content-Length or as it arrives.
+        BodyTooLarge, Overloaded: see `Intake.hold`; found as the body arrives.
         UnsupportedMediaType: the Content-Type is neither an image's nor multipart/form-data.
-        InvalidMultipart: the multipart body cannot be parsed.
-        MissingImage: there is no image in it.
+        MissingImage: the body is empty.
+        RequestTimeout: the body does not arrive before the request's deadline.
+        ClientGone: it never will.
     """
-    media_type = _media_type(request.headers.get("content-type", ""))
-    if media_type != "multipart/form-data":
-        _check_type(media_type)
-        body = await _read(request, max_bytes)
-        if not body:
-            raise MissingImage("the body is empty: send the image's bytes, or a field 'image'")
-        return body
-    return await _field(request, await _read(request, max_bytes))
+    _check_type(_media_type(request.header(b"content-type")))
+    body = await _read(request, hold)
+    if not body:
+        raise MissingImage("the body is empty: send the image's bytes, or a field 'image'")
+    return body
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        chunks.append(chunk)
-    return b"".join(chunks)
+async def read_form(request: Request, hold: Hold) -> Form:
+    """Read the fields of a multipart body, of which `image` is a file.
 
+    Raises:
+        InvalidMultipart: it cannot be parsed.
+        MissingImage, UnsupportedMediaType: there is no image in it.
+        BodyTooLarge, Overloaded, RequestTimeout, ClientGone: see `read_image`.
+    """
+    body = await _read(request, hold)
 
-async def _field(request: Request, body: bytes) -> bytes:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     try:
-        parser = MultiPartParser(request.headers, stream(), max_part_size=len(body) + 1)
-        form = await parser.parse()
+        headers = Headers(raw=request.scope["headers"])
+        form = await MultiPartParser(headers, stream(), max_part_size=len(body) + 1).parse()
     # KeyError: the parser looks for a disposition or a boundary that isn't there.
     except (MultiPartException, KeyError, ValueError) as error:
         reason = getattr(error, "message", "a header is missing or malformed")
@@ -68,11 +139,37 @@ async def _field(request: Request, body: bytes) -> bytes:
             raise MissingImage(f"the field {_FIELD!r} {what}: send a file under this name")
         _check_type(_media_type(image.content_type or ""))
         content = await image.read()
+        fields = {name: value for name, value in form.items() if isinstance(value, str)}
     finally:
         await form.close()
     if not content:
         raise MissingImage(f"the file in the field {_FIELD!r} is empty")
-    return content
+    return Form(content, fields)
+
+
+async def _read(request: Request, hold: Hold) -> bytes:
+    try:
+        async with asyncio.timeout(max(request.remaining_s(), 0)):
+            body, more = await _chunk(request)
+            hold.grow_to(len(body))
+            if not more:
+                return body
+            chunks, size = [body], len(body)
+            while more:
+                body, more = await _chunk(request)
+                size += len(body)
+                hold.grow_to(size)
+                chunks.append(body)
+            return b"".join(chunks)
+    except TimeoutError as error:
+        raise RequestTimeout("the body did not arrive in time: send it faster") from error
+
+
+async def _chunk(request: Request) -> tuple[bytes, bool]:
+    message = await request.receive()
+    if message["type"] != "http.request":
+        raise ClientGone("the client left while it sent its body")
+    return message.get("body", b""), message.get("more_body", False)
 
 
 def _check_type(media_type: str) -> None:
@@ -85,7 +182,3 @@ def _check_type(media_type: str) -> None:
 
 def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
-
-
-def _too_large(max_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body has more than {max_bytes} bytes: send a smaller image")

@@ -38,7 +38,11 @@ def digits(zoo: Path) -> Artifact:
 def server(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     with bentoml_serve(
-        zoo, folder, LIMELIGHT_MAX_BYTES="200000", LIMELIGHT_MAX_PIXELS="1000000"
+        zoo,
+        folder,
+        LIMELIGHT_MAX_BYTES="200000",
+        LIMELIGHT_MAX_PIXELS="1000000",
+        LIMELIGHT_WORKERS="2",
     ) as server:
         yield server
 

@@ -13,7 +13,6 @@ import pytest
 
 from service.app import Application
 from service.catalogue import Catalogue
-from service.engine import EngineError
 from service.metrics import Metrics
 from service.settings import Settings
 from tests.service.kit import REPOSITORY, colour_image, encode, write_artifact
@@ -59,13 +58,13 @@ async def served(zoo: Path) -> AsyncIterator[Served]:
 def break_engine(served: Served, monkeypatch: pytest.MonkeyPatch, value: float | None) -> None:
     """Make the network of `colours` fail, or give `value` everywhere."""
 
-    def run(images: np.ndarray, outputs: Sequence[str]) -> dict[str, np.ndarray]:
-        if value is None:
-            raise EngineError("out of memory at 0xdeadbeef")
-        return {name: np.full((len(images), 3), value, np.float32) for name in outputs}
+    class Broken:
+        def run(self, names: Sequence[str], feed: dict[str, Any], options: object) -> list[Any]:
+            if value is None:
+                raise RuntimeError("out of memory at 0xdeadbeef")
+            return [np.full((len(feed["images"]), 3), value, np.float32) for _ in names]
 
-    batcher = served.catalogue.classifiers["colours"]._batcher
-    monkeypatch.setattr(batcher, "_run", run)
+    monkeypatch.setattr(served.catalogue.classifiers["colours"].engine, "_session", Broken())
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])

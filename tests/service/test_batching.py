@@ -1,13 +1,15 @@
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.batching import Batcher
-from service.errors import NotReady, Overloaded
+from service.batching import Batcher, Row
+from service.calls import Call
+from service.errors import ClientGone, DeadlineExceeded, NotReady, Overloaded
 
 POISON = 255
 
@@ -23,20 +25,23 @@ class Recorder:
         self.batches: list[tuple[list[int], list[str]]] = []
         self.gate = threading.Event()
         self.gate.set()
-        self.concurrent = 0
+        self.concurrent, self.most_concurrent = 0, 1
+        self.pass_s = 0.0
+        self.rows: int | None = None
 
     def __call__(
         self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
         self.concurrent += 1
-        assert self.concurrent == 1
+        assert self.concurrent <= self.most_concurrent
         assert self.gate.wait(5)
+        time.sleep(self.pass_s)
         values = images_nhwc[:, 0, 0, 0]
         self.batches.append((values.tolist(), list(outputs)))
         self.concurrent -= 1
         if (values == POISON).any():
             raise RuntimeError("poison")
-        return {name: values[:, None].astype(np.float32) * 2 for name in outputs}
+        return {name: values[: self.rows, None].astype(np.float32) * 2 for name in outputs}
 
 
 async def until_running(recorder: Recorder) -> None:
@@ -52,37 +57,54 @@ async def test_every_caller_gets_the_result_of_its_own_image() -> None:
     await batcher.close()
 
 
+async def busy(batcher: Batcher, recorder: Recorder) -> asyncio.Task[Row]:
+    """A pass that is under way until the gate opens."""
+    recorder.gate.clear()
+    running = asyncio.create_task(batcher.submit(image(0), ["a"]))
+    await until_running(recorder)
+    return running
+
+
 async def test_what_arrived_while_a_batch_ran_is_the_next_batch() -> None:
     recorder = Recorder()
     sizes: list[int] = []
     batcher = Batcher(recorder, max_batch=4, observe=sizes.append)
-    recorder.gate.clear()
-    first = asyncio.create_task(batcher.submit(image(0), ["a"]))
-    await until_running(recorder)
+    first = await busy(batcher, recorder)
     rest = [asyncio.create_task(batcher.submit(image(i), ["a"])) for i in range(1, 7)]
     await asyncio.sleep(0)
+    assert batcher.depth == 6
+    assert 0 < batcher.age_s < 5
     recorder.gate.set()
     await asyncio.gather(first, *rest)
     assert [values for values, _ in recorder.batches] == [[0], [1, 2, 3, 4], [5, 6]]
     assert sizes == [1, 4, 2]
+    assert (batcher.depth, batcher.age_s) == (0, 0.0)
 
 
 async def test_maps_are_fetched_only_for_a_batch_that_needs_them() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=2)
+    first = await busy(batcher, recorder)
     wanted = [["p"], ["p"], ["p"], ["p", "cams"], ["p"]]
-    results = await asyncio.gather(*(batcher.submit(image(1), names) for names in wanted))
-    assert [names for _, names in recorder.batches] == [["p"], ["cams", "p"], ["p"]]
+    tasks = [asyncio.create_task(batcher.submit(image(1), names)) for names in wanted]
+    await asyncio.sleep(0)
+    recorder.gate.set()
+    results = await asyncio.gather(*tasks)
+    await first
+    assert [names for _, names in recorder.batches] == [["a"], ["p"], ["cams", "p"], ["p"]]
     assert [sorted(result) for result in results] == [sorted(names) for names in wanted]
 
 
 async def test_one_bad_image_fails_alone() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=32)
-    values = [1, 2, POISON, 4]
-    results = await asyncio.gather(
-        *(batcher.submit(image(value), ["a"]) for value in values), return_exceptions=True
-    )
+    first = await busy(batcher, recorder)
+    tasks = [asyncio.create_task(batcher.submit(image(v), ["a"])) for v in (1, 2, POISON, 4)]
+    await asyncio.sleep(0)
+    recorder.gate.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    await first
+    assert recorder.batches[1][0] == [1, 2, POISON, 4]
     assert isinstance(results[2], RuntimeError)
     assert [r["a"][0] for r in results if isinstance(r, dict)] == [2, 4, 8]
     assert (await batcher.submit(image(9), ["a"]))["a"] == [18]
@@ -91,9 +113,7 @@ async def test_one_bad_image_fails_alone() -> None:
 async def test_a_cancelled_caller_is_skipped_and_strands_nobody() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=8)
-    recorder.gate.clear()
-    running = asyncio.create_task(batcher.submit(image(0), ["a"]))
-    await until_running(recorder)
+    running = await busy(batcher, recorder)
     waiting = [asyncio.create_task(batcher.submit(image(i), ["a"])) for i in (1, 2, 3)]
     await asyncio.sleep(0)
     running.cancel()
@@ -105,19 +125,109 @@ async def test_a_cancelled_caller_is_skipped_and_strands_nobody() -> None:
     assert [values for values, _ in recorder.batches] == [[0], [1, 3]]
 
 
-async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+async def test_a_client_that_left_costs_no_compute() -> None:
     recorder = Recorder()
-    batcher = Batcher(recorder, max_batch=1, max_queued=2)
-    recorder.gate.clear()
-    tasks = [asyncio.create_task(batcher.submit(image(0), ["a"]))]
-    await until_running(recorder)
-    tasks += [asyncio.create_task(batcher.submit(image(i), ["a"])) for i in (1, 2)]
+    batcher = Batcher(recorder, max_batch=8)
+    running = await busy(batcher, recorder)
+    left = asyncio.create_task(batcher.submit(image(1), ["a"], Call(gone=lambda: True)))
+    stayed = asyncio.create_task(batcher.submit(image(2), ["a"]))
     await asyncio.sleep(0)
-    with pytest.raises(Overloaded) as refused:
-        await batcher.submit(image(3), ["a"])
-    assert refused.value.headers == {"Retry-After": "1"}
     recorder.gate.set()
-    assert len(await asyncio.gather(*tasks)) == 3
+    await asyncio.gather(running, stayed)
+    with pytest.raises(ClientGone):
+        await left
+    assert [values for values, _ in recorder.batches] == [[0], [2]]
+
+
+async def test_what_cannot_be_ready_in_time_is_never_computed() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=8)
+    running = await busy(batcher, recorder)
+    soon = Call(deadline=time.perf_counter() + 0.02)
+    late = asyncio.create_task(batcher.submit(image(1), ["a"], soon))
+    patient = asyncio.create_task(batcher.submit(image(2), ["a"]))
+    await asyncio.sleep(0.05)
+    recorder.gate.set()
+    await asyncio.gather(running, patient)
+    with pytest.raises(DeadlineExceeded) as refused:
+        await late
+    assert refused.value.headers == {"Retry-After": "1"}
+    assert [values for values, _ in recorder.batches] == [[0], [2]]
+
+
+async def test_who_cannot_be_answered_in_time_learns_it_before_any_work() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=1)
+    recorder.pass_s = 0.05
+    await batcher.submit(image(0), ["a"])  # from which it knows the pace
+    hurried = Call(deadline=time.perf_counter() + 0.08)
+    with batcher.place(Call()), batcher.place(Call()):
+        with pytest.raises(DeadlineExceeded, match=r"about 0\.1"), batcher.place(hurried):
+            pass
+        with batcher.place(Call()):  # there is time enough
+            pass
+    with batcher.place(hurried):  # nobody is ahead any more
+        pass
+
+
+async def test_half_of_the_queue_and_of_the_time_must_do_for_those_that_can_be_spared() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=1, max_queued=4)
+    recorder.pass_s = 0.05
+    await batcher.submit(image(0), ["a"])
+    with batcher.place(Call()):
+        call = Call(deadline=time.perf_counter() + 0.08)
+        with pytest.raises(DeadlineExceeded), batcher.place(call, spare=True):
+            pass
+        with batcher.place(call), batcher.place(Call()):
+            with pytest.raises(Overloaded), batcher.place(Call(), spare=True):
+                pass
+            with batcher.place(Call()):
+                pass
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    batcher = Batcher(Recorder(), max_batch=1, max_queued=2)
+    with batcher.place(Call()), batcher.place(Call()):
+        with pytest.raises(Overloaded) as refused, batcher.place(Call()):
+            pass
+        assert refused.value.headers == {"Retry-After": "1"}
+    with batcher.place(Call()):
+        pass
+
+
+async def test_one_slow_pass_is_not_held_against_those_who_come_when_it_is_over() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=1)
+    recorder.pass_s = 0.2
+    await batcher.submit(image(0), ["a"])
+    recorder.pass_s = 0.0
+    hurried = Call(deadline=time.perf_counter() + 0.1)
+    with batcher.place(hurried):
+        assert (await batcher.submit(image(1), ["a"], hurried))["a"] == [2]
+
+
+async def test_passes_overlap_where_that_is_asked_for() -> None:
+    recorder = Recorder()
+    recorder.most_concurrent = 2
+    batcher = Batcher(recorder, max_batch=1, concurrency=2)
+    recorder.gate.clear()
+    tasks = [asyncio.create_task(batcher.submit(image(i), ["a"])) for i in range(4)]
+    while recorder.concurrent < 2:
+        await asyncio.sleep(0.001)
+    recorder.gate.set()
+    assert [(await task)["a"][0] for task in tasks] == [0, 2, 4, 6]
+    await batcher.close()
+
+
+async def test_the_stages_of_a_call_are_noted() -> None:
+    batcher = Batcher(Recorder(), max_batch=1)
+    call = Call()
+    before = time.perf_counter()
+    await batcher.submit(image(1), ["a"], call)
+    (queue, q0, q1), (compute, c0, c1) = call.stages
+    assert (queue, compute) == ("queue", "compute")
+    assert before <= q0 <= q1 <= c0 <= c1 <= time.perf_counter()
 
 
 async def test_closing_finishes_what_waits_and_refuses_the_rest() -> None:
@@ -132,8 +242,13 @@ async def test_closing_finishes_what_waits_and_refuses_the_rest() -> None:
 
 
 async def test_a_network_that_loses_a_row_fails_rather_than_mixing_answers() -> None:
-    batcher = Batcher(lambda images, names: {"a": np.zeros((1, 1), np.float32)}, max_batch=2)
-    results = await asyncio.gather(
-        *(batcher.submit(image(i), ["a"]) for i in range(2)), return_exceptions=True
-    )
-    assert all(isinstance(result, dict) for result in results)  # each was run again, alone
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=2)
+    first = await busy(batcher, recorder)
+    tasks = [asyncio.create_task(batcher.submit(image(i), ["a"])) for i in (1, 2)]
+    await asyncio.sleep(0)
+    recorder.rows = 1
+    recorder.gate.set()
+    assert [(await task)["a"][0] for task in tasks] == [2, 4]  # each was run again, alone
+    await first
+    assert [values for values, _ in recorder.batches] == [[0], [1, 2], [1], [2]]

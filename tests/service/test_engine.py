@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -136,11 +137,12 @@ def test_warm_up_finds_outputs_that_are_not_finite(
 ) -> None:
     engine = Engine(colours, device="cpu")
     assert engine.warm_up() > 0
-    run = engine.run
+    session = engine._session
 
-    def broken(images: np.ndarray, outputs: list[str]) -> dict[str, np.ndarray]:
-        return {name: value * np.nan for name, value in run(images, outputs).items()}
+    class Broken:
+        def run(self, *arguments: Any) -> list[np.ndarray]:
+            return [value * np.nan for value in session.run(*arguments)]
 
-    monkeypatch.setattr(engine, "run", broken)
+    monkeypatch.setattr(engine, "_session", Broken())
     with pytest.raises(EngineError, match="not finite"):
         engine.warm_up()
