@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -210,7 +210,7 @@ class Application:
     async def _classify(
         self,
         exchange: Exchange,
-        answer: Callable[[Exchange, Classifier, bytes, dict[str, str]], Awaitable[Response]],
+        answer: Callable[[Exchange, Classifier, bytes, Mapping[str, str]], Awaitable[Response]],
         *,
         spare: bool,
     ) -> Response:
@@ -223,7 +223,7 @@ class Application:
             if form:  # whose fields may name the model
                 upload = await read_form(request, hold)
                 request.call.passed("read", started)
-                fields = upload.fields | fields
+                fields = upload.fields | dict(fields)
             classifier = self._catalogue.get(fields.get("model"))
             exchange.asked(classifier)
             with classifier.place(request.call, spare=spare):
@@ -235,7 +235,7 @@ class Application:
                 return await answer(exchange, classifier, body, fields)
 
     async def _prediction(
-        self, exchange: Exchange, classifier: Classifier, body: bytes, fields: dict[str, str]
+        self, exchange: Exchange, classifier: Classifier, body: bytes, fields: Mapping[str, str]
     ) -> Response:
         parameters, call = PredictParameters.parse(fields), exchange.request.call
         prediction = await classifier.predict(
@@ -248,7 +248,7 @@ class Application:
         return response
 
     async def _explanation(
-        self, exchange: Exchange, classifier: Classifier, body: bytes, fields: dict[str, str]
+        self, exchange: Exchange, classifier: Classifier, body: bytes, fields: Mapping[str, str]
     ) -> Response:
         request, call = exchange.request, exchange.request.call
         parameters = ExplainParameters.parse(fields, request.header(b"accept", "*/*"))

@@ -101,7 +101,7 @@ class Catalogue:
         manifest = artifact.manifest
         engine = Engine(artifact, device=settings.device, threads=self._threads)
         loaded = time.perf_counter()
-        warm_up_s = engine.warm_up(sorted({1, 2, settings.max_batch}))
+        warm_up_s = engine.warm_up(_warm_up_sizes(engine, settings.max_batch))
         self._metrics.served(
             manifest, provider=engine.provider, load_s=loaded - started, warm_up_s=warm_up_s
         )
@@ -124,3 +124,10 @@ class Catalogue:
     def _fail(self, problem: str) -> None:
         self._problem = problem
         logger.error("the service is not ready: %s", problem)
+
+
+def _warm_up_sizes(engine: Engine, max_batch: int) -> list[int]:
+    """On a GPU every size that there will be: the first pass of each takes its time."""
+    if engine.provider == "CPU":
+        return sorted({1, 2, max_batch})
+    return [1 << power for power in range((max_batch - 1).bit_length() + 1)]

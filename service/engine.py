@@ -57,19 +57,29 @@ class Engine:
         device: ``auto`` takes a GPU where one is usable and the CPU elsewhere; any other is
             a demand.
         threads: CPU threads for one pass; 0 is every core.
+        pad: bring batches to powers of two with blank images. A GPU chooses its algorithms anew
+            for each size, so it does so by default; on a CPU each image has its price.
 
     Raises:
         EngineError: the demanded provider cannot be had, or the graph is not what the manifest
             says.
     """
 
-    def __init__(self, artifact: Artifact, *, device: Device = "auto", threads: int = 1) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        *,
+        device: Device = "auto",
+        threads: int = 1,
+        pad: bool | None = None,
+    ) -> None:
         self.manifest = artifact.manifest
         self._session = _open_session(artifact.onnx_path, device=device, threads=threads)
         self._run_options = ort.RunOptions()
         # Predictions then never pay for the maps that the same graph can give.
         self._run_options.only_execute_path_to_fetches = True
         _check_graph(self._session, self.manifest)
+        self._pad = self.provider != "CPU" if pad is None else pad
 
     @property
     def provider(self) -> Provider:
@@ -94,6 +104,9 @@ class Engine:
                 f"images must be uint8 (N, {', '.join(map(str, wanted))}), "
                 f"not {images_nhwc.dtype} {images_nhwc.shape}"
             )
+        batch = len(images_nhwc)
+        if self._pad:
+            images_nhwc = _padded(images_nhwc)
         try:
             results = self._session.run(
                 list(outputs), {"images": np.ascontiguousarray(images_nhwc)}, self._run_options
@@ -104,7 +117,7 @@ class Engine:
             ) from error
         if not all(np.isfinite(result).all() for result in results):
             raise EngineError(f"{self.manifest.name} gave values that are not finite")
-        return dict(zip(outputs, results, strict=True))
+        return {name: result[:batch] for name, result in zip(outputs, results, strict=True)}
 
     def warm_up(self, batch_sizes: Sequence[int] = (1, 2)) -> float:
         """Run blank images at each batch size and check what comes out; seconds it took.
@@ -125,6 +138,15 @@ class Engine:
                         f"its manifest says {wanted}: export the run again"
                     )
         return time.perf_counter() - started
+
+
+def _padded(images_nhwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Blank images at the end make the batch a power of two."""
+    batch = len(images_nhwc)
+    missing = (1 << max(0, batch - 1).bit_length()) - batch
+    if missing == 0:
+        return images_nhwc
+    return np.pad(images_nhwc, ((0, missing), (0, 0), (0, 0), (0, 0)))
 
 
 def _open_session(path: Path, *, device: Device, threads: int) -> ort.InferenceSession:

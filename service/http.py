@@ -1,9 +1,11 @@
 """A request and a response, as little of each as the hot path needs."""
 
+import functools
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from urllib.parse import parse_qsl
 
 from starlette.types import Message, Receive, Scope, Send
@@ -18,7 +20,7 @@ _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
 class Request:
     """An ASGI request; what is read from it is parsed when it is asked for."""
 
-    __slots__ = ("_query", "call", "headers", "id", "method", "path", "receive", "scope")
+    __slots__ = ("call", "headers", "id", "method", "path", "receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope, self.receive = scope, receive
@@ -26,7 +28,6 @@ class Request:
         self.path: str = scope["path"]
         # Of a header that is repeated the last counts, as the servers before us do it.
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self._query: dict[str, str] | None = None
         self.id = _request_id(self.headers.get(b"x-request-id"))
         self.call = Call(gone=self.gone)
 
@@ -36,14 +37,9 @@ class Request:
         return default if value is None else value.decode("latin-1")
 
     @property
-    def query(self) -> dict[str, str]:
+    def query(self) -> Mapping[str, str]:
         """The query's parameters; of one that is repeated the last counts."""
-        if self._query is None:
-            text: bytes = self.scope["query_string"]
-            self._query = (
-                dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True)) if text else {}
-            )
-        return self._query
+        return _parse_query(self.scope["query_string"])
 
     def gone(self) -> bool:
         """Whether the client has closed its connection.
@@ -51,8 +47,14 @@ class Request:
         ASGI would tell whoever waits for a message, at the cost of a task a request; uvicorn's
         own note of it, beside the method that we were given, costs nothing.
         """
-        cycle = getattr(self.receive, "__self__", None)
-        return bool(getattr(cycle, "disconnected", False))
+        return bool(getattr(self._exchange(), "disconnected", False))
+
+    def arrived(self) -> bool:
+        """Whether the whole body is there for certain, so that reading it will not wait."""
+        return getattr(self._exchange(), "more_body", True) is False
+
+    def _exchange(self) -> object:
+        return getattr(self.receive, "__self__", None)
 
     def set_deadline(self, *, started: float, timeout_s: float) -> None:
         """From the service's own limit, which X-Timeout-Ms can shorten.
@@ -104,6 +106,12 @@ class Response:
         }
         await send(start)
         await send({"type": "http.response.body", "body": b"" if head_only else self.body})
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse_query(text: bytes) -> Mapping[str, str]:
+    """Remembered, because the same few come again and again."""
+    return MappingProxyType(dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True)))
 
 
 def _request_id(given: bytes | None) -> str:

@@ -60,16 +60,19 @@ def read_upload(body: bytes, rule: ImageRule, *, max_pixels: int) -> Upload:
     return Upload(pixels_hwc, view, width, height)
 
 
-def is_quick(body: bytes) -> bool:
+def is_quick(body: bytes, rule: ImageRule | None = None) -> bool:
     """Whether `read_upload` takes so little time that a change of threads is not worth it.
 
     Judged by the length and the size in the header, of PNG and JPEG files only: others may hold
-    any number of pixels in a few bytes, and are rare.
+    any number of pixels in a few bytes, and are rare. With `rule`, its fit counts too: ink takes
+    a while to be laid out. Never raises.
     """
     if len(body) > _QUICK_BYTES:
         return False
     size = png.peek_size(body) or jpeg.peek(body)
-    return size is not None and size[0] * size[1] <= _QUICK_PIXELS
+    if size is None or size[0] * size[1] > _QUICK_PIXELS:
+        return False
+    return rule is None or rule.fit != "ink" or size[:2] == (rule.width, rule.height)
 
 
 def prepare(image: Image.Image, rule: ImageRule) -> tuple[NDArray[np.uint8], View]:
@@ -93,7 +96,7 @@ def flatten(image: Image.Image, background: int) -> Image.Image:
     if not image.mode.endswith("A"):
         return image
     mode, alpha = image.mode[:-1], image.getchannel("A")
-    if alpha.getextrema() == (255, 255):  # as in most screenshots: nothing shines through
+    if alpha.getextrema() == (255, 255):  # nothing shines through
         return image.convert(mode)
     flat = Image.new(mode, image.size, background if mode == "L" else (background,) * 3)
     flat.paste(image.convert(mode), mask=alpha)

@@ -159,6 +159,18 @@ def _shared_parameters() -> list[Json]:
             {"type": "integer", "minimum": 1, "default": DEFAULT_TOP_K},
             "How many classes to name, at most as many as the model has.",
         ),
+        _parameter(
+            "X-Timeout-Ms",
+            {"type": "number", "exclusiveMinimum": 0},
+            "What cannot be answered in this time is refused at once, at most the service's own.",
+            place="header",
+        ),
+        _parameter(
+            "X-Request-Id",
+            {"type": "string", "maxLength": 128},
+            "Comes back with the answer, and stands in the log.",
+            place="header",
+        ),
     ]
 
 

@@ -148,21 +148,27 @@ async def read_form(request: Request, hold: Hold) -> Form:
 
 
 async def _read(request: Request, hold: Hold) -> bytes:
+    if request.arrived():
+        return await _chunks(request, hold)
     try:
         async with asyncio.timeout(max(request.remaining_s(), 0)):
-            body, more = await _chunk(request)
-            hold.grow_to(len(body))
-            if not more:
-                return body
-            chunks, size = [body], len(body)
-            while more:
-                body, more = await _chunk(request)
-                size += len(body)
-                hold.grow_to(size)
-                chunks.append(body)
-            return b"".join(chunks)
+            return await _chunks(request, hold)
     except TimeoutError as error:
         raise RequestTimeout("the body did not arrive in time: send it faster") from error
+
+
+async def _chunks(request: Request, hold: Hold) -> bytes:
+    body, more = await _chunk(request)
+    hold.grow_to(len(body))
+    if not more:
+        return body
+    chunks, size = [body], len(body)
+    while more:
+        body, more = await _chunk(request)
+        size += len(body)
+        hold.grow_to(size)
+        chunks.append(body)
+    return b"".join(chunks)
 
 
 async def _chunk(request: Request) -> tuple[bytes, bool]:

@@ -146,3 +146,25 @@ def test_warm_up_finds_outputs_that_are_not_finite(
     monkeypatch.setattr(engine, "_session", Broken())
     with pytest.raises(EngineError, match="not finite"):
         engine.warm_up()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 8])
+def test_padding_changes_the_size_of_the_pass_and_no_answer(
+    colours: Artifact, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    plain, padded = Engine(colours, device="cpu"), Engine(colours, device="cpu", pad=True)
+    images = rng.integers(0, 256, (batch, 8, 8, 3), np.uint8)
+    sizes: list[int] = []
+    session = padded._session
+
+    class Watched:
+        def run(self, names: list[str], feed: dict[str, np.ndarray], options: Any) -> Any:
+            sizes.append(len(feed["images"]))
+            return session.run(names, feed, options)
+
+    monkeypatch.setattr(padded, "_session", Watched())
+    expected, got = (engine.run(images, ["logits", "cams"]) for engine in (plain, padded))
+    for name, values in expected.items():
+        assert got[name].shape == values.shape
+        np.testing.assert_allclose(got[name], values, rtol=1e-6)
+    assert sizes == [{1: 1, 2: 2, 3: 4, 5: 8, 8: 8}[batch]]
