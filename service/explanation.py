@@ -56,7 +56,7 @@ class Box:
     bottom: float
 
 
-def bounding_box(cam_hw: NDArray[np.floating[Any]], view: View, upload: tuple[int, int]) -> Box:
+def bounding_box(cam_hw: NDArray[np.float32], view: View, upload: tuple[int, int]) -> Box:
     """The smallest rectangle of the upload that holds the values over half of the map's peak.
 
     The map is interpolated bilinearly between the centres of its cells and clipped to the upload
@@ -65,30 +65,26 @@ def bounding_box(cam_hw: NDArray[np.floating[Any]], view: View, upload: tuple[in
     """
     width, height = upload
     rows, columns = cam_hw.shape
-    fine = upsample(cam_hw, rows * _FINER, columns * _FINER)
     # Only what lies in the upload counts: the peak of a map over padding is nobody's box.
-    x0, x1 = _inside(view.left, view.width, fine.shape[1], width)
-    y0, y1 = _inside(view.top, view.height, fine.shape[0], height)
-    seen = fine[y0:y1, x0:x1]
-    peak, least = float(seen.max()), float(seen.min())
+    x0, x1 = _inside(view.left, view.width, columns * _FINER, width)
+    y0, y1 = _inside(view.top, view.height, rows * _FINER, height)
+    # Between the centres of cells the map is linear in each direction, so its extremes along a
+    # row or column are at centres, or where the upload ends: no other position is computed.
+    every_y, turns_y = _interpolations(rows, y0, y1)
+    every_x, turns_x = _interpolations(columns, x0, x1)
+    along_x = turns_y @ cam_hw @ every_x.T
+    along_y = every_y @ cam_hw @ turns_x.T
+    peak, least = float(along_x.max()), float(along_x.min())
     threshold = peak * _BOX_SHARE if peak > 0 else least + (peak - least) * (1 - _BOX_SHARE)
-    over = seen > threshold if peak > threshold else seen >= peak
-    found_rows, found_columns = np.flatnonzero(over.any(1)), np.flatnonzero(over.any(0))
-    step_x, step_y = view.width / fine.shape[1], view.height / fine.shape[0]
+    first_column, last_column = _span(along_x.max(0), threshold)
+    first_row, last_row = _span(along_y.max(1), threshold)
+    step_x, step_y = view.width / (columns * _FINER), view.height / (rows * _FINER)
     return Box(
-        left=_within(view.left + (x0 + found_columns[0]) * step_x, width),
-        top=_within(view.top + (y0 + found_rows[0]) * step_y, height),
-        right=_within(view.left + (x0 + found_columns[-1] + 1) * step_x, width),
-        bottom=_within(view.top + (y0 + found_rows[-1] + 1) * step_y, height),
+        left=_within(view.left + (x0 + first_column) * step_x, width),
+        top=_within(view.top + (y0 + first_row) * step_y, height),
+        right=_within(view.left + (x0 + last_column + 1) * step_x, width),
+        bottom=_within(view.top + (y0 + last_row + 1) * step_y, height),
     )
-
-
-def upsample(
-    cam_hw: NDArray[np.floating[Any]], height: int, width: int
-) -> NDArray[np.floating[Any]]:
-    """Bilinear interpolation between the centres of the cells; constant beyond the outermost."""
-    rows, columns = cam_hw.shape
-    return _interpolation(rows, height) @ cam_hw @ _interpolation(columns, width).T
 
 
 def overlay(
@@ -158,13 +154,37 @@ def _inside(start: float, extent: float, count: int, size: int) -> tuple[int, in
     return nearest, nearest + 1
 
 
+@functools.lru_cache(maxsize=1024)
+def _interpolations(
+    cells: int, first: int, last: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Rows of `_interpolation`: those from `first` to before `last`, and those where it turns.
+
+    It turns at the centres of cells; both ends count as well.
+    """
+    weights = _interpolation(cells).astype(np.float32)
+    centres = (at for at in range(_FINER // 2, last, _FINER) if at >= first)
+    return weights[first:last], weights[sorted({first, last - 1, *centres})]
+
+
+def _span(highest: NDArray[np.floating[Any]], threshold: float) -> tuple[int, int]:
+    """The first and the last position over `threshold`; of a constant map, all."""
+    peak = highest.max()
+    found = np.flatnonzero(highest > threshold if peak > threshold else highest >= peak)
+    return int(found[0]), int(found[-1])
+
+
 def _within(value: float, size: int) -> float:
     return round(min(max(value, 0.0), float(size)), 2)
 
 
-@functools.lru_cache(maxsize=32)
-def _interpolation(cells: int, positions: int) -> NDArray[np.float64]:
-    """(positions, cells): the weight of each cell at each position, rows summing to 1."""
+def _interpolation(cells: int) -> NDArray[np.float64]:
+    """(positions, cells): the weight of each cell at each position, rows summing to 1.
+
+    Bilinear between the centres of the cells, `_FINER` positions each; constant beyond the
+    outermost.
+    """
+    positions = cells * _FINER
     places = ((np.arange(positions) + 0.5) * (cells / positions) - 0.5).clip(0, cells - 1)
     lower = places.astype(np.int64).clip(0, max(cells - 2, 0))
     upper = np.minimum(lower + 1, cells - 1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.explanation import COLORMAPS, Box, bounding_box, overlay, png, upsample
+from service.explanation import COLORMAPS, Box, bounding_box, overlay, png
 from service.images import View
 
 
@@ -12,17 +12,6 @@ def peak_at(row: int, column: int, size: int = 8) -> np.ndarray:
     cam = np.full((size, size), -1.0, np.float32)
     cam[row, column] = 4.0
     return cam
-
-
-def test_upsampling_is_bilinear_between_the_centres_of_cells() -> None:
-    cam = np.array([[0.0, 1.0]])
-    assert upsample(cam, 1, 8)[0].tolist() == [0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1]
-
-
-def test_upsampling_agrees_with_pillow(rng: np.random.Generator) -> None:
-    cam = rng.normal(size=(7, 5)).astype(np.float32)
-    expected = np.asarray(Image.fromarray(cam).resize((50, 70), Image.Resampling.BILINEAR))
-    np.testing.assert_allclose(upsample(cam, 70, 50), expected, atol=1e-5)
 
 
 def test_the_box_surrounds_the_peak_in_upload_pixels() -> None:
@@ -46,17 +35,48 @@ def test_the_box_agrees_with_brute_force(rng: np.random.Generator) -> None:
     assert [box.left, box.top, box.right, box.bottom] == pytest.approx(expected, abs=2.6)
 
 
+@pytest.mark.parametrize("shift", [0.0, -3.0])
+def test_the_box_of_what_is_seen_agrees_with_brute_force(
+    rng: np.random.Generator, shift: float
+) -> None:
+    """Of views that reach out of the upload on every side, with maps of either sign."""
+    for _ in range(200):
+        rows, columns = (int(size) for size in rng.integers(1, 9, 2))
+        cam = (rng.normal(size=(rows, columns)) + shift).astype(np.float32)
+        left, top = (int(at) for at in rng.integers(-40, 40, 2))
+        view = View(left, top, columns * 15, rows * 15)  # a pixel a position
+        upload = int(rng.integers(left + 5 if left > 0 else 5, 150)), int(rng.integers(45, 150))
+        fine = np.asarray(
+            Image.fromarray(cam).resize((columns * 15, rows * 15), Image.Resampling.BILINEAR)
+        )
+        x0, y0 = max(0, -left), max(0, -top)
+        seen = fine[y0 : max(y0, upload[1] - top), x0 : max(x0, upload[0] - left)]
+        if not seen.size or np.ptp(seen) < 1e-3:
+            continue
+        peak, least = seen.max(), seen.min()
+        over = seen > (peak / 2 if peak > 0 else (peak + least) / 2)
+        ys, xs = np.flatnonzero(over.any(1)), np.flatnonzero(over.any(0))
+        box = bounding_box(cam, view, upload)
+        assert [box.left, box.top, box.right, box.bottom] == pytest.approx(
+            [left + x0 + xs[0], top + y0 + ys[0], left + x0 + xs[-1] + 1, top + y0 + ys[-1] + 1],
+            abs=1.01,  # Pillow's float32 may put a position on the other side of the threshold
+        )
+
+
 def test_a_box_is_clipped_to_the_upload() -> None:
     box = bounding_box(peak_at(0, 0), View(-5, -5, 80, 80), (60, 60))
     assert (box.left, box.top) == (0, 0)
     assert box.right < 10
-    constant = bounding_box(np.ones((4, 4)), View(-40, 10, 200, 100), (100, 120))
+    constant = bounding_box(np.ones((4, 4), np.float32), View(-40, 10, 200, 100), (100, 120))
     assert constant == Box(0, 10, 100, 110)
 
 
 @pytest.mark.parametrize("value", [3.0, 0.0, -2.0])
 def test_a_constant_map_gives_all_that_the_network_sees(value: float) -> None:
-    assert bounding_box(np.full((8, 8), value), View(10, 0, 60, 60), (80, 60)) == Box(10, 0, 70, 60)
+    constant = np.full((8, 8), value, np.float32)
+    assert bounding_box(constant, View(10, 0, 60, 60), (80, 60)) == Box(10, 0, 70, 60)
+        10, 0, 70, 60
+    )
 
 
 def test_a_map_without_a_positive_value_still_has_a_box_around_its_peak() -> None:
