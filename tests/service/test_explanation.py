@@ -75,8 +75,6 @@ def test_a_box_is_clipped_to_the_upload() -> None:
 def test_a_constant_map_gives_all_that_the_network_sees(value: float) -> None:
     constant = np.full((8, 8), value, np.float32)
     assert bounding_box(constant, View(10, 0, 60, 60), (80, 60)) == Box(10, 0, 70, 60)
-        10, 0, 70, 60
-    )
 
 
 def test_a_map_without_a_positive_value_still_has_a_box_around_its_peak() -> None:
