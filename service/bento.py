@@ -47,7 +47,7 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
 
         self.inject_config()
         logs.configure(settings.log_format)
-        metrics = Metrics(enabled=settings.metrics)
+        metrics = Metrics(workers=parallel.workers, enabled=settings.metrics)
         trace = None
         if settings.trace_endpoint is not None:
             trace = Tracing(settings.trace_endpoint, ratio=settings.trace_ratio)

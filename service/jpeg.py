@@ -12,9 +12,10 @@ from PIL import Image
 _FRAME = struct.Struct(">BHHB")
 _FRAMES = {0xC0, 0xC1, 0xC2}
 """Baseline, extended and progressive, all of Huffman codes."""
-_QUANTIZATION, _SCAN = 0xDB, 0xDA
-# Tables, restart intervals and comments: the decoder's business alone.
-_SKIPPED = {0xC4, 0xDD, 0xFE}
+_SCAN = 0xDA
+# Tables, restart intervals and comments: the decoder's business. Pillow refuses broken tables of
+# quantization, and so does the decoder.
+_SKIPPED = {0xC4, 0xDB, 0xDD, 0xFE}
 # Application segments that don't turn the image, and how long they must be for Pillow to read
 # them: JFIF's, ICC profiles and Adobe's colour transform. Exif and XMP carry an orientation.
 _HARMLESS = {0xE0: (b"JFIF\0", 14), 0xE2: (b"ICC_PROFILE\0", 14), 0xEE: (b"Adobe", 12)}
@@ -47,10 +48,6 @@ def peek(body: bytes) -> Frame | None:
             return frame
         if marker in _FRAMES:
             if frame is not None or (frame := _frame(body[start:place])) is None:
-                return None
-        elif marker == _QUANTIZATION:
-            # Whole tables of 8 bits; Pillow refuses a part of one.
-            if (place - start) % 65 or max(body[start:place:65], default=0) > 15:
                 return None
         elif marker in _HARMLESS:
             signature, least = _HARMLESS[marker]

@@ -55,7 +55,7 @@ class Metrics:
     "other" and "none": whoever observes sees to that.
     """
 
-    def __init__(self, *, enabled: bool = True) -> None:
+    def __init__(self, *, workers: int = 1, enabled: bool = True) -> None:
         self._enabled = enabled
         self._answered: defaultdict[Answered, list[Observation]] = defaultdict(list)
         self._batches: defaultdict[str, list[int]] = defaultdict(list)
@@ -86,6 +86,7 @@ class Metrics:
         self._in_flight = self._gauge("in_flight", "Requests being answered.", "livesum")
         self._ready = self._gauge("ready", "1 when every worker is ready.", "livemin")
         self._workers = self._gauge("workers", "Workers that are alive.", "livesum")
+        self._gauge("workers_wanted", "Workers that there should be.", "livemax").set(workers)
         self._model = self._gauge(
             "model_info",
             "1 for each model that is served.",

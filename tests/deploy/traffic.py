@@ -1,0 +1,39 @@
+"""Traffic of every kind, so that every metric of a service has something to say."""
+
+import contextlib
+import select
+import socket
+import threading
+
+import httpx
+import numpy as np
+
+from tests.service.kit import colour_image, encode
+
+MAX_QUEUED_BYTES = 100_000
+"""What a worker must be set to hold, with two workers, for the traffic to be shed."""
+
+
+def send_everything(url: str, stop: threading.Event) -> None:
+    """Predictions, explanations, bad uploads, wrong addresses and too many, over and over."""
+    image = encode(colour_image(np.random.default_rng(1)))
+    with httpx.Client(base_url=url, timeout=30) as client:
+        while not stop.wait(0.05):
+            for model in ("colours", "digits"):
+                client.post("/predict", params={"model": model}, content=image)
+                client.post("/explain", params={"model": model}, content=image)
+            client.post("/explain", params={"format": "png"}, content=image)
+            client.post("/predict", content=b"no image")
+            client.post("/predict", params={"model": "nothing"}, content=image)
+            client.get("/nowhere")
+            _upload_too_much(client.base_url.host, client.base_url.port or 80)
+
+
+def _upload_too_much(host: str, port: int) -> None:
+    """Begin three uploads, of which a worker has room for one: with two workers, one is refused."""
+    head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: {MAX_QUEUED_BYTES}\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        uploads = [stack.enter_context(socket.create_connection((host, port))) for _ in range(3)]
+        for upload in uploads:
+            upload.sendall(head.encode())
+        select.select(uploads, [], [], 2)  # until the refusal comes
