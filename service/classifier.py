@@ -145,7 +145,7 @@ class Classifier:
 
     async def _read(self, body: bytes, call: Call) -> Upload:
         started, rule, most = time.perf_counter(), self.manifest.image, self._max_pixels
-        if images.is_quick(body):
+        if images.is_quick(body, rule):
             upload = images.read_upload(body, rule, max_pixels=most)
         else:
             upload = await asyncio.to_thread(images.read_upload, body, rule, max_pixels=most)

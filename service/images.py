@@ -29,7 +29,7 @@ __all__ = [
 
 _INVERTED = bytes(range(255, -1, -1))
 
-# Up to these sizes, `read_upload` takes less than a change of threads: `python -m bench.decode`.
+# Up to these sizes, a crop takes about as long as a change of threads: `python -m bench.decode`.
 _QUICK_BYTES = 8192
 _QUICK_PIXELS = 64 * 64
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from service.errors import ImageTooLarge, UndecodableImage, UnsupportedMediaType
-from service.images import View, decode, prepare, upload_size
+from service.images import View, decode, flatten, prepare, read_upload, upload_size
 from service.manifest import ImageRule
 from tests.service.kit import encode
 
@@ -252,3 +252,22 @@ def test_a_hair_across_forty_megapixels_stays_within_memory() -> None:
     image.paste(0, (0, 100, 1, 1_999_900))
     pixels, _ = prepare(image, INK)
     assert pixels.shape == (28, 28, 1)
+
+
+def test_an_opaque_alpha_channel_changes_nothing() -> None:
+    image = noise((20, 10))
+    opaque = image.convert("RGBA")
+    np.testing.assert_array_equal(np.asarray(flatten(opaque, 99)), np.asarray(image))
+    opaque.putpixel((3, 4), (0, 0, 0, 0))
+    assert flatten(opaque, 99).getpixel((3, 4)) == (99, 99, 99)
+
+
+def test_an_uploads_size_is_that_of_the_upright_file() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    body = encode(noise((1000, 600)), "JPEG", exif=exif)
+    upload = read_upload(body, CROP, max_pixels=MANY)
+    assert (upload.width, upload.height) == (600, 1000)
+    assert upload.pixels_hwc.shape == (8, 8, 3)
+    view = upload.view
+    assert [view.left, view.top, view.width, view.height] == pytest.approx([0, 200, 600, 600])
