@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Build the image, run it hardened, ask it as a client would, and stop it.
+# Build the image, run it hardened, ask it as a client would, and stop it; then once more from the
+# Deployment manifest, as podman understands it.
 #
 # Takes the Docker daemon that is reachable, or starts one of its own in a temporary folder (as
 # root, from Debian's packages, none of which it installs). Where images cannot be pulled, the base
 # image is made from the machine's own apt sources. Where neither can be had it says SKIPPED and
-# exits 0: only a container that misbehaves is a failure.
+# exits 0: only a container that misbehaves is a failure. The same holds for podman and kubectl,
+# which the Deployment takes: the line at the end names what was left out.
 #
 # `PYTHON_IMAGE=...` in the environment names another base image.
 # shellcheck disable=SC2016  # the dollars in single quotes are apt's and mmdebstrap's
@@ -17,7 +19,10 @@ tag=limelight-test-$$
 image=$tag/serve
 container=$tag
 daemon_pid=
+pod=
+podman_libraries=
 passed=()
+left_out=
 images=("$image")
 
 say() { printf '%s\n' "$*"; }
@@ -40,6 +45,10 @@ fail() {
         say "--- the container's state and health" >&2
         docker container inspect --format '{{json .State}}' "$container" >&2 || true
     fi
+    if [[ -n $pod ]]; then
+        say "--- the pod's log" >&2
+        podman logs "$pod" >&2 || true
+    fi
     exit 1
 }
 
@@ -49,6 +58,14 @@ cleanup() {
     trap - EXIT
     set +e
     docker rm --force "$container" >/dev/null 2>&1
+    if [[ -d $work/podman ]]; then
+        podman pod rm --all --force >/dev/null 2>&1
+        # The pods' cgroups, which it forgets in part, on a machine without a podman of its own.
+        [[ -z $podman_libraries ]] || find /sys/fs/cgroup -depth -path '*/libpod_parent*' -type d \
+            -exec rmdir {} + 2>/dev/null
+        # What it mounts for as long as it has a store.
+        umount "$work/podman/graph/overlay" "$work/podman/graph" 2>/dev/null
+    fi
     if [[ -n $daemon_pid ]]; then
         kill "$daemon_pid" 2>/dev/null
         for _ in {1..60}; do
@@ -257,6 +274,12 @@ except (OSError, http.client.HTTPException):
 PYTHON
 }
 
+# The body of a GET.
+body() {
+    python3 -c 'import sys, urllib.request as r
+print(r.build_opener(r.ProxyHandler({})).open(sys.argv[1], timeout=5).read().decode())' "$1"
+}
+
 running() { [[ $(docker container inspect --format '{{.State.Running}}' "$container") == true ]]; }
 
 base=http://127.0.0.1:$port
@@ -276,7 +299,8 @@ sys.exit(not (int(fields["CapEff"], 16) == 0 and fields["NoNewPrivs"] == "1"))
 ' || fail "process 1 has capabilities or may gain some"
 ok "non-root" "as user $uid, no capabilities"
 
-python3 - "$port" <<'PYTHON' || fail "the service answers wrongly"
+answers_rightly() {
+    python3 - "$1" <<'PYTHON'
 import http.client, json, struct, sys, zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -346,6 +370,9 @@ for what, answer, status, code in [
     )
 print("answers of", ", ".join(model["name"] for model in models))
 PYTHON
+}
+
+answers_rightly "$port" || fail "the service answers wrongly"
 ok "predicts, explains, refuses"
 
 health=
@@ -368,5 +395,139 @@ code=$(docker container inspect --format '{{.State.ExitCode}}' "$container")
 [[ $took -lt 10 ]] || fail "SIGTERM: $took s until the container ended"
 ok "stops" "on SIGTERM with exit status 0 within $took s"
 
+# --- the Deployment ----------------------------------------------------------------------------
+
+# podman with a store of its own, so that nothing of the machine's is touched.
+podman() {
+    # Docker's own settings would count for it too.
+    env --unset=DOCKER_CONFIG --unset=DOCKER_HOST DISABLE_HC_SYSTEMD=true "HOME=$work/podman/home" \
+        "LD_LIBRARY_PATH=$podman_libraries${LD_LIBRARY_PATH:-}" \
+        "CONTAINERS_CONF=$work/podman/containers.conf" "CONTAINERS_STORAGE_CONF=$work/podman/storage.conf" \
+        podman --tmpdir "$work/podman/tmp" "$@"
+}
+
+# Says why not where podman cannot be had.
+prepare_podman() {
+    [[ $(id -u) == 0 ]] || { say "only root can run podman with host networking" && return 1; }
+    local engine='' tools_seccomp=
+    if [[ -z $(type -P podman) ]]; then  # not the function above
+        command -v apt-get dpkg >/dev/null || { say "there is neither podman nor apt" && return 1; }
+        # catatonit holds the pod's namespaces; three libraries are those that a small machine lacks.
+        unpack podman conmon catatonit runc golang-github-containers-common libdevmapper1.02.1 \
+            libseccomp2 libgpgme11 libassuan0 libsubid4 \
+            || { say "podman's packages cannot be fetched: $(tail -n 1 "$work/apt.log")" && return 1; }
+        engine="conmon_path = [\"$tools/usr/bin/conmon\"]
+helper_binaries_dir = [\"$tools/usr/bin\"]
+runtime = \"runc\"
+[engine.runtimes]
+runc = [\"$tools/usr/sbin/runc\"]"
+        tools_seccomp="seccomp_profile = \"$tools/usr/share/containers/seccomp.json\""
+        podman_libraries=$(printf '%s:' "$tools"/lib/*-linux-gnu* "$tools"/usr/lib/*-linux-gnu*)
+    fi
+    mkdir -p "$work/podman/home/.config/containers"
+    say '{"default": [{"type": "insecureAcceptAnything"}]}' >"$work/podman/home/.config/containers/policy.json"
+    # podman asks for a million files and processes, to which root may not raise the limits where it
+    # is itself in a container. No systemd: cgroups by hand, events to a file.
+    cat >"$work/podman/containers.conf" <<CONF
+[containers]
+default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
+$tools_seccomp
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+lock_type = "file"
+$engine
+CONF
+    cat >"$work/podman/storage.conf" <<CONF
+[storage]
+driver = "overlay"
+graphroot = "$work/podman/graph"
+runroot = "$work/podman/run"
+CONF
+    local reason
+    reason=$(podman info 2>&1 >/dev/null) || { say "podman does not run: $(tail -n 1 <<<"$reason")" && return 1; }
+}
+
+# What is rendered for the cluster, with four changes: podman shares the machine's network (and then
+# refuses to publish ports), the port is a free one, the image is the one just built, and the CPU limit
+# is one core, which says whether the service heeds it.
+write_manifest() {
+    mkdir -p "$work/manifest"
+    cp -r deploy/kubernetes "$work/manifest/kubernetes"
+    cat >"$work/manifest/kustomization.yaml" <<YAML
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [kubernetes/overlays/cpu]
+images:
+  - {name: limelight, newName: docker.io/$image, newTag: latest}
+patches:
+  - target: {kind: Deployment, name: limelight}
+    patch: |
+      - {op: add, path: /spec/template/spec/hostNetwork, value: true}
+      - {op: remove, path: /spec/template/spec/containers/0/ports}
+      - {op: add, path: /spec/template/spec/containers/0/imagePullPolicy, value: Never}
+      - {op: replace, path: /spec/template/spec/containers/0/resources/limits/cpu, value: "1"}
+      - {op: replace, path: /spec/template/spec/containers/0/resources/requests/cpu, value: "1"}
+      - op: add
+        path: /spec/template/spec/containers/0/env
+        value: [{name: BENTOML_HOST, value: 127.0.0.1}, {name: BENTOML_PORT, value: "$port"}]
+YAML
+    "$1" kustomize "$work/manifest" >"$work/manifest.yaml"
+}
+
+run_deployment() {
+    local kubectl=$1 started=$SECONDS answer
+    docker save --output "$work/image.tar" "$image" || fail "the image cannot be saved"
+    podman load --input "$work/image.tar" >/dev/null 2>"$work/podman.log" \
+        || fail "podman cannot load the image: $(tail -n 1 "$work/podman.log")"
+    rm "$work/image.tar"
+    podman tag "$(podman images --quiet | head -n 1)" "docker.io/$image:latest"
+    write_manifest "$kubectl" || fail "the manifest cannot be rendered"
+    pod=limelight-pod-0-limelight
+    podman play kube "$work/manifest.yaml" >"$work/podman.log" 2>&1 \
+        || fail "podman cannot run the Deployment: $(grep . "$work/podman.log" | tail -n 3)"
+    until answer=$(status "$base/readyz") && [[ $answer == 200 ]]; do
+        [[ $(podman inspect --format '{{.State.Running}}' "$pod") == true ]] \
+            || fail "the pod's container ended before it was ready"
+        [[ $((SECONDS - started)) -lt 120 ]] || fail "the Deployment: /readyz answers $answer, not 200"
+        sleep 0.5
+    done
+    podman exec "$pod" python -c '
+import os, sys
+fields = dict(line.split(":\t") for line in open("/proc/1/status").read().splitlines() if ":\t" in line)
+wrong = [name for name, holds in {
+    "capabilities": all(int(fields[f"Cap{kind}"], 16) == 0 for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")),
+    "may gain privileges": fields["NoNewPrivs"] == "1",
+    "no seccomp filter": fields["Seccomp"] == "2",
+    "user": os.getuid() == os.getgid() == 10001,
+    "the root can be written to": os.statvfs("/").f_flag & os.ST_RDONLY,
+    "/tmp cannot be written to": os.access("/tmp", os.W_OK),
+    "not the settings of the ConfigMap": os.environ.get("LIMELIGHT_LOG_FORMAT") == "json",
+}.items() if not holds]
+sys.exit(", ".join(wrong) or 0)
+' || fail "the Deployment's container is not what the manifest says"
+    answers_rightly "$port" || fail "the Deployment's service answers wrongly"
+    answer=$(body "$base/metrics" | sed -n 's/^limelight_workers //p')
+    [[ $answer == 1.0 ]] || fail "the Deployment: '$answer' workers, not the 1 of its CPU limit"
+    # As the kubelet does: SIGTERM, and SIGKILL when the grace period has passed.
+    podman pod stop --time 30 "${pod%-limelight}" >/dev/null || fail "the pod cannot be stopped"
+    answer=$(podman inspect --format '{{.State.ExitCode}}' "$pod")
+    [[ $answer == 0 ]] || fail "the Deployment: SIGTERM: exit status $answer, not 0 (137: it had to be killed)"
+    podman kube down "$work/manifest.yaml" >/dev/null || fail "the Deployment cannot be taken down"
+    [[ -z $(podman ps --all --quiet) ]] || fail "the Deployment left containers behind"
+    pod=
+    ok "Deployment" "through podman: restricted, answers, stops with exit status 0 ($((SECONDS - started)) s)"
+}
+
+if ! kubectl=$(python3 tests/deploy/kubectl.py 2>"$work/kubectl.log"); then
+    left_out="the Deployment ($(tail -n 1 "$work/kubectl.log"))"
+elif ! prepare_podman >"$work/podman.log"; then
+    left_out="the Deployment ($(tail -n 1 "$work/podman.log"))"
+else
+    docker rm --force "$container" >/dev/null
+    run_deployment "$kubectl"
+fi
+
 summary=$(printf '%s, ' "${passed[@]}")
+if [[ -n $left_out ]]; then say "SKIPPED: $left_out"; fi
 say "PASSED: ${summary%, } ($SECONDS s)"

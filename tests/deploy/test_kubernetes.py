@@ -1,0 +1,237 @@
+"""deploy/kubernetes: valid in three versions, and true to the service that it starts.
+
+`rendered` is the base and every variant of an overlay, `overlay` the latter alone (conftest.py).
+"""
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from kubernetes_validate import (  # type: ignore[import-untyped]
+    SchemaNotFoundError,
+    ValidationError,
+)
+from pydantic import ValidationError as ModelError
+
+from service.openapi import document as openapi
+from service.settings import Settings
+from tests.deploy import manifests
+from tests.deploy.manifests import KUBERNETES, ROOT, VERSIONS, Manifests
+
+PREFIX = str(Settings.model_config["env_prefix"])
+LABELS = {"app.kubernetes.io/name": "limelight"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_object_is_valid(rendered: Manifests, version: str) -> None:
+    for document in rendered.documents:
+        manifests.validate(document, version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_file_is_valid_as_it_lies(version: str) -> None:
+    documents = manifests.raw_documents()
+    kinds = {document["kind"] for document in documents.values()}
+    assert kinds == {
+        *("Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"),
+        *("HorizontalPodAutoscaler", "ScaledObject", "ServiceMonitor"),
+    }
+    for document in documents.values():
+        manifests.validate(document, version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("kind", ["Service", "ServiceMonitor", "ScaledObject"])
+def test_an_unknown_field_or_kind_is_refused(version: str, kind: str) -> None:
+    known = next(d for d in manifests.raw_documents().values() if d["kind"] == kind)
+    with pytest.raises((ValidationError, ModelError)):
+        manifests.validate({**known, "spec": {**known["spec"], "no_such_field": 1}}, version)
+    with pytest.raises(SchemaNotFoundError):
+        manifests.validate({**known, "kind": "NoSuchKind"}, version)
+
+
+def test_every_file_is_used_or_known() -> None:
+    used = set(manifests.raw_documents())
+    others = {path for path in KUBERNETES.rglob("*") if path.is_file()} - used
+    assert {str(path.relative_to(KUBERNETES)) for path in others} == {
+        "base/kustomization.yaml",
+        "components/hpa/kustomization.yaml",
+        "components/hpa/prometheus-adapter-values.yaml",
+        "components/keda/kustomization.yaml",
+        "components/service-monitor/kustomization.yaml",
+        "components/tracing/kustomization.yaml",
+        "overlays/cpu/kustomization.yaml",
+        "overlays/gpu/deployment.yaml",
+        "overlays/gpu/kustomization.yaml",
+    }
+
+
+def test_configuration_is_made_of_settings_by_their_own_names(rendered: Manifests) -> None:
+    data = rendered["ConfigMap"]["data"]
+    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    assert set(data) <= known, "a misspelt variable is one that nobody reads"
+    set_fields = rendered.settings.model_fields_set
+    assert {PREFIX + field.upper() for field in set_fields} >= set(data)
+    assert rendered.container["envFrom"] == [
+        {"configMapRef": {"name": rendered["ConfigMap"]["metadata"]["name"]}}
+    ]
+    assert rendered.pod["enableServiceLinks"] is False
+
+
+def test_a_changed_setting_makes_a_new_rollout(overlay: Manifests) -> None:
+    assert re.fullmatch(r"limelight-[a-z0-9]{10}", overlay["ConfigMap"]["metadata"]["name"])
+
+
+@pytest.mark.parametrize(
+    ("probe", "path"),
+    [("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/livez")],
+)
+def test_probes_ask_routes_of_the_service(rendered: Manifests, probe: str, path: str) -> None:
+    asked = rendered.container[probe]["httpGet"]
+    assert asked == {"path": path, "port": "http"}
+    assert "get" in openapi(Settings())["paths"][path]
+
+
+def test_a_pod_may_finish_what_it_accepted(rendered: Manifests) -> None:
+    settings = rendered.settings
+    sleep_s = rendered.container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    needed_s = sleep_s + settings.drain_s + settings.timeout_s
+    assert rendered.pod["terminationGracePeriodSeconds"] > needed_s
+    assert sleep_s > 0
+    assert settings.drain_s > 0
+    strategy = rendered["Deployment"]["spec"]["strategy"]["rollingUpdate"]
+    assert strategy == {"maxUnavailable": 0, "maxSurge": 1}
+
+
+def test_one_port_all_the_way(rendered: Manifests) -> None:
+    (exposed,) = re.findall(r"^EXPOSE (\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    port = int(exposed)
+    assert rendered.container["ports"] == [{"name": "http", "containerPort": port}]
+    assert rendered["Service"]["spec"]["ports"] == [
+        {"name": "http", "port": port, "targetPort": "http"}
+    ]
+    (ingress,) = rendered["NetworkPolicy"]["spec"]["ingress"]
+    assert ingress == {"ports": [{"protocol": "TCP", "port": port}]}
+    if "ServiceMonitor" in rendered:
+        (endpoint,) = rendered["ServiceMonitor"]["spec"]["endpoints"]
+        assert endpoint["port"] == "http"
+        assert "get" in openapi(Settings())["paths"][endpoint["path"]]
+
+
+def test_nothing_leaves_but_name_lookups_and_traces(rendered: Manifests) -> None:
+    policy = rendered["NetworkPolicy"]["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    ports = {port["port"]: rule.get("to") for rule in policy["egress"] for port in rule["ports"]}
+    assert ports.pop(53) is None
+    endpoint = rendered.settings.trace_endpoint
+    if endpoint:
+        url = urlsplit(endpoint)
+        namespace = str(url.hostname).split(".")[1]
+        selector = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+        assert ports.pop(url.port) == [{"namespaceSelector": selector}]
+    assert not ports
+    assert bool(endpoint) == ("tracing" in rendered.name)
+
+
+def test_every_selector_finds_the_pods(rendered: Manifests) -> None:
+    template = rendered["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert template == LABELS
+    assert rendered["Service"]["spec"]["selector"] == LABELS
+    assert rendered["NetworkPolicy"]["spec"]["podSelector"] == {"matchLabels": LABELS}
+    for kind in ("Deployment", "PodDisruptionBudget", *_present(rendered, "ServiceMonitor")):
+        assert rendered[kind]["spec"]["selector"] == {"matchLabels": LABELS}, kind
+    spread = rendered.pod["topologySpreadConstraints"]
+    assert [c["topologyKey"] for c in spread] == [
+        "kubernetes.io/hostname",
+        "topology.kubernetes.io/zone",
+    ]
+    assert all(c["labelSelector"] == {"matchLabels": LABELS} for c in spread)
+    if "ServiceMonitor" in rendered:
+        job = rendered["ServiceMonitor"]["spec"]["jobLabel"]
+        assert rendered["Service"]["metadata"]["labels"][job] == "limelight"
+
+
+def test_the_pod_is_restricted(rendered: Manifests) -> None:
+    (user,) = re.findall(r"^USER (\d+):\d+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert rendered.pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": int(user),
+        "runAsGroup": int(user),
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert rendered.container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert rendered.pod["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(rendered.pod)
+    (volume,) = rendered.pod["volumes"]
+    assert set(volume) == {"name", "emptyDir"}
+    assert rendered.container["volumeMounts"] == [{"name": volume["name"], "mountPath": "/tmp"}]
+
+
+def test_memory_holds_full_queues_in_every_worker(rendered: Manifests) -> None:
+    resources = rendered.container["resources"]
+    limits = dict(resources["limits"])
+    gpus = limits.pop("nvidia.com/gpu", 0)
+    assert resources["requests"] == limits, "QoS class Guaranteed"
+    workers = 1 if gpus else min(8, int(limits["cpu"]))
+    memory = int(limits["memory"].removesuffix("Gi")) * 2**30
+    assert memory > workers * (rendered.settings.max_queued_bytes + 250_000_000)
+
+
+def test_the_image_has_a_tag_of_its_own(overlay: Manifests) -> None:
+    name, _, tag = overlay.container["image"].rpartition(":")
+    assert name == "limelight"
+    assert tag == ("gpu" if overlay.name.startswith("gpu") else _project_version())
+
+
+def test_the_device_is_what_the_overlay_says(overlay: Manifests) -> None:
+    gpu = overlay.name.startswith("gpu")
+    assert overlay.settings.device == ("cuda" if gpu else "cpu")
+    assert overlay.container["resources"]["limits"].get("nvidia.com/gpu") == (1 if gpu else None)
+
+
+def test_the_autoscaler_follows_a_metric_that_is_recorded(overlay: Manifests) -> None:
+    (adapter,) = manifests.read(KUBERNETES / "components/hpa/prometheus-adapter-values.yaml")
+    (rule,) = adapter["rules"]["custom"]
+    (recorded,) = re.findall(r'__name__="([^"]+)"', rule["seriesQuery"])
+    (rules,) = manifests.read(ROOT / "deploy/prometheus/limelight.rules.yml")
+    assert recorded in {r.get("record") for group in rules["groups"] for r in group["rules"]}
+    assert "replicas" not in overlay["Deployment"]["spec"], "an apply would undo the scaling"
+    if "ScaledObject" in overlay:
+        assert "HorizontalPodAutoscaler" not in overlay, "two autoscalers would fight"
+        (trigger,) = overlay["ScaledObject"]["spec"]["triggers"]
+        namespace = overlay["ScaledObject"]["metadata"]["namespace"]
+        assert trigger["metadata"]["query"] == f'sum({recorded}{{namespace="{namespace}"}})'
+    else:
+        (metric,) = overlay["HorizontalPodAutoscaler"]["spec"]["metrics"]
+        assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
+
+
+def test_both_autoscalers_decide_alike() -> None:
+    by_kind = {d["kind"]: d["spec"] for d in manifests.raw_documents().values()}
+    hpa, keda = by_kind["HorizontalPodAutoscaler"], by_kind["ScaledObject"]
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "limelight"}
+    assert hpa["scaleTargetRef"] == keda["scaleTargetRef"] == target
+    assert (hpa["minReplicas"], hpa["maxReplicas"]) == (
+        keda["minReplicaCount"],
+        keda["maxReplicaCount"],
+    )
+    assert hpa["minReplicas"] >= 2, "with one replica a drained node is an outage"
+    assert hpa["behavior"] == keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    (metric,) = hpa["metrics"]
+    milliseconds = int(metric["pods"]["target"]["averageValue"].removesuffix("m"))
+    assert milliseconds == float(keda["triggers"][0]["metadata"]["threshold"]) * 1000
+
+
+def _present(rendered: Manifests, *kinds: str) -> list[str]:
+    return [kind for kind in kinds if kind in rendered]
+
+
+def _project_version() -> str:
+    text = (ROOT / "pyproject.toml").read_text()
+    found: list[Any] = re.findall(r'^version = "(.+)"$', text, re.MULTILINE)
+    return str(found[0])
