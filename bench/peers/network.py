@@ -1,0 +1,67 @@
+"""What every peer serves: one artefact through ONNX Runtime, with Pillow in front of it.
+
+BENCH_MODEL names the artefact's folder. Threads and spinning are set as our service sets them,
+so that servers are compared and not runtimes; BENCH_UNTUNED leaves both as they come.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def open_session(onnx_path: Path, *, threads: int = 1) -> ort.InferenceSession:
+    """A CPU session that leaves the cores alone while it has nothing to do."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(str(onnx_path), options, providers=["CPUExecutionProvider"])
+
+
+class Network:
+    """Images in, labels out. Thread-safe."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        folder = folder or Path(os.environ["BENCH_MODEL"])
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        rule = manifest["image"]
+        self.classes: list[str] = manifest["classes"]
+        self._mode: str = rule["mode"]
+        self._size: tuple[int, int] = (rule["width"], rule["height"])
+        untuned = "BENCH_UNTUNED" in os.environ
+        self._session = (
+            ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+            if untuned
+            else open_session(folder / "model.onnx")
+        )
+        self._run_options = ort.RunOptions()
+        self._run_options.only_execute_path_to_fetches = True
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """An image as the network takes it: uint8 (H, W, C)."""
+        image = image.convert(self._mode)
+        if image.size != self._size:
+            image = image.resize(self._size)
+        return np.asarray(image).reshape(self._size[1], self._size[0], -1)
+
+    def probabilities(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """One pass: uint8 (N, H, W, C) -> (N, K)."""
+        feed = {"images": images_nhwc}
+        result = self._session.run(["probabilities"], feed, self._run_options)[0]
+        return np.asarray(result, np.float32)
+
+    def answer(self, probabilities: NDArray[np.float32]) -> dict[str, Any]:
+        """One row of probabilities as a peer's JSON: the winner and its confidence."""
+        winner = int(probabilities.argmax())
+        return {"label": self.classes[winner], "confidence": float(probabilities[winner])}
+
+    def answers(self, images: list[Image.Image]) -> list[dict[str, Any]]:
+        """Prepare, run as one batch, and read the answers, in the order of `images`."""
+        batch = np.stack([self.pixels(image) for image in images])
+        return [self.answer(row) for row in self.probabilities(batch)]

@@ -1,0 +1,1 @@
+"""What `bench.serve` and `bench.stages` share: workloads, load, servers, results, reports."""

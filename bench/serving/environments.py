@@ -1,0 +1,84 @@
+"""Where the peers live: virtual environments that the benchmark makes itself."""
+
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / ".venv-peers"
+
+# MLServer demands a FastAPI older than the others' and so lives alone.
+PACKAGES: dict[str, tuple[str, ...]] = {
+    "main": (
+        "bentoml==1.4.39",
+        "fastapi==0.165.0",
+        "litserve==0.2.19",
+        "numpy==2.4.6",
+        "onnxruntime==1.31.1",
+        "pillow==13.0.0",
+        "python-multipart==0.0.34",
+        "uvicorn[standard]==0.54.0",
+    ),
+    # Its workers ask for an event loop that uvloop gives from 0.22 on only where one runs.
+    "mlserver": (
+        "mlserver==1.7.1",
+        "numpy==2.4.6",
+        "onnxruntime==1.31.1",
+        "pillow==13.0.0",
+        "uvloop==0.21.0",
+    ),
+}
+
+
+class NotInstallableError(Exception):
+    """A peer's packages cannot be had here; the message is pip's reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A Python with what some servers need."""
+
+    python: Path
+
+    def tool(self, name: str) -> str:
+        """Path of a command that one of the packages brought."""
+        return str(self.python.parent / name)
+
+    def versions(self, packages: tuple[str, ...]) -> dict[str, str]:
+        """Installed versions; packages that are absent are left out."""
+        library = sorted((self.python.parent.parent / "lib").glob("python3*"))[-1]
+        installed = {
+            found.metadata["Name"].lower(): found.version
+            for found in distributions(path=[str(library / "site-packages")])
+        }
+        return {name: installed[name] for name in packages if name in installed}
+
+
+def own() -> Environment:
+    """The project's environment, which this process runs in."""
+    return Environment(Path(sys.executable))
+
+
+def prepare(name: str) -> Environment:
+    """The environment `name` of PACKAGES; made, or made anew, where it isn't what they say.
+
+    Raises:
+        NotInstallableError: pip failed.
+    """
+    folder, wanted = FOLDER / name, "\n".join(PACKAGES[name])
+    marker, python = folder / "installed.txt", folder / "bin" / "python"
+    if not (marker.is_file() and marker.read_text(encoding="utf-8") == wanted):
+        print(f"installing the peers' environment {name!r} ...", flush=True)
+        venv.create(folder, clear=True, with_pip=True)
+        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        done = subprocess.run(
+            [*command, *PACKAGES[name]], check=False, capture_output=True, text=True
+        )
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            raise NotInstallableError(" ".join(lines)[:300] or f"pip exited {done.returncode}")
+        marker.write_text(wanted, encoding="utf-8")
+    return Environment(python)

@@ -1,0 +1,125 @@
+"""What is posted: images from a seeded generator, as large on the wire as real ones are."""
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Literal
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+from bench.peers.network import Network
+from bench.serving.environments import ROOT
+
+IMAGES = 64
+_SEED = 0
+# The white noise is as strong, and the stroke as wide, as makes the PNGs as long as those of the
+# real test images, to a tenth; `python -m bench.serving.workloads` prints both.
+_NOISE = {32: 7.0, 512: 4.0}
+_QUALITY = 90
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """`IMAGES` different images of one kind for one model."""
+
+    name: str
+    model: str
+    size: int
+    format: Literal["PNG", "JPEG"]
+
+    @property
+    def title(self) -> str:
+        return f"{self.model}, {self.size}×{self.size} {self.format}"
+
+    @property
+    def media_type(self) -> str:
+        return f"image/{self.format.lower()}"
+
+    def bodies(self, count: int = IMAGES) -> list[bytes]:
+        """The first `count` encoded images; the same ones at every call."""
+        rng = np.random.default_rng([_SEED, self.size])
+        draw = _digit if self.model == "digits" else _photograph
+        return [self._encode(draw(rng, self.size)) for _ in range(count)]
+
+    def _encode(self, image: Image.Image) -> bytes:
+        buffer = BytesIO()
+        image.save(buffer, self.format, **({"quality": _QUALITY} if self.format == "JPEG" else {}))
+        return buffer.getvalue()
+
+
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload
+    for workload in (
+        Workload("cifar10-png", "cifar10", 32, "PNG"),
+        Workload("cifar10-jpeg", "cifar10", 512, "JPEG"),
+        Workload("digits-png", "digits", 28, "PNG"),
+    )
+}
+
+
+def surest(workload: Workload, bodies: list[bytes]) -> tuple[int, str]:
+    """Which image the network is surest of, and its label: what a server has to answer.
+
+    Servers resize differently, which must not turn a close call into a wrong answer.
+    """
+    network = Network(ROOT / "zoo" / workload.model / "1")
+    answers = network.answers([Image.open(BytesIO(body)) for body in bodies])
+    best = max(range(len(answers)), key=lambda at: float(answers[at]["confidence"]))
+    return best, str(answers[best]["label"])
+
+
+def _photograph(rng: Generator, size: int) -> Image.Image:
+    """Coloured noise of every scale, the coarser the stronger, and a little white noise."""
+    pixels = np.full((size, size, 3), 128.0)
+    cells, strength = 2, 45.0
+    while cells <= size // 2:
+        pixels += strength * _enlarged(rng.normal(size=(cells, cells, 3)), size)
+        cells, strength = cells * 2, strength * 0.6
+    pixels += rng.normal(scale=_NOISE[size], size=pixels.shape)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def _enlarged(grid: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    channels = [
+        Image.fromarray(grid[..., channel].astype(np.float32)).resize(
+            (size, size), Image.Resampling.BICUBIC
+        )
+        for channel in range(grid.shape[2])
+    ]
+    return np.stack([np.asarray(channel, np.float64) for channel in channels], axis=2)
+
+
+def _digit(rng: Generator, size: int) -> Image.Image:
+    """A smooth white stroke on black, drawn four times as large and averaged down."""
+    finer = 4
+    image = Image.new("L", (size * finer, size * finer))
+    corners = rng.uniform(0.2, 0.8, size=(5, 2)) * size * finer
+    steps = np.linspace(0, len(corners) - 1, 40)
+    points = np.stack(
+        [np.interp(steps, np.arange(len(corners)), corners[:, axis]) for axis in (0, 1)], axis=1
+    )
+    ImageDraw.Draw(image).line(
+        [(float(x), float(y)) for x, y in points], fill=255, width=2 * finer, joint="curve"
+    )
+    return image.filter(ImageFilter.GaussianBlur(finer / 2)).reduce(finer)
+
+
+def _main() -> None:
+    """Mean bytes of the generated images and, where they are cached, of real ones."""
+    from pipeline.datasets import load_dataset
+
+    for workload in WORKLOADS.values():
+        print(f"{workload.title}: {np.mean([len(body) for body in workload.bodies()]):.0f} bytes")
+    for name in ("cifar10", "mnist"):
+        bodies = []
+        for pixels in load_dataset(name).test.images[:1000]:
+            buffer = BytesIO()
+            Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
+            bodies.append(buffer.tell())
+        print(f"{name}, the first 1,000 test images as PNG: {np.mean(bodies):.0f} bytes")
+
+
+if __name__ == "__main__":
+    _main()
