@@ -8,7 +8,7 @@ PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constrai
 
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help serve train-setup test lint format types imports unit test-data test-accuracy test-container lock clean
+.PHONY: help serve train-setup test lint format types imports unit test-data test-accuracy test-container bench-serve bench-steady lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -45,6 +45,12 @@ test-accuracy: $(DEVELOP) ## Post all 20,000 test images to the running service 
 
 test-container: ## Build the image, run it, ask it, stop it
 	tests/long/container.sh
+
+bench-serve: $(DEVELOP) ## Measure the service and others like it into build/serve.json: half an hour, wrk
+	$(BIN)/python -m bench.serve --json build/serve.json --plot build/serve.svg
+
+bench-steady: $(DEVELOP) ## Measure overload, restarts, kills and memory into build/: half an hour, wrk, nginx
+	$(BIN)/python -m bench.steady all --json build
 
 lock: $(DEVELOP) ## Rewrite constraints.txt from what is installed
 	$(BIN)/pip freeze --exclude-editable --disable-pip-version-check | grep -v '^limelight' > constraints.txt

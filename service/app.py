@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from service import metrics as prometheus
 from service import tracing
+from service.accepting import Acceptor, Tally
 from service.bentoml_schema import bentoml_schema
 from service.catalogue import Catalogue
 from service.classifier import Classifier, Prediction
@@ -78,11 +79,13 @@ class Application:
         catalogue: Catalogue | None = None,
         *,
         trace: Tracing | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._catalogue = catalogue or Catalogue(settings, metrics)
         self._tracing = trace
+        self._tally = tally
         self._drain = Drain(settings.drain_s)
         self._intake = Intake(settings.max_queued_bytes)
         self._in_flight = 0
@@ -314,18 +317,21 @@ class Application:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Load before the first request is taken; a failure leaves the service up and unready."""
+        acceptor = Acceptor.of_this_process(self._tally)
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                self._drain.stand_between(asyncio.get_running_loop())
+                self._drain.stand_between(asyncio.get_running_loop(), at_end=acceptor.stop)
                 await asyncio.to_thread(self._catalogue.load)
                 # All that is loaded now stays: collections need not look at it again and again.
                 gc.collect()
                 gc.freeze()
                 gc.set_threshold(_COLLECT_AFTER)
-                self._counting = asyncio.create_task(self._count())
+                self._counting = asyncio.create_task(self._count(acceptor))
                 await send({"type": "lifespan.startup.complete"})
+                await acceptor.take_over()
             else:
+                acceptor.stop()
                 self._drain.step_aside()
                 if self._counting is not None:
                     self._counting.cancel()
@@ -336,9 +342,10 @@ class Application:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
-    async def _count(self) -> None:
-        """Keep the metrics current, for a scrape may be answered by another worker."""
+    async def _count(self, acceptor: Acceptor) -> None:
+        """Keep current what other workers see: the metrics, for a scrape, and the connections."""
         while True:
+            acceptor.tell()
             self._measure()
             self._metrics.flush()
             await asyncio.sleep(prometheus.FLUSH_S)

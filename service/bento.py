@@ -2,6 +2,7 @@
 
 import logging
 import os
+from pathlib import Path
 
 # Serving somebody's images is nobody else's business: BentoML reports usage unless told not to,
 # and takes only this spelling for a no.
@@ -10,10 +11,12 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 from typing import Any
 
 import bentoml
+from bentoml._internal.context import server_context
 from pydantic import ValidationError
 from starlette.types import ASGIApp
 
 from service import gpu, logs, parallelism
+from service.accepting import Tally
 from service.settings import Settings, settings_problem
 
 # Read here, so that a setting that makes no sense stops `bentoml serve` instead of its workers.
@@ -52,7 +55,17 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
         if settings.trace_endpoint is not None:
             trace = Tracing(settings.trace_endpoint, ratio=settings.trace_ratio)
         catalogue = Catalogue(settings, metrics, threads=parallel.threads)
-        return Application(settings, metrics, catalogue, trace=trace)
+        return Application(settings, metrics, catalogue, trace=trace, tally=_tally())
+
+
+def _tally() -> Tally | None:
+    """Beside the workers' metrics, in the one folder that they have in common."""
+    folder, worker = os.environ.get("PROMETHEUS_MULTIPROC_DIR"), server_context.worker_index
+    if folder is None or worker is None or parallel.workers == 1:
+        return None
+    # BentoML counts from 1, and on where a worker is replaced.
+    number = (worker - 1) % parallel.workers
+    return Tally(Path(folder) / "connections", worker=number, workers=parallel.workers)
 
 
 @bentoml.service(name="limelight", service_class=OwnApplication, workers=parallel.workers)
@@ -65,6 +78,7 @@ class Limelight:
         """Called once in the parent process, before it starts the workers."""
         from service import supervision  # of no use to the workers
 
+        logs.configure(settings.log_format)
         supervision.supervise(drain_s=settings.drain_s)
         logging.getLogger("bentoml.serve").info(
             "%d worker(s) of %d thread(s) on %d usable core(s)",

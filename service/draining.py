@@ -23,13 +23,18 @@ class Drain:
         self._servers: dict[signal.Signals, Any] = {}
         self.begun = False
 
-    def stand_between(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take the place of the server's signal handlers, which are set by now."""
+    def stand_between(
+        self, loop: asyncio.AbstractEventLoop, *, at_end: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take the place of the server's signal handlers, which are set by now.
+
+        `at_end` is called right before the server is told to end.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             server = signal.getsignal(number)
             if callable(server):
                 self._servers[number] = server
-                signal.signal(number, self._handler(loop, server))
+                signal.signal(number, self._handler(loop, server, at_end))
 
     def step_aside(self) -> None:
         """Give the signals back to the server."""
@@ -38,14 +43,21 @@ class Drain:
         self._servers.clear()
 
     def _handler(
-        self, loop: asyncio.AbstractEventLoop, server: Callable[[int, FrameType | None], Any]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        server: Callable[[int, FrameType | None], Any],
+        at_end: Callable[[], None],
     ) -> Callable[[int, FrameType | None], None]:
+        def end(number: int, frame: FrameType | None) -> None:
+            at_end()
+            server(number, frame)
+
         def on_signal(number: int, frame: FrameType | None) -> None:
             if self.begun:
                 server(number, frame)
                 return
             self.begun = True
             pause_s = self._pause_s if number == signal.SIGTERM else 0.0
-            loop.call_soon_threadsafe(loop.call_later, pause_s + SETTLE_S, server, number, frame)
+            loop.call_soon_threadsafe(loop.call_later, pause_s + SETTLE_S, end, number, frame)
 
         return on_signal

@@ -38,3 +38,5 @@ def configure(log_format: Literal["text", "json"]) -> None:
     for name in ("", "bentoml", "circus", "uvicorn", "uvicorn.error"):
         for handler in logging.getLogger(name).handlers:
             handler.setFormatter(formatter)
+            # BentoML's filter overwrites `request_id` with its own, which it does not have.
+            handler.filters.clear()

@@ -8,9 +8,11 @@ import asyncio
 import contextlib
 import ctypes
 import logging
+import signal
 import socket
 import struct
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 from bentoml._internal.utils import circus as bentoml_circus
@@ -37,12 +39,34 @@ class Supervisor(bentoml_circus.Arbiter):
             watcher.respawn = True
         super().__init__(watchers, **(options | {"check_delay": CHECK_S}))
         self._leaving: asyncio.Task[None] | None = None
+        self._interrupted = False
+        # Circus has set its handlers by now, and treats SIGINT as it does SIGTERM.
+        self._on_sigint = signal.signal(signal.SIGINT, self._interrupt)
 
     def stop(self) -> "asyncio.Task[None]":  # type: ignore[override]  # it gives one, untyped
-        """Called at SIGTERM and SIGINT, in the arbiter's event loop."""
+        """Called at SIGTERM and SIGINT, in the arbiter's event loop; a second one hurries."""
         if self._leaving is None:
+            if self._interrupted:
+                self.drain_s = 0.0
+                for watcher in self.watchers:
+                    watcher.stop_signal = signal.SIGINT
             self._leaving = asyncio.get_running_loop().create_task(self._leave())
+        else:
+            for watcher in self.watchers:
+                for process in list(watcher.processes.values()):
+                    watcher.send_signal_process(process, signal.SIGINT)
         return self._leaving
+
+    def manage_watchers(self) -> Any:
+        """Called every `CHECK_S`; not while circus is busy, when it would only complain."""
+        if self._exclusive_running_command is not None:
+            return None
+        return super().manage_watchers()
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._interrupted = True
+        if callable(self._on_sigint):
+            self._on_sigint(number, frame)
 
     async def _leave(self) -> None:
         closing = asyncio.get_running_loop().create_task(self._close_sockets())

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import orjson
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -139,7 +140,8 @@ async def read_form(request: Request, hold: Hold) -> Form:
             raise MissingImage(f"the field {_FIELD!r} {what}: send a file under this name")
         _check_type(_media_type(image.content_type or ""))
         content = await image.read()
-        fields = {name: value for name, value in form.items() if isinstance(value, str)}
+        texts = ((name, value) for name, value in form.items() if isinstance(value, str))
+        fields = {name: _unquoted(text) for name, text in texts if text != "null"}
     finally:
         await form.close()
     if not content:
@@ -176,6 +178,16 @@ async def _chunk(request: Request) -> tuple[bytes, bool]:
     if message["type"] != "http.request":
         raise ClientGone("the client left while it sent its body")
     return message.get("body", b""), message.get("more_body", False)
+
+
+def _unquoted(text: str) -> str:
+    """BentoML's client writes every field as JSON: a string in quotes, None as null."""
+    if text.startswith('"') and text.endswith('"'):
+        try:
+            return str(orjson.loads(text))
+        except orjson.JSONDecodeError:
+            return text
+    return text
 
 
 def _check_type(media_type: str) -> None:

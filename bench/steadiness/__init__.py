@@ -1,0 +1,1 @@
+"""The parts of `python -m bench.steady`: load, processes to load, and one file an aim."""

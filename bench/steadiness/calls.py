@@ -1,0 +1,56 @@
+"""Requests to load the service with, made from the repository's own example pictures."""
+
+import io
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from bench.steadiness.client import HOST, Call
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
+
+@cache
+def cifar_png() -> bytes:
+    """A photograph of 32x32 pixels."""
+    return _encode("cat.png", (32, 32), "RGB", "PNG")
+
+
+@cache
+def digit_png() -> bytes:
+    """A digit of 28x28 pixels."""
+    return _encode("seven.png", (28, 28), "L", "PNG")
+
+
+@cache
+def photo_jpeg() -> bytes:
+    """A photograph of 512x512 pixels."""
+    return _encode("cat.png", (512, 512), "RGB", "JPEG")
+
+
+def http_request(
+    method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None
+) -> bytes:
+    """The bytes of one HTTP/1.1 request."""
+    fields = {"Host": HOST, "Content-Length": str(len(body)), **(headers or {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+def cifar_call(route: str = "/predict", *, timeout_ms: int | None = None) -> Call:
+    """A small photograph for the model `cifar10`, counted under its route."""
+    headers = {} if timeout_ms is None else {"X-Timeout-Ms": str(timeout_ms)}
+    return Call(route, http_request("POST", f"{route}?model=cifar10", cifar_png(), headers))
+
+
+def digit_call() -> Call:
+    """A digit for the model `digits`."""
+    return Call("/predict", http_request("POST", "/predict?model=digits", digit_png()))
+
+
+def _encode(name: str, size: tuple[int, int], mode: str, image_format: str) -> bytes:
+    stream = io.BytesIO()
+    with Image.open(REPOSITORY / "examples" / name) as image:
+        image.convert(mode).resize(size).save(stream, image_format)
+    return stream.getvalue()

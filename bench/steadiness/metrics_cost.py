@@ -1,0 +1,83 @@
+"""Throughput with metrics as a share of that without, on the cheapest model.
+
+One worker, which fills one core, leaves the other to the client. With several workers, chance
+decides how many connections each gets, and that moves throughput by more than metrics do.
+"""
+
+import argparse
+import itertools
+import statistics
+from typing import Any
+
+from bench.steadiness.calls import digit_call
+from bench.steadiness.report import Report, spread
+from bench.steadiness.service import Service, running
+from bench.steadiness.step import Step, busy
+
+_MOST_COST = 0.02
+_WARM_UP_S = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this command."""
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=1)
+
+
+def measure(arguments: argparse.Namespace, report: Report) -> None:
+    """Load both variants in the order on, off, off, on, or its reverse; new processes each time."""
+    rows = []
+    for repeat in range(arguments.repeats):
+        row = _round(arguments, reverse=bool(repeat % 2))
+        rows.append(row)
+        report.say(
+            f"with metrics {row['on']['rate']:.0f}/s, without {row['off']['rate']:.0f}/s: cost "
+            f"{row['cost']:+.2%}; CPU time a request {row['on']['us']:.1f} and "
+            f"{row['off']['us']:.1f} µs: {row['cpu_cost']:+.2%}; others "
+            f"{row['other_cores']:.2f} cores"
+        )
+    report.measurements["repeats"] = rows
+    cost = statistics.median(row["cost"] for row in rows)
+    cpu_cost = spread([100 * row["cpu_cost"] for row in rows], 2)
+    report.judge(
+        # Metrics make nothing faster: a clear gain is noise, and proves nothing.
+        "metrics cost less than 2 % of throughput (and gain less, or the machine was too busy)",
+        f"{spread([100 * row['cost'] for row in rows], 2)} %; of CPU time {cpu_cost} %",
+        abs(cost) < _MOST_COST,
+    )
+
+
+def _round(arguments: argparse.Namespace, *, reverse: bool) -> dict[str, Any]:
+    workers = {"LIMELIGHT_WORKERS": str(arguments.workers)}
+    with_metrics, without = ({"LIMELIGHT_METRICS": each, **workers} for each in ("true", "false"))
+    steps: dict[str, list[Step]] = {"on": [], "off": []}
+    # Both run at once, and only one is loaded: what idles costs the other nothing.
+    with running(with_metrics) as [on], running(without) as [off]:
+        services = {"on": on, "off": off}
+        for service in services.values():
+            _load(service, arguments.connections, _WARM_UP_S)
+        first, second = ("off", "on") if reverse else ("on", "off")
+        for name in (first, second, second, first):
+            steps[name].append(_load(services[name], arguments.connections, arguments.seconds))
+    found: dict[str, Any] = {name: _summary(both) for name, both in steps.items()}
+    found["cost"] = 1 - found["on"]["rate"] / found["off"]["rate"]
+    found["cpu_cost"] = found["on"]["us"] / found["off"]["us"] - 1
+    found["other_cores"] = max(step.other_cores for both in steps.values() for step in both)
+    return found
+
+
+def _load(service: Service, connections: int, seconds: float) -> Step:
+    calls = itertools.repeat(digit_call())
+    step = busy(service, calls, connections=connections, seconds=seconds)
+    if set(step.load.count()) != {"200"}:
+        raise RuntimeError(f"requests failed: {dict(step.load.count())}")
+    return step
+
+
+def _summary(steps: list[Step]) -> dict[str, float]:
+    """Answers a second, and the service's CPU time for one in microseconds."""
+    rate = statistics.fmean(step.load.goodput() for step in steps)
+    cores = statistics.fmean(step.service_cores for step in steps)
+    return {"rate": rate, "us": 1e6 * cores / rate}

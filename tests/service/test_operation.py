@@ -1,0 +1,205 @@
+"""Workers that die, and a service that ends: nobody who was let in goes without an answer."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.service.kit import Server, bentoml_serve
+from tests.service.scraping import find, samples
+from tests.service.test_http import PNG
+from tests.service.test_request import begin_upload, connect
+
+DRAIN_S = 1.0
+
+
+def until(condition: Callable[[], Any], timeout_s: float, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.02)
+
+
+def workers(server: Server) -> set[int]:
+    parent = server.process.pid
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return {int(pid) for pid in children if "_bentoml_impl.worker" in _command(pid)}
+
+
+def _command(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:  # it is gone
+        return ""
+
+
+def gauge(server: Server, name: str) -> float:
+    return find(samples(server), name)
+
+
+class Visitors:
+    """A client that opens a connection for each request, one after another, all the while."""
+
+    def __init__(self, server: Server, path: str = "/predict") -> None:
+        self.outcomes: Counter[str] = Counter()
+        self._server, self._path = server, path
+        self._leaving = threading.Event()
+        self._thread = threading.Thread(target=self._visit)
+
+    def __enter__(self) -> "Visitors":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._leaving.set()
+        self._thread.join()
+
+    def _visit(self) -> None:
+        while not self._leaving.is_set():
+            try:
+                response = httpx.post(f"{self._server.url}{self._path}", content=PNG, timeout=10)
+                self.outcomes[str(response.status_code)] += 1
+            except httpx.ConnectError as error:
+                self.outcomes["refused" if "refused" in str(error) else repr(error)] += 1
+                time.sleep(0.02)
+            except httpx.TransportError as error:
+                self.outcomes[repr(error)] += 1
+
+
+@pytest.fixture(scope="module")
+def in_a_container(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Where BentoML itself replaces no worker."""
+    with bentoml_serve(
+        zoo,
+        tmp_path_factory.mktemp("container"),
+        BENTOML_CONTAINERIZED="true",
+        LIMELIGHT_WORKERS="2",
+        LIMELIGHT_DRAIN_S=str(DRAIN_S),
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def patient(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that would take its time, were it not hurried."""
+    with bentoml_serve(
+        zoo,
+        tmp_path_factory.mktemp("patient"),
+        LIMELIGHT_WORKERS="1",
+        LIMELIGHT_DRAIN_S="15",
+        LIMELIGHT_TIMEOUT_S="15",
+    ) as server:
+        yield server
+
+
+def test_a_killed_worker_is_replaced_while_the_other_answers(in_a_container: Server) -> None:
+    server = in_a_container
+    until(lambda: gauge(server, "limelight_workers") == 2, 10, "two workers")
+    before = workers(server)
+    assert len(before) == 2
+    with Visitors(server) as visitors:
+        until(lambda: visitors.outcomes["200"] >= 5, 10, "answers")
+        answered = visitors.outcomes["200"]
+        os.kill(before.pop(), signal.SIGKILL)
+        killed = time.monotonic()
+        until(lambda: gauge(server, "limelight_workers") == 1, 5, "a gauge without the dead")
+        assert visitors.outcomes["200"] > answered
+        until(lambda: gauge(server, "limelight_workers") == 2, 20, "a replacement that serves")
+        took_s = time.monotonic() - killed
+    assert len(workers(server)) == 2
+    assert workers(server) > before
+    # What was in the dead worker's hands is lost, and nothing else.
+    lost = visitors.outcomes.total() - visitors.outcomes["200"]
+    assert lost <= 1, visitors.outcomes
+    assert took_s < 5 * slowness()
+    assert gauge(server, "limelight_ready") == 1
+
+
+def slowness() -> float:
+    """How much longer things take here than on a machine that has nothing else to do."""
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return max(1.0, load) * 2
+
+
+def test_sigterm_ends_it_without_losing_anybody(in_a_container: Server) -> None:
+    server = in_a_container
+    halfway = connect(server, 20)
+    begin_upload(halfway, len(PNG))
+    halfway.send(PNG[:50])
+    kept = httpx.Client(base_url=server.url)
+    assert "connection" not in kept.get("/readyz").headers
+    with Visitors(server) as visitors, Visitors(server, "/explain") as more:
+        until(lambda: visitors.outcomes["200"] and more.outcomes["200"], 10, "answers")
+        server.process.send_signal(signal.SIGTERM)
+        sent = time.monotonic()
+        until(lambda: httpx.get(f"{server.url}/readyz").status_code == 503, 3, "unready")
+        unready = kept.get("/readyz")
+        assert unready.json()["code"] == "draining"
+        assert int(unready.headers["retry-after"]) >= 1
+        for path in ("/predict", "/livez", "/nowhere"):  # served, and asked to go elsewhere
+            answer = httpx.post(server.url + path, content=PNG)
+            assert answer.headers["connection"] == "close"
+            assert answer.status_code == {"/predict": 200, "/livez": 405, "/nowhere": 404}[path]
+        assert httpx.get(f"{server.url}/healthz").json() == {"status": "alive", "ready": False}
+        served_in_time = time.monotonic() - sent < DRAIN_S
+        served = visitors.outcomes["200"]
+        until(lambda: visitors.outcomes["refused"], 10, "refused connections")
+        assert time.monotonic() - sent >= DRAIN_S
+        assert visitors.outcomes["200"] > served or not served_in_time
+        assert server.process.poll() is None  # for one is in flight
+        halfway.send(PNG[50:])
+        response = halfway.getresponse()
+        assert response.status == 200
+        assert response.headers["connection"] == "close"
+        assert b'"colours"' in response.read()
+        until(lambda: server.process.poll() is not None, 10, "the end")
+    assert server.process.returncode == 0
+    for outcomes in (visitors.outcomes, more.outcomes):
+        assert set(outcomes) == {"200", "refused"}
+    assert "Traceback" not in server.log()
+    kept.close()
+    halfway.close()
+
+
+def test_a_worker_that_was_the_only_one_is_replaced(patient: Server) -> None:
+    (only,) = workers(patient)
+    os.kill(only, signal.SIGKILL)
+    killed = time.monotonic()
+    # Who comes meanwhile waits, for the parent holds the socket.
+    assert httpx.post(f"{patient.url}/predict", content=PNG, timeout=20).status_code == 200
+    assert time.monotonic() - killed < 5 * slowness()
+    assert workers(patient).isdisjoint({only})
+    assert gauge(patient, "limelight_workers") == 1
+
+
+def test_sigint_has_no_pause_and_a_second_signal_waits_for_nobody(patient: Server) -> None:
+    halfway = connect(patient, 20)
+    begin_upload(halfway, len(PNG))
+    halfway.send(PNG[:50])
+    address = (halfway.host, halfway.port)
+    patient.process.send_signal(signal.SIGINT)
+    try:
+        until(lambda: refuses(address), 8, "refused connections")
+        assert patient.process.poll() is None
+        patient.process.send_signal(signal.SIGINT)
+        until(lambda: patient.process.poll() is not None, 5, "the end")
+        response = halfway.getresponse()
+        assert response.status == 500  # cut short
+    finally:
+        halfway.close()
+
+
+def refuses(address: tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(address, timeout=5):
+            return False
+    except ConnectionRefusedError:
+        return True
