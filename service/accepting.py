@@ -136,6 +136,10 @@ class Acceptor:
             self._listen_later(listening, _BREATH_S)
             return
         connection.setblocking(False)
+        if connection.family in (socket.AF_INET, socket.AF_INET6):
+            # Not every event loop does this for a connection that it is given: an answer's body
+            # would wait for the client to acknowledge its head, 40 ms now and then.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop = asyncio.get_running_loop()
         server: Any = self._server
         task = loop.create_task(

@@ -20,7 +20,7 @@ _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
 class Request:
     """An ASGI request; what is read from it is parsed when it is asked for."""
 
-    __slots__ = ("call", "headers", "id", "method", "path", "receive", "scope")
+    __slots__ = ("_exchange", "call", "headers", "id", "method", "path", "receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope, self.receive = scope, receive
@@ -29,7 +29,9 @@ class Request:
         # Of a header that is repeated the last counts, as the servers before us do it.
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.id = _request_id(self.headers.get(b"x-request-id"))
-        self.call = Call(gone=self.gone)
+        self._exchange = getattr(receive, "__self__", None)
+        # Not a method of this request: it would hold itself, and wait for a garbage collection.
+        self.call = Call(gone=functools.partial(_gone, self._exchange))
 
     def header(self, name: bytes, default: str = "") -> str:
         """The value of a header, whose name is given in lower case."""
@@ -41,20 +43,9 @@ class Request:
         """The query's parameters; of one that is repeated the last counts."""
         return _parse_query(self.scope["query_string"])
 
-    def gone(self) -> bool:
-        """Whether the client has closed its connection.
-
-        ASGI would tell whoever waits for a message, at the cost of a task a request; uvicorn's
-        own note of it, beside the method that we were given, costs nothing.
-        """
-        return bool(getattr(self._exchange(), "disconnected", False))
-
     def arrived(self) -> bool:
         """Whether the whole body is there for certain, so that reading it will not wait."""
-        return getattr(self._exchange(), "more_body", True) is False
-
-    def _exchange(self) -> object:
-        return getattr(self.receive, "__self__", None)
+        return getattr(self._exchange, "more_body", True) is False
 
     def set_deadline(self, *, started: float, timeout_s: float) -> None:
         """From the service's own limit, which X-Timeout-Ms can shorten.
@@ -106,6 +97,15 @@ class Response:
         }
         await send(start)
         await send({"type": "http.response.body", "body": b"" if head_only else self.body})
+
+
+def _gone(exchange: object) -> bool:
+    """Whether the client has closed its connection.
+
+    ASGI would tell whoever waits for a message, at the cost of a task a request; uvicorn's own
+    note of it, beside the method that we were given, costs nothing.
+    """
+    return bool(getattr(exchange, "disconnected", False))
 
 
 @functools.lru_cache(maxsize=1024)

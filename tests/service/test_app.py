@@ -1,6 +1,7 @@
 """The application in this process: what a well-behaved server and disk never show."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -250,3 +251,29 @@ def test_the_service_tells_nobody_that_it_runs() -> None:
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert process.stdout.strip() == "Application"
+
+
+async def test_a_request_leaves_nothing_to_the_garbage_collector(served: Served) -> None:
+    """Its body would stay in memory until then, and the collection stop everybody for a while."""
+    answered: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": PNG}
+
+    async def send(message: Any) -> None:
+        answered.append(message.get("status", 0))
+
+    async def ask(path: str) -> None:
+        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": []}
+        await served.application(scope, receive, send)
+
+    for path in ("/predict", "/explain"):
+        await ask(path)
+        gc.collect()
+        gc.disable()
+        try:
+            await asyncio.gather(*(ask(path) for _ in range(20)))
+            assert gc.collect() < 20
+        finally:
+            gc.enable()
+    assert answered.count(200) == 42
