@@ -32,6 +32,8 @@ class JsonFormatter(logging.Formatter):
 def configure(log_format: Literal["text", "json"]) -> None:
     """Let our lines through, and bring those of every logger of the process to one format."""
     logging.getLogger("limelight").setLevel(logging.INFO)
+    # Uvicorn's access log, which nobody would see, costs each request until it has no handler.
+    logging.getLogger("uvicorn.access").propagate = False
     if log_format == "text":
         return
     formatter = JsonFormatter()
