@@ -74,10 +74,16 @@ def bounding_box(cam_hw: NDArray[np.float32], view: View, upload: tuple[int, int
     every_x, turns_x = _interpolations(columns, x0, x1)
     along_x = turns_y @ cam_hw @ every_x.T
     along_y = every_y @ cam_hw @ turns_x.T
-    peak, least = float(along_x.max()), float(along_x.min())
-    threshold = peak * _BOX_SHARE if peak > 0 else least + (peak - least) * (1 - _BOX_SHARE)
-    first_column, last_column = _span(along_x.max(0), threshold)
-    first_row, last_row = _span(along_y.max(1), threshold)
+    highest_by_column: list[float] = along_x.max(0).tolist()
+    highest_by_row: list[float] = along_y.max(1).tolist()
+    peak = max(highest_by_column)
+    if peak > 0:
+        threshold = peak * _BOX_SHARE
+    else:
+        least = float(along_x.min())
+        threshold = least + (peak - least) * (1 - _BOX_SHARE)
+    first_column, last_column = _span(highest_by_column, threshold)
+    first_row, last_row = _span(highest_by_row, threshold)
     step_x, step_y = view.width / (columns * _FINER), view.height / (rows * _FINER)
     return Box(
         left=_within(view.left + (x0 + first_column) * step_x, width),
@@ -167,11 +173,16 @@ def _interpolations(
     return weights[first:last], weights[sorted({first, last - 1, *centres})]
 
 
-def _span(highest: NDArray[np.floating[Any]], threshold: float) -> tuple[int, int]:
-    """The first and the last position over `threshold`; of a constant map, all."""
-    peak = highest.max()
-    found = np.flatnonzero(highest > threshold if peak > threshold else highest >= peak)
-    return int(found[0]), int(found[-1])
+def _span(highest: list[float], threshold: float) -> tuple[int, int]:
+    """The first and the last position over `threshold`; of a constant map, all.
+
+    In Python: a hundred numbers are looked through before numpy has started.
+    """
+    peak = max(highest)
+    threshold = threshold if peak > threshold else math.nextafter(peak, -math.inf)
+    first = next(at for at, value in enumerate(highest) if value > threshold)
+    last = next(at for at in range(len(highest) - 1, -1, -1) if highest[at] > threshold)
+    return first, last
 
 
 def _within(value: float, size: int) -> float:

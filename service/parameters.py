@@ -1,5 +1,6 @@
 """What a request asks for, out of its query or form fields and its Accept header."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -86,6 +87,7 @@ def _format(query: Mapping[str, str], accept: str) -> Literal["json", "png"]:
             raise InvalidParameter(f"format is {other[:100]!r}, and must be json or png")
 
 
+@functools.lru_cache(maxsize=256)
 def _prefers_png(accept: str) -> bool:
     """Whether a picture is wanted more than JSON (RFC 9110, 12.5.1); a draw goes to JSON."""
     weights: dict[str, float] = {}
