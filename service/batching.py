@@ -80,6 +80,7 @@ class Batcher:
         self._placed = 0
         self._pace_s = 0.0
         self._last_end = 0.0
+        self._lag_s = 0.0
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"limelight-batch-{number}", daemon=True)
@@ -101,6 +102,11 @@ class Batcher:
         except IndexError:
             return 0.0
 
+    @property
+    def _margin_s(self) -> float:
+        """What a busy event loop adds to a request: it comes late to its head, and to its end."""
+        return 2 * self._lag_s
+
     @contextlib.contextmanager
     def place(self, call: Call, *, spare: bool = False) -> Iterator[None]:
         """Hold a place in the queue, from before an image is read until it is answered.
@@ -114,7 +120,7 @@ class Batcher:
         """
         share = 0.5 if spare else 1.0
         ahead = self._placed
-        wait_s = ahead * self._pace_s
+        wait_s = (ahead + 1) * self._pace_s + self._margin_s
         retry_after = str(max(1, math.ceil(wait_s)))
         if ahead >= self._max_queued * share:
             raise Overloaded(
@@ -177,26 +183,36 @@ class Batcher:
                 self._last_end = ended
                 self._pace_s += (pace_s - self._pace_s) * (_NEWEST if self._pace_s else 1.0)
             if self._loop is not None:  # never: an item was submitted from it
-                self._loop.call_soon_threadsafe(self._deliver, answers)
+                self._loop.call_soon_threadsafe(self._deliver, answers, time.perf_counter())
 
     def _take(self) -> list[_Item]:
         """Wait for an item, and take those that wait with it; none when all is done."""
         if not self._tokens.get():
             return []
         batch = [self._items.popleft()]
+        most = self._most_with(batch[0])
         with contextlib.suppress(queue.Empty):
-            while len(batch) < self._max_batch:
+            while len(batch) < most:
                 if not self._tokens.get_nowait():
                     self._tokens.put(False)  # the end comes after these
                     break
                 batch.append(self._items.popleft())
         return batch
 
+    def _most_with(self, item: _Item) -> float:
+        """So many that the pass takes half of the time that `item` has left, at most.
+
+        Where deadlines are tight, large passes would spend all of it: whoever comes just after
+        the start of one has it and the next one to wait for.
+        """
+        left_s = item.call.deadline - time.perf_counter() - self._margin_s
+        return min(self._max_batch, max(1.0, left_s / 2 / (self._pace_s or 1e-9)))
+
     def _sort_out(self, batch: list[_Item], now: float) -> tuple[list[_Item], list[_Answer]]:
         """Those whose answer somebody waits for and can have in time, and refusals of the rest."""
         wanted: list[_Item] = []
         answers: list[_Answer] = []
-        ready_at = now + self._pace_s * len(batch)
+        ready_at = now + self._pace_s * len(batch) + self._margin_s
         for item in batch:
             call = item.call
             call.stages.append(("queue", item.submitted, now))
@@ -238,8 +254,9 @@ class Batcher:
         self._observe(len(batch))
         return answers
 
-    def _deliver(self, answers: list[_Answer]) -> None:
+    def _deliver(self, answers: list[_Answer], since: float) -> None:
         """In the event loop: wake the callers."""
+        self._lag_s += (time.perf_counter() - since - self._lag_s) * _NEWEST
         for item, answer in answers:
             if item.future.done():
                 continue

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=15, help="of each step")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--factor", type=float, default=3.0, help="of the peak, offered")
-    parser.add_argument("--timeout-ms", type=int, help="default: twice the p99 at 80 %%")
+    parser.add_argument("--timeout-ms", type=int, help="default: 1.5 times the p99 at 80 %%")
 
 
 def measure(arguments: argparse.Namespace, report: Report) -> None:
@@ -70,7 +70,8 @@ def _repeat(service: Service, arguments: argparse.Namespace, report: Report) -> 
     moderate_step = offered(service, calls, rate=0.8 * peak, seconds=seconds)
     moderate = moderate_step.load
     p99_80_s = percentile(moderate.latencies_s(), 99)
-    timeout_ms = arguments.timeout_ms or math.ceil(2e3 * p99_80_s)
+    # What a client asks for is less than what it will wait for: its own way takes time as well.
+    timeout_ms = arguments.timeout_ms or math.ceil(1.5e3 * p99_80_s)
     calls = itertools.repeat(cifar_call(timeout_ms=timeout_ms))
     heavy_step = offered(service, calls, rate=arguments.factor * peak, seconds=seconds)
     heavy = heavy_step.load
@@ -92,7 +93,7 @@ def _repeat(service: Service, arguments: argparse.Namespace, report: Report) -> 
         "answers_80": dict(moderate.count()),
         "timeout_ms": timeout_ms,
         "offered": len(heavy.outcomes) / seconds,
-        "goodput": heavy.goodput(timeout_ms / 1e3),
+        "goodput": heavy.goodput(2 * p99_80_s),
         "p99_overload_ms": percentile(heavy.latencies_s(), 99) * 1e3,
         "p50_overload_ms": percentile(heavy.latencies_s(), 50) * 1e3,
         "answers_overload": dict(heavy.count()),

@@ -176,7 +176,7 @@ async def test_half_of_the_queue_and_of_the_time_must_do_for_those_that_can_be_s
     recorder.pass_s = 0.05
     await batcher.submit(image(0), ["a"])
     with batcher.place(Call()):
-        call = Call(deadline=time.perf_counter() + 0.08)
+        call = Call(deadline=time.perf_counter() + 0.15)
         with pytest.raises(DeadlineExceeded), batcher.place(call, spare=True):
             pass
         with batcher.place(call), batcher.place(Call()):
