@@ -229,11 +229,16 @@ class Application:
                 fields = upload.fields | dict(fields)
             classifier = self._catalogue.get(fields.get("model"))
             exchange.asked(classifier)
+            body = upload.image if form else None
+            if body is None and not request.arrived():
+                # Nobody is kept waiting by a body that takes its time, nor asked for one in vain.
+                with classifier.place(request.call, spare=spare):
+                    pass
+                body = await read_image(request, hold)
             with classifier.place(request.call, spare=spare):
-                if form:
-                    body = upload.image
-                else:
+                if body is None:
                     body = await read_image(request, hold)
+                if not form:
                     request.call.passed("read", started)
                 return await answer(exchange, classifier, body, fields)
 

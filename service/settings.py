@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     """Pause between saying "not ready" and closing, at SIGTERM: a load balancer's time to notice.
     """
     access_log: bool = False
-    """One line for each request; refusals and failures of the service are logged anyway."""
+    """One line for each request; failures of the service are logged anyway."""
     log_format: Literal["text", "json"] = "text"
     metrics: bool = True
     """False leaves `/metrics` empty; there to measure what counting costs."""

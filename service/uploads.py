@@ -50,15 +50,16 @@ class Intake:
     def hold(self, request: Request, *, max_bytes: int) -> Iterator["Hold"]:
         """Room for a request's body, until it is answered.
 
+        It grows with what arrives, not with what is announced: nobody takes room by a promise.
+
         Raises:
             BodyTooLarge: by its Content-Length it has more than `max_bytes`.
-            Overloaded: the other bodies leave no room for it.
         """
         hold = Hold(self, max_bytes)
         declared = request.headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > max_bytes:
+            raise hold.too_large()
         try:
-            if declared.isdigit():
-                hold.grow_to(int(declared))
             yield hold
         finally:
             self.held_bytes -= hold.size
@@ -81,14 +82,16 @@ class Hold:
 
     def grow_to(self, size: int) -> None:
         """Raises:
-        BodyTooLarge, Overloaded: see `Intake.hold`.
+        BodyTooLarge: `size` bytes are more than one request may have.
+        Overloaded: the other bodies leave no room for them.
         """
         if size > self._max_bytes:
-            raise BodyTooLarge(
-                f"the body has more than {self._max_bytes} bytes: send a smaller image"
-            )
+            raise self.too_large()
         if size > self.size:
             self._intake._grow(self, size)
+
+    def too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"the body has more than {self._max_bytes} bytes: send a smaller image")
 
 
 def is_form(request: Request) -> bool:
@@ -100,7 +103,7 @@ async def read_image(request: Request, hold: Hold) -> bytes:
     """Read an encoded image that is the body.
 
     Raises:
-        BodyTooLarge, Overloaded: see `Intake.hold`; found as the body arrives.
+        BodyTooLarge, Overloaded: see `Hold.grow_to`; found as the body arrives.
         UnsupportedMediaType: the Content-Type is neither an image's nor multipart/form-data.
         MissingImage: the body is empty.
         RequestTimeout: the body does not arrive before the request's deadline.

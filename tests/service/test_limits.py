@@ -116,7 +116,7 @@ async def test_nothing_is_held_after_errors_of_every_kind(
         for finish in (Upload.leave, Upload.cancel):
             upload = Upload(served, PNG)
             upload.arrive(0, 20)
-            await until(lambda: held(served) == (20, 1, 1))
+            await until(lambda: held(served) == (20, 0, 1))
             finish(upload)
             await asyncio.wait([upload.task])
             assert upload.sent == []
