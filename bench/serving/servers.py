@@ -86,8 +86,8 @@ class Server:
         Raises:
             ServerError: it ended, or gave no right answer in time.
         """
-        last = "it does not listen"
-        while (elapsed := time.perf_counter() - self._started) < _START_TIMEOUT_S:
+        last, asked = "it does not listen", time.perf_counter()
+        while (elapsed := time.perf_counter() - asked) < _START_TIMEOUT_S:
             if self._process.poll() is not None:
                 raise ServerError(f"it ended with status {self._process.poll()}{self._said()}")
             try:
