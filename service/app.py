@@ -5,6 +5,7 @@ import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ logger = logging.getLogger("limelight.app")
 _MODEL_PREFIX = "/models/"
 # Objects made before a collection; 700 by default, which a few requests at once reach.
 _COLLECT_AFTER = 50_000
+_LEAST_THREADS = 2
 _NO_NUMBER = float("nan")
 _CLOSE = (b"connection", b"close")
 _VARY_ACCEPT = ((b"vary", b"Accept"),)
@@ -80,12 +82,14 @@ class Application:
         *,
         trace: Tracing | None = None,
         tally: Tally | None = None,
+        threads: int = 1,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._catalogue = catalogue or Catalogue(settings, metrics)
         self._tracing = trace
         self._tally = tally
+        self._threads = max(threads, _LEAST_THREADS)
         self._drain = Drain(settings.drain_s)
         self._intake = Intake(settings.max_queued_bytes)
         self._in_flight = 0
@@ -168,7 +172,9 @@ class Application:
         who = self._who.get(key)
         if who is None:
             who = self._who[key] = Answered(*parts, exchange.label, exchange.method)
-        self._metrics.answered(who, (seconds, call.stages, exchange.confidence))
+        self._metrics.answered(
+            who, seconds=seconds, stages=call.stages, confidence=exchange.confidence
+        )
         if span is not None and self._tracing is not None:
             attributes: dict[str, str | int] = {
                 "http.request.method": exchange.request.method,
@@ -326,6 +332,11 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                # Where large images are decoded. Python's own choice is a thread for each core and
+                # four more, in each worker; every one of them keeps memory of its own.
+                asyncio.get_running_loop().set_default_executor(
+                    ThreadPoolExecutor(self._threads, thread_name_prefix="limelight-image")
+                )
                 self._drain.stand_between(asyncio.get_running_loop(), at_end=acceptor.stop)
                 await asyncio.to_thread(self._catalogue.load)
                 # All that is loaded now stays: collections need not look at it again and again.

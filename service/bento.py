@@ -15,7 +15,7 @@ from bentoml._internal.context import server_context
 from pydantic import ValidationError
 from starlette.types import ASGIApp
 
-from service import gpu, logs, parallelism
+from service import allocator, gpu, logs, parallelism
 from service.accepting import Tally
 from service.settings import Settings, settings_problem
 
@@ -49,13 +49,16 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
         from service.tracing import Tracing
 
         self.inject_config()
+        allocator.keep_memory_flat()
         logs.configure(settings.log_format)
         metrics = Metrics(workers=parallel.workers, enabled=settings.metrics)
         trace = None
         if settings.trace_endpoint is not None:
             trace = Tracing(settings.trace_endpoint, ratio=settings.trace_ratio)
         catalogue = Catalogue(settings, metrics, threads=parallel.threads)
-        return Application(settings, metrics, catalogue, trace=trace, tally=_tally())
+        return Application(
+            settings, metrics, catalogue, trace=trace, tally=_tally(), threads=parallel.threads
+        )
 
 
 def _tally() -> Tally | None:

@@ -4,18 +4,21 @@ A request costs one append; what was appended is counted a few times a second an
 scrape. Counting at once would cost a fast model's request a tenth of its time.
 """
 
+import math
 import os
+from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from service import gpu
-from service.calls import Stage
+from service.calls import STAGES, Stage
 from service.manifest import Manifest
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -44,8 +47,11 @@ class Answered:
     """How the explanation was made."""
 
 
-Observation = tuple[float, Sequence[tuple[Stage, float, float]], float]
-"""Seconds in all, the stages, and the winner's probability (NaN where there is none)."""
+# A row of what is observed of a request: seconds in all, the winner's probability, each stage.
+# What there was none of is NaN.
+_COLUMNS = ("seconds", "confidence", *STAGES)
+_PLACES = {stage: place for place, stage in enumerate(_COLUMNS)}
+_NOTHING = [math.nan] * len(_COLUMNS)
 
 
 class Metrics:
@@ -57,7 +63,8 @@ class Metrics:
 
     def __init__(self, *, workers: int = 1, enabled: bool = True) -> None:
         self._enabled = enabled
-        self._answered: defaultdict[Answered, list[Observation]] = defaultdict(list)
+        # Rows of numbers, and no objects: those of thousands of requests would fill the caches.
+        self._answered: dict[Answered, array[float]] = {}
         self._batches: defaultdict[str, list[int]] = defaultdict(list)
         self._registry = CollectorRegistry()
         self._requests = self._counter(
@@ -101,9 +108,25 @@ class Metrics:
         )
         self._gpus = gpu.Gauges(self._gauge)
 
-    def answered(self, who: Answered, observation: Observation) -> None:
-        if self._enabled:
-            self._answered[who].append(observation)
+    def answered(
+        self,
+        who: Answered,
+        *,
+        seconds: float,
+        stages: Sequence[tuple[Stage, float, float]],
+        confidence: float = math.nan,
+    ) -> None:
+        """A request is over; `confidence` is the winner's probability, NaN where there is none."""
+        if not self._enabled:
+            return
+        row = _NOTHING.copy()
+        row[0], row[1] = seconds, confidence
+        for stage, begun, ended in stages:
+            row[_PLACES[stage]] = ended - begun
+        rows = self._answered.get(who)
+        if rows is None:
+            rows = self._answered[who] = array("d")
+        rows.extend(row)
 
     def batch_ran(self, model: str, size: int) -> None:
         """May be called from any thread."""
@@ -129,14 +152,29 @@ class Metrics:
 
     def flush(self) -> None:
         """Count what was observed since the last time."""
-        answered, self._answered = self._answered, defaultdict(list)
-        for who, observations in answered.items():
-            self._count(who, observations)
+        answered, self._answered = self._answered, {}
+        by_route: defaultdict[str, list[NDArray[np.float64]]] = defaultdict(list)
+        by_model: defaultdict[str, list[NDArray[np.float64]]] = defaultdict(list)
+        for who, numbers in answered.items():
+            rows = np.frombuffer(numbers).reshape(-1, len(_COLUMNS))
+            self._count(who, len(rows))
+            by_route[who.route].append(rows[:, 0])
+            by_model[who.model].append(rows[:, 1:])
+        for route, parts in by_route.items():
+            _observe_all(self._duration.labels(route), np.concatenate(parts))
+        for model, parts in by_model.items():
+            confidence, *stages = np.concatenate(parts).T
+            if (known := _numbers(confidence)).size:
+                _observe_all(self._confidence.labels(model), known)
+            for stage, durations in zip(STAGES, stages, strict=True):
+                if (known := _numbers(durations)).size:
+                    _observe_all(self._stage.labels(model, stage), known)
         for model, sizes in list(self._batches.items()):
             # A thread may append while this runs: what is taken here is what is removed here.
             taken = sizes[:]
             del sizes[: len(taken)]
-            _observe_all(self._batch_size.labels(model), taken)
+            if taken:
+                _observe_all(self._batch_size.labels(model), np.array(taken, np.float64))
 
     def render(self) -> bytes:
         """The text format, over all workers of this service; `flush` comes before it."""
@@ -149,24 +187,14 @@ class Metrics:
         multiprocess.MultiProcessCollector(every_worker)  # type: ignore[no-untyped-call]
         return generate_latest(every_worker)
 
-    def _count(self, who: Answered, observations: list[Observation]) -> None:
-        number = len(observations)
+    def _count(self, who: Answered, number: int) -> None:
         self._requests.labels(who.route, who.model, who.version, who.code).inc(number)
         if who.refusal is not None:
             self._refused.labels(who.refusal).inc(number)
         if who.method is not None:
             self._explanations.labels(who.model, who.method).inc(number)
-        _observe_all(self._duration.labels(who.route), [seconds for seconds, *_ in observations])
-        by_stage: defaultdict[Stage, list[float]] = defaultdict(list)
-        for _, passed, _ in observations:
-            for stage, begun, ended in passed:
-                by_stage[stage].append(ended - begun)
-        for stage, durations in by_stage.items():
-            _observe_all(self._stage.labels(who.model, stage), durations)
         if who.label is not None:
             self._predictions.labels(who.model, who.label).inc(number)
-            confidences = [confidence for *_, confidence in observations]
-            _observe_all(self._confidence.labels(who.model), confidences)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"limelight_{name}", text, labels, registry=self._registry)
@@ -182,18 +210,19 @@ class Metrics:
         )
 
 
-def _observe_all(histogram: Histogram, values: Sequence[float]) -> None:
+def _numbers(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[~np.isnan(values)]
+
+
+def _observe_all(histogram: Histogram, values: NDArray[np.float64]) -> None:
     """`histogram.observe` of each value, for the price of a few.
 
     The library can only take one at a time, so this goes to the buckets behind it.
     """
-    if not values:
-        return
-    array = np.asarray(values, np.float64)
-    counts = np.bincount(np.searchsorted(histogram._upper_bounds, array))
+    counts = np.bincount(np.searchsorted(histogram._upper_bounds, values))
     for bucket in np.flatnonzero(counts):
         histogram._buckets[bucket].inc(int(counts[bucket]))
-    histogram._sum.inc(float(array.sum()))
+    histogram._sum.inc(float(values.sum()))
 
 
 def _forget_the_dead(folder: Path) -> None:

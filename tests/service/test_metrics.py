@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +50,7 @@ def content(histogram: Histogram) -> list[tuple[str, dict[str, str], float]]:
 @given(
     st.lists(
         st.sampled_from([*EDGES, 0.0, -1.0, 1e300, math.inf]) | st.floats(0, 20, allow_nan=False),
+        min_size=1,
         max_size=40,
     )
 )
@@ -58,7 +60,7 @@ def test_observing_all_is_observing_each(observed: list[float]) -> None:
     )
     for value in observed:
         one_by_one.observe(value)
-    _observe_all(at_once, observed)
+    _observe_all(at_once, np.array(observed))
     assert content(at_once) == content(one_by_one)
     sums = [histogram._sum.get() for histogram in (at_once, one_by_one)]
     assert sums[0] == pytest.approx(sums[1])
@@ -68,9 +70,10 @@ def test_a_request_is_counted_with_all_that_is_known_of_it() -> None:
     metrics = Metrics()
     stages = [("read", 1.0, 1.25), ("compute", 2.0, 2.5)]
     who = Answered("/explain", "m", "3", 200, None, "cat", "cam")
-    metrics.answered(who, (0.5, stages, 0.75))  # type: ignore[arg-type]
-    metrics.answered(who, (1.5, stages, 0.25))  # type: ignore[arg-type]
-    metrics.answered(Answered("/predict", code=503, refusal="overloaded"), (0.1, [], math.nan))
+    metrics.answered(who, seconds=0.5, stages=stages, confidence=0.75)
+    metrics.answered(who, seconds=1.5, stages=stages, confidence=0.25)
+    refused = Answered("/predict", code=503, refusal="overloaded")
+    metrics.answered(refused, seconds=0.1, stages=[])
     metrics.batch_ran("m", 3)
     found = values(metrics)
     assert found["limelight_requests_total 200 m /explain 3"] == 2
@@ -90,7 +93,9 @@ def test_a_request_is_counted_with_all_that_is_known_of_it() -> None:
 
 def test_metrics_that_are_switched_off_count_nothing() -> None:
     metrics = Metrics(enabled=False)
-    metrics.answered(Answered("/predict"), (0.5, [("read", 1.0, 1.25)], 0.75))
+    metrics.answered(
+        Answered("/predict"), seconds=0.5, stages=[("read", 1.0, 1.25)], confidence=0.75
+    )
     metrics.batch_ran("m", 3)
     assert not any("total" in name or "seconds_" in name for name in values(metrics))
 
@@ -122,7 +127,7 @@ from service.metrics import Answered, Metrics
 metrics = Metrics()
 metrics.worker(ready=sys.argv[1] == "ready", in_flight=2)
 metrics.queue("m", depth=3, age_s=float(sys.argv[2]))
-metrics.answered(Answered("/predict", "m", "1"), (0.5, [], 0.5))
+metrics.answered(Answered("/predict", "m", "1"), seconds=0.5, stages=[], confidence=0.5)
 metrics.flush()
 print("there", flush=True)
 sys.stdin.read()
