@@ -84,17 +84,18 @@ async def _stop(service: Service, name: str, drain_s: float, in_flight: int) -> 
     # All are written; the service works at the first of them.
     while len(client.connections) < in_flight or not client.outcomes:
         await asyncio.sleep(0.001)
+    pause_s = drain_s if name == "SIGTERM" else 0.0  # a person who presses Ctrl-C has waited
     pending, signalled_s = client.under_way, time.perf_counter()
     SIGNALS[name](service.pid)
     probes = asyncio.create_task(_probe(probing, seconds=drain_s + 2))
-    readiness = asyncio.create_task(_readiness(service, drain_s))
+    readiness = asyncio.create_task(_readiness(service, pause_s))
     exit_status = await asyncio.to_thread(service.wait)
     exit_after_s = time.perf_counter() - signalled_s
     await client.finish()
     await probes
     results = Counter(each.result for each in client.outcomes)
     sorted_out = Counter(
-        sort_out(each, closing_s=signalled_s + drain_s) for each in probing.outcomes
+        sort_out(each, closing_s=signalled_s + pause_s) for each in probing.outcomes
     )
     return {
         "in_flight": in_flight,
