@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, multiprocess
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.calls import Stage
 from service.metrics import Answered, Metrics, _forget_the_dead, _observe_all
 
 BOUNDS = (0.001, 0.25, 1.0, 8.0)
@@ -68,7 +69,7 @@ def test_observing_all_is_observing_each(observed: list[float]) -> None:
 
 def test_a_request_is_counted_with_all_that_is_known_of_it() -> None:
     metrics = Metrics()
-    stages = [("read", 1.0, 1.25), ("compute", 2.0, 2.5)]
+    stages: list[tuple[Stage, float, float]] = [("read", 1.0, 1.25), ("compute", 2.0, 2.5)]
     who = Answered("/explain", "m", "3", 200, None, "cat", "cam")
     metrics.answered(who, seconds=0.5, stages=stages, confidence=0.75)
     metrics.answered(who, seconds=1.5, stages=stages, confidence=0.25)
