@@ -30,10 +30,10 @@ def send_everything(url: str, stop: threading.Event) -> None:
 
 
 def _upload_too_much(host: str, port: int) -> None:
-    """Begin three uploads, of which a worker has room for one: with two workers, one is refused."""
+    """Send three uploads but for the last byte; a worker has room for one, so one is refused."""
     head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: {MAX_QUEUED_BYTES}\r\n\r\n"
     with contextlib.ExitStack() as stack:
         uploads = [stack.enter_context(socket.create_connection((host, port))) for _ in range(3)]
         for upload in uploads:
-            upload.sendall(head.encode())
+            upload.sendall(head.encode() + bytes(MAX_QUEUED_BYTES - 1))
         select.select(uploads, [], [], 2)  # until the refusal comes
