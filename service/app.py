@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
@@ -315,10 +314,10 @@ class Application:
         return Response(text, 200, prometheus.CONTENT_TYPE.encode())
 
     async def _openapi_document(self, exchange: Exchange) -> Response:
-        return replace(self._openapi)
+        return self._openapi
 
     async def _bentoml_schema(self, exchange: Exchange) -> Response:
-        return replace(self._schema)
+        return self._schema
 
     async def _index(self, exchange: Exchange) -> Response:
         return json_response({"service": "limelight", "openapi": "/openapi.json"})

@@ -68,23 +68,28 @@ def bounding_box(cam_hw: NDArray[np.float32], view: View, upload: tuple[int, int
     # Only what lies in the upload counts: the peak of a map over padding is nobody's box.
     x0, x1 = _inside(view.left, view.width, columns * _FINER, width)
     y0, y1 = _inside(view.top, view.height, rows * _FINER, height)
-    turns_x, turns_y = _turns(x0, x1), _turns(y0, y1)
-    # Bilinear: along a line the extremes are at the centres of cells, or where the upload ends.
-    # In Python, for numpy's products give up the interpreter's lock and have to wait for it.
-    by_row = _transposed(_cut(_transposed(_cut(cam_hw.tolist(), turns_y)), turns_x))
-    by_column = _transposed(by_row)
-    peak, least = max(map(max, by_row)), min(map(min, by_row))
-    threshold = peak * _BOX_SHARE if peak > 0 else least + (peak - least) * (1 - _BOX_SHARE)
-    if threshold >= peak:
-        threshold = math.nextafter(peak, -math.inf)
-    left, right = _span(by_row, turns_x, threshold)
-    top, bottom = _span(by_column, turns_y, threshold)
+    # Between the centres of cells the map is linear in each direction, so its extremes along a
+    # row or column are at centres, or where the upload ends: no other position is computed.
+    every_y, turns_y = _interpolations(rows, y0, y1)
+    every_x, turns_x = _interpolations(columns, x0, x1)
+    along_x = turns_y @ cam_hw @ every_x.T
+    along_y = every_y @ cam_hw @ turns_x.T
+    highest_by_column: list[float] = along_x.max(0).tolist()
+    highest_by_row: list[float] = along_y.max(1).tolist()
+    peak = max(highest_by_column)
+    if peak > 0:
+        threshold = peak * _BOX_SHARE
+    else:
+        least = float(along_x.min())
+        threshold = least + (peak - least) * (1 - _BOX_SHARE)
+    first_column, last_column = _span(highest_by_column, threshold)
+    first_row, last_row = _span(highest_by_row, threshold)
     step_x, step_y = view.width / (columns * _FINER), view.height / (rows * _FINER)
     return Box(
-        left=_within(view.left + left * step_x, width),
-        top=_within(view.top + top * step_y, height),
-        right=_within(view.left + (right + 1) * step_x, width),
-        bottom=_within(view.top + (bottom + 1) * step_y, height),
+        left=_within(view.left + (x0 + first_column) * step_x, width),
+        top=_within(view.top + (y0 + first_row) * step_y, height),
+        right=_within(view.left + (x0 + last_column + 1) * step_x, width),
+        bottom=_within(view.top + (y0 + last_row + 1) * step_y, height),
     )
 
 
@@ -156,51 +161,46 @@ def _inside(start: float, extent: float, count: int, size: int) -> tuple[int, in
 
 
 @functools.lru_cache(maxsize=1024)
-def _turns(first: int, last: int) -> list[int]:
-    """Of the positions from `first` to before `last`: both ends, and the centres of cells."""
-    centres = range(_FINER // 2, last, _FINER)
-    return [first, *(at for at in centres if first < at < last - 1), last - 1]
+def _interpolations(
+    cells: int, first: int, last: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Rows of `_interpolation`: those from `first` to before `last`, and those where it turns.
+
+    It turns at the centres of cells; both ends count as well.
+    """
+    weights = _interpolation(cells).astype(np.float32)
+    centres = (at for at in range(_FINER // 2, last, _FINER) if at >= first)
+    return weights[first:last], weights[sorted({first, last - 1, *centres})]
 
 
-def _cut(lines: list[list[float]], positions: list[int]) -> list[list[float]]:
-    """The lines at `positions`, of lines that lie at the centres of cells; see `_turns`."""
-    first, *inner, last = positions
-    return [_line_at(lines, first), *(lines[at // _FINER] for at in inner), _line_at(lines, last)]
+def _span(highest: list[float], threshold: float) -> tuple[int, int]:
+    """The first and the last position over `threshold`; of a constant map, all.
 
-
-def _line_at(lines: list[list[float]], position: int) -> list[float]:
-    """Between two lines as its place says; constant beyond the outermost."""
-    place = min(max((position - _FINER // 2) / _FINER, 0.0), len(lines) - 1.0)
-    below = int(place)
-    share = place - below
-    if share == 0.0:
-        return lines[below]
-    return [
-        low + (high - low) * share for low, high in zip(lines[below], lines[below + 1], strict=True)
-    ]
-
-
-def _transposed(lines: list[list[float]]) -> list[list[float]]:
-    return [list(line) for line in zip(*lines, strict=True)]
-
-
-def _span(lines: list[list[float]], positions: list[int], threshold: float) -> tuple[int, int]:
-    """First and last position where one of the lines, linear between `positions`, is over it."""
-    over = [line for line in lines if max(line) > threshold]
-    backwards = [-position for position in reversed(positions)]
-    first = min(_first_over(line, positions, threshold) for line in over)
-    last = -min(_first_over(line[::-1], backwards, threshold) for line in over)
+    In Python: a hundred numbers are looked through before numpy has started.
+    """
+    peak = max(highest)
+    threshold = threshold if peak > threshold else math.nextafter(peak, -math.inf)
+    first = next(at for at, value in enumerate(highest) if value > threshold)
+    last = next(at for at in range(len(highest) - 1, -1, -1) if highest[at] > threshold)
     return first, last
-
-
-def _first_over(line: list[float], positions: list[int], threshold: float) -> int:
-    at = next(index for index, value in enumerate(line) if value > threshold)
-    if at == 0:
-        return positions[0]
-    low, high = positions[at - 1], positions[at]
-    share = (threshold - line[at - 1]) / (line[at] - line[at - 1])
-    return min(low + math.floor((high - low) * share) + 1, high)
 
 
 def _within(value: float, size: int) -> float:
     return round(min(max(value, 0.0), float(size)), 2)
+
+
+def _interpolation(cells: int) -> NDArray[np.float64]:
+    """(positions, cells): the weight of each cell at each position, rows summing to 1.
+
+    Bilinear between the centres of the cells, `_FINER` positions each; constant beyond the
+    outermost.
+    """
+    positions = cells * _FINER
+    places = ((np.arange(positions) + 0.5) * (cells / positions) - 0.5).clip(0, cells - 1)
+    lower = places.astype(np.int64).clip(0, max(cells - 2, 0))
+    upper = np.minimum(lower + 1, cells - 1)
+    weights = np.zeros((positions, cells))
+    rows = np.arange(positions)
+    weights[rows, upper] += places - lower
+    weights[rows, lower] += 1 - (places - lower)
+    return weights

@@ -12,7 +12,7 @@ from bench.serving.results import Machine
 def describe() -> Machine:
     """The machine; `cores` are those that this process may use."""
     return Machine(
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cores=len(psutil.Process().cpu_affinity()),
         memory_gb=psutil.virtual_memory().total / 1e9,
         kernel=platform.release(),
@@ -21,7 +21,8 @@ def describe() -> Machine:
     )
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """As Linux calls the processor; elsewhere its architecture."""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model name":

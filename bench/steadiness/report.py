@@ -3,12 +3,13 @@
 import json
 import os
 import platform
-import sys
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from bench.serving.machine import cpu_name
 
 _PACKAGES = ("bentoml", "onnxruntime-gpu", "onnxruntime", "uvicorn", "starlette", "uvloop")
 
@@ -62,7 +63,7 @@ def machine() -> dict[str, Any]:
         except ImportError:
             continue
     return {
-        "processor": _processor(),
+        "processor": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "versions": versions,
     }
@@ -73,11 +74,3 @@ def spread(values: list[float], digits: int = 0) -> str:
     ordered = sorted(values)
     middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
     return f"{middle:.{digits}f} ({ordered[0]:.{digits}f} to {ordered[-1]:.{digits}f})"
-
-
-def _processor() -> str:
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
