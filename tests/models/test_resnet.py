@@ -1,52 +1,50 @@
-"""The networks: their shapes, their identity, and the whole registry."""
+"""Our ResNet: its blocks, and the names of its weights, which checkpoints are read by."""
 
-import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from models import ARCHITECTURES, ResNet
-from models.resnet import Residual
+from models import NetworkOptions, ResNet
+from models.layers import ConvLayer, Residual
 
-WIDTHS = (4, 8, 12, 16)
-
-
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
-def test_every_architecture_gives_logits_and_maps_for_every_class(name: str) -> None:
-    network = ARCHITECTURES[name](3, 7, WIDTHS).eval()
-    features = network.features(torch.rand(2, 3, 32, 32))
-    assert network.head(features).shape == (2, 7)
-    assert network.head.class_activation_maps(features).shape == (2, 7, 8, 8)
+OPTIONS = NetworkOptions(architecture="resnet", widths=(4, 8, 12, 16))
+BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
-def test_the_mean_of_a_map_and_the_bias_are_the_logit(name: str) -> None:
-    torch.manual_seed(0)
-    network = ARCHITECTURES[name](1, 5, WIDTHS).eval()
-    images = torch.randn(3, 1, 28, 28)
-    with torch.inference_mode():
-        maps = network.head.class_activation_maps(network.features(images))
-        logits = network(images)
-        expected = maps.mean((2, 3)) + network.head.linear.bias
-    np.testing.assert_allclose(expected, logits, rtol=1e-4, atol=1e-5)
+def layer_names(prefix: str) -> list[str]:
+    return [f"{prefix}.0.weight", *(f"{prefix}.1.{name}" for name in BATCH_NORM)]
 
 
-def test_a_map_answers_only_to_its_own_position() -> None:
-    head = ResNet(3, 4, WIDTHS).head
-    features = torch.rand(1, WIDTHS[-1], 8, 8)
-    changed = features.clone()
-    changed[0, :, 2, 5] += 1
-    difference = head.class_activation_maps(changed) - head.class_activation_maps(features)
-    positions = difference.abs().amax((0, 1)).nonzero().tolist()
-    assert positions == [[2, 5]]
+def test_checkpoints_of_earlier_versions_have_the_same_names() -> None:
+    plain = [layer_names(f"features.{at}") for at in (0, 1, 4, 7)]
+    branches = [
+        layer_names(f"features.{at}.branch.{layer}") for at in (3, 6, 8) for layer in (0, 1)
+    ]
+    expected = {name for names in plain + branches for name in names}
+    state = ResNet(3, 10, OPTIONS).state_dict()
+    assert state.keys() == expected | {"head.linear.weight", "head.linear.bias"}
+    assert state["features.7.0.weight"].shape == (16, 12, 3, 3)
+    assert state["head.linear.weight"].shape == (10, 16)
+
+
+def test_the_maps_have_a_quarter_of_the_images_resolution() -> None:
+    network = ResNet(3, 10, OPTIONS)
+    assert network.features(torch.rand(2, 3, 28, 44)).shape == (2, 16, 7, 11)
 
 
 def test_a_residual_block_without_its_branch_is_the_identity() -> None:
-    block = Residual(6).eval()
-    torch.nn.init.zeros_(block.branch[1][1].weight)  # type: ignore[index]
+    branch = ConvLayer(6, 6, OPTIONS)
+    assert isinstance(branch[1], nn.BatchNorm2d)
+    nn.init.zeros_(branch[1].weight)
     images = torch.rand(2, 6, 5, 5)
-    torch.testing.assert_close(block(images), images)
+    torch.testing.assert_close(Residual(branch)(images), images)
+
+
+def test_a_residual_block_adds_its_branch() -> None:
+    images = torch.rand(2, 6, 5, 5)
+    torch.testing.assert_close(Residual(nn.Identity())(images), 2 * images)
 
 
 def test_a_wrong_number_of_widths_is_refused() -> None:
     with pytest.raises(ValueError, match="4 numbers are needed"):
-        ResNet(3, 10, (8, 16))
+        ResNet(3, 10, NetworkOptions(architecture="resnet", widths=(8, 16)))

@@ -1,0 +1,138 @@
+"""Heads: from features to logits, and to the maps of where those come from.
+
+Every head has the identity mean(map) + bias = logit, over positions and for each class, unless
+`exact` is false.
+"""
+
+from torch import Tensor, nn
+
+from models.options import NetworkOptions, Pool
+
+
+class Head(nn.Module):
+    """What follows a network's features."""
+
+    exact: bool = True
+    """Whether a map's mean plus the bias is the logit."""
+
+    @property
+    def bias(self) -> Tensor:
+        """What a class scores with no features at all: (K,)."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Classify: (N, C, h, w) -> logits (N, K)."""
+        raise NotImplementedError
+
+    def class_activation_maps(self, features: Tensor) -> Tensor:
+        """Score every position for every class: (N, C, h, w) -> (N, K, h', w')."""
+        raise NotImplementedError
+
+
+class ClassMapHead(Head):
+    """Global pooling, dropout and one linear layer (Zhou et al., 2016).
+
+    With average pooling the maps are exact. With max pooling they show, by the same weights, where
+    features are that the class likes, though only each channel's largest reached the logit.
+    """
+
+    def __init__(
+        self, channels: int, classes: int, *, pool: Pool = "average", dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.exact = pool == "average"
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(channels, classes)
+
+    @classmethod
+    def of(cls, options: NetworkOptions, channels: int, classes: int) -> "ClassMapHead":
+        """The head with the pooling and the dropout of `options`."""
+        return cls(channels, classes, pool=options.pool, dropout=options.dropout)
+
+    @property
+    def bias(self) -> Tensor:
+        """The linear layer's: (K,)."""
+        return self.linear.bias
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pool and classify: (N, C, h, w) -> logits (N, K)."""
+        pooled = features.mean((2, 3)) if self.exact else features.amax((2, 3))
+        logits: Tensor = self.linear(self.dropout(pooled))
+        return logits
+
+    def class_activation_maps(self, features: Tensor) -> Tensor:
+        """Weigh the features of every position: (N, C, h, w) -> (N, K, h, w)."""
+        return nn.functional.conv2d(features, self.linear.weight[:, :, None, None])
+
+
+class ConvMapHead(Head):
+    """A 3x3 convolution to a channel a class, averaged: the map is what the convolution gives."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, classes, 3, padding=1)
+
+    @property
+    def bias(self) -> Tensor:
+        """The convolution's: (K,)."""
+        return _bias_of(self.conv)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Convolve and average: (N, C, h, w) -> logits (N, K)."""
+        scores: Tensor = self.conv(features)
+        return scores.mean((2, 3))
+
+    def class_activation_maps(self, features: Tensor) -> Tensor:
+        """The convolution without its bias: (N, C, h, w) -> (N, K, h, w)."""
+        return nn.functional.conv2d(features, self.conv.weight, padding=1)
+
+
+class ConvHead(Head):
+    """A stride-2 3x3 convolution to a channel a class, as fastbook's chapter 13 (2020) ends.
+
+    Its output is averaged, which changes nothing where it is the lesson's 1x1.
+    """
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, classes, 3, stride=2, padding=1)
+
+    @property
+    def bias(self) -> Tensor:
+        """The convolution's: (K,)."""
+        return _bias_of(self.conv)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Convolve and average: (N, C, h, w) -> logits (N, K)."""
+        scores: Tensor = self.conv(features)
+        return scores.mean((2, 3))
+
+    def class_activation_maps(self, features: Tensor) -> Tensor:
+        """What each position adds to the logit, by h w: (N, C, h, w) -> (N, K, h, w)."""
+        height, width = features.shape[2:]
+        weights = self._weights_of_positions(height, width) * (height * width)
+        return (features[:, None] * weights).sum(2)
+
+    def _weights_of_positions(self, height: int, width: int) -> Tensor:
+        """What a logit weighs each feature by: (K, C, h, w).
+
+        The mean of the outputs is linear in the features, and its derivative is the transposed
+        convolution of the outputs' shares in it.
+        """
+        rows, columns = (height + 1) // 2, (width + 1) // 2
+        kernel = self.conv.weight
+        shares = kernel.new_full((1, 1, rows, columns), 1 / (rows * columns))
+        weights = nn.functional.conv_transpose2d(
+            shares,
+            kernel.flatten(0, 1)[None],
+            stride=2,
+            padding=1,
+            output_padding=((height - 1) % 2, (width - 1) % 2),
+        )
+        return weights.reshape(*kernel.shape[:2], height, width)
+
+
+def _bias_of(convolution: nn.Conv2d) -> Tensor:
+    if convolution.bias is None:
+        raise AttributeError("the head's convolution has no bias")
+    return convolution.bias
