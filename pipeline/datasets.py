@@ -1,38 +1,39 @@
-"""The data sets by name, and a folder of labelled images, all in one form."""
+"""The data sets by name, and images of one's own with their labels, all in one form."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedShuffleSplit
+from pydantic import ValidationError
 
+from pipeline.balance import class_counts, class_weights, imbalance_report
 from pipeline.cache import PUBLISHED, load_cached
+from pipeline.derived import DERIVED, resized, take_classes
 from pipeline.errors import DataError
-from pipeline.folder import read_folder
+from pipeline.folder import list_folder
+from pipeline.labelled import LabelledFiles
+from pipeline.reading import ImageReader
+from pipeline.splits import Split, set_aside, split_validation
+from pipeline.table import list_table
 from service.manifest import ImageRule
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Split",
+    "class_counts",
+    "class_weights",
+    "imbalance_report",
+    "load_dataset",
+    "split_validation",
+]
 
 DIGITS = tuple("0123456789")
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-DATASETS = ("mnist", "cifar10", "digits8")
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Images, uint8 (N, H, W, C), and their labels, int64 (N,)."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: NDArray[np.int64]) -> "Split":
-        """The images at `indices`, (M,), in that order."""
-        return Split(self.images[indices], self.labels[indices])
+DATASETS = (*PUBLISHED, "digits8", *DERIVED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +47,8 @@ class Dataset:
     test: Split
     licence: str
     source: str
+    skipped: tuple[str, ...] = ()
+    """Each file that could not be read, and why."""
 
     @property
     def sha256(self) -> str:
@@ -57,29 +60,11 @@ class Dataset:
         return digest.hexdigest()
 
 
-def split_validation(train: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """Set aside a stratified `share` of the training images: (fitting, validation).
+def load_dataset(source: str, *, image_size: int | tuple[int, int] = 64) -> Dataset:
+    """Load a data set by its name, a folder of labelled images or a CSV file of paths and labels.
 
-    Raises:
-        DataError: if a class has too few images to be split.
-
-    """
-    return _set_aside("a validation split", train, share, seed)
-
-
-def _set_aside(what: str, images: Split, share: float, seed: int) -> tuple[Split, Split]:
-    splitter = StratifiedShuffleSplit(n_splits=1, test_size=share, random_state=seed)
-    try:
-        rest, aside = next(splitter.split(images.labels, images.labels))
-    except ValueError as error:
-        raise DataError(f"cannot set {what} aside ({error}); add images") from error
-    return images.take(np.sort(rest)), images.take(np.sort(aside))
-
-
-def load_dataset(source: str, *, image_size: int = 64) -> Dataset:
-    """Load `mnist`, `cifar10`, `digits8` or the folder of labelled images at `source`.
-
-    `image_size` is the side, in pixels, that a folder's images are brought to.
+    `image_size` is what the images of a folder, a CSV file or ``cats-and-dogs`` are brought to: a
+    side, or (height, width), in pixels. The published sets keep their own.
 
     Raises:
         DataError: if the data is not there or is corrupt; the message says how to get it.
@@ -89,10 +74,16 @@ def load_dataset(source: str, *, image_size: int = 64) -> Dataset:
         return _published(source)
     if source == "digits8":
         return _digits8()
-    if Path(source).is_dir():
-        return _folder(Path(source), image_size)
+    if source in DERIVED:
+        return _derived(source, image_size)
+    path = Path(source)
+    if path.is_dir():
+        return _labelled(path, list_folder(path), image_size)
+    if path.is_file() and path.suffix.lower() == ".csv":
+        return _labelled(path, list_table(path), image_size)
     raise DataError(
-        f"{source!r} is neither a data set ({', '.join(DATASETS)}) nor a folder of labelled images"
+        f"{source!r} is neither a data set ({', '.join(DATASETS)}) nor a folder of labelled images "
+        "nor a CSV file of paths and labels"
     )
 
 
@@ -103,11 +94,22 @@ def digit_rule(side: int) -> ImageRule:
     )
 
 
-def photo_rule(side: int) -> ImageRule:
-    """The centred square of a colour photograph."""
-    return ImageRule(
-        height=side, width=side, mode="RGB", fit="crop", invert="never", background=255
-    )
+def photo_rule(size: int | tuple[int, int]) -> ImageRule:
+    """The largest centred part of a colour photograph of these proportions, (height, width).
+
+    Raises:
+        DataError: `size` is not one that a network can have.
+
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    try:
+        return ImageRule(
+            height=height, width=width, mode="RGB", fit="crop", invert="never", background=255
+        )
+    except ValidationError as error:
+        raise DataError(
+            f"image size {height} x {width}: each side must be 1 to 4096 pixels"
+        ) from error
 
 
 def _published(name: str) -> Dataset:
@@ -143,25 +145,33 @@ def _digits8() -> Dataset:
     )
 
 
-def _folder(folder: Path, image_size: int) -> Dataset:
+def _derived(name: str, image_size: int | tuple[int, int]) -> Dataset:
+    recipe = DERIVED[name]
+    parent = _published(recipe.parent)
+    rule = photo_rule(image_size) if recipe.resized else parent.image
+    train, test = (
+        take_classes(split, parent.classes, recipe.classes) for split in (parent.train, parent.test)
+    )
+    if recipe.resized:
+        train, test = (Split(resized(part.images, rule), part.labels) for part in (train, test))
+    return replace(parent, name=name, classes=recipe.classes, image=rule, train=train, test=test)
+
+
+def _labelled(path: Path, files: LabelledFiles, image_size: int | tuple[int, int]) -> Dataset:
     rule = photo_rule(image_size)
-    parts = folder / "train", folder / "test"
-    if all(part.is_dir() for part in parts):
-        classes, images, labels = read_folder(parts[0], rule)
-        train = Split(images, labels)
-        test_classes, images, labels = read_folder(parts[1], rule)
-        test = Split(images, labels)
-        if classes != test_classes:
-            raise DataError(f"{folder}: train has the classes {classes}, test {test_classes}")
-    else:
-        classes, images, labels = read_folder(folder, rule)
-        train, test = _set_aside("test images", Split(images, labels), share=0.2, seed=0)
+    reader = ImageReader(rule)
+    train = reader.read(files.train)
+    test = None if files.test is None else reader.read(files.test)
+    reader.report()
+    if test is None:
+        train, test = set_aside("test images", train, share=0.2, seed=0, classes=files.classes)
     return Dataset(
-        name=folder.resolve().name,
-        classes=classes,
+        name=path.resolve().stem if path.is_file() else path.resolve().name,
+        classes=files.classes,
         image=rule,
         train=train,
         test=test,
         licence="the owner's",
-        source="a folder of labelled images",
+        source=files.described,
+        skipped=tuple(reader.skipped),
     )

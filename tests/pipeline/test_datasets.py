@@ -1,14 +1,26 @@
-"""Data sets, the validation split, and a user's own folder of images."""
+"""Data sets, those derived of them, the validation split, and a user's own folder of images."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.utils.class_weight import compute_class_weight
 
-from pipeline.datasets import load_dataset, split_validation
+from pipeline import datasets
+from pipeline.datasets import (
+    DATASETS,
+    Split,
+    class_counts,
+    class_weights,
+    imbalance_report,
+    load_dataset,
+    split_validation,
+)
 from pipeline.errors import DataError
+from service.images import read_upload
 
 COLOURS = {"blue": (20, 30, 200), "red": (200, 30, 20)}
 
@@ -96,7 +108,7 @@ def test_unreadable_files_are_named_and_skipped(
 def test_a_class_without_a_readable_image_is_an_error(tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
     (folder / "empty").mkdir()
-    with pytest.raises(DataError, match="empty: no readable image"):
+    with pytest.raises(DataError, match="class 'empty': no readable image; add some"):
         load_dataset(str(folder))
 
 
@@ -108,10 +120,114 @@ def test_a_folder_without_classes_says_what_it_needs(tmp_path: Path) -> None:
 
 def test_a_class_with_one_image_cannot_be_split(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, images=1)
-    with pytest.raises(DataError, match="cannot set test images aside"):
+    with pytest.raises(DataError, match="cannot set test images aside: the classes 'blue', 'red'"):
         load_dataset(str(folder))
 
 
 def test_an_unknown_source_lists_the_known_ones() -> None:
     with pytest.raises(DataError, match=r"neither a data set .*mnist, cifar10, digits8.* nor a"):
         load_dataset("imagenet")
+
+
+def test_every_name_is_listed() -> None:
+    assert DATASETS == ("mnist", "cifar10", "digits8", "mnist37", "cifar8", "cats-and-dogs")
+
+
+@pytest.fixture
+def small_parents(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """Noise in the form of MNIST and of CIFAR-10: 40 training and 20 test images each."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name, shape in (("mnist", (28, 28, 1)), ("cifar10", (32, 32, 3))):
+        for part, images in (("train", 40), ("test", 20)):
+            arrays[f"{name}_{part}_images"] = rng.integers(0, 256, (images, *shape), np.uint8)
+            arrays[f"{name}_{part}_labels"] = rng.permutation(
+                np.arange(images, dtype=np.uint8) % 10
+            )
+
+    def load_cached(name: str) -> dict[str, np.ndarray]:
+        return {
+            f"{part}_{what}": arrays[f"{name}_{part}_{what}"]
+            for part in ("train", "test")
+            for what in ("images", "labels")
+        }
+
+    monkeypatch.setattr(datasets, "load_cached", load_cached)
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("name", "parent", "kept"),
+    [
+        ("mnist37", "mnist", (3, 7)),
+        ("cifar8", "cifar10", (0, 1, 2, 4, 6, 7, 8, 9)),
+        ("cats-and-dogs", "cifar10", (3, 5)),
+    ],
+)
+def test_a_derived_set_has_some_classes_of_its_parent_in_their_order(
+    name: str, parent: str, kept: tuple[int, ...], small_parents: dict[str, np.ndarray]
+) -> None:
+    derived, whole = load_dataset(name, image_size=32), load_dataset(parent)
+    assert derived.name == name
+    assert derived.classes == tuple(whole.classes[label] for label in kept)
+    assert (derived.licence, derived.source) == (whole.licence, whole.source)
+    assert derived.image == whole.image
+    for part in ("train", "test"):
+        split: Split = getattr(derived, part)
+        labels = small_parents[f"{parent}_{part}_labels"]
+        chosen = np.isin(labels, kept)
+        np.testing.assert_array_equal(
+            split.images, small_parents[f"{parent}_{part}_images"][chosen]
+        )
+        np.testing.assert_array_equal(np.array(kept)[split.labels], labels[chosen])
+
+
+@pytest.mark.parametrize("image_size", [64, (48, 72)])
+def test_cats_and_dogs_are_what_the_service_makes_of_an_upload(
+    image_size: int | tuple[int, int], small_parents: dict[str, np.ndarray]
+) -> None:
+    dataset = load_dataset("cats-and-dogs", image_size=image_size)
+    first = np.flatnonzero(np.isin(small_parents["cifar10_test_labels"], (3, 5)))[0]
+    stream = BytesIO()
+    Image.fromarray(small_parents["cifar10_test_images"][first]).save(stream, "PNG")
+    upload = read_upload(stream.getvalue(), dataset.image, max_pixels=10_000)
+    np.testing.assert_array_equal(dataset.test.images[0], upload.pixels_hwc)
+    assert upload.pixels_hwc.shape[:2] == ((64, 64) if image_size == 64 else image_size)
+
+
+def test_derived_digits_are_not_resized(small_parents: dict[str, np.ndarray]) -> None:
+    assert load_dataset("mnist37", image_size=64).train.images.shape[1:] == (28, 28, 1)
+
+
+def test_the_weights_are_scikit_learns_with_mean_1_over_images() -> None:
+    labels = np.repeat([0, 1, 2], [100, 20, 3])
+    weights = class_weights(labels, ("a", "b", "c"))
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    assert weights.dtype == np.float32
+    assert weights[labels].mean() == pytest.approx(1)
+
+
+def test_a_class_without_images_cannot_be_weighed() -> None:
+    with pytest.raises(DataError, match="no image of 'b' to be weighed"):
+        class_weights(np.array([0, 2]), ("a", "b", "c"))
+
+
+def test_uneven_classes_are_reported_with_their_counts() -> None:
+    labels = np.repeat([0, 1, 2], [1500, 900, 1000])
+    assert class_counts(labels, ("a", "b", "c")) == {"a": 1500, "b": 900, "c": 1000}
+    report = imbalance_report(labels, ("a", "b", "c"))
+    assert report is not None
+    assert "'a' has 1,500 images and 'b' 900 (1.7x)" in report
+    assert "--balance" in report
+    assert imbalance_report(labels[1:1501], ("a", "b", "c")) is not None  # 'c' has none
+    assert imbalance_report(np.repeat([0, 1], [149, 100]), ("a", "b")) is None
+    assert imbalance_report(np.repeat([0, 1], [150, 100]), ("a", "b")) is not None
+
+
+def test_a_class_that_cannot_be_split_for_validation_is_named() -> None:
+    train = Split(np.zeros((5, 2, 2, 1), np.uint8), np.array([0, 0, 0, 0, 1]))
+    with pytest.raises(DataError, match="validation images aside: the class 'dog' has one image"):
+        split_validation(train, 0.4, 0, ("cat", "dog"))
+    with pytest.raises(DataError, match="the class number 1 has one image"):
+        split_validation(train, 0.4, 0)
