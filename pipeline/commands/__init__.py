@@ -1,0 +1,1 @@
+"""The commands that `limelight` has, a file each."""

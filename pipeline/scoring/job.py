@@ -1,0 +1,103 @@
+"""From a source, an artefact and an output folder to labels, by one of the engines."""
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from pipeline.errors import DataError
+from pipeline.scoring import ScoringError
+from pipeline.scoring.failures import in_words
+from pipeline.scoring.parquet import ParquetSource
+from pipeline.scoring.plan import Plan, begin
+from pipeline.scoring.scorer import Scorer, Settings
+from pipeline.scoring.shards import Job, Totals, count, score_shard
+from pipeline.scoring.sources import Source, find_images, list_images
+from service.artifact import load_artifact
+from service.manifest import MANIFEST_FILE
+
+EngineName = Literal["local", "ray"]
+OnImages = Callable[[int], None]
+
+
+def find_source(path: Path) -> Source:
+    """List what is at `path`: a Parquet file, a folder of them, or a folder of images.
+
+    Raises:
+        DataError: there is nothing to score, or Parquet that cannot be read.
+
+    """
+    if path.is_file() and path.suffix.lower() == ".parquet":
+        return ParquetSource([path])
+    if not path.is_dir():
+        raise DataError(f"{path} is neither a folder of images nor a Parquet file")
+    files = sorted(path.glob("*.parquet"))
+    if not files:
+        return list_images(path)
+    if any(find_images(path)):
+        raise DataError(f"{path} holds images and Parquet files: keep them apart, a folder each")
+    return ParquetSource(files)
+
+
+@in_words()
+def plan_job(
+    source: Path, artifact: Path, out: Path, *, shard_images: int, settings: Settings
+) -> Job:
+    """List `source`, verify the artefact and begin, or find begun, the work in `out`.
+
+    Raises:
+        DataError: there is nothing to score at `source`.
+        ScoringError: the artefact is not sound, or `out` is of other work.
+
+    """
+    if out.resolve() == source.resolve():
+        raise ScoringError(f"{out} is SOURCE itself: choose another --out")
+    # Absolute, as Ray's workers have working folders of their own.
+    source, artifact, out = source.resolve(), artifact.resolve(), out.resolve()
+    found = find_source(source)
+    manifest = load_artifact(artifact).manifest
+    plan = Plan(
+        source=str(source),
+        listing=found.listing,
+        images=found.images,
+        shard_images=shard_images,
+        model=f"{manifest.name}/{manifest.version}",
+        manifest=hashlib.sha256((artifact / MANIFEST_FILE).read_bytes()).hexdigest(),
+        explain=settings.explain,
+    )
+    begin(out, plan)
+    return Job(source=found, artifact=artifact, out=out, plan=plan, settings=settings)
+
+
+@in_words()
+def run(
+    job: Job, engine: EngineName = "local", on_images: OnImages = lambda images: None
+) -> Totals:
+    """Score the shards that are missing, and count what is there then.
+
+    Raises:
+        ScoringError: the engine cannot be had or fails, or images went astray.
+
+    """
+    if job.missing:
+        _run_engine(job, engine, on_images)
+    totals = count(job)
+    for leftover in job.out.glob("*.tmp"):  # of runs that were cut short
+        leftover.unlink(missing_ok=True)
+    return totals
+
+
+def _run_engine(job: Job, engine: EngineName, on_images: OnImages) -> None:
+    if engine == "ray":
+        try:
+            run_on_ray = importlib.import_module("pipeline.scoring.cluster").run_on_ray
+        except ImportError as error:
+            raise ScoringError(
+                f"--engine ray needs Ray ({error}): pip install 'limelight[ray]'"
+            ) from error
+        run_on_ray(job, on_images)
+        return
+    scorer = Scorer(load_artifact(job.artifact), job.settings)
+    for shard in job.missing:
+        score_shard(job, scorer, shard, on_images)

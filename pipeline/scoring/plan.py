@@ -1,0 +1,86 @@
+"""`plan.json`: what an output folder is for, so that only the same work is ever continued in it."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.scoring import ScoringError
+
+PLAN = "plan.json"
+
+_MEANINGS = {
+    "source": "another SOURCE",
+    "listing": "a SOURCE with other files (names and sizes)",
+    "images": "a SOURCE of another number of images",
+    "shard_images": "another --shard-size",
+    "model": "another model",
+    "manifest": "another manifest of the artefact",
+    "explain": "another --explain",
+}
+
+
+class Plan(BaseModel):
+    """The images in their order, cut into shards, and the artefact that labels them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    source: str
+    listing: str
+    """SHA-256 of the names and sizes of the files."""
+    images: int = Field(ge=1)
+    shard_images: int = Field(ge=1)
+    model: str
+    """NAME/VERSION"""
+    manifest: str
+    """SHA-256 of `manifest.json`, which holds that of every other file."""
+    explain: bool
+
+    @property
+    def shards(self) -> int:
+        return -(-self.images // self.shard_images)
+
+    def bounds(self, shard: int) -> tuple[int, int]:
+        """First image of a shard, and the first one behind it."""
+        start = shard * self.shard_images
+        return start, min(start + self.shard_images, self.images)
+
+
+def begin(out: Path, plan: Plan) -> None:
+    """Write `plan` into the empty folder `out`, or find that it is the plan there already.
+
+    Raises:
+        ScoringError: `out` holds something else, or the plan of other work.
+
+    """
+    file = out / PLAN
+    if file.exists():
+        _compare(file, plan)
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ScoringError(f"{out} is not an empty folder, and has no {PLAN}: choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    staging = out / f"{PLAN}.{os.getpid()}.tmp"
+    staging.write_text(plan.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    staging.replace(file)
+
+
+def _compare(file: Path, plan: Plan) -> None:
+    try:
+        found = Plan.model_validate_json(file.read_bytes())
+    except (ValidationError, OSError) as error:
+        raise ScoringError(
+            f"{file} cannot be read ({error}): delete {file.parent}, or choose another --out"
+        ) from error
+    differences = [
+        meaning
+        for field, meaning in _MEANINGS.items()
+        if getattr(found, field) != getattr(plan, field)
+    ]
+    if differences:
+        raise ScoringError(
+            f"{file.parent} was begun with {', '.join(differences)}: choose another --out, or "
+            "delete it"
+        )

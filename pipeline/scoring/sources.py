@@ -1,0 +1,107 @@
+"""What is scored: every image below a folder, or every row of Parquet files."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from pipeline.errors import DataError
+from pipeline.labelled import SUFFIXES
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive images: the columns that identify them (N rows), and their files or bytes."""
+
+    ids: pa.Table
+    bodies: list[Path | bytes | None]
+    """None where a row has no image."""
+
+
+class Source(Protocol):
+    """Images in an order that does not change as long as `listing` does not."""
+
+    @property
+    def images(self) -> int: ...
+
+    @property
+    def listing(self) -> str:
+        """SHA-256 of every file's name and size."""
+        ...
+
+    def read(self, start: int, stop: int) -> Chunk:
+        """The images from `start` to before `stop`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSource:
+    """Every image file below `root`, in the order of their paths."""
+
+    root: Path
+    names: tuple[str, ...]
+    listing: str
+
+    @property
+    def images(self) -> int:
+        return len(self.names)
+
+    def read(self, start: int, stop: int) -> Chunk:
+        """The files from `start` to before `stop`; none is opened yet."""
+        names = self.names[start:stop]
+        paths = pa.array([_printable(name) for name in names], pa.string())
+        return Chunk(pa.table({"path": paths}), [self.root / name for name in names])
+
+
+def list_images(root: Path) -> FolderSource:
+    """Every file below `root` with the suffix of an image; links to folders are not followed.
+
+    Raises:
+        DataError: a folder below it cannot be listed, or there is no image.
+
+    """
+    names = sorted(find_images(root))
+    if not names:
+        raise DataError(
+            f"{root}: neither an image ({', '.join(sorted(SUFFIXES))}) below it, nor a .parquet "
+            "file in it"
+        )
+    return FolderSource(root, tuple(names), digest_files(root, names))
+
+
+def find_images(root: Path) -> Iterator[str]:
+    """Give the path below `root` of each file with the suffix of an image, in no order.
+
+    Raises:
+        DataError: a folder cannot be listed.
+
+    """
+    for folder, _, files in os.walk(root, onerror=_refuse):
+        for name in files:
+            if Path(name).suffix.lower() in SUFFIXES:
+                yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def digest_files(root: Path, names: Iterable[str]) -> str:
+    """SHA-256 of the names below `root` and the files' sizes, in the order given."""
+    digest = hashlib.sha256()
+    for name in names:
+        try:
+            size = (root / name).stat().st_size
+        except OSError:  # a dangling link: to be told of when it is read
+            size = -1
+        digest.update(os.fsencode(f"{name}\0{size}\n"))
+    return digest.hexdigest()
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
+
+
+def _printable(name: str) -> str:
+    """File names are bytes, columns UTF-8: other bytes are written as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
