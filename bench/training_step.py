@@ -16,7 +16,7 @@ from torch import nn
 
 from pipeline.device import choose_device, uses_bfloat16
 from pipeline.recipe import Recipe
-from pipeline.training import build_network
+from pipeline.training import make_network
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 
@@ -31,7 +31,7 @@ def make_step(
 ) -> Callable[[], None]:
     """A training step on one random batch: forward, loss, backward, update."""
     torch.manual_seed(0)
-    network = build_network(recipe, channels=3, classes=10).to(device)
+    network = make_network(recipe, channels=3, classes=10).to(device)
     network = network.to(memory_format=memory_format)
     images = torch.randn(recipe.batch_size, 3, 32, 32, device=device)
     images = images.contiguous(memory_format=memory_format)

@@ -17,13 +17,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.calibration import calibrate
+from pipeline.checkpoint import write_tensors
 from pipeline.datasets import Dataset, Split
 from pipeline.errors import GateError, PipelineError
 from pipeline.evaluation import as_served, evaluate_artifact
 from pipeline.graph import ServingGraph
 from pipeline.parity import OUTPUTS, Runtime, TorchRuntime, check_parity, measure_parity
 from pipeline.runs import Run, describe_training, library_versions
-from pipeline.training import evaluate
+from pipeline.training import copied, evaluate
 from service.artifact import load_artifact
 from service.engine import Engine
 from service.manifest import (
@@ -39,6 +40,7 @@ from service.manifest import (
 
 OPSET = 20
 ONNX, TORCHSCRIPT, PT2 = "model.onnx", "model.ts", "model.pt2"
+WEIGHTS = "model.safetensors"
 NAMES = {"mnist": "digits"}
 DESCRIPTIONS = {
     "mnist": "Handwritten digits, trained on MNIST",
@@ -89,6 +91,8 @@ def _write(
     _save_onnx(graph, example, folder / ONNX)
     _save_torchscript(graph, example, folder / TORCHSCRIPT)
     _save_pt2(graph, example, folder / PT2)
+    # What `limelight finetune` begins from: the only format that holds layers by their names.
+    write_tensors(folder / WEIGHTS, copied(run.network.state_dict()))
     with torch.inference_mode():
         shapes = [tuple(output.shape) for output in graph(example)]
     draft = Manifest(
@@ -104,11 +108,13 @@ def _write(
             TensorSpec(name=output, dtype="float32", shape=("N", *shape[1:]))
             for output, shape in zip(OUTPUTS, shapes, strict=True)
         ),
+        cams="exact" if run.network.head.exact else "approximate",
         opset=OPSET,
         files={
             ONNX: _describe(folder / ONNX, "onnx"),
             TORCHSCRIPT: _describe(folder / TORCHSCRIPT, "torchscript"),
             PT2: _describe(folder / PT2, "torch.export"),
+            WEIGHTS: _describe(folder / WEIGHTS, "safetensors"),
         },
         network=_measure_network(run, example),
         training=describe_training(run.config) | {"best_epoch": run.best.as_json()},
@@ -196,7 +202,9 @@ def _save_pt2(graph: ServingGraph, example: torch.Tensor, file: Path) -> None:
     torch.export.save(program, file)
 
 
-def _describe(file: Path, form: Literal["onnx", "torchscript", "torch.export"]) -> ModelFile:
+def _describe(
+    file: Path, form: Literal["onnx", "torchscript", "torch.export", "safetensors"]
+) -> ModelFile:
     content = file.read_bytes()
     return ModelFile(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content), format=form)
 
@@ -206,7 +214,7 @@ def _measure_network(run: Run, example: torch.Tensor) -> Network:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         run.network(image)
     return Network(
-        architecture=run.config.recipe.architecture,
+        architecture=run.config.recipe.network.architecture,
         parameters=sum(parameter.numel() for parameter in run.network.parameters()),
         multiply_accumulates=counter.get_total_flops() // 2,
     )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models import ClassMapNetwork
-from pipeline.training import Normalisation, normalise
+from pipeline.normalisation import Normalisation, normalise
 
 
 class ServingGraph(nn.Module):

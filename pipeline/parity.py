@@ -14,6 +14,7 @@ from service.manifest import Parity
 BATCH_SIZES = (1, 7, 64)
 IMAGES = 1000
 MAX_PROBABILITY_ERROR = 1e-5
+MAX_CAM_ERROR = 1e-4
 MAX_CAM_IDENTITY_ERROR = 1e-4
 
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -39,15 +40,17 @@ class TorchRuntime:
 def measure_parity(runtime: Runtime, graph: ServingGraph, images: NDArray[np.uint8]) -> Parity:
     """Compare a runtime with eager torch at batch sizes 1, 7 and 64 on up to 1,000 images."""
     images = images[:IMAGES]
-    bias = graph.network.head.linear.bias.detach().numpy()
+    head = graph.network.head
+    bias = head.bias.detach().numpy()
     expected = _in_batches(TorchRuntime(graph), images, 64)
-    probability_errors, identity_errors, disagreements = [], [], 0
+    probability_errors, cam_errors, identity_errors, disagreements = [], [], [], 0
     for batch_size in BATCH_SIZES:
         outputs = _in_batches(runtime, images, batch_size)
         probabilities = outputs["probabilities"]
         probability_errors.append(np.abs(probabilities - expected["probabilities"]).max())
         winners = expected["probabilities"].argmax(1)
         disagreements += int((probabilities.argmax(1) != winners).sum())
+        cam_errors.append(np.abs(outputs["cams"] - expected["cams"]).max())
         from_cams = outputs["cams"].mean((2, 3), dtype=np.float64) + bias
         identity_errors.append(np.abs(from_cams - outputs["logits"]).max())
     return Parity(
@@ -55,7 +58,8 @@ def measure_parity(runtime: Runtime, graph: ServingGraph, images: NDArray[np.uin
         batch_sizes=BATCH_SIZES,
         max_probability_error=float(np.max(probability_errors)),
         top1_disagreements=disagreements,
-        max_cam_identity_error=float(np.max(identity_errors)),
+        max_cam_error=float(np.max(cam_errors)),
+        max_cam_identity_error=float(np.max(identity_errors)) if head.exact else None,
     )
 
 
@@ -76,6 +80,13 @@ def check_parity(name: str, parity: Parity) -> None:
             f"{name}: {parity.top1_disagreements} answers of {parity.images} images at batch sizes "
             f"{parity.batch_sizes} are not those of eager torch, allowed are 0"
         )
+    if not (parity.max_cam_error or 0.0) <= MAX_CAM_ERROR:
+        raise GateError(
+            f"{name}: maps differ from eager torch by {parity.max_cam_error:.2e}, "
+            f"allowed are {MAX_CAM_ERROR:.0e}"
+        )
+    if parity.max_cam_identity_error is None:
+        return
     if not parity.max_cam_identity_error <= MAX_CAM_IDENTITY_ERROR:
         raise GateError(
             f"{name}: mean(cam) + bias differs from the logit by "

@@ -1,8 +1,11 @@
-"""A run folder: `config.json`, `epochs.jsonl` and `checkpoint.safetensors`."""
+"""A run folder: `config.json`, `epochs.jsonl`, `checkpoint.safetensors`, `history.safetensors`.
+
+While a training goes on there is `state.safetensors` as well, from which it can be resumed. The
+other files but the first are written from it, so that they agree whatever was interrupted.
+"""
 
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,18 +14,23 @@ from pathlib import Path
 import onnxruntime
 import torch
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models import ClassMapNetwork
+from pipeline.callbacks import Callback, Epoch
+from pipeline.checkpoint import read_tensors, write_tensors, write_text
 from pipeline.datasets import DATASETS, Dataset, Split, load_dataset, split_validation
 from pipeline.device import uses_bfloat16
+from pipeline.distributed import World
 from pipeline.errors import RunError
+from pipeline.history import History
+from pipeline.normalisation import Normalisation
 from pipeline.recipe import Recipe
-from pipeline.training import Epoch, Normalisation, Trained, build_network, train
+from pipeline.training import Record, Trainer, Weights, make_network, train, under
+from service.manifest import ImageRule
 
 CONFIG, EPOCHS, CHECKPOINT = "config.json", "epochs.jsonl", "checkpoint.safetensors"
+HISTORY, STATE, INITIAL = "history.safetensors", "state.safetensors", "initial.safetensors"
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "numpy", "pillow")
 
 
@@ -33,8 +41,9 @@ class RunConfig(BaseModel):
 
     created: str
     source: str
-    """Name of the data set, or the folder of labelled images."""
-    image_size: int
+    """Name of the data set, or the path of the labelled images."""
+    image_size: int | tuple[int, int]
+    image: ImageRule
     data_sha256: str
     classes: tuple[str, ...]
     recipe_name: str
@@ -43,8 +52,27 @@ class RunConfig(BaseModel):
     device: str
     bfloat16: bool
     threads: int
+    processes: int = 1
     normalisation: Normalisation
+    origin: str | None = None
+    """The model that the first weights are from."""
     libraries: dict[str, str]
+
+    def load_data(self) -> Dataset:
+        """The run's data set.
+
+        Raises:
+            RunError: it is not what the run was planned with.
+
+        """
+        dataset = load_dataset(self.source, image_size=self.image_size)
+        if dataset.sha256 != self.data_sha256:
+            raise RunError(f"{self.source} has changed since this run was trained; train again")
+        return dataset
+
+    def split(self, dataset: Dataset) -> tuple[Split, Split]:
+        """What the run learns from, and what it is validated on."""
+        return split_validation(dataset.train, self.recipe.validation, self.seed, self.classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,79 +91,116 @@ class Run:
             RunError: if the data is not what the run was trained on.
 
         """
-        dataset = load_dataset(self.config.source, image_size=self.config.image_size)
-        if dataset.sha256 != self.config.data_sha256:
-            raise RunError(
-                f"{self.config.source} has changed since {self.folder} was trained; train again"
-            )
-        _, validation = split_validation(
-            dataset.train, self.config.recipe.validation, self.config.seed
-        )
-        return dataset, validation
-
-
-class RunWriter:
-    """Writes a run folder as training goes; each file is whole at every moment."""
-
-    def __init__(self, folder: Path, config: RunConfig) -> None:
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(f"{folder} is not empty; choose another --out")
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        (folder / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
-
-    def epoch(self, epoch: Epoch, weights: dict[str, Tensor] | None) -> None:
-        """Append an epoch's figures; replace the checkpoint if these are better weights."""
-        if weights is not None:
-            staging = self.folder / (CHECKPOINT + ".part")
-            save_file(weights, staging, {"epoch": str(epoch.epoch)})
-            with staging.open("rb") as file:
-                os.fsync(file.fileno())
-            staging.replace(self.folder / CHECKPOINT)
-        with (self.folder / EPOCHS).open("a") as lines:
-            lines.write(json.dumps(epoch.as_json()) + "\n")
+        dataset = self.config.load_data()
+        return dataset, self.config.split(dataset)[1]
 
 
 @dataclass(frozen=True, slots=True)
-class NewRun:
-    """A run with its data at hand, not begun yet."""
+class RunPlan:
+    """A run with its data at hand, not begun yet, or broken off."""
 
     config: RunConfig
-    fit: Split
-    validation: Split
+    dataset: Dataset
     device: torch.device
+    initial: Weights | None = None
 
     def train(
         self,
         folder: Path,
+        callbacks: Sequence[Callback] = (),
         *,
-        on_batch: Callable[[int, int, float], None] = lambda step, steps, loss: None,
-        on_epoch: Callable[[Epoch, bool], None] = lambda epoch, best: None,
-    ) -> Trained:
-        """Train and write the run folder; `on_epoch` is told whether an epoch is the best so far.
+        watching: Mapping[str, Callback] | None = None,
+        world: World | None = None,
+    ) -> Record:
+        """Train and write the run folder, going on where a saved state lies.
+
+        What the callbacks in `watching` hold by their names is saved with each epoch and goes into
+        the history.
 
         Raises:
-            RunError: `folder` is not empty, or the loss stops being a number.
+            RunError: the loss diverges, or the folder cannot be written.
             DataError: there are fewer images than a batch.
 
         """
-        writer = RunWriter(folder, self.config)
-
-        def finish_epoch(epoch: Epoch, weights: dict[str, Tensor] | None) -> None:
-            writer.epoch(epoch, weights)
-            on_epoch(epoch, weights is not None)
-
-        return train(
+        world = world or World()
+        fit, validation = self.config.split(self.dataset)
+        trainer = Trainer(
             self.config.recipe,
-            self.fit,
-            self.validation,
-            classes=len(self.config.classes),
+            fit,
+            classes=self.config.classes,
             normalisation=self.config.normalisation,
             device=self.device,
             seed=self.config.seed,
-            on_batch=on_batch,
-            on_epoch=finish_epoch,
+            initial=self.initial,
+            world=world,
         )
+        writer = RunWriter(folder, {"": History(), **(watching or {})})
+        record = writer.resume(trainer) if (folder / STATE).is_file() else Record()
+        saving = (writer,) if world.leads else ()
+        record = train(
+            trainer, validation, [*writer.watching.values(), *saving, *callbacks], record
+        )
+        if world.leads:
+            writer.finish(record)
+        return record
+
+
+class RunWriter(Callback):
+    """Writes a run folder as training goes; each file is whole at every moment."""
+
+    def __init__(self, folder: Path, watching: Mapping[str, Callback]) -> None:
+        self._folder = folder
+        self.watching = watching
+        """The callbacks whose state is saved, by the prefix of its names."""
+
+    def end_epoch(self, trainer: Trainer, record: Record) -> None:
+        """Save everything that a resume needs, then the files that others read."""
+        state = {f"trainer.{name}": value for name, value in trainer.state().items()}
+        state |= {f"best.{name}": value for name, value in record.weights.items()}
+        history = self._history()
+        state |= {f"history.{name}": value for name, value in history.items()}
+        write_tensors(self._folder / STATE, state, {"epochs": _as_lines(record.epochs)})
+        self._write_results(record, history)
+
+    def resume(self, trainer: Trainer) -> Record:
+        """Bring `trainer` and the watching callbacks to where the saved state is.
+
+        Raises:
+            RunError: the state cannot be read, or is another training's.
+
+        """
+        state, metadata = read_tensors(self._folder / STATE)
+        trainer.restore(under("trainer", state))
+        history = under("history", state)
+        for name, callback in self.watching.items():
+            callback.restore(under(name, history) if name else history)
+        epochs = [Epoch(**json.loads(line)) for line in metadata["epochs"].splitlines()]
+        record = Record(epochs=epochs, weights=under("best", state))
+        self._write_results(record, history)
+        return record
+
+    def finish(self, record: Record) -> None:
+        """Leave the results only."""
+        self._write_results(record, self._history())
+        (self._folder / STATE).unlink(missing_ok=True)
+
+    def _history(self) -> dict[str, Tensor]:
+        return {
+            f"{name}.{key}" if name else key: value.contiguous()
+            for name, callback in self.watching.items()
+            for key, value in callback.state().items()
+        }
+
+    def _write_results(self, record: Record, history: dict[str, Tensor]) -> None:
+        metadata = {
+            key: json.dumps(value)
+            for callback in self.watching.values()
+            for key, value in callback.metadata().items()
+        }
+        write_tensors(self._folder / HISTORY, history, metadata)
+        best = {"epoch": str(record.best.epoch)}
+        write_tensors(self._folder / CHECKPOINT, record.weights, best)
+        write_text(self._folder / EPOCHS, _as_lines(record.epochs))
 
 
 def plan_run(
@@ -145,8 +210,12 @@ def plan_run(
     recipe: Recipe,
     seed: int,
     device: torch.device,
-    image_size: int = 64,
-) -> NewRun:
+    image_size: int | tuple[int, int] = 64,
+    normalisation: Normalisation | None = None,
+    initial: Weights | None = None,
+    origin: str | None = None,
+    processes: int = 1,
+) -> RunPlan:
     """Load `source`, set its validation split aside and note what the run will be.
 
     Raises:
@@ -154,11 +223,12 @@ def plan_run(
 
     """
     dataset = load_dataset(source, image_size=image_size)
-    fit, validation = split_validation(dataset.train, recipe.validation, seed)
+    fit, _ = split_validation(dataset.train, recipe.validation, seed, dataset.classes)
     config = RunConfig(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         source=source if source in DATASETS else str(Path(source).resolve()),
         image_size=image_size,
+        image=dataset.image,
         data_sha256=dataset.sha256,
         classes=dataset.classes,
         recipe_name=recipe_name,
@@ -167,10 +237,51 @@ def plan_run(
         device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         bfloat16=uses_bfloat16(device),
         threads=torch.get_num_threads(),
-        normalisation=Normalisation.of(fit.images),
+        processes=processes,
+        normalisation=normalisation or Normalisation.of(fit.images),
+        origin=origin,
         libraries=library_versions(),
     )
-    return NewRun(config, fit, validation, device)
+    return RunPlan(config, dataset, device, initial)
+
+
+def begin_run(plan: RunPlan, folder: Path) -> None:
+    """Make the run folder, with what a resume needs in it.
+
+    Raises:
+        RunError: `folder` is not empty.
+
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise RunError(
+            f"{folder} is not empty; choose another --out, or go on with it: --resume {folder}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    if plan.initial is not None:
+        write_tensors(folder / INITIAL, plan.initial)
+    write_text(folder / CONFIG, plan.config.model_dump_json(indent=2) + "\n")
+
+
+def resume_run(folder: Path, device: torch.device, *, processes: int = 1) -> RunPlan:
+    """The plan of a run that was broken off.
+
+    Raises:
+        RunError: `folder` is no run, is finished, was begun by another number of processes, or its
+            data has changed.
+
+    """
+    config = read_config(folder)
+    if config.processes != processes:
+        raise RunError(
+            f"{folder} was begun by {config.processes} processes and cannot go on with "
+            f"{processes}; start it with torchrun --nproc-per-node {config.processes}"
+        )
+    if (folder / CHECKPOINT).is_file() and not (folder / STATE).is_file():
+        raise RunError(f"{folder} is finished; next: limelight export {folder}")
+    initial = read_tensors(folder / INITIAL)[0] if (folder / INITIAL).is_file() else None
+    # Sums depend on how many threads share them.
+    torch.set_num_threads(config.threads)
+    return RunPlan(config, config.load_data(), device, initial)
 
 
 def library_versions() -> dict[str, str]:
@@ -180,6 +291,21 @@ def library_versions() -> dict[str, str]:
     return installed | {"onnxruntime": onnxruntime.__version__}
 
 
+def read_config(folder: Path) -> RunConfig:
+    """Read what a run was planned as.
+
+    Raises:
+        RunError: `folder` is no run, or one of another version of this program.
+
+    """
+    if not (folder / CONFIG).is_file():
+        raise RunError(f"{folder} is not a run: {CONFIG} is missing")
+    try:
+        return RunConfig.model_validate_json((folder / CONFIG).read_text())
+    except (ValidationError, OSError) as error:
+        raise RunError(f"{folder} cannot be read: {error}") from error
+
+
 def read_run(folder: Path) -> Run:
     """Read a run's configuration and its best epoch's network.
 
@@ -187,32 +313,35 @@ def read_run(folder: Path) -> Run:
         RunError: if a file is missing or cannot be read.
 
     """
-    for name in (CONFIG, EPOCHS, CHECKPOINT):
+    config = read_config(folder)
+    for name in (EPOCHS, CHECKPOINT):
         if not (folder / name).is_file():
             raise RunError(f"{folder} is not a run: {name} is missing")
     try:
-        config = RunConfig.model_validate_json((folder / CONFIG).read_text())
         lines = (folder / EPOCHS).read_text().splitlines()
         epochs = [Epoch(**json.loads(line)) for line in lines]
-        weights = load_file(folder / CHECKPOINT)
-    except (ValidationError, SafetensorError, ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise RunError(f"{folder} cannot be read: {error}") from error
     if not epochs:
         raise RunError(f"{folder}: no epoch was finished; train again")
-    normalisation = config.normalisation
-    network = build_network(
-        config.recipe, channels=len(normalisation.mean), classes=len(config.classes)
-    )
+    weights, _ = read_tensors(folder / CHECKPOINT)
+    channels = len(config.normalisation.mean)
+    # Its weights are these, wherever the first ones came from.
+    recipe = config.recipe.but(network__pretrained=False)
+    network = make_network(recipe, channels=channels, classes=len(config.classes))
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise RunError(f"{folder}: the checkpoint does not fit its recipe: {error}") from error
-    best = max(epochs, key=lambda epoch: epoch.rank)
-    return Run(folder, config, network.eval(), best)
+    return Run(folder, config, network.eval(), Record(epochs=epochs).best)
 
 
 def describe_training(config: RunConfig) -> dict[str, JsonValue]:
     """The part of a run's configuration that goes into the manifest."""
     fields = config.model_dump(mode="json")
-    kept = ("seed", "device", "bfloat16", "threads", "normalisation")
+    kept = ("seed", "device", "bfloat16", "threads", "processes", "normalisation", "origin")
     return {"recipe": config.recipe_name, **fields["recipe"], **{key: fields[key] for key in kept}}
+
+
+def _as_lines(epochs: Sequence[Epoch]) -> str:
+    return "".join(json.dumps(epoch.as_json()) + "\n" for epoch in epochs)

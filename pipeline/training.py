@@ -1,189 +1,372 @@
-"""The training loop: 1cycle with cyclical momentum on data that is resident on the device."""
+"""The training loop, on data that is resident on the device."""
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models import ARCHITECTURES, ClassMapNetwork
-from pipeline.augmentation import pad_reflect, random_crops
+from models import ClassMapNetwork, WeightsUnavailable, build_network
+from models.whitening import WhitenedConv
+from pipeline.augmentation import Augmenter
+from pipeline.balance import class_weights
+from pipeline.callbacks import Batch, Callback, Epoch
 from pipeline.datasets import Split
 from pipeline.device import autocast
+from pipeline.distributed import World, synchronise_batch_norm
 from pipeline.errors import DataError, RunError
-from pipeline.recipe import OneCycle, Recipe
+from pipeline.normalisation import Normalisation
+from pipeline.optimizers import Optimizers
+from pipeline.recipe import Recipe
+from pipeline.schedules import Rate, Schedule
 
 EVALUATION_BATCH = 500
+WHITENING_IMAGES = 5000
+# A GPU runs ahead of Python; asking it for the loss at every step would hold it up.
+_STEPS_BETWEEN_LOOKS = 20
+# Steps before a loss counts as diverging, and the multiple of pure chance's log loss it needs.
+_SETTLING_STEPS = 20
+_DIVERGED = 4.0
+
+Weights = dict[str, Tensor]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Normalisation:
-    """Mean and standard deviation of each channel, of pixels scaled to [0, 1]."""
+@dataclass(kw_only=True, slots=True)
+class Record:
+    """The epochs so far, and the best one's weights: highest validation accuracy, lowest loss."""
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, images: NDArray[np.uint8]) -> "Normalisation":
-        """Measure uint8 images (N, H, W, C)."""
-        counts = [
-            np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, 3, 0)
-        ]
-        levels = np.arange(256) / 255
-        means = [float(np.average(levels, weights=count)) for count in counts]
-        variances = [
-            float(np.average((levels - mean) ** 2, weights=count))
-            for mean, count in zip(means, counts, strict=True)
-        ]
-        # A constant channel carries nothing: dividing by 1 leaves it at zero.
-        return cls(mean=tuple(means), std=tuple(math.sqrt(v) or 1.0 for v in variances))
-
-    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """What a channel's grey level is multiplied by, and what is added to it then: (C,) each."""
-        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
-        return 1 / (255 * std), -mean / std
-
-    def on(self, device: torch.device) -> Callable[[Tensor], Tensor]:
-        """The function from uint8 (N, H, W, C) to float32 (N, C, H, W), for images on `device`."""
-        scale, shift = (values.to(device) for values in self.scale_and_shift())
-        return lambda images_nhwc: normalise(images_nhwc, scale, shift)
-
-
-def normalise(images_nhwc: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """uint8 (N, H, W, C), (C,), (C,) -> float32 (N, C, H, W), channels last in memory."""
-    return (images_nhwc.float() * scale + shift).permute(0, 3, 1, 2)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Epoch:
-    """What one epoch came to; a line of `epochs.jsonl`."""
-
-    epoch: int
-    train_loss: float
-    validation_loss: float
-    validation_accuracy: float
-    learning_rate: float
-    seconds: float
+    epochs: list[Epoch] = field(default_factory=list)
+    weights: Weights = field(default_factory=dict)
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """Higher is better: by validation accuracy, then by loss."""
-        return self.validation_accuracy, -self.validation_loss
+    def best(self) -> Epoch:
+        """The epoch whose weights are kept."""
+        return max(self.epochs, key=lambda epoch: epoch.rank)
 
-    def as_json(self) -> dict[str, float]:
-        """The fields by name, as `epochs.jsonl` has them."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Trained:
-    """The best epoch's weights (highest validation accuracy, then lowest loss) and the record."""
-
-    weights: dict[str, Tensor]
-    best: Epoch
-    epochs: tuple[Epoch, ...]
+    @property
+    def improved(self) -> bool:
+        """Whether the last epoch is the best."""
+        return self.best is self.epochs[-1]
 
 
-def build_network(recipe: Recipe, *, channels: int, classes: int) -> ClassMapNetwork:
-    """The recipe's network, freshly initialised from torch's global random state."""
-    return ARCHITECTURES[recipe.architecture](channels, classes, recipe.widths)
+class Trainer:
+    """A training in progress: the network, what moves it, and how far it has come.
+
+    The same seed on the same device gives the same weights, in one go or resumed.
+
+    Args:
+        recipe: every choice of the training.
+        fit: images to learn from, uint8 (N, H, W, C), and labels.
+        classes: their names, in the order of the labels.
+        normalisation: of the network's input.
+        device: where the training runs; the data is moved there.
+        seed: of the weights, the order and the augmentation.
+        initial: weights to begin with; those of the head may be missing.
+        world: the processes that train together.
+
+    Raises:
+        DataError: there are fewer images than a batch.
+        RunError: the recipe does not fit the network, or the number of processes the batch.
+
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        fit: Split,
+        *,
+        classes: Sequence[str],
+        normalisation: Normalisation,
+        device: torch.device,
+        seed: int,
+        initial: Weights | None = None,
+        world: World | None = None,
+    ) -> None:
+        if len(fit) < recipe.batch_size:
+            raise DataError(
+                f"{len(fit)} training images are fewer than one batch of {recipe.batch_size}; "
+                "add images or pass a smaller --batch-size"
+            )
+        self.recipe, self.device, self.world = recipe, device, world or World()
+        if recipe.batch_size % self.world.size:
+            raise RunError(
+                f"a batch of {recipe.batch_size} cannot be shared by {self.world.size} "
+                "processes; pass a --batch-size that they divide"
+            )
+        self.epoch = 0
+        """Epochs that are finished."""
+        self.step = 0
+        self.eager = False
+        """Whether the next step runs uncompiled, so that hooks see its layers."""
+        self.schedule: Schedule = recipe.schedule
+        self.steps_per_epoch = len(fit) // recipe.batch_size
+        self.epochs = recipe.freeze_epochs + recipe.epochs
+        self.steps = self.epochs * self.steps_per_epoch
+        self._classes = len(classes)
+        self._images = len(fit)
+        torch.manual_seed(seed)
+        self._rng = torch.Generator().manual_seed(seed)
+        self.normalisation = normalisation
+        self._prepare = normalisation.on(device)
+        images = torch.from_numpy(fit.images).to(device)
+        self._labels = torch.from_numpy(fit.labels).to(device)
+        self._class_weights = None
+        if recipe.balance:
+            weights = class_weights(fit.labels, classes)
+            self._class_weights = torch.from_numpy(weights).to(device)
+        network = make_network(recipe, channels=fit.images.shape[3], classes=len(classes))
+        if initial is not None:
+            network.load_state_dict(initial, strict=False)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        if initial is None:
+            self._whiten(images)
+        if self.world.size > 1:
+            if recipe.network.norm == "lesson":
+                raise RunError(
+                    'the lesson\'s norm knows one process only; choose norm = "batch", which is '
+                    "the same in one"
+                )
+            synchronise_batch_norm(self.network, device)
+            torch.manual_seed(seed + self.world.rank)
+        self._average: AveragedModel | None = None
+        if recipe.average:
+            decay = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
+            self._average = AveragedModel(self.network, multi_avg_fn=decay, use_buffers=True)
+        self.optimizers = Optimizers(self.network, recipe)
+        self._augmenter = Augmenter(images, recipe.augmentation, self._rng)
+        self._smoothed = math.nan
+        self._frozen: bool | None = None
+        self._forward: nn.Module = self.network
+        self._compiled: nn.Module = self.network
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and kept: the average, or the one that learns."""
+        return self.network if self._average is None else self._average.module
+
+    def weights(self) -> Weights:
+        """A copy of the evaluated network's weights, on the CPU."""
+        return copied(self.evaluated.state_dict())
+
+    def run_epoch(self, callbacks: Sequence[Callback] = ()) -> Iterator[Batch]:
+        """Train one epoch, yielding after each step.
+
+        Raises:
+            RunError: the loss diverges or stops being a number.
+
+        """
+        frozen = self.epoch < self.recipe.freeze_epochs
+        self._begin_epoch(frozen)
+        self.epoch += 1
+        order = torch.randperm(self._images, generator=self._rng)
+        size = self.recipe.batch_size
+        for indices in torch.split(order[: self.steps_per_epoch * size], size):
+            for callback in callbacks:
+                callback.begin_batch(self)
+            forward = self._forward if self.eager else self._compiled
+            batch = self._take_step(forward, indices, frozen)
+            for callback in callbacks:
+                callback.end_batch(self, batch)
+            yield batch
+
+    def _begin_epoch(self, frozen: bool) -> None:
+        """Say what learns, and make ready what is called for a step."""
+        network = self.network.train()
+        if frozen or self.recipe.bn_freeze:
+            for layer in network.features.modules():
+                if hasattr(layer, "running_mean"):
+                    layer.eval()
+        if frozen == self._frozen:
+            return
+        self._frozen = frozen
+        network.features.requires_grad_(not frozen)
+        # What is shared out is settled when the processes' wrapper is made.
+        alone = self.world.size == 1
+        self._forward = network if alone else DistributedDataParallel(network)
+        self._compiled = self._forward
+        if self.device.type == "cuda":
+            self._compiled = torch.compile(self._forward)  # type: ignore[assignment]
+
+    def _take_step(self, forward: nn.Module, indices: Tensor, frozen: bool) -> Batch:
+        part = self.world.part()
+        rate = self._rate(frozen)
+        self.optimizers.set(rate)
+        crops = self._augmenter.draw(indices, self.epoch, self._rng, part)
+        with autocast(self.device):
+            logits = forward(self._prepare(crops))
+        labels = self._labels[indices[part].to(self.device)]
+        loss = self._loss(logits.float(), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizers.step()
+        if self._average is not None:
+            self._average.update_parameters(self.network)
+        self.step += 1
+        batch = Batch(
+            step=self.step,
+            steps=self.steps,
+            epoch=self.epoch,
+            loss=self.world.mean(loss.detach()),
+            learning_rate=rate.share * self.optimizers.peak,
+            momentum=rate.momentum,
+        )
+        if self.device.type == "cpu" or self.step % _STEPS_BETWEEN_LOOKS == 0:
+            self._stop_if_diverged(batch)
+        return batch
+
+    def _rate(self, frozen: bool) -> Rate:
+        """The schedule runs twice where the head is trained first."""
+        before = self.recipe.freeze_epochs * self.steps_per_epoch
+        if frozen:
+            return self.schedule.at(self.step, before, self.steps_per_epoch)
+        return self.schedule.at(self.step - before, self.steps - before, self.steps_per_epoch)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        total = nn.functional.cross_entropy(
+            logits,
+            labels,
+            weight=self._class_weights,
+            label_smoothing=self.recipe.label_smoothing,
+            reduction="sum",
+        )
+        return total / len(labels)
+
+    def _stop_if_diverged(self, batch: Batch) -> None:
+        loss = float(batch.loss)
+        self._smoothed = loss if self.step == 1 else 0.9 * self._smoothed + 0.1 * loss
+        chance = math.log(self._classes)
+        diverged = self.step > _SETTLING_STEPS and self._smoothed > _DIVERGED * chance
+        if math.isfinite(loss) and not diverged:
+            return
+        said = (
+            f"diverges ({loss:.3g}, and guessing gives {chance:.3g})" if diverged else f"is {loss}"
+        )
+        raise RunError(
+            f"the loss {said} in epoch {batch.epoch}, step {batch.step}, at a rate of "
+            f"{batch.learning_rate:.3g}: the peak rate {self.optimizers.peak:g} is too high; try "
+            f"--lr {min(self.optimizers.peak, batch.learning_rate) / 4:.2g}, or let `limelight "
+            "lr-find` suggest one"
+        )
+
+    def _whiten(self, images_nhwc: Tensor) -> None:
+        for layer in self.network.modules():
+            if isinstance(layer, WhitenedConv):
+                chosen = torch.randperm(len(images_nhwc), generator=self._rng)[:WHITENING_IMAGES]
+                layer.measure(self._prepare(images_nhwc[chosen.to(images_nhwc.device)]))
+
+    def validate(self, validation: Split) -> tuple[float, float]:
+        """Log loss and accuracy of the evaluated network."""
+        with autocast(self.device):
+            logits = evaluate(
+                self.evaluated,
+                validation.images[self.world.part()],
+                self.normalisation,
+                self.device,
+            )
+        logits = self.world.gather(logits.float(), len(validation))
+        labels = torch.from_numpy(validation.labels)
+        loss = float(nn.functional.cross_entropy(logits, labels))
+        return loss, float((logits.argmax(1) == labels).float().mean())
+
+    def state(self) -> Weights:
+        """Everything that the rest of the training depends on, copied to the CPU."""
+        state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        if self._average is not None:
+            average = self._average.state_dict()
+            state |= {f"average.{name}": value for name, value in average.items()}
+        state |= {f"optimizer.{name}": value for name, value in self.optimizers.state().items()}
+        state["random.order"] = self._rng.get_state()
+        state["random.torch"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            state["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        state["progress"] = torch.tensor([self.epoch, self.step])
+        state["smoothed"] = torch.tensor(self._smoothed, dtype=torch.float64)
+        return copied(state)
+
+    def restore(self, state: Weights) -> None:
+        """Take over what `state` gave, of the same recipe and data.
+
+        Raises:
+            RunError: it does not fit this training.
+
+        """
+        try:
+            self.network.load_state_dict(under("network", state))
+            if self._average is not None:
+                self._average.load_state_dict(under("average", state))
+            self.optimizers.restore(under("optimizer", state))
+            self._rng.set_state(state["random.order"])
+            torch.set_rng_state(state["random.torch"])
+            if self.device.type == "cuda" and "random.cuda" in state:
+                torch.cuda.set_rng_state(state["random.cuda"], self.device)
+            self.epoch, self.step = state["progress"].tolist()
+            self._smoothed = float(state["smoothed"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise RunError(f"the saved state does not fit this training: {error}") from error
+
+
+def make_network(recipe: Recipe, *, channels: int, classes: int) -> ClassMapNetwork:
+    """The recipe's network, freshly initialised from torch's global random state.
+
+    Raises:
+        RunError: there is no such network, its options contradict each other, or the weights it
+            should begin with cannot be had.
+
+    """
+    try:
+        return build_network(recipe.network, in_channels=channels, classes=classes)
+    except ValueError as error:
+        raise RunError(f"network: {error}") from error
+    except WeightsUnavailable as error:
+        raise RunError(str(error)) from error
 
 
 def train(
-    recipe: Recipe,
-    fit: Split,
+    trainer: Trainer,
     validation: Split,
-    *,
-    classes: int,
-    normalisation: Normalisation,
-    device: torch.device,
-    seed: int,
-    on_batch: Callable[[int, int, float], None] = lambda step, steps, loss: None,
-    on_epoch: Callable[[Epoch, dict[str, Tensor] | None], None] = lambda epoch, weights: None,
-) -> Trained:
-    """Train on `fit`, choosing the epoch by `validation`.
+    callbacks: Sequence[Callback] = (),
+    record: Record | None = None,
+) -> Record:
+    """Train to the end, choosing the epoch by `validation`.
 
-    `on_epoch` is given each epoch, with its weights if they are the best so far. The same seed on
-    the same device gives the same weights.
+    `record` is that of the epochs before a resume.
 
     Raises:
-        DataError: if there are fewer images than a batch.
-        RunError: if the loss stops being a number.
+        RunError: the loss diverges or stops being a number.
 
     """
-    if len(fit) < recipe.batch_size:
-        raise DataError(
-            f"{len(fit)} training images are fewer than one batch of {recipe.batch_size}; "
-            "add images or pass a smaller --batch-size"
-        )
-    torch.manual_seed(seed)
-    rng = torch.Generator().manual_seed(seed)
-    network = build_network(recipe, channels=fit.images.shape[3], classes=classes)
-    network = network.to(device).to(memory_format=torch.channels_last)
-    step_network: nn.Module = network
-    if device.type == "cuda":
-        step_network = torch.compile(network)  # type: ignore[assignment]
-    steps = recipe.epochs * (len(fit) // recipe.batch_size)
-    optimizer, scheduler = _one_cycle(network, recipe.schedule, recipe.weight_decay, steps)
-    criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    prepare = normalisation.on(device)
-    padded = pad_reflect(torch.from_numpy(fit.images).to(device), recipe.pad)
-    labels = torch.from_numpy(fit.labels).to(device)
-
-    record: list[Epoch] = []
-    best: Epoch | None = None
-    weights: dict[str, Tensor] = {}
-    step = 0
-    for number in range(1, recipe.epochs + 1):
-        started = time.perf_counter()
-        network.train()
-        total = torch.zeros((), device=device)
-        batches = 0
-        for indices in _shuffled_batches(len(fit), recipe.batch_size, rng):
-            crops = random_crops(padded, indices, recipe.pad, flip=recipe.flip, rng=rng)
-            with autocast(device):
-                logits = step_network(prepare(crops))
-            loss = criterion(logits.float(), labels[indices.to(device)])
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            scheduler.step()
-            total += loss.detach()
-            step, batches = step + 1, batches + 1
-            if device.type == "cpu" or step % 20 == 0:
-                on_batch(step, steps, float(loss.detach()))
-        if not math.isfinite(train_loss := float(total) / batches):
-            raise RunError(
-                f"the loss is {train_loss} in epoch {number}: the peak rate "
-                f"{recipe.schedule.peak_lr} is too high; try {recipe.schedule.peak_lr / 4:g}"
+    record = record or Record()
+    for callback in callbacks:
+        callback.begin_training(trainer)
+    try:
+        while trainer.epoch < trainer.epochs:
+            started = time.perf_counter()
+            total = torch.zeros((), device=trainer.device)
+            for batch in trainer.run_epoch(callbacks):
+                total += batch.loss
+            validation_loss, accuracy = trainer.validate(validation)
+            epoch = Epoch(
+                epoch=trainer.epoch,
+                train_loss=float(total) / trainer.steps_per_epoch,
+                validation_loss=validation_loss,
+                validation_accuracy=accuracy,
+                learning_rate=batch.learning_rate,
+                seconds=time.perf_counter() - started,
             )
-        validation_logits = evaluate(network, validation.images, normalisation, device)
-        targets = torch.from_numpy(validation.labels)
-        epoch = Epoch(
-            epoch=number,
-            train_loss=train_loss,
-            validation_loss=float(nn.functional.cross_entropy(validation_logits, targets)),
-            validation_accuracy=float((validation_logits.argmax(1) == targets).float().mean()),
-            learning_rate=float(scheduler.get_last_lr()[0]),
-            seconds=time.perf_counter() - started,
-        )
-        record.append(epoch)
-        improved = best is None or epoch.rank > best.rank
-        if improved:
-            best = epoch
-            weights = {
-                name: value.detach().to("cpu", copy=True).contiguous()
-                for name, value in network.state_dict().items()
-            }
-        on_epoch(epoch, weights if improved else None)
-    if best is None:
-        raise RunError("no epoch was trained; pass --epochs 1 or more")
-    return Trained(weights=weights, best=best, epochs=tuple(record))
+            record.epochs.append(epoch)
+            if record.improved:
+                record.weights = trainer.weights()
+            for callback in callbacks:
+                callback.end_epoch(trainer, record)
+    finally:
+        for callback in callbacks:
+            callback.end_training(trainer)
+    return record
 
 
 @torch.inference_mode()
@@ -193,43 +376,24 @@ def evaluate(
     normalisation: Normalisation,
     device: torch.device,
 ) -> Tensor:
-    """Logits of uint8 images (N, H, W, C), one view each, in float32 on the CPU: (N, K)."""
+    """Logits of uint8 images (N, H, W, C), one view each, on the CPU: (N, K)."""
     network.eval()
     prepare = normalisation.on(device)
     batches = torch.split(torch.from_numpy(images), EVALUATION_BATCH)
     return torch.cat([network(prepare(batch.to(device))).cpu() for batch in batches])
 
 
-def _shuffled_batches(images: int, batch_size: int, rng: torch.Generator) -> Iterator[Tensor]:
-    order = torch.randperm(images, generator=rng)
-    yield from torch.split(order[: images - images % batch_size], batch_size)
+def copied(weights: Weights) -> Weights:
+    """Each tensor's values, on the CPU and in memory of its own."""
+    return {
+        name: value.detach().to("cpu", copy=True).contiguous() for name, value in weights.items()
+    }
 
 
-def _one_cycle(
-    network: nn.Module, schedule: OneCycle, weight_decay: float, steps: int
-) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.OneCycleLR]:
-    weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-    high, low = schedule.momentum
-    groups: list[dict[str, Any]] = [
-        {"params": weights, "weight_decay": weight_decay},
-        {"params": others},
-    ]
-    optimizer = torch.optim.SGD(
-        groups,
-        lr=schedule.peak_lr,
-        momentum=high,
-        nesterov=True,
-    )
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=schedule.peak_lr,
-        # The last step leaves the scheduler at its end, not beyond it.
-        total_steps=steps + 1,
-        pct_start=schedule.warmup,
-        div_factor=schedule.div,
-        final_div_factor=schedule.div_final,
-        max_momentum=high,
-        base_momentum=low,
-    )
-    return optimizer, scheduler
+def under(prefix: str, state: Weights) -> Weights:
+    """The entries PREFIX.name of `state`, by name."""
+    return {
+        name.removeprefix(f"{prefix}."): value
+        for name, value in state.items()
+        if name.startswith(f"{prefix}.")
+    }

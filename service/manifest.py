@@ -56,7 +56,7 @@ class TensorSpec(_Frozen):
 class ModelFile(_Frozen):
     sha256: Sha256
     bytes: int = Field(ge=1)
-    format: Literal["onnx", "torchscript", "torch.export"]
+    format: Literal["onnx", "torchscript", "torch.export", "safetensors"]
 
 
 class Network(_Frozen):
@@ -104,8 +104,10 @@ class Parity(_Frozen):
     batch_sizes: tuple[int, ...]
     max_probability_error: float
     top1_disagreements: int
-    max_cam_identity_error: float
-    """Largest |mean over positions of cam + bias - logit|."""
+    max_cam_error: float | None = None
+    """Largest difference of a map from eager torch's; older exports did not measure it."""
+    max_cam_identity_error: float | None
+    """Largest |mean over positions of cam + bias - logit|; None where the maps are approximate."""
 
 
 class Manifest(_Frozen):
@@ -120,6 +122,8 @@ class Manifest(_Frozen):
     image: ImageRule
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    cams: Literal["exact", "approximate"] = "exact"
+    """Whether a map's mean and the bias are the logit, as under average pooling."""
     opset: int
     files: dict[FileName, ModelFile]
     network: Network

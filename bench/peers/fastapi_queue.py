@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request  # type: ignore[import-not-found]
+from fastapi import FastAPI, Request
 from PIL import Image
 
 from bench.peers.network import Network
@@ -30,7 +30,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-@app.post("/predict")  # type: ignore[untyped-decorator]
+@app.post("/predict")
 async def predict(request: Request) -> dict[str, Any]:
     """The raw body, which costs less than a form."""
     pixels = network.pixels(Image.open(BytesIO(await request.body())))

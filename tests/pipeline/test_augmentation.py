@@ -1,15 +1,25 @@
-"""Crops and flips, against numpy and by exhaustive search."""
+"""Crops, mirror images and painted squares, against numpy and by exhaustive search."""
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.augmentation import pad_reflect, random_crops
+from pipeline.augmentation import Augmenter, pad_reflect
+from pipeline.recipe import Augmentation
 
 
 def _images() -> torch.Tensor:
     rng = np.random.default_rng(0)
     return torch.from_numpy(rng.integers(0, 256, (6, 9, 7, 3), dtype=np.uint8))
+
+
+def _augmenter(images: torch.Tensor, **choices: object) -> Augmenter:
+    choice = Augmentation.model_validate(choices)
+    return Augmenter(images, choice, torch.Generator().manual_seed(0))
+
+
+def _random(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("padding", [0, 1, 4])
@@ -24,28 +34,96 @@ def test_padding_wider_than_the_image_is_refused() -> None:
         pad_reflect(_images(), 7)
 
 
-def test_every_crop_is_a_window_of_its_own_image_or_its_mirror() -> None:
+@pytest.mark.parametrize("flip", ["none", "random", "alternating"])
+def test_every_crop_is_a_window_of_its_own_image_or_its_mirror(flip: str) -> None:
     images, padding = _images(), 2
     padded = pad_reflect(images, padding)
-    rng = torch.Generator().manual_seed(1)
-    indices = torch.randint(len(images), (64,), generator=rng)
-    crops = random_crops(padded, indices, padding, flip=True, rng=rng)
-    mirrored = 0
+    indices = torch.randint(len(images), (64,), generator=_random())
+    crops = _augmenter(images, pad=padding, flip=flip).draw(indices, 1, _random())
+    mirrored, corners = 0, set()
     for crop, index in zip(crops, indices, strict=True):
-        windows = [
-            padded[index, top : top + 9, left : left + 7]
+        windows = {
+            (top, left): padded[index, top : top + 9, left : left + 7]
             for top in range(2 * padding + 1)
             for left in range(2 * padding + 1)
-        ]
-        straight = any(torch.equal(crop, window) for window in windows)
-        flipped = any(torch.equal(crop, window.flip(1)) for window in windows)
-        assert straight or flipped
-        mirrored += flipped
-    assert 16 < mirrored < 48
+        }
+        straight = [at for at, window in windows.items() if torch.equal(crop, window)]
+        flipped = [at for at, window in windows.items() if torch.equal(crop, window.flip(1))]
+        assert len(straight + flipped) == 1
+        corners.update(straight + flipped)
+        mirrored += bool(flipped)
+    assert {top for top, _ in corners} == {left for _, left in corners} == set(range(5))
+    assert (mirrored == 0) if flip == "none" else (10 < mirrored < 54)
 
 
-def test_without_flip_and_padding_images_stay_as_they_are() -> None:
+def test_without_choices_images_stay_as_they_are() -> None:
     images = _images()
     indices = torch.tensor([4, 0])
-    crops = random_crops(images, indices, 0, flip=False, rng=torch.Generator())
-    torch.testing.assert_close(crops, images[indices])
+    assert torch.equal(_augmenter(images).draw(indices, 1, _random()), images[indices])
+
+
+def _is_mirrored(images: torch.Tensor, drawn: torch.Tensor) -> list[bool]:
+    assert all(
+        torch.equal(crop, image) != torch.equal(crop, image.flip(1))
+        for image, crop in zip(images, drawn, strict=True)
+    )
+    return [not torch.equal(crop, image) for image, crop in zip(images, drawn, strict=True)]
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 7])
+def test_two_epochs_in_a_row_show_each_image_both_ways(epoch: int) -> None:
+    images = _images().repeat(20, 1, 1, 1)
+    augmenter = _augmenter(images, flip="alternating")
+    everything = torch.arange(len(images))
+    first = _is_mirrored(images, augmenter.draw(everything, epoch, _random(1)))
+    order = torch.randperm(len(images), generator=_random())
+    second = _is_mirrored(images[order], augmenter.draw(order, epoch + 1, _random(2)))
+    assert [first[index] for index in order] == [not mirrored for mirrored in second]
+    assert 0.3 < np.mean(first) < 0.7
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5])
+def test_a_square_of_the_mean_colour_is_painted_and_nothing_else(side: int) -> None:
+    images = torch.full((4000, 9, 7, 2), 40, dtype=torch.uint8)
+    images[:, :, :, 1] = 100
+    images[:, :, 0] = 90  # a pixel column in 7, of which the mean is 47 and 99
+    mean = images.float().mean((0, 1, 2)).round()
+    assert mean.tolist() == [47, 99]
+    indices = torch.arange(len(images))
+    drawn = _augmenter(images, cutout=side).draw(indices, 1, _random())
+    painted = (drawn == mean).all(3)
+    assert torch.equal(drawn[~painted], images[~painted])
+    seen = {_rectangle(mask) for mask in painted}
+    # The centre lies anywhere in the image: every position there is, clipped at the edges.
+    assert seen == {
+        (max(0, top), min(9, top + side), max(0, left), min(7, left + side))
+        for top in range(-(side // 2), 9 - side // 2)
+        for left in range(-(side // 2), 7 - side // 2)
+    }
+
+
+def _rectangle(mask: torch.Tensor) -> tuple[int, int, int, int]:
+    """First row, last + 1, first column, last + 1 of a mask (H, W) that is a whole rectangle."""
+    rows, columns = mask.any(1).nonzero().ravel(), mask.any(0).nonzero().ravel()
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    assert mask[top:bottom, left:right].all()
+    assert mask.sum() == (bottom - top) * (right - left)
+    return int(top), int(bottom), int(left), int(right)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_the_parts_of_several_processes_make_up_the_whole_draw(processes: int) -> None:
+    augmenter = _augmenter(_images(), pad=2, flip="random", cutout=3)
+    indices = torch.arange(6)
+    whole = augmenter.draw(indices, 1, _random())
+    for rank in range(processes):
+        part = slice(rank, None, processes)
+        assert torch.equal(augmenter.draw(indices, 1, _random(), part), whole[part])
+
+
+def test_a_part_leaves_the_random_state_where_the_whole_does() -> None:
+    augmenter = _augmenter(_images(), pad=2, flip="random", cutout=3)
+    one, other = _random(), _random()
+    augmenter.draw(torch.arange(6), 1, one)
+    augmenter.draw(torch.arange(6), 1, other, slice(1, None, 2))
+    assert torch.equal(one.get_state(), other.get_state())

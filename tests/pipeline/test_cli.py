@@ -12,16 +12,17 @@ from service.artifact import load_artifact
 from tests.pipeline.test_datasets import make_folder
 
 
-def limelight(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def limelight_command(*arguments: str, cwd: Path) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment of a person who works in `cwd`."""
     environment = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "COLUMNS": "200"}
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return [sys.executable, "-m", "pipeline", *arguments], environment
+
+
+def limelight(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command, environment = limelight_command(*arguments, cwd=cwd)
     return subprocess.run(
-        [sys.executable, "-m", "pipeline", *arguments],
-        cwd=cwd,
-        env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False
     )
 
 

@@ -1,0 +1,43 @@
+"""`limelight export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import export as exporting
+from pipeline.console import say
+from pipeline.runs import read_run
+from service.artifact import load_artifact
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="a run folder that `limelight train` wrote")],
+    to: Annotated[Path, typer.Option(help="folder of artefacts")] = Path("artifacts"),
+    name: Annotated[
+        str | None, typer.Option(help="the model's name; default from the data")
+    ] = None,
+) -> None:
+    """Export a run as the next version of an artefact, verified; prints its folder.
+
+    Example: limelight export runs/mnist --to zoo
+    """
+    folder = exporting.export(read_run(run), to, name=name)
+    manifest = load_artifact(folder).manifest
+    for file, parity in manifest.parity.items():
+        identity = (
+            "maps approximate"
+            if parity.max_cam_identity_error is None
+            else f"map identity within {parity.max_cam_identity_error:.1e}"
+        )
+        say(
+            f"{file}: within {parity.max_probability_error:.1e} of eager torch on "
+            f"{parity.images:,} images, {identity}"
+        )
+    metrics, calibration = manifest.metrics, manifest.calibration
+    say(
+        f"test set, {metrics.images:,} images: accuracy {metrics.accuracy:.2%}, "
+        f"log loss {metrics.log_loss:.4f}, calibration error {metrics.ece:.2%}; temperature "
+        f"{calibration.temperature:.3f}. Next: LIMELIGHT_MODELS={to} bentoml serve"
+    )
+    print(folder)

@@ -1,0 +1,97 @@
+"""`limelight finetune`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.running import (
+    Balance,
+    BatchSize,
+    Device,
+    Epochs,
+    LearningRate,
+    Out,
+    Report,
+    Seed,
+    Track,
+    parse_rates,
+    parse_size,
+    run_training,
+)
+from pipeline.device import choose_device
+from pipeline.distributed import World
+from pipeline.errors import RunError
+from pipeline.finetuning import read_origin
+from pipeline.recipe import Recipe
+from pipeline.runs import RunPlan, plan_run
+
+
+def finetune(
+    source: Annotated[str, typer.Argument(help="a data set, a folder CLASS/IMAGE, or a CSV file")],
+    origin: Annotated[
+        Path,
+        typer.Option("--from", help="an artefact, a model's folder of artefacts, or a run folder"),
+    ],
+    recipe: Annotated[str, typer.Option(help="a recipe or a TOML file")] = "finetune",
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    freeze_epochs: Annotated[
+        int | None, typer.Option(help="of the head alone, instead of the recipe's")
+    ] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    bn_freeze: Annotated[
+        bool | None,
+        typer.Option(
+            "--bn-freeze/--no-bn-freeze", help="BatchNorm layers keep the origin's statistics"
+        ),
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="side in pixels, or HEIGHTxWIDTH; default: the origin's")
+    ] = None,
+    balance: Balance = False,
+    track: Track = None,
+    report: Report = True,
+) -> None:
+    """Teach a trained network new classes: its head first, then all of it; prints the run folder.
+
+    An interrupted run goes on with limelight train --resume RUN.
+
+    Example: limelight finetune --from zoo/cifar10 ./my-photos
+    """
+
+    def make_plan(world: World) -> RunPlan:
+        begin = read_origin(origin)
+        plan = plan_run(
+            source,
+            recipe_name=recipe,
+            recipe=Recipe.load(
+                recipe,
+                network=begin.network,
+                freeze_epochs=freeze_epochs,
+                epochs=epochs,
+                batch_size=batch_size,
+                schedule__peak=parse_rates(lr),
+                bn_freeze=bn_freeze,
+                balance=balance or None,
+            ),
+            seed=seed,
+            device=choose_device(device),
+            image_size=begin.image_size if image_size is None else parse_size(image_size),
+            normalisation=begin.normalisation,
+            initial=begin.features,
+            origin=begin.name,
+            processes=world.size,
+        )
+        channels = plan.dataset.train.images.shape[3]
+        if channels != begin.image.channels:
+            raise RunError(
+                f"{origin} takes images of {begin.image.channels} channel(s), and {source} has "
+                f"{channels}; choose another model to begin --from"
+            )
+        return plan
+
+    run_training(make_plan, out=out, device=device, track=track, report=report)

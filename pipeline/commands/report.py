@@ -1,0 +1,24 @@
+"""`limelight report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="a run folder that `limelight train` wrote")],
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    views: Annotated[
+        bool,
+        typer.Option("--views/--no-views", help="also average over shifted and mirrored views"),
+    ] = True,
+) -> None:
+    """Write a run's report.html: curves, errors, calibration and a model card; prints its path.
+
+    Example: limelight report runs/mnist
+    """
+    # matplotlib takes a while to import.
+    from pipeline.report import write_report
+
+    print(write_report(run, device=device, views=views))

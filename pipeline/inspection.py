@@ -1,0 +1,145 @@
+"""A picture of what a network makes of an image: its first kernels, its features, its maps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models import ClassMapNetwork
+
+COLUMNS = 8
+CELL_INCHES, TITLE_INCHES = 1.15, 0.25
+LABEL_WIDTH = 1.2
+"""Of the column of words, in cells."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inspection:
+    """One image on its way through a network, on the CPU."""
+
+    kernels: Tensor
+    """Of the first layer: (out, in, k, k)."""
+    stages: dict[str, Tensor]
+    """Features by the name and the kind of the module that they come from: (C, h, w), in order."""
+    probabilities: Tensor
+    """(K,)."""
+    maps: Tensor
+    """Class activation maps: (K, h, w)."""
+
+
+@torch.inference_mode()
+def inspect_network(network: ClassMapNetwork, images_nchw: Tensor) -> Inspection:
+    """Follow one normalised image (1, C, H, W) through a network in evaluation mode."""
+    features, stages = images_nchw, {}
+    for name, module in network.features.named_children():
+        features = module(features)
+        # A copy, for the next module may work in place.
+        stages[f"features.{name}\n{type(module).__name__}"] = features[0].clone()
+    return Inspection(
+        kernels=first_kernels(network),
+        stages=stages,
+        probabilities=network.head(features).softmax(1)[0],
+        maps=network.head.class_activation_maps(features)[0],
+    )
+
+
+def first_kernels(network: nn.Module) -> Tensor:
+    """The kernels of the first convolution: (out, in, k, k).
+
+    Raises:
+        ValueError: the network has none.
+
+    """
+    for module in network.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim == 4:
+            return weight.detach()
+    raise ValueError("the network has no convolution")
+
+
+def draw(inspection: Inspection, pixels_hwc: NDArray[np.uint8], classes: Sequence[str]) -> Figure:
+    """Draw the image with its likeliest classes' maps, the kernels, and a row for each stage.
+
+    Of each the first 8 channels. The colours of a row have one scale, so that a channel that is
+    dark in it says little there.
+    """
+    figure, rows = _grid(2 + len(inspection.stages))
+    _draw_answer(rows[0], inspection, pixels_hwc, classes)
+    _draw_kernels(rows[1], inspection.kernels)
+    for row, (name, features) in zip(rows[2:], inspection.stages.items(), strict=True):
+        _draw_features(row, name, features)
+    return figure
+
+
+def _grid(rows: int) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of rows, each a cell for words and 8 for pictures."""
+    width, height = CELL_INCHES * (LABEL_WIDTH + COLUMNS), CELL_INCHES * 1.08 * rows + TITLE_INCHES
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots(
+        rows,
+        1 + COLUMNS,
+        squeeze=False,
+        width_ratios=[LABEL_WIDTH, *[1] * COLUMNS],
+        gridspec_kw={
+            "left": 0,
+            "right": 0.995,
+            "bottom": 0.005,
+            "top": 1 - TITLE_INCHES / height,
+            "wspace": 0.05,
+            "hspace": 0.08,
+        },
+    )
+    for cell in axes.flat:
+        cell.set_axis_off()
+    return figure, [list(row) for row in axes]
+
+
+def _draw_answer(
+    row: list[Axes], inspection: Inspection, pixels_hwc: NDArray[np.uint8], classes: Sequence[str]
+) -> None:
+    _write(row[0], "the image, and\nwhat speaks for\n(red) a class")
+    grey = pixels_hwc.mean(2)
+    row[1].imshow(pixels_hwc.squeeze(), cmap="gray", vmin=0, vmax=255)
+    likeliest = inspection.probabilities.argsort(descending=True).tolist()[: COLUMNS - 1]
+    maps = inspection.maps[likeliest]
+    scale = float(maps.abs().max())
+    height, width = grey.shape
+    for cell, label, scores in zip(row[2:], likeliest, maps, strict=False):
+        cell.imshow(grey, cmap="gray", vmin=0, vmax=255)
+        cell.imshow(
+            scores.numpy(),
+            cmap="RdBu_r",
+            vmin=-scale,
+            vmax=scale,
+            alpha=0.6,
+            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        )
+        cell.set_title(f"{classes[label]} {inspection.probabilities[label]:.1%}", fontsize=7)
+
+
+def _draw_kernels(row: list[Axes], kernels: Tensor) -> None:
+    out, channels, height, width = kernels.shape
+    _write(row[0], f"first kernels\n{out} of {channels}x{height}x{width}")
+    scale = float(kernels.abs().max()) or 1.0
+    for cell, kernel in zip(row[1:], kernels, strict=False):
+        if channels == 3:  # grey is nothing, a colour is what it looks for
+            cell.imshow((kernel / (2 * scale) + 0.5).permute(1, 2, 0).numpy())
+        else:
+            cell.imshow(kernel.mean(0).numpy(), cmap="gray", vmin=-scale, vmax=scale)
+
+
+def _draw_features(row: list[Axes], name: str, features: Tensor) -> None:
+    _write(row[0], f"{name}\n{'x'.join(map(str, features.shape))}")
+    shown = features[:COLUMNS]
+    low, high = float(shown.min()), float(shown.max())
+    for cell, channel in zip(row[1:], shown, strict=False):
+        cell.imshow(channel.numpy(), cmap="magma", vmin=low, vmax=high)
+
+
+def _write(cell: Axes, words: str) -> None:
+    cell.text(0.05, 0.5, words, transform=cell.transAxes, fontsize=8, va="center")

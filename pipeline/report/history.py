@@ -1,0 +1,86 @@
+"""What a run folder says about the way to its weights."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.callbacks import Epoch
+from pipeline.checkpoint import read_tensors
+from pipeline.runs import EPOCHS, HISTORY
+
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Steps:
+    """What was noted at each step: (S,) each."""
+
+    loss: Values
+    learning_rate: Values
+    momentum: Values
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerHistory:
+    """A layer's activations in T watched batches."""
+
+    name: str
+    steps: NDArray[np.int64]
+    """Counted from 1: (T,), as are the next three."""
+    means: Values
+    deviations: Values
+    near_zero: Values
+    histograms: Values
+    """Counts: (T, B)."""
+    span: tuple[float, float]
+    """First and last edge of the bins."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunHistory:
+    """All of it; an older run has its epochs only."""
+
+    epochs: tuple[Epoch, ...]
+    steps: Steps | None
+    layers: tuple[LayerHistory, ...]
+
+
+def read_history(folder: Path) -> RunHistory:
+    """Read a run's epochs and, where they were kept, its steps and its layers' activations.
+
+    Raises:
+        RunError: the history is not whole.
+
+    """
+    lines = (folder / EPOCHS).read_text().splitlines()
+    epochs = tuple(Epoch(**json.loads(line)) for line in lines)
+    if not (folder / HISTORY).is_file():
+        return RunHistory(epochs=epochs, steps=None, layers=())
+    tensors, metadata = read_tensors(folder / HISTORY)
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    steps = Steps(**{name: arrays[name] for name in ("loss", "learning_rate", "momentum")})
+    return RunHistory(epochs=epochs, steps=steps, layers=_layers(arrays, metadata))
+
+
+def _layers(arrays: Mapping[str, Values], metadata: Mapping[str, str]) -> tuple[LayerHistory, ...]:
+    # A training that was not watched, or ended before the first look.
+    if "activations.steps" not in arrays:
+        return ()
+    names = json.loads(metadata["layers"])
+    spans = json.loads(metadata["histogram_ranges"])
+    return tuple(
+        LayerHistory(
+            name=name,
+            steps=arrays["activations.steps"].astype(np.int64),
+            means=arrays["activations.means"][at],
+            deviations=arrays["activations.deviations"][at],
+            near_zero=arrays["activations.near_zero"][at],
+            histograms=arrays["activations.histograms"][at],
+            span=(low, high),
+        )
+        for at, (name, (low, high)) in enumerate(zip(names, spans, strict=True))
+    )

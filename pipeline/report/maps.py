@@ -1,0 +1,96 @@
+"""The worst answers, with what the network looked at."""
+
+import base64
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from models import ClassMapNetwork
+from pipeline.assessment import TopLoss
+from pipeline.normalisation import Normalisation
+from service.explanation import overlay
+from service.images import View
+
+# Sharp on a telephone, whose pixels are three to one of a page's.
+SIDE = 160
+# Up to this side an image's own pixels are shown.
+_SMALL = 64
+OPACITY, COLORMAP = 0.5, "turbo"
+_JPEG_QUALITY = 85
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExplainedLoss:
+    """An image with its maps, as `data:` addresses."""
+
+    top: TopLoss
+    image: str
+    predicted_map: str
+    rival_map: str
+
+
+def explain(
+    network: ClassMapNetwork,
+    normalisation: Normalisation,
+    device: torch.device,
+    images: NDArray[np.uint8],
+    losses: tuple[TopLoss, ...],
+) -> tuple[tuple[ExplainedLoss, ...], tuple[int, int]]:
+    """Lay the maps of the prediction and of its rival over each of `images`, (N, H, W, C).
+
+    Returns:
+        The images in their order, and the rows and columns of a map.
+
+    """
+    with torch.inference_mode():
+        features = network.features(normalisation.on(device)(torch.from_numpy(images).to(device)))
+        maps = network.head.class_activation_maps(features).float().cpu().numpy()
+    explained = tuple(
+        _explain(image, cams, top) for image, cams, top in zip(images, maps, losses, strict=True)
+    )
+    return explained, (maps.shape[2], maps.shape[3])
+
+
+def _explain(image: NDArray[np.uint8], maps: NDArray[np.float32], top: TopLoss) -> ExplainedLoss:
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    large = _resized(picture)
+    is_small = max(picture.size) <= _SMALL
+    return ExplainedLoss(
+        top=top,
+        image=_address(picture, "PNG") if is_small else _address(large, "JPEG"),
+        predicted_map=_laid_over(large, maps[top.predicted]),
+        rival_map=_laid_over(large, maps[top.rival]),
+    )
+
+
+def _resized(picture: Image.Image) -> Image.Image:
+    """Small images enlarged, their pixels still to be seen; large ones made smaller."""
+    longest = max(picture.size)
+    if longest > SIDE:
+        smaller = picture.copy()
+        smaller.thumbnail((SIDE, SIDE))
+        return smaller
+    times = SIDE // longest
+    size = (picture.width * times, picture.height * times)
+    return picture.resize(size, Image.Resampling.NEAREST)
+
+
+def _laid_over(picture: Image.Image, map_hw: NDArray[np.float32]) -> str:
+    everything = View(0.0, 0.0, float(picture.width), float(picture.height))
+    tinted = overlay(picture, map_hw, everything, opacity=OPACITY, colormap=COLORMAP)
+    return _address(tinted, "JPEG")
+
+
+def _address(picture: Image.Image, form: str) -> str:
+    stream = BytesIO()
+    # The smooth colours of a map are a tenth as large as a JPEG file.
+    if form == "JPEG":
+        picture.save(stream, form, quality=_JPEG_QUALITY, subsampling=0)
+    else:
+        picture.save(stream, form, optimize=True)
+    content = base64.b64encode(stream.getvalue()).decode()
+    return f"data:image/{form.lower()};base64,{content}"

@@ -1,0 +1,106 @@
+"""How the learning rate and the momentum go over a training, each as a function of the step."""
+
+import math
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Rates = float | tuple[float, ...]
+"""Peak rates: one for all, one for each layer group, or (first, last) with the groups between."""
+
+
+class Rate(NamedTuple):
+    """What a step is taken with."""
+
+    share: float
+    """Of the peak learning rate."""
+    momentum: float
+
+
+class _Schedule(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OneCycle(_Schedule):
+    """Cosine 1cycle with cyclical momentum (Smith and Topin, 2017; as fast.ai teaches it)."""
+
+    kind: Literal["one-cycle"] = "one-cycle"
+    peak: Rates
+    pct_start: float = Field(default=0.25, gt=0, lt=1)
+    """Share of the steps that the rate rises for."""
+    div: float = Field(default=25.0, ge=1)
+    """The first rate is the peak's this-th part."""
+    div_final: float = Field(default=1e5, ge=1)
+    """The last rate is the peak's this-th part."""
+    momentum: tuple[float, float, float] = (0.95, 0.85, 0.95)
+    """At the start, at the peak of the rate, and at the end."""
+
+    def at(self, step: int, steps: int, steps_per_epoch: int) -> Rate:
+        """The rate of step 0 ... `steps` - 1."""
+        first, top, last = self.momentum
+        peak_step = max(1.0, self.pct_start * steps - 1)
+        if step <= peak_step:
+            share = step / peak_step
+            return Rate(_cosine(1 / self.div, 1, share), _cosine(first, top, share))
+        share = (step - peak_step) / max(1.0, steps - 1 - peak_step)
+        return Rate(_cosine(1, 1 / self.div_final, share), _cosine(top, last, share))
+
+
+class WarmRestarts(_Schedule):
+    """Cosine annealing that starts again, SGDR (Loshchilov and Hutter, 2016, eq. 5)."""
+
+    kind: Literal["sgdr"] = "sgdr"
+    peak: Rates
+    cycle_len: int = Field(default=1, ge=1)
+    """Epochs of the first cycle."""
+    cycle_mult: int = Field(default=1, ge=1)
+    """Each cycle is so many times as long as the one before."""
+    momentum: float = 0.9
+
+    def at(self, step: int, steps: int, steps_per_epoch: int) -> Rate:
+        """The rate of step 0 ... `steps` - 1; a cycle begins at the peak and ends near zero."""
+        length = self.cycle_len * steps_per_epoch
+        while step >= length:
+            step -= length
+            length *= self.cycle_mult
+        return Rate(_cosine(1, 0, step / length), self.momentum)
+
+
+class Constant(_Schedule):
+    """The same rate at every step."""
+
+    kind: Literal["constant"] = "constant"
+    peak: Rates
+    momentum: float = 0.9
+
+    def at(self, step: int, steps: int, steps_per_epoch: int) -> Rate:
+        """The rate of any step."""
+        return Rate(1.0, self.momentum)
+
+
+Schedule = Annotated[OneCycle | WarmRestarts | Constant, Field(discriminator="kind")]
+
+
+def spread(peak: Rates, groups: int) -> list[float]:
+    """A rate for each layer group: one for all, a list of them, or first and last.
+
+    Between a first and a last rate the groups' are spaced geometrically (Howard and Ruder, 2018).
+
+    Raises:
+        ValueError: if the number of rates fits neither.
+
+    """
+    if isinstance(peak, (int, float)):
+        return [float(peak)] * groups
+    if len(peak) == groups:
+        return list(peak)
+    if len(peak) == 2 and groups > 1:
+        first, last = peak
+        return [first * (last / first) ** (at / (groups - 1)) for at in range(groups)]
+    raise ValueError(
+        f"{len(peak)} rates for {groups} layer groups: give one, {groups}, or the first and last"
+    )
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

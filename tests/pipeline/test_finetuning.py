@@ -1,0 +1,154 @@
+"""A trained network learns other classes: what is frozen, what moves, and where it begins."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.datasets import load_dataset
+from pipeline.errors import RunError
+from pipeline.export import WEIGHTS, export
+from pipeline.finetuning import read_origin
+from pipeline.recipe import Recipe
+from pipeline.runs import Run, read_run
+from service.artifact import load_artifact
+from tests.pipeline.test_cli import limelight
+from tests.pipeline.trainings import small_trainer
+
+STATISTICS = ("running_mean", "running_var")
+
+
+def _features_and_head(weights: dict[str, torch.Tensor]) -> tuple[set[str], set[str]]:
+    names = {name for name in weights if not name.endswith("num_batches_tracked")}
+    head = {name for name in names if name.startswith("head.")}
+    return names - head, head
+
+
+def _changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+def test_frozen_features_keep_weights_and_statistics_while_the_head_learns() -> None:
+    recipe = Recipe.load("digits8", epochs=1, freeze_epochs=1)
+    trainer = small_trainer(recipe)
+    before = trainer.weights()
+    features, head = _features_and_head(before)
+    list(trainer.run_epoch())
+    frozen = trainer.weights()
+    assert _changed(before, frozen) == head
+    list(trainer.run_epoch())
+    assert features <= _changed(frozen, trainer.weights())
+
+
+@pytest.mark.parametrize("bn_freeze", [True, False])
+def test_bn_freeze_keeps_the_statistics_of_features_that_learn(bn_freeze: bool) -> None:
+    trainer = small_trainer(Recipe.load("digits8", epochs=1, bn_freeze=bn_freeze))
+    before = trainer.weights()
+    list(trainer.run_epoch())
+    changed = _changed(before, trainer.weights())
+    moved = {name for name in changed if name.endswith(STATISTICS)}
+    assert bool(moved) is not bn_freeze
+    assert "features.0.0.weight" in changed
+
+
+def test_each_layer_group_moves_at_its_own_rate() -> None:
+    # With plain SGD and one step, a weight moves by its rate times its gradient.
+    def first_step(peak: tuple[float, ...]) -> dict[str, torch.Tensor]:
+        schedule = {"kind": "constant", "peak": peak, "momentum": 0.0}
+        recipe = Recipe.load("digits8", schedule=schedule, optimizer={"weight_decay": 0.0})
+        trainer = small_trainer(recipe)
+        before = trainer.weights()
+        next(trainer.run_epoch())
+        after = trainer.weights()
+        return {name: after[name] - value for name, value in before.items()}
+
+    even, rising = first_step((0.1,) * 3), first_step((0.001, 0.1))
+    for name, share in (("features.0.0.weight", 0.01), ("head.linear.weight", 1.0)):
+        torch.testing.assert_close(rising[name], share * even[name], rtol=1e-3, atol=1e-7)
+    # The group between has the geometric mean of the two rates.
+    late = "features.8.branch.1.0.weight"
+    torch.testing.assert_close(rising[late], 0.1 * even[late], rtol=1e-3, atol=1e-7)
+
+
+def test_the_head_and_then_the_rest_have_a_cycle_each() -> None:
+    trainer = small_trainer(Recipe.load("digits8", epochs=2, freeze_epochs=1))
+    rates = [batch.learning_rate for _ in range(3) for batch in trainer.run_epoch()]
+    per_epoch = trainer.steps_per_epoch
+    for cycle in (rates[:per_epoch], rates[per_epoch:]):
+        assert cycle[0] == pytest.approx(0.01)
+        assert max(cycle) == pytest.approx(0.1, rel=0.05)
+        assert cycle[-1] == pytest.approx(1e-5)
+
+
+def test_a_run_and_its_artefact_give_the_same_origin(digits8_run: Run, tmp_path: Path) -> None:
+    folder = export(digits8_run, tmp_path)
+    by_run, by_artifact = read_origin(digits8_run.folder), read_origin(folder)
+    newest = read_origin(folder.parent)
+    assert by_artifact.network == by_run.network == digits8_run.config.recipe.network
+    assert by_artifact.normalisation == by_run.normalisation
+    assert by_artifact.image == by_run.image
+    assert newest.name == by_artifact.name == "digits8/1"
+    assert by_artifact.features.keys() == by_run.features.keys()
+    assert not any(name.startswith("head.") for name in by_run.features)
+    for name, value in by_run.features.items():
+        assert torch.equal(by_artifact.features[name], value)
+    initial = small_trainer(digits8_run.config.recipe, initial=by_run.features).weights()
+    assert torch.equal(initial["features.0.0.weight"], by_run.features["features.0.0.weight"])
+
+
+def test_what_is_neither_run_nor_artefact_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="neither a run nor an artefact"):
+        read_origin(tmp_path / "nothing")
+
+
+def test_an_artefact_without_weights_says_what_to_do(digits8_run: Run, tmp_path: Path) -> None:
+    folder = export(digits8_run, tmp_path)
+    manifest = load_artifact(folder).manifest
+    files = {name: file for name, file in manifest.files.items() if name != WEIGHTS}
+    older = manifest.model_copy(update={"files": files})
+    (folder / "manifest.json").write_text(older.model_dump_json())
+    with pytest.raises(RunError, match="no weights to begin from; export its run again"):
+        read_origin(folder)
+
+
+def _small_digits_as_photos(folder: Path, digits: tuple[int, ...]) -> Path:
+    """Grey digits as colour images, which a folder's are."""
+    split = load_dataset("digits8").train
+    for digit in digits:
+        (folder / str(digit)).mkdir(parents=True)
+        for number in np.flatnonzero(split.labels == digit)[:60]:
+            pixels = np.repeat(split.images[number], 3, 2)
+            image = Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC)
+            image.save(folder / str(digit) / f"{number}.png")
+    return folder
+
+
+@pytest.mark.timeout(600)
+def test_from_a_folder_to_another_to_an_artefact(tmp_path: Path) -> None:
+    _small_digits_as_photos(tmp_path / "even", (0, 2, 4, 6, 8))
+    _small_digits_as_photos(tmp_path / "odd", (1, 3, 7))
+    common = ("--batch-size", "32", "--no-report")
+    trained = limelight(
+        "train", "even", "--out", "first", "--image-size", "16", "--epochs", "12", *common,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    tuned = limelight(
+        "finetune", "odd", "--from", "first", "--out", "second", "--freeze-epochs", "2",
+        "--epochs", "12", "--lr", "0.03,0.1", *common, cwd=tmp_path,
+    )  # fmt: skip
+    assert tuned.returncode == 0, tuned.stderr
+    assert tuned.stderr.count("(head only)") == 2
+    run = read_run(tmp_path / "second")
+    assert run.config.classes == ("1", "3", "7")
+    assert run.config.origin == "first"
+    assert run.config.normalisation == read_run(tmp_path / "first").config.normalisation
+    assert (run.config.image.height, run.config.image.width) == (16, 16)
+    assert run.best.validation_accuracy > 0.85
+    artifact = load_artifact(export(run, tmp_path / "artifacts"))
+    assert artifact.manifest.training["origin"] == "first"
+    refused = limelight("finetune", "digits8", "--from", "first", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "takes images of 3 channel(s), and digits8 has 1" in refused.stderr
