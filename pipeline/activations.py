@@ -96,7 +96,7 @@ class ActivationStatistics(Callback):
         """What was measured in T batches of L layers; nothing before the first.
 
         `steps` (T,), counted from 1; `means`, `deviations` and `near_zero` (L, T); `histograms`
-        (L, T, 40), counts of about 2^15 values; `ranges` (L, 2), see `histogram_ranges`.
+        (L, T, 40), counts of at most 2^15 values.
         """
         if not self._columns:
             return {}
@@ -108,7 +108,6 @@ class ActivationStatistics(Callback):
             "deviations": deviations.contiguous(),
             "near_zero": near_zero.contiguous(),
             "histograms": measured[..., 3:].contiguous(),
-            "ranges": torch.tensor(self.histogram_ranges),
         }
 
     def metadata(self) -> dict[str, JsonValue]:

@@ -1,6 +1,7 @@
 """What the commands that train have in common: options in words, and the training itself."""
 
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +30,10 @@ LearningRate = Annotated[
     ),
 ]
 ImageSize = Annotated[str, typer.Option(help="side of one's own images in pixels, or HEIGHTxWIDTH")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="any other choice of the recipe: optimizer.kind=muon, average=0.99"),
+]
 Balance = Annotated[
     bool, typer.Option("--balance", help="weigh each class by the inverse of its frequency")
 ]
@@ -54,6 +59,26 @@ def parse_rates(text: str | None) -> float | tuple[float, ...] | None:
     if not rates or not all(0 < rate < float("inf") for rate in rates):
         raise PipelineError(f"--lr {text!r}: a positive number is needed, or several: 0.001,0.1")
     return rates[0] if len(rates) == 1 else rates
+
+
+def parse_settings(texts: list[str] | None) -> dict[str, object]:
+    """What `--set` says, as `Recipe.load` takes it: values are TOML, or plain words.
+
+    Raises:
+        PipelineError: one is not NAME=VALUE.
+
+    """
+    changes: dict[str, object] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise PipelineError(f"--set {text!r}: say NAME=VALUE, such as optimizer.kind=muon")
+        try:
+            parsed: object = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value
+        changes[name.strip().replace(".", "__")] = parsed
+    return changes
 
 
 def parse_size(text: str) -> int | tuple[int, int]:
@@ -91,13 +116,14 @@ def run_training(
         plan = make_plan(world)
         folder = out or Path("runs") / f"{plan.dataset.name}-{datetime.now():%Y%m%d-%H%M%S}"
         callbacks: list[Callback] = []
+        activations = ActivationStatistics()
         if world.leads:
-            trackers = [_tracker(name, folder, plan) for name in track or ()]
+            trackers = [_tracker(name, folder, plan, activations) for name in track or ()]
             if not resumed:
                 begin_run(plan, folder)
             _introduce(plan)
             callbacks = [stack.enter_context(training_bar()), *trackers]
-        watching: Mapping[str, Callback] = {"activations": ActivationStatistics()}
+        watching = {"activations": activations}
         record = plan.train(folder, callbacks, watching=watching, world=world)
         if not world.leads:
             return
@@ -112,10 +138,10 @@ def run_training(
     print(folder)
 
 
-def _tracker(name: str, folder: Path, plan: RunPlan) -> Callback:
+def _tracker(name: str, folder: Path, plan: RunPlan, activations: ActivationStatistics) -> Callback:
     from pipeline.tracking import tracker
 
-    return tracker(name, folder, plan.config.model_dump(mode="json"))
+    return tracker(name, folder, plan.config.model_dump(mode="json"), activations)
 
 
 def _introduce(plan: RunPlan) -> None:

@@ -15,8 +15,10 @@ from pipeline.commands.running import (
     Out,
     Report,
     Seed,
+    Set,
     Track,
     parse_rates,
+    parse_settings,
     parse_size,
     run_training,
 )
@@ -57,6 +59,7 @@ def train(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="begin with the weights torchvision publishes")
     ] = False,
+    choices: Set = None,
     balance: Balance = False,
     track: Track = None,
     report: Report = True,
@@ -82,6 +85,7 @@ def train(
             balance=balance or None,
             network={"architecture": arch} if arch else None,
             network__pretrained=pretrained or None,
+            **parse_settings(choices),
         )
         return plan_run(
             source,
