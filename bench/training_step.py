@@ -16,7 +16,7 @@ from torch import nn
 
 from pipeline.device import choose_device, uses_bfloat16
 from pipeline.recipe import Recipe
-from pipeline.training import make_network
+from pipeline.weights import make_network
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 

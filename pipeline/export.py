@@ -22,9 +22,10 @@ from pipeline.datasets import Dataset, Split
 from pipeline.errors import GateError, PipelineError
 from pipeline.evaluation import as_served, evaluate_artifact
 from pipeline.graph import ServingGraph
+from pipeline.inference import evaluate
 from pipeline.parity import OUTPUTS, Runtime, TorchRuntime, check_parity, measure_parity
 from pipeline.runs import Run, describe_training, library_versions
-from pipeline.training import copied, evaluate
+from pipeline.weights import copied
 from service.artifact import load_artifact
 from service.engine import Engine
 from service.manifest import (

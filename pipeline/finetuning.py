@@ -10,8 +10,9 @@ from models import NetworkOptions
 from pipeline.checkpoint import read_tensors
 from pipeline.errors import RunError
 from pipeline.normalisation import Normalisation
-from pipeline.runs import CONFIG, read_run
-from pipeline.training import Weights
+from pipeline.run_writer import CONFIG
+from pipeline.runs import read_run
+from pipeline.weights import Weights
 from service.artifact import ArtifactError, load_artifact
 from service.manifest import MANIFEST_FILE, ImageRule, Manifest
 

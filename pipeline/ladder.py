@@ -18,9 +18,10 @@ from pipeline.activations import ActivationStatistics
 from pipeline.callbacks import Callback
 from pipeline.checkpoint import read_tensors, write_text
 from pipeline.errors import PipelineError
+from pipeline.inference import evaluate
 from pipeline.recipe import Recipe
-from pipeline.runs import HISTORY, begin_run, plan_run, read_run
-from pipeline.training import evaluate
+from pipeline.run_writer import HISTORY
+from pipeline.runs import begin_run, plan_run, read_run
 from pipeline.views import evaluate_views
 
 CHANCE_MARGIN = 0.05

@@ -14,7 +14,6 @@ from pathlib import Path
 import onnxruntime
 import torch
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
-from torch import Tensor
 
 from models import ClassMapNetwork
 from pipeline.callbacks import Callback, Epoch
@@ -26,11 +25,11 @@ from pipeline.errors import RunError
 from pipeline.history import History
 from pipeline.normalisation import Normalisation
 from pipeline.recipe import Recipe
-from pipeline.training import Record, Trainer, Weights, make_network, train, under
+from pipeline.run_writer import CHECKPOINT, CONFIG, EPOCHS, INITIAL, STATE, RunWriter
+from pipeline.training import Record, Trainer, train
+from pipeline.weights import Weights, make_network
 from service.manifest import ImageRule
 
-CONFIG, EPOCHS, CHECKPOINT = "config.json", "epochs.jsonl", "checkpoint.safetensors"
-HISTORY, STATE, INITIAL = "history.safetensors", "state.safetensors", "initial.safetensors"
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "numpy", "pillow")
 
 
@@ -143,64 +142,6 @@ class RunPlan:
         if world.leads:
             writer.finish(record)
         return record
-
-
-class RunWriter(Callback):
-    """Writes a run folder as training goes; each file is whole at every moment."""
-
-    def __init__(self, folder: Path, watching: Mapping[str, Callback]) -> None:
-        self._folder = folder
-        self.watching = watching
-        """The callbacks whose state is saved, by the prefix of its names."""
-
-    def end_epoch(self, trainer: Trainer, record: Record) -> None:
-        """Save everything that a resume needs, then the files that others read."""
-        state = {f"trainer.{name}": value for name, value in trainer.state().items()}
-        state |= {f"best.{name}": value for name, value in record.weights.items()}
-        history = self._history()
-        state |= {f"history.{name}": value for name, value in history.items()}
-        write_tensors(self._folder / STATE, state, {"epochs": _as_lines(record.epochs)})
-        self._write_results(record, history)
-
-    def resume(self, trainer: Trainer) -> Record:
-        """Bring `trainer` and the watching callbacks to where the saved state is.
-
-        Raises:
-            RunError: the state cannot be read, or is another training's.
-
-        """
-        state, metadata = read_tensors(self._folder / STATE)
-        trainer.restore(under("trainer", state))
-        history = under("history", state)
-        for name, callback in self.watching.items():
-            callback.restore(under(name, history) if name else history)
-        epochs = [Epoch(**json.loads(line)) for line in metadata["epochs"].splitlines()]
-        record = Record(epochs=epochs, weights=under("best", state))
-        self._write_results(record, history)
-        return record
-
-    def finish(self, record: Record) -> None:
-        """Leave the results only."""
-        self._write_results(record, self._history())
-        (self._folder / STATE).unlink(missing_ok=True)
-
-    def _history(self) -> dict[str, Tensor]:
-        return {
-            f"{name}.{key}" if name else key: value.contiguous()
-            for name, callback in self.watching.items()
-            for key, value in callback.state().items()
-        }
-
-    def _write_results(self, record: Record, history: dict[str, Tensor]) -> None:
-        metadata = {
-            key: json.dumps(value)
-            for callback in self.watching.values()
-            for key, value in callback.metadata().items()
-        }
-        write_tensors(self._folder / HISTORY, history, metadata)
-        best = {"epoch": str(record.best.epoch)}
-        write_tensors(self._folder / CHECKPOINT, record.weights, best)
-        write_text(self._folder / EPOCHS, _as_lines(record.epochs))
 
 
 def plan_run(
@@ -341,7 +282,3 @@ def describe_training(config: RunConfig) -> dict[str, JsonValue]:
     fields = config.model_dump(mode="json")
     kept = ("seed", "device", "bfloat16", "threads", "processes", "normalisation", "origin")
     return {"recipe": config.recipe_name, **fields["recipe"], **{key: fields[key] for key in kept}}
-
-
-def _as_lines(epochs: Sequence[Epoch]) -> str:
-    return "".join(json.dumps(epoch.as_json()) + "\n" for epoch in epochs)

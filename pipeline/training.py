@@ -5,14 +5,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models import ClassMapNetwork, WeightsUnavailable, build_network
 from models.whitening import WhitenedConv
 from pipeline.augmentation import Augmenter
 from pipeline.balance import class_weights
@@ -21,20 +18,19 @@ from pipeline.datasets import Split
 from pipeline.device import autocast
 from pipeline.distributed import World, synchronise_batch_norm
 from pipeline.errors import DataError, RunError
+from pipeline.inference import evaluate
 from pipeline.normalisation import Normalisation
 from pipeline.optimizers import Optimizers
 from pipeline.recipe import Recipe
 from pipeline.schedules import Rate, Schedule
+from pipeline.weights import Weights, copied, make_network, under
 
-EVALUATION_BATCH = 500
 WHITENING_IMAGES = 5000
 # A GPU runs ahead of Python; asking it for the loss at every step would hold it up.
 _STEPS_BETWEEN_LOOKS = 20
 # Steps before a loss counts as diverging, and the multiple of pure chance's log loss it needs.
 _SETTLING_STEPS = 20
 _DIVERGED = 4.0
-
-Weights = dict[str, Tensor]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -310,22 +306,6 @@ class Trainer:
             raise RunError(f"the saved state does not fit this training: {error}") from error
 
 
-def make_network(recipe: Recipe, *, channels: int, classes: int) -> ClassMapNetwork:
-    """The recipe's network, freshly initialised from torch's global random state.
-
-    Raises:
-        RunError: there is no such network, its options contradict each other, or the weights it
-            should begin with cannot be had.
-
-    """
-    try:
-        return build_network(recipe.network, in_channels=channels, classes=classes)
-    except ValueError as error:
-        raise RunError(f"network: {error}") from error
-    except WeightsUnavailable as error:
-        raise RunError(str(error)) from error
-
-
 def train(
     trainer: Trainer,
     validation: Split,
@@ -367,33 +347,3 @@ def train(
         for callback in callbacks:
             callback.end_training(trainer)
     return record
-
-
-@torch.inference_mode()
-def evaluate(
-    network: nn.Module,
-    images: NDArray[np.uint8],
-    normalisation: Normalisation,
-    device: torch.device,
-) -> Tensor:
-    """Logits of uint8 images (N, H, W, C), one view each, on the CPU: (N, K)."""
-    network.eval()
-    prepare = normalisation.on(device)
-    batches = torch.split(torch.from_numpy(images), EVALUATION_BATCH)
-    return torch.cat([network(prepare(batch.to(device))).cpu() for batch in batches])
-
-
-def copied(weights: Weights) -> Weights:
-    """Each tensor's values, on the CPU and in memory of its own."""
-    return {
-        name: value.detach().to("cpu", copy=True).contiguous() for name, value in weights.items()
-    }
-
-
-def under(prefix: str, state: Weights) -> Weights:
-    """The entries PREFIX.name of `state`, by name."""
-    return {
-        name.removeprefix(f"{prefix}."): value
-        for name, value in state.items()
-        if name.startswith(f"{prefix}.")
-    }

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.augmentation import pad_reflect
+from pipeline.inference import evaluate
 from pipeline.normalisation import Normalisation
 from pipeline.recipe import Augmentation
-from pipeline.training import evaluate
 
 Images = NDArray[np.uint8]
 

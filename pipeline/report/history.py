@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.callbacks import Epoch
 from pipeline.checkpoint import read_tensors
-from pipeline.runs import EPOCHS, HISTORY
+from pipeline.run_writer import EPOCHS, HISTORY
 
 Values = NDArray[np.float32]
 

@@ -13,11 +13,11 @@ from pipeline.balance import class_counts, imbalance_report
 from pipeline.calibration import fit_temperature
 from pipeline.datasets import Dataset
 from pipeline.device import choose_device
+from pipeline.inference import evaluate
 from pipeline.report.history import RunHistory, read_history
 from pipeline.report.maps import ExplainedLoss, explain
 from pipeline.runs import Run
 from pipeline.summary import summarise
-from pipeline.training import evaluate
 from pipeline.views import evaluate_views, views_of
 
 

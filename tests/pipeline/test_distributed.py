@@ -18,7 +18,8 @@ from pipeline.distributed import SynchronisedBatchNorm2d, World, joined
 from pipeline.errors import RunError
 from pipeline.normalisation import Normalisation
 from pipeline.recipe import Recipe
-from pipeline.runs import CHECKPOINT, EPOCHS, HISTORY, STATE, read_run
+from pipeline.run_writer import CHECKPOINT, EPOCHS, HISTORY, STATE
+from pipeline.runs import read_run
 from pipeline.training import Trainer, train
 from tests.pipeline.test_cli import limelight_command
 from tests.pipeline.trainings import CPU, DIGITS, small_trainer, splits

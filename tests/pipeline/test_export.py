@@ -16,9 +16,9 @@ from pipeline.errors import GateError, PipelineError, RunError
 from pipeline.evaluation import as_served
 from pipeline.export import export
 from pipeline.graph import ServingGraph
+from pipeline.inference import evaluate
 from pipeline.parity import TorchRuntime, check_parity, measure_parity
 from pipeline.runs import Run, read_run
-from pipeline.training import evaluate
 from service.artifact import load_artifact
 from service.engine import Engine
 

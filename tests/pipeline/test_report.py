@@ -21,6 +21,7 @@ from pipeline.checkpoint import read_tensors
 from pipeline.commands.report import report as report_command
 from pipeline.errors import RunError
 from pipeline.graph import ServingGraph
+from pipeline.inference import evaluate
 from pipeline.normalisation import Normalisation
 from pipeline.recipe import Recipe
 from pipeline.report import write_report
@@ -29,7 +30,7 @@ from pipeline.report.maps import explain
 from pipeline.report.page import amount, duration, flattened, percent, render
 from pipeline.report.study import Study, study
 from pipeline.runs import begin_run, plan_run, read_run
-from pipeline.training import evaluate, make_network
+from pipeline.weights import make_network
 from service.explanation import overlay
 from service.images import View
 

@@ -17,17 +17,8 @@ from pipeline.callbacks import Batch, Callback
 from pipeline.checkpoint import read_tensors, write_tensors, write_text
 from pipeline.errors import RunError
 from pipeline.recipe import Recipe
-from pipeline.runs import (
-    CHECKPOINT,
-    EPOCHS,
-    HISTORY,
-    STATE,
-    RunPlan,
-    begin_run,
-    plan_run,
-    read_run,
-    resume_run,
-)
+from pipeline.run_writer import CHECKPOINT, EPOCHS, HISTORY, STATE
+from pipeline.runs import RunPlan, begin_run, plan_run, read_run, resume_run
 from pipeline.training import Record, Trainer
 from tests.pipeline.test_cli import limelight, limelight_command
 from tests.pipeline.trainings import CPU

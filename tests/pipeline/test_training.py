@@ -12,10 +12,12 @@ from pipeline.callbacks import Batch, Callback
 from pipeline.datasets import DATASETS, Split, load_dataset
 from pipeline.device import choose_device
 from pipeline.errors import DataError, PipelineError, RunError
+from pipeline.inference import evaluate
 from pipeline.normalisation import Normalisation
 from pipeline.recipe import RECIPES, Recipe, recipe_names
 from pipeline.runs import Run
-from pipeline.training import Record, Trainer, evaluate, make_network, train
+from pipeline.training import Record, Trainer, train
+from pipeline.weights import make_network
 from tests.pipeline.trainings import CPU, short_training, small_trainer, splits
 
 

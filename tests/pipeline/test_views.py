@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.augmentation import Augmenter
+from pipeline.inference import evaluate
 from pipeline.normalisation import Normalisation
 from pipeline.recipe import Augmentation
-from pipeline.training import evaluate
 from pipeline.views import evaluate_views, views_of
 
 CPU = torch.device("cpu")

@@ -8,7 +8,8 @@ from pipeline.callbacks import Callback
 from pipeline.datasets import Split, load_dataset, split_validation
 from pipeline.normalisation import Normalisation
 from pipeline.recipe import Recipe
-from pipeline.training import Record, Trainer, Weights, train
+from pipeline.training import Record, Trainer, train
+from pipeline.weights import Weights
 
 CPU = torch.device("cpu")
 DIGITS = tuple("0123456789")

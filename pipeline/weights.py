@@ -1,0 +1,41 @@
+"""A network's weights by their names, and the network of a recipe that they belong to."""
+
+from torch import Tensor
+
+from models import ClassMapNetwork, WeightsUnavailable, build_network
+from pipeline.errors import RunError
+from pipeline.recipe import Recipe
+
+Weights = dict[str, Tensor]
+
+
+def make_network(recipe: Recipe, *, channels: int, classes: int) -> ClassMapNetwork:
+    """The recipe's network, freshly initialised from torch's global random state.
+
+    Raises:
+        RunError: there is no such network, its options contradict each other, or the weights it
+            should begin with cannot be had.
+
+    """
+    try:
+        return build_network(recipe.network, in_channels=channels, classes=classes)
+    except ValueError as error:
+        raise RunError(f"network: {error}") from error
+    except WeightsUnavailable as error:
+        raise RunError(str(error)) from error
+
+
+def copied(weights: Weights) -> Weights:
+    """Each tensor's values, on the CPU and in memory of its own."""
+    return {
+        name: value.detach().to("cpu", copy=True).contiguous() for name, value in weights.items()
+    }
+
+
+def under(prefix: str, state: Weights) -> Weights:
+    """The entries PREFIX.name of `state`, by name."""
+    return {
+        name.removeprefix(f"{prefix}."): value
+        for name, value in state.items()
+        if name.startswith(f"{prefix}.")
+    }
