@@ -13,8 +13,8 @@ from pipeline.normalisation import Normalisation
 from pipeline.run_writer import CONFIG
 from pipeline.runs import read_run
 from pipeline.weights import Weights
-from service.artifact import ArtifactError, load_artifact
-from service.manifest import MANIFEST_FILE, ImageRule, Manifest
+from service.artifact import ArtifactError, load_artifact, newest_version
+from service.manifest import ImageRule, Manifest
 
 HEAD = "head."
 _T = TypeVar("_T")
@@ -54,14 +54,7 @@ def read_origin(path: Path) -> Origin:
             image=config.image,
             features=_without_head(dict(run.network.state_dict())),
         )
-    return _read_artifact(_newest(path))
-
-
-def _newest(path: Path) -> Path:
-    if (path / MANIFEST_FILE).is_file() or not path.is_dir():
-        return path
-    versions = [child for child in path.iterdir() if child.name.isdecimal()]
-    return max(versions, key=lambda child: int(child.name), default=path)
+    return _read_artifact(newest_version(path))
 
 
 def _read_artifact(folder: Path) -> Origin:

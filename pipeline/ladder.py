@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.inference import evaluate
 from pipeline.recipe import Recipe
 from pipeline.run_writer import HISTORY
-from pipeline.runs import begin_run, plan_run, read_run
+from pipeline.runs import plan_run, read_run
 from pipeline.views import evaluate_views
 
 CHANCE_MARGIN = 0.05
@@ -139,7 +139,6 @@ def climb(
         return Climbed(**json.loads(result.read_text()))
     recipe = Recipe.load(rung.recipe, **rung.changes)
     plan = plan_run(recipe.data, recipe_name=rung.recipe, recipe=recipe, seed=seed, device=device)
-    begin_run(plan, folder)
     started = time.perf_counter()
     plan.train(folder, list(callbacks), watching={"activations": ActivationStatistics()})
     seconds = time.perf_counter() - started

@@ -102,30 +102,20 @@ class RunPlan:
     dataset: Dataset
     device: torch.device
     initial: Weights | None = None
+    begun: bool = False
+    """Whether its folder is there already."""
 
-    def train(
-        self,
-        folder: Path,
-        callbacks: Sequence[Callback] = (),
-        *,
-        watching: Mapping[str, Callback] | None = None,
-        world: World | None = None,
-    ) -> Record:
-        """Train and write the run folder, going on where a saved state lies.
-
-        What the callbacks in `watching` hold by their names is saved with each epoch and goes into
-        the history.
+    def trainer(self, world: World | None = None) -> Trainer:
+        """What the run will train with; nothing is written yet.
 
         Raises:
-            RunError: the loss diverges, or the folder cannot be written.
             DataError: there are fewer images than a batch.
+            RunError: the recipe fits neither itself nor the data.
 
         """
-        world = world or World()
-        fit, validation = self.config.split(self.dataset)
-        trainer = Trainer(
+        return Trainer(
             self.config.recipe,
-            fit,
+            self.config.split(self.dataset)[0],
             classes=self.config.classes,
             normalisation=self.config.normalisation,
             device=self.device,
@@ -133,15 +123,50 @@ class RunPlan:
             initial=self.initial,
             world=world,
         )
+
+    def train(
+        self,
+        folder: Path,
+        callbacks: Sequence[Callback] = (),
+        *,
+        watching: Mapping[str, Callback] | None = None,
+        trainer: Trainer | None = None,
+    ) -> Record:
+        """Train and write the run folder, which is new, or has a state to go on from.
+
+        What the callbacks in `watching` hold by their names is saved with each epoch and goes into
+        the history.
+
+        Raises:
+            RunError: `folder` is not empty or cannot be written, or the loss diverges.
+            DataError: there are fewer images than a batch.
+
+        """
+        trainer = trainer or self.trainer()
+        leads = trainer.world.leads
+        if leads and not self.begun:
+            self._begin(folder)
         writer = RunWriter(folder, {"": History(), **(watching or {})})
-        record = writer.resume(trainer) if (folder / STATE).is_file() else Record()
-        saving = (writer,) if world.leads else ()
+        resumes = self.begun and (folder / STATE).is_file()
+        record = writer.resume(trainer) if resumes else Record()
+        saving = (writer,) if leads else ()
+        validation = self.config.split(self.dataset)[1]
         record = train(
             trainer, validation, [*writer.watching.values(), *saving, *callbacks], record
         )
-        if world.leads:
+        if leads:
             writer.finish(record)
         return record
+
+    def _begin(self, folder: Path) -> None:
+        if folder.exists() and any(folder.iterdir()):
+            raise RunError(
+                f"{folder} is not empty; choose another --out, or go on with it: --resume {folder}"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.initial is not None:
+            write_tensors(folder / INITIAL, self.initial)
+        write_text(folder / CONFIG, self.config.model_dump_json(indent=2) + "\n")
 
 
 def plan_run(
@@ -186,23 +211,6 @@ def plan_run(
     return RunPlan(config, dataset, device, initial)
 
 
-def begin_run(plan: RunPlan, folder: Path) -> None:
-    """Make the run folder, with what a resume needs in it.
-
-    Raises:
-        RunError: `folder` is not empty.
-
-    """
-    if folder.exists() and any(folder.iterdir()):
-        raise RunError(
-            f"{folder} is not empty; choose another --out, or go on with it: --resume {folder}"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    if plan.initial is not None:
-        write_tensors(folder / INITIAL, plan.initial)
-    write_text(folder / CONFIG, plan.config.model_dump_json(indent=2) + "\n")
-
-
 def resume_run(folder: Path, device: torch.device, *, processes: int = 1) -> RunPlan:
     """The plan of a run that was broken off.
 
@@ -222,7 +230,7 @@ def resume_run(folder: Path, device: torch.device, *, processes: int = 1) -> Run
     initial = read_tensors(folder / INITIAL)[0] if (folder / INITIAL).is_file() else None
     # Sums depend on how many threads share them.
     torch.set_num_threads(config.threads)
-    return RunPlan(config, config.load_data(), device, initial)
+    return RunPlan(config, config.load_data(), device, initial, begun=True)
 
 
 def library_versions() -> dict[str, str]:

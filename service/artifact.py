@@ -58,6 +58,18 @@ def find_artifacts(root: Path) -> dict[str, Path]:
     return newest
 
 
+def newest_version(path: Path) -> Path:
+    """The newest version in a model's folder; `path` itself if it is an artefact, or none is."""
+    if (path / MANIFEST_FILE).is_file():
+        return path
+    versions = [
+        file.parent
+        for file in path.glob(f"*/{MANIFEST_FILE}")
+        if _VERSION_FOLDER.fullmatch(file.parent.name)
+    ]
+    return max(versions, key=lambda version: int(version.name), default=path)
+
+
 def load_artifact(folder: Path, *, in_place: bool = True) -> Artifact:
     """Parse the manifest in `folder` and verify the size and SHA-256 of every file it lists.
 

@@ -9,10 +9,11 @@ from pipeline.ablation import CHOICES, as_markdown
 from pipeline.ablation import ablate as run_ablation
 from pipeline.checkpoint import write_text
 from pipeline.commands.running import BatchSize, Device, Epochs
-from pipeline.console import say, training_bar
+from pipeline.console import say
 from pipeline.device import choose_device
+from pipeline.progress import training_bar
 from pipeline.recipe import Recipe
-from pipeline.runs import begin_run, plan_run
+from pipeline.runs import plan_run
 
 
 def ablate(
@@ -39,7 +40,6 @@ def ablate(
     def train(variant: Recipe, seed: int, folder: Path) -> float:
         say(folder.name)
         plan = plan_run(variant.data, recipe_name=recipe, recipe=variant, seed=seed, device=chosen)
-        begin_run(plan, folder)
         with training_bar() as bar:
             return plan.train(folder, [bar]).best.validation_accuracy
 

@@ -9,10 +9,11 @@ from rich.markdown import Markdown
 
 from pipeline.checkpoint import write_text
 from pipeline.commands.running import Device, Seed
-from pipeline.console import say, training_bar
+from pipeline.console import say
 from pipeline.device import choose_device
 from pipeline.errors import PipelineError
 from pipeline.ladder import Climbed, Rung, as_markdown, climb, climb_all
+from pipeline.progress import training_bar
 
 
 def ladder(

@@ -11,12 +11,13 @@ import typer
 
 from pipeline.activations import ActivationStatistics
 from pipeline.callbacks import Callback
-from pipeline.console import say, training_bar
+from pipeline.console import say
 from pipeline.datasets import imbalance_report
 from pipeline.device import choose_device
 from pipeline.distributed import World, joined
 from pipeline.errors import PipelineError
-from pipeline.runs import RunPlan, begin_run
+from pipeline.progress import training_bar
+from pipeline.runs import RunPlan
 
 Out = Annotated[Path | None, typer.Option(help="run folder; default runs/NAME-TIME")]
 Seed = Annotated[int, typer.Option(help="of the split, the weights and the crops")]
@@ -103,7 +104,6 @@ def run_training(
     device: str,
     track: list[str] | None,
     report: bool,
-    resumed: bool = False,
 ) -> None:
     """Plan a run and train it, with a bar, trackers and a report; prints the folder.
 
@@ -114,17 +114,16 @@ def run_training(
     with ExitStack() as stack:
         world = stack.enter_context(joined(choose_device(device)))
         plan = make_plan(world)
+        trainer = plan.trainer(world)
         folder = out or Path("runs") / f"{plan.dataset.name}-{datetime.now():%Y%m%d-%H%M%S}"
         callbacks: list[Callback] = []
         activations = ActivationStatistics()
         if world.leads:
             trackers = [_tracker(name, folder, plan, activations) for name in track or ()]
-            if not resumed:
-                begin_run(plan, folder)
             _introduce(plan)
             callbacks = [stack.enter_context(training_bar()), *trackers]
         watching = {"activations": activations}
-        record = plan.train(folder, callbacks, watching=watching, world=world)
+        record = plan.train(folder, callbacks, watching=watching, trainer=trainer)
         if not world.leads:
             return
     if report:

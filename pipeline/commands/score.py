@@ -27,7 +27,7 @@ console = Console(stderr=True)
 
 def score(
     source: Annotated[Path, typer.Argument(help="folder of images or Parquet files, or one such")],
-    artifact: Annotated[Path, typer.Option(help="folder of the artefact, NAME/VERSION")],
+    artifact: Annotated[Path, typer.Option(help="an artefact, or a model's folder of them")],
     out: Annotated[Path, typer.Option(help="folder to write to, or to continue in")],
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="this process, or Ray's workers")
@@ -47,7 +47,7 @@ def score(
     OUT gets part-NNNNN.parquet with labels, and bad-NNNNN.parquet with what could not be read.
     The same command again goes on where it was cut short.
 
-    Example: limelight score ./photos --artifact zoo/cifar10/1 --out scores
+    Example: limelight score ./photos --artifact zoo/cifar10 --out scores
     """
     try:
         from pipeline.scoring.job import plan_job, run

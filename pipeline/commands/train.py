@@ -103,5 +103,4 @@ def train(
         device=device,
         track=track,
         report=report,
-        resumed=resume is not None,
     )

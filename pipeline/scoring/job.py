@@ -14,7 +14,7 @@ from pipeline.scoring.plan import Plan, begin
 from pipeline.scoring.scorer import Scorer, Settings
 from pipeline.scoring.shards import Job, Totals, count, score_shard
 from pipeline.scoring.sources import Source, find_images, list_images
-from service.artifact import load_artifact
+from service.artifact import load_artifact, newest_version
 from service.manifest import MANIFEST_FILE
 
 EngineName = Literal["local", "ray"]
@@ -54,7 +54,8 @@ def plan_job(
     if out.resolve() == source.resolve():
         raise ScoringError(f"{out} is SOURCE itself: choose another --out")
     # Absolute, as Ray's workers have working folders of their own.
-    source, artifact, out = source.resolve(), artifact.resolve(), out.resolve()
+    source, out = source.resolve(), out.resolve()
+    artifact = newest_version(artifact.resolve())
     found = find_source(source)
     manifest = load_artifact(artifact).manifest
     plan = Plan(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.recipe import Recipe
-from pipeline.runs import Run, begin_run, plan_run, read_run
+from pipeline.runs import Run, plan_run, read_run
 
 
 @pytest.fixture
@@ -23,6 +23,5 @@ def digits8_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = plan_run(
         "digits8", recipe_name="digits8", recipe=recipe, seed=0, device=torch.device("cpu")
     )
-    begin_run(run, folder)
     run.train(folder)
     return read_run(folder)

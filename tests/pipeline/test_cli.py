@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli import COMMANDS
 from service.artifact import load_artifact
 from tests.pipeline.test_datasets import make_folder
 
@@ -60,6 +61,16 @@ def test_training_into_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> 
     [
         (("train", "mnist"), "run `limelight data fetch mnist`"),
         (("train", "nothing"), "neither a data set"),
+        (("train",), "say what to train on, or which run to --resume"),
+        (("train", "digits8", "--recipe", "nothing"), "no recipe 'nothing'; there are:"),
+        (("train", "digits8", "--arch", "nothing"), "no architecture 'nothing'; there are:"),
+        (("train", "digits8", "--lr", "fast"), "a positive number is needed"),
+        (("train", "digits8", "--set", "average=2"), "average: Input should be less than 1"),
+        (("train", "--resume", "nothing"), "is not a run"),
+        (("finetune", "digits8", "--from", "nothing"), "neither a run nor an artefact"),
+        (("ladder", "nothing"), "no rung nothing; there are:"),
+        (("ablate", "digits8", "--field", "nothing"), "nothing to ablate in 'nothing'"),
+        (("report", "nothing"), "is not a run"),
         (("export", "nothing"), "is not a run"),
         (("data", "fetch", "imagenet"), "there are: mnist, cifar10"),
     ],
@@ -74,8 +85,25 @@ def test_an_error_is_one_line_and_exit_status_1(
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", [("train",), ("export",), ("data", "fetch")])
+@pytest.mark.parametrize("command", [*((name,) for name in COMMANDS), ("data", "fetch")])
 def test_every_command_shows_an_example(command: tuple[str, ...], tmp_path: Path) -> None:
     result = limelight(*command, "--help", cwd=tmp_path)
     assert result.returncode == 0
     assert f"Example: limelight {' '.join(command)}" in result.stdout
+
+
+def test_the_list_of_commands_needs_no_torch(tmp_path: Path) -> None:
+    command, environment = limelight_command("--help", cwd=tmp_path)
+    shown = subprocess.run(
+        [command[0], "-X", "importtime", *command[1:]],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in shown.stderr.splitlines()}
+    assert "typer" in imported
+    assert "torch" not in imported
+    for name in COMMANDS:
+        assert name in shown.stdout

@@ -29,7 +29,7 @@ from pipeline.report.history import read_history
 from pipeline.report.maps import explain
 from pipeline.report.page import amount, duration, flattened, percent, render
 from pipeline.report.study import Study, study
-from pipeline.runs import begin_run, plan_run, read_run
+from pipeline.runs import plan_run, read_run
 from pipeline.weights import make_network
 from service.explanation import overlay
 from service.images import View
@@ -78,7 +78,6 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seed=0,
         device=CPU,
     )
-    begin_run(plan, folder)
     plan.train(folder, watching={"activations": ActivationStatistics()})
     return folder
 
@@ -174,7 +173,6 @@ def test_a_run_without_a_history_has_a_page_without_those_sections(
 def test_an_unwatched_run_has_a_page_without_layers(tmp_path: Path) -> None:
     recipe = Recipe.load("digits8", epochs=1)
     plan = plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
-    begin_run(plan, tmp_path / "run")
     plan.train(tmp_path / "run")
     page = Page(write_report(tmp_path / "run", device="cpu", views=False).read_text())
     assert "Inside the network" not in page.headings

@@ -18,7 +18,7 @@ from pipeline.checkpoint import read_tensors, write_tensors, write_text
 from pipeline.errors import RunError
 from pipeline.recipe import Recipe
 from pipeline.run_writer import CHECKPOINT, EPOCHS, HISTORY, STATE
-from pipeline.runs import RunPlan, begin_run, plan_run, read_run, resume_run
+from pipeline.runs import RunPlan, plan_run, read_run, resume_run
 from pipeline.training import Record, Trainer
 from tests.pipeline.test_cli import limelight, limelight_command
 from tests.pipeline.trainings import CPU
@@ -52,7 +52,6 @@ def _plan(**changes: object) -> RunPlan:
 
 def _trained(folder: Path, *callbacks: Callback, **changes: object) -> Path:
     plan = _plan(**changes)
-    begin_run(plan, folder)
     plan.train(folder, callbacks)
     return folder
 
@@ -139,7 +138,8 @@ def test_results_lost_between_two_files_are_written_again(tmp_path: Path) -> Non
 
 
 def test_a_run_is_resumed_with_as_many_processes_as_it_began_with(tmp_path: Path) -> None:
-    begin_run(_plan(), tmp_path / "run")
+    with pytest.raises(BrokenOffError):
+        _trained(tmp_path / "run", StopAt(step=1))
     with pytest.raises(RunError, match="start it with torchrun --nproc-per-node 1"):
         resume_run(tmp_path / "run", CPU, processes=2)
 

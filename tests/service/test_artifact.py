@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from service.artifact import ArtifactError, find_artifacts, load_artifact
+from service.artifact import ArtifactError, find_artifacts, load_artifact, newest_version
 from tests.service.kit import COLOURS, write_artifact
 
 
@@ -97,3 +97,14 @@ def test_folder_names_must_agree_with_the_manifest(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="colours/1"):
         load_artifact(moved)
     assert load_artifact(moved, in_place=False).manifest.version == "1"
+
+
+def test_a_models_folder_stands_for_its_newest_version(tmp_path: Path) -> None:
+    for version in ("2", "10"):
+        (tmp_path / "model" / version).mkdir(parents=True)
+        (tmp_path / "model" / version / "manifest.json").touch()
+    (tmp_path / "model" / "11").mkdir()
+    newest = tmp_path / "model" / "10"
+    assert newest_version(tmp_path / "model") == newest
+    assert newest_version(newest) == newest
+    assert newest_version(tmp_path / "nothing") == tmp_path / "nothing"
