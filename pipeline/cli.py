@@ -17,7 +17,7 @@ from pipeline.errors import PipelineError
 
 COMMANDS = (
     "train", "finetune", "lr-find", "ladder", "ablate", "summary", "inspect", "report", "export",
-    "score",
+    "score", "predict", "explain",
 )  # fmt: skip
 """In the order of a first day. The module and the function have the same name, with `_` for `-`."""
 

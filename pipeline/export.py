@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import onnx
 import torch
@@ -32,6 +32,7 @@ from service.manifest import (
     MANIFEST_FILE,
     Data,
     Manifest,
+    Method,
     Metrics,
     ModelFile,
     Name,
@@ -109,6 +110,7 @@ def _write(
             TensorSpec(name=output, dtype="float32", shape=("N", *shape[1:]))
             for output, shape in zip(OUTPUTS, shapes, strict=True)
         ),
+        methods=get_args(Method),
         cams="exact" if run.network.head.exact else "approximate",
         opset=OPSET,
         files={

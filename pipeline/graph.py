@@ -8,10 +8,11 @@ from pipeline.normalisation import Normalisation, normalise
 
 
 class ServingGraph(nn.Module):
-    """`images`, uint8 (N, H, W, C) -> `logits` (N, K), `probabilities` (N, K), `cams` (N, K, h, w).
+    """`images`, uint8 (N, H, W, C) -> `logits`, `probabilities` (N, K), `cams` (N, K, h, w).
 
-    Normalisation, temperature and softmax are inside, so that every runtime gives one answer.
-    The logits are as the network gives them; only the probabilities see the temperature.
+    And `features` (N, C, h, w), what the head was given: Score-CAM's masks. Normalisation,
+    temperature and softmax are inside, so that every runtime gives one answer. The logits are as
+    the network gives them; only the probabilities see the temperature.
     """
 
     scale: Tensor
@@ -28,9 +29,10 @@ class ServingGraph(nn.Module):
         self.register_buffer("shift", shift)
         self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float32))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Classify and explain images that are as the manifest's image rule leaves them."""
         features = self.network.features(normalise(images, self.scale, self.shift))
         logits = self.network.head(features)
         probabilities = (logits / self.temperature).softmax(1)
-        return logits, probabilities, self.network.head.class_activation_maps(features)
+        cams = self.network.head.class_activation_maps(features)
+        return logits, probabilities, cams, features

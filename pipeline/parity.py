@@ -19,9 +19,9 @@ MAX_CAM_IDENTITY_ERROR = 1e-4
 
 Arrays = Mapping[str, NDArray[np.float32]]
 Runtime = Callable[[NDArray[np.uint8]], Arrays]
-"""One pass of uint8 images (N, H, W, C) to `logits`, `probabilities` and `cams`."""
+"""One pass of uint8 images (N, H, W, C) to `OUTPUTS`."""
 
-OUTPUTS = ("logits", "probabilities", "cams")
+OUTPUTS = ("logits", "probabilities", "cams", "features")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def measure_parity(runtime: Runtime, graph: ServingGraph, images: NDArray[np.uin
         probability_errors.append(np.abs(probabilities - expected["probabilities"]).max())
         winners = expected["probabilities"].argmax(1)
         disagreements += int((probabilities.argmax(1) != winners).sum())
-        cam_errors.append(np.abs(outputs["cams"] - expected["cams"]).max())
+        cam_errors += [np.abs(outputs[it] - expected[it]).max() for it in ("cams", "features")]
         from_cams = outputs["cams"].mean((2, 3), dtype=np.float64) + bias
         identity_errors.append(np.abs(from_cams - outputs["logits"]).max())
     return Parity(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from starlette.types import Receive, Scope, Send
 
 from service import metrics as prometheus
-from service import tracing
+from service import page, tracing
 from service.accepting import Acceptor, Tally
 from service.bentoml_schema import bentoml_schema
 from service.catalogue import Catalogue
@@ -43,6 +43,11 @@ Endpoint = Callable[["Exchange"], Awaitable[Response]]
 logger = logging.getLogger("limelight.app")
 
 _MODEL_PREFIX = "/models/"
+_WITH_PARAMETER = {
+    _MODEL_PREFIX: "/models/{name}",
+    "/page/": "/page/{file}",
+    "/examples/": "/examples/{file}",
+}
 # Objects made before a collection; 700 by default, which a few requests at once reach.
 _COLLECT_AFTER = 50_000
 _LEAST_THREADS = 2
@@ -93,12 +98,15 @@ class Application:
         self._intake = Intake(settings.max_queued_bytes)
         self._in_flight = 0
         self._counting: asyncio.Task[None] | None = None
+        self._files = page.Files()
         self._openapi = json_response(document(settings))
         self._schema = json_response(bentoml_schema())
         # Interned: a request looks its key up, and hashes as little as it can.
         self._who: dict[tuple[object, ...], Answered] = {}
         self._routes: dict[str, dict[str, Endpoint]] = {
-            "/": {"GET": self._index},
+            "/": {"GET": self._page},
+            "/page/{file}": {"GET": self._file},
+            "/examples/{file}": {"GET": self._file},
             "/predict": {"POST": self._predict},
             "/explain": {"POST": self._explain},
             "/models": {"GET": self._models},
@@ -150,6 +158,8 @@ class Application:
         self, request: Request, response: Response, send: Send, span: "Span | None"
     ) -> None:
         extra = [(b"x-request-id", request.id.encode())]
+        if request.call.stages:
+            extra.append((b"server-timing", request.call.server_timing()))
         if span is not None:
             extra.append((b"traceresponse", tracing.trace_response(span)))
         if self._drain.begun:
@@ -266,15 +276,11 @@ class Application:
         request, call = exchange.request, exchange.request.call
         parameters = ExplainParameters.parse(fields, request.header(b"accept", "*/*"))
         explanation = await classifier.explain(
-            body,
-            top_k=_top_k(parameters.top_k, classifier),
-            target=parameters.target,
-            style=parameters.style,
-            call=call,
+            body, parameters.question, top_k=_top_k(parameters.top_k, classifier), call=call
         )
         started = time.perf_counter()
         exchange.predicted(explanation.prediction)
-        exchange.method = "cam"
+        exchange.method = explanation.cam.method
         # Accept decides between picture and JSON, which caches have to know.
         if explanation.overlay_png is not None:
             return Response(explanation.overlay_png, 200, b"image/png", _VARY_ACCEPT)
@@ -319,8 +325,14 @@ class Application:
     async def _bentoml_schema(self, exchange: Exchange) -> Response:
         return self._schema
 
-    async def _index(self, exchange: Exchange) -> Response:
-        return json_response({"service": "limelight", "openapi": "/openapi.json"})
+    async def _page(self, exchange: Exchange) -> Response:
+        return self._files.answer(page.INDEX, exchange.request)
+
+    async def _file(self, exchange: Exchange) -> Response:
+        path = exchange.request.path
+        if path not in self._files:
+            raise NoSuchRoute(f"there is no file {path[:100]!r}: / is the page")
+        return self._files.answer(path, exchange.request)
 
     def _is_ready(self) -> bool:
         return self._catalogue.problem is None and not self._drain.begun
@@ -378,5 +390,8 @@ def _top_k(asked: int | None, classifier: Classifier) -> int:
 
 def _route(path: str) -> str:
     """The route a path belongs to: itself, but for the one that has a parameter."""
-    name = path.removeprefix(_MODEL_PREFIX)
-    return "/models/{name}" if name != path and name and "/" not in name else path
+    for prefix, route in _WITH_PARAMETER.items():
+        name = path.removeprefix(prefix)
+        if name != path and name and "/" not in name:
+            return route
+    return path

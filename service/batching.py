@@ -108,8 +108,8 @@ class Batcher:
         return 2 * self._lag_s
 
     @contextlib.contextmanager
-    def place(self, call: Call, *, spare: bool = False) -> Iterator[None]:
-        """Hold a place in the queue, from before an image is read until it is answered.
+    def place(self, call: Call, *, spare: bool = False, images: int = 1) -> Iterator[None]:
+        """Hold `images` places in the queue, from before one is read until it is answered.
 
         Whoever cannot be served in time learns it here, before any work is done for them. With
         `spare`, half of the queue and half of the time left must do.
@@ -120,9 +120,9 @@ class Batcher:
         """
         share = 0.5 if spare else 1.0
         ahead = self._placed
-        wait_s = (ahead + 1) * self._pace_s + self._margin_s
+        wait_s = (ahead + images) * self._pace_s + self._margin_s
         retry_after = str(max(1, math.ceil(wait_s)))
-        if ahead >= self._max_queued * share:
+        if ahead + images - 1 >= self._max_queued * share:
             raise Overloaded(
                 f"{ahead} images are waiting already: try again", Retry_After=retry_after
             )
@@ -133,11 +133,11 @@ class Batcher:
                 "allow more time",
                 Retry_After=retry_after,
             )
-        self._placed += 1
+        self._placed += images
         try:
             yield
         finally:
-            self._placed -= 1
+            self._placed -= images
 
     async def submit(
         self, image_hwc: NDArray[np.uint8], outputs: Sequence[str], call: Call | None = None

@@ -3,6 +3,7 @@
 from typing import Any
 
 from service.explanation import COLORMAPS
+from service.parameters import METHODS
 
 Json = dict[str, Any]
 
@@ -16,6 +17,9 @@ def bentoml_schema() -> Json:
     shared = {"image": _IMAGE, "model": _STRING, "top_k": _INTEGER}
     style = {
         "target": _STRING,
+        "method": {"type": "string", "enum": list(METHODS)},
+        "against": _STRING,
+        "passes": _INTEGER,
         "opacity": {"type": "number", "minimum": 0, "maximum": 1},
         "colormap": {"type": "string", "enum": list(COLORMAPS)},
     }

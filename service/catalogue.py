@@ -118,7 +118,11 @@ class Catalogue:
             observe=partial(self._metrics.batch_ran, manifest.name),
         )
         return Classifier(
-            manifest=manifest, engine=engine, batcher=batcher, max_pixels=settings.max_pixels
+            manifest=manifest,
+            engine=engine,
+            batcher=batcher,
+            max_pixels=settings.max_pixels,
+            max_passes=settings.max_passes,
         )
 
     def _fail(self, problem: str) -> None:

@@ -9,17 +9,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service import images
-from service.batching import Batcher
+from service import images, perturbation
+from service.batching import Batcher, Row
 from service.calls import Call
 from service.engine import Engine
-from service.errors import InvalidParameter, UnknownTarget
+from service.errors import InvalidParameter, UnknownTarget, UnsupportedMethod
 from service.explanation import Box, bounding_box, overlay, png
 from service.images import Upload, View
-from service.manifest import Manifest
+from service.manifest import Manifest, Method
 
 _PREDICTION = ("probabilities",)
-_EXPLANATION = ("probabilities", "cams")
+_OUTPUTS: dict[Method, tuple[str, ...]] = {
+    "cam": ("probabilities", "cams"),
+    "contrast": ("probabilities", "cams"),
+    "occlusion": ("probabilities", "logits"),
+    "scorecam": ("probabilities", "features"),
+}
+_LEAST_PASSES = 4
+ALL = "all"
+"""The target that asks for the map of every class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,11 @@ class ClassActivationMap:
     index: int
     values_hw: NDArray[np.float32]
     box: Box
+    method: Method = "cam"
+    against: str | None = None
+    """The class that `target` is contrasted with."""
+    passes: int = 1
+    """How many images the network looked at for it, the upload itself included."""
 
     @property
     def peak(self) -> np.float32:
@@ -62,12 +75,31 @@ class OverlayStyle:
     colormap: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What an explanation is asked for. Classes are labels or indices; a label wins."""
+
+    target: str | None = None
+    """None: the winner. `ALL`: every class, unless one has that label."""
+    method: Method = "cam"
+    against: str | None = None
+    """For a contrast; None: the most probable class but the target."""
+    passes: int | None = None
+    """At most so many masked images; None: as many as the method wants."""
+    style: OverlayStyle | None = None
+    """With one, the upload with the map laid over it comes along."""
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """A prediction, the map of one class from the same pass, and a picture if one was asked for."""
 
     prediction: Prediction
+    view: View
+    """The part of the upload that the maps cover."""
     cam: ClassActivationMap
+    every_cam: tuple[ClassActivationMap, ...] | None
+    """Of every class in their order, if they were asked for."""
     overlay_png: bytes | None
 
 
@@ -75,12 +107,19 @@ class Classifier:
     """One model: decodes, prepares, runs in a shared batch, and reads the outputs."""
 
     def __init__(
-        self, *, manifest: Manifest, engine: Engine, batcher: Batcher, max_pixels: int
+        self,
+        *,
+        manifest: Manifest,
+        engine: Engine,
+        batcher: Batcher,
+        max_pixels: int,
+        max_passes: int = 256,
     ) -> None:
         self.manifest = manifest
         self.engine = engine
         self.batcher = batcher
         self._max_pixels = max_pixels
+        self._max_passes = max_passes
         self._indices = {label: index for index, label in enumerate(manifest.classes)}
 
     def place(self, call: Call, *, spare: bool) -> AbstractContextManager[None]:
@@ -99,45 +138,56 @@ class Classifier:
         return self._prediction(outputs["probabilities"], top_k)
 
     async def explain(
-        self,
-        body: bytes,
-        *,
-        top_k: int,
-        target: str | None,
-        style: OverlayStyle | None = None,
-        call: Call,
+        self, body: bytes, question: Question, *, top_k: int, call: Call
     ) -> Explanation:
-        """Classify an encoded image and say where it looks like `target` (default: the winner).
-
-        `target` is a label or an index; a label wins where both would do. With `style`, the
-        upload with the map laid over it comes along.
+        """Classify an encoded image and say where it looks like the class that is asked for.
 
         Raises:
             ServiceError: the image or a parameter is refused; see `service.errors`.
         """
         self._check_top_k(top_k)
-        index = None if target is None else self._index(target)
+        self._check_method(question)
+        every = question.target == ALL and ALL not in self._indices
+        target = None if every or question.target is None else self._index(question.target)
+        against = None if question.against is None else self._index(question.against)
         upload = await self._read(body, call)
-        outputs = await self.batcher.submit(upload.pixels_hwc, _EXPLANATION, call)
+        method, size = question.method, (upload.width, upload.height)
+        outputs = await self.batcher.submit(upload.pixels_hwc, _OUTPUTS[method], call)
         prediction = self._prediction(outputs["probabilities"], top_k)
-        if index is None:
-            index = prediction.index
-        cam_hw = outputs["cams"][index]
+        index = prediction.index if target is None else target
+        passes = 1
+        if method == "contrast":
+            against = self._rival(outputs["probabilities"], index, against)
+            values_hw = outputs["cams"][index] - outputs["cams"][against]
+        elif method == "cam":
+            values_hw = outputs["cams"][index]
+        else:
+            values_hw, passes = await self._perturbed(upload, outputs, index, question, call)
+        classes = self.manifest.classes
         cam = ClassActivationMap(
-            target=self.manifest.classes[index],
+            target=classes[index],
             index=index,
-            values_hw=cam_hw,
-            box=bounding_box(cam_hw, upload.view, (upload.width, upload.height)),
+            values_hw=values_hw,
+            box=bounding_box(values_hw, upload.view, size),
+            method=method,
+            against=None if against is None else classes[against],
+            passes=passes,
         )
+        every_cam = None
+        if every:
+            every_cam = tuple(
+                ClassActivationMap(label, at, cam_hw, bounding_box(cam_hw, upload.view, size))
+                for at, (label, cam_hw) in enumerate(zip(classes, outputs["cams"], strict=True))
+            )
         picture = None
-        if style is not None:
+        if question.style is not None:
             started = time.perf_counter()
-            draw = body, cam_hw, upload.view, style
+            draw = body, values_hw, upload.view, question.style
             # What the network sees does not depend on whether a picture is wanted: an image that
             # was decoded at a reduced size is decoded anew for it.
             picture = await asyncio.to_thread(self._draw, *draw)
             call.passed("render", started)
-        return Explanation(prediction=prediction, cam=cam, overlay_png=picture)
+        return Explanation(prediction, upload.view, cam, every_cam, picture)
 
     async def close(self) -> None:
         """Finish what is in flight."""
@@ -151,6 +201,51 @@ class Classifier:
             upload = await asyncio.to_thread(images.read_upload, body, rule, max_pixels=most)
         call.passed("decode", started)
         return upload
+
+    async def _perturbed(
+        self, upload: Upload, outputs: Row, index: int, question: Question, call: Call
+    ) -> tuple[NDArray[np.float32], int]:
+        """A map out of masked images, and how many images it took."""
+        pixels_hwc = upload.pixels_hwc
+        most = self._max_passes if question.passes is None else question.passes
+        if question.method == "occlusion":
+            masked = perturbation.occlude(pixels_hwc, min(most, perturbation.OCCLUSION_PASSES))
+            logits = await self._logits(masked, index, call)
+            values_hw = perturbation.occlusion_map(float(outputs["logits"][index]), logits)
+            return values_hw, len(masked) + 1
+        features_chw = outputs["features"]
+        features_chw = features_chw[perturbation.strongest_channels(features_chw, most)]
+        masked = perturbation.unveil(pixels_hwc, features_chw)
+        logits = await self._logits(masked, index, call)
+        return perturbation.score_cam(features_chw, logits), len(masked) + 1
+
+    async def _logits(self, images_nhwc: NDArray[np.uint8], index: int, call: Call) -> list[float]:
+        """Of one class on each image; they share batches with everybody else's."""
+        started = time.perf_counter()
+        # One entry in the times of this request, and not one for each image.
+        each = Call(deadline=call.deadline, gone=call.gone)
+        with self.batcher.place(call, spare=True, images=len(images_nhwc)):
+            tasks = [
+                asyncio.ensure_future(self.batcher.submit(image, ("logits",), each))
+                for image in images_nhwc
+            ]
+            try:
+                rows = await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+        call.passed("compute", started)
+        return [float(row["logits"][index]) for row in rows]
+
+    def _rival(self, probabilities: NDArray[np.float32], index: int, against: int | None) -> int:
+        """The class to contrast with: the one asked for, or the most probable other one."""
+        if against == index:
+            raise InvalidParameter("target and against are the same class: choose two")
+        if against is not None:
+            return against
+        others = probabilities.copy()
+        others[index] = -1.0
+        return int(others.argmax())
 
     def _draw(
         self, body: bytes, cam_hw: NDArray[np.float32], view: View, style: OverlayStyle
@@ -178,6 +273,27 @@ class Classifier:
         most = len(self.manifest.classes)
         if not 1 <= top_k <= most:
             raise InvalidParameter(f"top_k is {top_k}, and must be 1 to {most}")
+
+    def _check_method(self, question: Question) -> None:
+        supported = self.manifest.methods
+        if question.method not in supported:
+            raise UnsupportedMethod(
+                f"{self.manifest.name} cannot explain by {question.method}: "
+                f"use one of {', '.join(supported)}"
+            )
+        if question.target == ALL and ALL not in self._indices and question.method != "cam":
+            raise InvalidParameter(f"target={ALL} goes with method=cam only: name one class")
+        if question.against is not None and question.method != "contrast":
+            raise InvalidParameter("against goes with method=contrast only")
+        passes = question.passes
+        if passes is None:
+            return
+        if question.method in ("cam", "contrast"):
+            raise InvalidParameter(f"method={question.method} takes one pass: leave passes out")
+        if not _LEAST_PASSES <= passes <= self._max_passes:
+            raise InvalidParameter(
+                f"passes is {passes}, and must be {_LEAST_PASSES} to {self._max_passes}"
+            )
 
     def _index(self, target: str) -> int:
         if target in self._indices:

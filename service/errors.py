@@ -80,6 +80,10 @@ class UnknownTarget(ServiceError):
     status, code, title = 422, "unknown_target", "The model has no such class"
 
 
+class UnsupportedMethod(ServiceError):
+    status, code, title = 422, "unsupported_method", "The model has no such explanation"
+
+
 class InvalidParameter(ServiceError):
     status, code, title = 422, "invalid_parameter", "A query parameter is out of range"
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.images import View, flatten
+from service.interpolation import bilinear
 
 # Seventeen colours of each published table; what lies between is interpolated, and at most 7 of
 # 255 levels away from the table.
@@ -164,11 +165,11 @@ def _inside(start: float, extent: float, count: int, size: int) -> tuple[int, in
 def _interpolations(
     cells: int, first: int, last: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Rows of `_interpolation`: those from `first` to before `last`, and those where it turns.
+    """Rows of `bilinear`: those from `first` to before `last`, and those where it turns.
 
     It turns at the centres of cells; both ends count as well.
     """
-    weights = _interpolation(cells).astype(np.float32)
+    weights = bilinear(cells, cells * _FINER)
     centres = (at for at in range(_FINER // 2, last, _FINER) if at >= first)
     return weights[first:last], weights[sorted({first, last - 1, *centres})]
 
@@ -187,20 +188,3 @@ def _span(highest: list[float], threshold: float) -> tuple[int, int]:
 
 def _within(value: float, size: int) -> float:
     return round(min(max(value, 0.0), float(size)), 2)
-
-
-def _interpolation(cells: int) -> NDArray[np.float64]:
-    """(positions, cells): the weight of each cell at each position, rows summing to 1.
-
-    Bilinear between the centres of the cells, `_FINER` positions each; constant beyond the
-    outermost.
-    """
-    positions = cells * _FINER
-    places = ((np.arange(positions) + 0.5) * (cells / positions) - 0.5).clip(0, cells - 1)
-    lower = places.astype(np.int64).clip(0, max(cells - 2, 0))
-    upper = np.minimum(lower + 1, cells - 1)
-    weights = np.zeros((positions, cells))
-    rows = np.arange(positions)
-    weights[rows, upper] += places - lower
-    weights[rows, lower] += 1 - (places - lower)
-    return weights

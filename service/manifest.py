@@ -3,6 +3,7 @@
 An artefact is a folder ``NAME/VERSION/`` that holds ``manifest.json`` and the files it lists.
 The graph takes ``images``, uint8 (N, H, W, C), and gives ``logits`` (N, K), ``probabilities``
 (N, K) and ``cams`` (N, K, h, w), all float32; normalisation, temperature and softmax are inside.
+Newer ones also give ``features`` (N, C, h, w), what the head was given.
 """
 
 from typing import Annotated, Literal
@@ -15,6 +16,9 @@ SCHEMA_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Version = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Method = Literal["cam", "contrast", "occlusion", "scorecam"]
+"""Ways to explain an answer: the class's activation map, the difference of two classes' maps, and
+two that mask the image and look again."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 
@@ -105,7 +109,7 @@ class Parity(_Frozen):
     max_probability_error: float
     top1_disagreements: int
     max_cam_error: float | None = None
-    """Largest difference of a map from eager torch's; older exports did not measure it."""
+    """Largest difference of maps and features from eager torch's; older exports lack it."""
     max_cam_identity_error: float | None
     """Largest |mean over positions of cam + bias - logit|; None where the maps are approximate."""
 
@@ -124,6 +128,8 @@ class Manifest(_Frozen):
     outputs: tuple[TensorSpec, ...]
     cams: Literal["exact", "approximate"] = "exact"
     """Whether a map's mean and the bias are the logit, as under average pooling."""
+    methods: tuple[Method, ...] = ("cam", "contrast", "occlusion")
+    """Explanations that the service can give; `scorecam` needs the output ``features``."""
     opset: int
     files: dict[FileName, ModelFile]
     network: Network
@@ -143,6 +149,8 @@ class Manifest(_Frozen):
         missing = {"logits", "probabilities", "cams"} - {tensor.name for tensor in self.outputs}
         if missing:
             raise ValueError(f"outputs: {', '.join(sorted(missing))} missing")
+        if "scorecam" in self.methods and "features" not in {out.name for out in self.outputs}:
+            raise ValueError("methods: scorecam needs the output 'features' (N, C, h, w)")
         if not any(file.format == "onnx" for file in self.files.values()):
             raise ValueError("files: no file of format 'onnx', which is what the service runs")
         return self

@@ -5,7 +5,7 @@ from typing import Any
 from service import errors
 from service.errors import ServiceError
 from service.explanation import COLORMAPS
-from service.parameters import DEFAULT_COLORMAP, DEFAULT_OPACITY, DEFAULT_TOP_K
+from service.parameters import DEFAULT_COLORMAP, DEFAULT_OPACITY, DEFAULT_TOP_K, METHODS
 from service.settings import Settings
 from service.uploads import IMAGE_TYPES
 
@@ -91,7 +91,7 @@ def document(settings: Settings) -> Json:
                     "What BentoML's own clients ask for", "Document", operation="bentoml_schema"
                 )
             },
-            "/": {"get": _read("Where to go from here", "Index", operation="index")},
+            "/": {"get": _page()},
         },
         "components": {"schemas": _schemas()},
     }
@@ -124,7 +124,25 @@ def _explain(settings: Settings) -> Json:
             _parameter(
                 "target",
                 {"type": "string"},
-                "Class whose map is wanted, a label or an index; the winner's by default.",
+                "Class whose map is wanted, a label or an index; the winner's by default. "
+                "`all` adds `cams`, the maps of every class.",
+            ),
+            _parameter(
+                "method",
+                {"enum": list(METHODS), "default": "cam"},
+                "`cam`: out of the same pass. `contrast`: the map of `target` minus that of "
+                "`against`. `occlusion` and `scorecam` mask the image and look again, many times. "
+                "A model's manifest lists its own under `methods`.",
+            ),
+            _parameter(
+                "against",
+                {"type": "string"},
+                "For a contrast: the other class; the most probable one by default.",
+            ),
+            _parameter(
+                "passes",
+                {"type": "integer", "minimum": 4, "maximum": settings.max_passes},
+                "At most so many masked images, for the methods that mask.",
             ),
             _parameter(
                 "format",
@@ -143,7 +161,10 @@ def _explain(settings: Settings) -> Json:
             ),
         ],
         "requestBody": _upload(settings),
-        "responses": {"200": answer, **_problems(*_UPLOAD_ERRORS, errors.UnknownTarget)},
+        "responses": {
+            "200": answer,
+            **_problems(*_UPLOAD_ERRORS, errors.UnknownTarget, errors.UnsupportedMethod),
+        },
     }
 
 
@@ -188,6 +209,19 @@ def _upload(settings: Settings) -> Json:
         "description": f"An image of at most {settings.max_bytes} bytes and "
         f"{settings.max_pixels} pixels, raw or as the multipart field `image`.",
         "content": content,
+    }
+
+
+def _page() -> Json:
+    html = {"text/html": {"schema": {"type": "string"}}}
+    return {
+        "operationId": "page",
+        "summary": "A web page to try the models on, with its files under /page and /examples",
+        "responses": {
+            "200": {"description": "HTML", "content": html},
+            "304": {"description": "As it was, for `If-None-Match`"},
+            **_problems(errors.InternalError),
+        },
     }
 
 
@@ -257,30 +291,47 @@ def _schemas() -> Json:
         "confidence": probability,
         "scores": scores,
     }
+    four_numbers: Json = {"type": "array", "items": number, "minItems": 4, "maxItems": 4}
+    view = {
+        **four_numbers,
+        "description": "The part of the upload that the maps cover, as a box",
+    }
+    explanation = _object(**prediction, view=view, cam=_reference("ClassActivationMap"))
+    cam = _object(
+        target=string,
+        index=integer,
+        method={"enum": list(METHODS)},
+        passes={
+            "type": "integer",
+            "minimum": 1,
+            "description": "Images that the network looked at for it",
+        },
+        shape={"type": "array", "items": integer, "minItems": 2, "maxItems": 2},
+        values={
+            "type": "array",
+            "description": "Raw values, row by row",
+            "items": {"type": "array", "items": number},
+        },
+        peak=number,
+        box={
+            **four_numbers,
+            "description": "Left, top, right, bottom, in pixels of the upload: the smallest "
+            "rectangle that holds the values over half of the peak",
+        },
+    )
     every_error = ServiceError.__subclasses__()
     return {
         "Score": _object(label=string, index=integer, probability=probability),
         "Prediction": _object(**prediction),
-        "Explanation": _object(**prediction, cam=_reference("ClassActivationMap")),
-        "ClassActivationMap": _object(
-            target=string,
-            index=integer,
-            shape={"type": "array", "items": integer, "minItems": 2, "maxItems": 2},
-            values={
-                "type": "array",
-                "description": "Raw values, row by row",
-                "items": {"type": "array", "items": number},
-            },
-            peak=number,
-            box={
-                "type": "array",
-                "description": "Left, top, right, bottom, in pixels of the upload: the smallest "
-                "rectangle that holds the values over half of the peak",
-                "items": number,
-                "minItems": 4,
-                "maxItems": 4,
-            },
-        ),
+        "Explanation": {
+            **explanation,
+            "properties": explanation["properties"]
+            | {"cams": {"type": "array", "items": _reference("ClassActivationMap")}},
+        },
+        "ClassActivationMap": {
+            **cam,
+            "properties": cam["properties"] | {"against": string},
+        },
         "Model": _object(
             name=string,
             version=string,
@@ -291,7 +342,6 @@ def _schemas() -> Json:
         "Models": _object(models={"type": "array", "items": _reference("Model")}),
         "Status": _object(status=string),
         "Health": _object(status=string, ready=boolean),
-        "Index": _object(service=string, openapi=string),
         "Document": {"type": "object"},
         "Problem": {
             **_object(

@@ -3,15 +3,17 @@
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from service.classifier import OverlayStyle
+from service.classifier import ALL, OverlayStyle, Question
 from service.errors import InvalidParameter
 from service.explanation import COLORMAPS
+from service.manifest import Method
 
 DEFAULT_TOP_K = 3
 DEFAULT_OPACITY = 0.5
 DEFAULT_COLORMAP = "turbo"
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +24,14 @@ class PredictParameters:
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> "PredictParameters":
-        return cls(top_k=_top_k(query))
+        return cls(top_k=_count(query, "top_k"))
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainParameters:
     top_k: int | None
-    target: str | None
-    style: OverlayStyle | None
-    """None where the answer is JSON."""
+    question: Question
+    """Its style is None where the answer is JSON."""
 
     @classmethod
     def parse(cls, query: Mapping[str, str], accept: str) -> "ExplainParameters":
@@ -39,18 +40,33 @@ class ExplainParameters:
         """
         style = OverlayStyle(opacity=_opacity(query), colormap=_colormap(query))
         wants_png = _format(query, accept) == "png"
-        return cls(
-            top_k=_top_k(query), target=query.get("target"), style=style if wants_png else None
+        question = Question(
+            target=query.get("target"),
+            method=_method(query),
+            against=query.get("against"),
+            passes=_count(query, "passes"),
+            style=style if wants_png else None,
         )
+        if wants_png and question.target == ALL:
+            raise InvalidParameter("a picture shows one map: name a class, or ask for JSON")
+        return cls(top_k=_count(query, "top_k"), question=question)
 
 
-def _top_k(query: Mapping[str, str]) -> int | None:
-    text = query.get("top_k")
+def _count(query: Mapping[str, str], name: str) -> int | None:
+    text = query.get(name)
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise InvalidParameter(f"top_k is {text[:100]!r}, and must be a positive integer")
+        raise InvalidParameter(f"{name} is {text[:100]!r}, and must be a positive integer")
     return int(text)
+
+
+def _method(query: Mapping[str, str]) -> Method:
+    text = query.get("method", "cam")
+    for method in METHODS:
+        if text == method:
+            return method
+    raise InvalidParameter(f"method is {text[:100]!r}, and must be one of {', '.join(METHODS)}")
 
 
 def _opacity(query: Mapping[str, str]) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from service.classifier import Classifier, Explanation
+from service.classifier import ClassActivationMap, Classifier, Explanation
 from service.errors import ServiceError
 from service.http import Response
 
@@ -32,24 +32,37 @@ def problem_response(error: ServiceError) -> Response:
 
 def explanation_content(explanation: Explanation) -> dict[str, Any]:
     """The document's `Explanation`: raw values, and the box in pixels of the upload."""
-    prediction, cam = explanation.prediction, explanation.cam
-    box = cam.box
-    return {
+    prediction, view = explanation.prediction, explanation.view
+    content = {
         "model": prediction.model,
         "version": prediction.version,
         "label": prediction.label,
         "index": prediction.index,
         "confidence": prediction.confidence,
         "scores": prediction.scores,
-        "cam": {
-            "target": cam.target,
-            "index": cam.index,
-            "shape": cam.values_hw.shape,
-            "values": cam.values_hw,
-            "peak": cam.peak,
-            "box": (box.left, box.top, box.right, box.bottom),
-        },
+        "view": (view.left, view.top, view.left + view.width, view.top + view.height),
+        "cam": _map_content(explanation.cam),
     }
+    if explanation.every_cam is not None:
+        content["cams"] = [_map_content(cam) for cam in explanation.every_cam]
+    return content
+
+
+def _map_content(cam: ClassActivationMap) -> dict[str, Any]:
+    box = cam.box
+    content = {
+        "target": cam.target,
+        "index": cam.index,
+        "method": cam.method,
+        "passes": cam.passes,
+        "shape": cam.values_hw.shape,
+        "values": cam.values_hw,
+        "peak": cam.peak,
+        "box": (box.left, box.top, box.right, box.bottom),
+    }
+    if cam.against is not None:
+        content["against"] = cam.against
+    return content
 
 
 def model_content(classifier: Classifier, *, default: str) -> dict[str, Any]:

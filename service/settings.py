@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     """Largest upload, width x height, read from the header before decoding."""
     max_batch: int = Field(default=32, ge=1, le=1024)
     """Most images in one pass through the network."""
+    max_passes: int = Field(default=256, ge=4, le=4096)
+    """Most masked images that one explanation by occlusion or Score-CAM may look at."""
     max_queued: int = Field(default=1024, ge=1)
     """Most images that wait in one worker for one model; further ones are refused."""
     max_queued_bytes: int = Field(default=256_000_000, ge=1)

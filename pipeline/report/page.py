@@ -7,10 +7,11 @@ from typing import Any
 import jinja2
 import numpy as np
 from markupsafe import Markup
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline import figures
-from pipeline.report.history import RunHistory
+from pipeline.report.history import LayerHistory, RunHistory
 from pipeline.report.study import Study
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -34,7 +35,7 @@ def render(study: Study) -> str:
         config=config,
         assessment=study.assessment,
         figures=_figures(study),
-        layers=[_layer(study.history, at) for at in range(len(study.history.layers))],
+        layers=[Markup(figures.to_svg(draw_layer(layer))) for layer in study.history.layers],  # noqa: S704
         recipe=list(flattened(config.recipe.model_dump(mode="json"))),
         seconds=sum(epoch.seconds for epoch in study.history.epochs),
     )
@@ -81,9 +82,9 @@ def _moments(history: RunHistory, steps: int) -> NDArray[np.float64]:
     return np.arange(1, steps + 1, dtype=np.float64) * (len(history.epochs) / steps)
 
 
-def _layer(history: RunHistory, at: int) -> Markup:
-    layer = history.layers[at]
-    figure = figures.colorful_dimension(
+def draw_layer(layer: LayerHistory) -> Figure:
+    """The colorful dimension of a layer that was watched."""
+    return figures.colorful_dimension(
         layer.name,
         layer.steps,
         layer.histograms,
@@ -92,7 +93,6 @@ def _layer(history: RunHistory, at: int) -> Markup:
         deviations=layer.deviations,
         near_zero=layer.near_zero,
     )
-    return Markup(figures.to_svg(figure))  # noqa: S704
 
 
 def flattened(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

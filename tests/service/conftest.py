@@ -20,7 +20,8 @@ def rng() -> np.random.Generator:
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("zoo")
     write_artifact(root)
-    write_artifact(root, name="digits", version="12", network=DIGIT_NETWORK)
+    older = {"methods": ["cam", "contrast", "occlusion"]}
+    write_artifact(root, name="digits", version="12", network=DIGIT_NETWORK, **older)
     return root
 
 

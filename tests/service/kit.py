@@ -69,11 +69,11 @@ class Reference:
             helper.make_node(
                 "AveragePool",
                 ["nchw"],
-                ["pooled"],
+                ["features"],
                 kernel_shape=[self.pool] * 2,
                 strides=[self.pool] * 2,
             ),
-            helper.make_node("Conv", ["pooled", "weight"], ["cams"]),
+            helper.make_node("Conv", ["features", "weight"], ["cams"]),
             helper.make_node("ReduceMean", ["cams", "axes"], ["means"], keepdims=0),
             helper.make_node("Add", ["means", "bias"], ["logits"]),
             helper.make_node("Div", ["logits", "temperature"], ["cooled"]),
@@ -89,6 +89,7 @@ class Reference:
                 value("logits", TensorProto.FLOAT, ["batch", classes]),
                 value("probabilities", TensorProto.FLOAT, ["batch", classes]),
                 value("cams", TensorProto.FLOAT, ["batch", classes, cells, cells]),
+                value("features", TensorProto.FLOAT, ["batch", channels, cells, cells]),
             ],
             [numpy_helper.from_array(np.asarray(c), name) for name, c in constants.items()],
         )
@@ -159,7 +160,9 @@ def write_artifact(
             tensor("logits", "float32", len(classes)),
             tensor("probabilities", "float32", len(classes)),
             tensor("cams", "float32", len(classes), cells, cells),
+            tensor("features", "float32", channels, cells, cells),
         ],
+        "methods": ["cam", "contrast", "occlusion", "scorecam"],
         "opset": 18,
         "files": {
             "model.onnx": {
@@ -222,14 +225,16 @@ def bentoml_serve(
     *,
     bento: str | None = None,
     cwd: Path = REPOSITORY,
+    port: int = 0,
     **environment: str,
 ) -> Iterator[Server]:
-    """Plain `bentoml serve` in the repository root, on a free port, until the block ends.
+    """Plain `bentoml serve` in the repository root, on `port` or a free one, until the block ends.
 
     `folder` takes its log and BENTOML_HOME; with `bento`, that one is served instead.
     """
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
         port = probe.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
     log_file = folder / "serve.log"

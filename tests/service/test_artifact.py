@@ -108,3 +108,13 @@ def test_a_models_folder_stands_for_its_newest_version(tmp_path: Path) -> None:
     assert newest_version(tmp_path / "model") == newest
     assert newest_version(newest) == newest
     assert newest_version(tmp_path / "nothing") == tmp_path / "nothing"
+
+
+def test_a_method_without_what_it_needs_is_refused(tmp_path: Path) -> None:
+    outputs = [
+        {"name": name, "dtype": "float32", "shape": ["batch", 3]}
+        for name in ("logits", "probabilities", "cams")
+    ]
+    folder = write_artifact(tmp_path, outputs=outputs)
+    with pytest.raises(ArtifactError, match="scorecam needs the output 'features'"):
+        load_artifact(folder)

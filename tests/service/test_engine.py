@@ -116,7 +116,7 @@ def test_a_file_that_is_no_graph_is_an_engine_error(tmp_path: Path) -> None:
 
 def test_a_graph_that_is_not_the_manifests_is_an_engine_error(tmp_path: Path) -> None:
     inputs = [{"name": "images", "dtype": "uint8", "shape": ["batch", 8, 8, 3]}]
-    shapes = {"logits": [3], "probabilities": [3], "cams": [3, 2, 2]}
+    shapes = {"logits": [3], "probabilities": [3], "cams": [3, 2, 2], "features": [3, 4, 4]}
     outputs = [
         {"name": name, "dtype": "float32", "shape": ["batch", *shape]}
         for name, shape in shapes.items()

@@ -64,8 +64,9 @@ def test_a_prediction_is_numpys(client: httpx.Client) -> None:
 def test_an_explanation_adds_the_map_of_the_winner(client: httpx.Client) -> None:
     answer = client.post("/explain", content=PNG).json()
     prediction = client.post("/predict", content=PNG).json()
-    cam = answer.pop("cam")
+    cam, view = answer.pop("cam"), answer.pop("view")
     assert answer == prediction
+    assert view == [0, 0, 8, 8]
     assert (cam["target"], cam["index"]) == (prediction["label"], prediction["index"])
     assert cam["shape"] == [4, 4]
     expected = COLOUR_NETWORK.cams(images_nhwc(PNG))[0, cam["index"]]

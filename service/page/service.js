@@ -1,0 +1,69 @@
+// The service's answers, its refusals, and where the time went.
+
+/** A refusal or silence, in words that a person can act on. `gone`: nobody answered. */
+export class Refusal extends Error {
+  constructor(message, { gone = false } = {}) {
+    super(message);
+    this.gone = gone;
+  }
+}
+
+/** The models that are served. */
+export async function models() {
+  const response = await ask("models");
+  return (await response.json()).models;
+}
+
+/** Whether the service is there and ready. */
+export async function isReady() {
+  try {
+    return (await fetch("readyz", { cache: "no-store" })).ok;
+  } catch {
+    return false;
+  }
+}
+
+/** The `top` classes of an image (a Blob), the maps of all, and the times in milliseconds. */
+export async function explain(image, model, top, signal) {
+  const started = performance.now();
+  const query = new URLSearchParams({ model, target: "all", top_k: top });
+  const response = await ask(`explain?${query}`, {
+    method: "POST",
+    body: image,
+    headers: { Accept: "application/json", "Content-Type": "application/octet-stream" },
+    signal,
+  });
+  const answer = await response.json();
+  const stages = timings(response.headers.get("Server-Timing") ?? "");
+  const inside = Object.values(stages).reduce((sum, each) => sum + each, 0);
+  return { answer, stages, network: Math.max(0, performance.now() - started - inside) };
+}
+
+async function ask(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal("The service does not answer. Waiting for it to come back…", { gone: true });
+  }
+  if (response.ok) return response;
+  let detail = `The service answered with ${response.status}.`;
+  try {
+    const problem = await response.json();
+    detail = `${problem.title}: ${problem.detail}.`;
+  } catch {
+    // Something between us and the service speaks, in a form of its own.
+  }
+  throw new Refusal(detail, { gone: response.status === 502 || response.status === 503 });
+}
+
+/** `queue;dur=0.1, compute;dur=1.2` -> {queue: 0.1, compute: 1.2}. */
+function timings(header) {
+  const found = {};
+  for (const entry of header.split(",")) {
+    const [name, duration] = entry.trim().split(";dur=");
+    if (duration) found[name] = (found[name] ?? 0) + Number(duration);
+  }
+  return found;
+}

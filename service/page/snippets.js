@@ -1,0 +1,25 @@
+// The request of this page, as others would make it.
+
+/** A command line and a Python program that ask for the same map. */
+export function snippets({ file, model, target }) {
+  const url = new URL("explain", document.baseURI);
+  url.search = new URLSearchParams({ model, target });
+  return {
+    curl: `curl --data-binary @${quoted(file)} \\\n  '${String(url).replaceAll("'", "%27")}'`,
+    python: [
+      "from pathlib import Path",
+      "import httpx",
+      "",
+      "answer = httpx.post(",
+      `    ${JSON.stringify(String(new URL("explain", document.baseURI)))},`,
+      `    params={"model": ${JSON.stringify(model)}, "target": ${JSON.stringify(target)}},`,
+      `    content=Path(${JSON.stringify(file)}).read_bytes(),`,
+      ").raise_for_status().json()",
+      'print(answer["label"], answer["confidence"], answer["cam"]["box"])',
+    ].join("\n"),
+  };
+}
+
+function quoted(file) {
+  return /^[\w.-]+$/.test(file) ? file : `'${file.replaceAll("'", "'\\''")}'`;
+}
