@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.errors import RunError
@@ -37,7 +37,8 @@ def write_tensors(
     """
     part = file.with_name(file.name + ".part")
     try:
-        save_file(dict(tensors), part, dict(metadata or {}))
+        # The library's own `save_file` makes a file that nobody else may read.
+        part.write_bytes(save(dict(tensors), dict(metadata or {})))
         _publish(part, file)
     except (OSError, SafetensorError) as error:
         raise _unwritable(file, part, error) from error

@@ -20,6 +20,7 @@ def bentoml_schema() -> Json:
         "method": {"type": "string", "enum": list(METHODS)},
         "against": _STRING,
         "passes": _INTEGER,
+        "zoom": {"type": "boolean"},
         "opacity": {"type": "number", "minimum": 0, "maximum": 1},
         "colormap": {"type": "string", "enum": list(COLORMAPS)},
     }

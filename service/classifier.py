@@ -17,6 +17,7 @@ from service.errors import InvalidParameter, UnknownTarget, UnsupportedMethod
 from service.explanation import Box, bounding_box, overlay, png
 from service.images import Upload, View
 from service.manifest import Manifest, Method
+from service.zooming import closer_view
 
 _PREDICTION = ("probabilities",)
 _OUTPUTS: dict[Method, tuple[str, ...]] = {
@@ -86,8 +87,19 @@ class Question:
     """For a contrast; None: the most probable class but the target."""
     passes: int | None = None
     """At most so many masked images; None: as many as the method wants."""
+    zoom: bool = False
+    """Whether to look again, at the part of the upload that mattered."""
     style: OverlayStyle | None = None
     """With one, the upload with the map laid over it comes along."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloserLook:
+    """What the network says of the part of the upload that mattered most at first."""
+
+    prediction: Prediction
+    view: View
+    cam: ClassActivationMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +112,8 @@ class Explanation:
     cam: ClassActivationMap
     every_cam: tuple[ClassActivationMap, ...] | None
     """Of every class in their order, if they were asked for."""
+    zoom: CloserLook | None
+    """If it was asked for, and there is more to see than at first."""
     overlay_png: bytes | None
 
 
@@ -179,6 +193,9 @@ class Classifier:
                 ClassActivationMap(label, at, cam_hw, bounding_box(cam_hw, upload.view, size))
                 for at, (label, cam_hw) in enumerate(zip(classes, outputs["cams"], strict=True))
             )
+        zoom = None
+        if question.zoom:
+            zoom = await self._look_closer(body, cam.box, size, target, top_k, call)
         picture = None
         if question.style is not None:
             started = time.perf_counter()
@@ -187,7 +204,7 @@ class Classifier:
             # was decoded at a reduced size is decoded anew for it.
             picture = await asyncio.to_thread(self._draw, *draw)
             call.passed("render", started)
-        return Explanation(prediction, upload.view, cam, every_cam, picture)
+        return Explanation(prediction, upload.view, cam, every_cam, zoom, picture)
 
     async def close(self) -> None:
         """Finish what is in flight."""
@@ -201,6 +218,33 @@ class Classifier:
             upload = await asyncio.to_thread(images.read_upload, body, rule, max_pixels=most)
         call.passed("decode", started)
         return upload
+
+    async def _look_closer(
+        self,
+        body: bytes,
+        box: Box,
+        size: tuple[int, int],
+        target: int | None,
+        top_k: int,
+        call: Call,
+    ) -> CloserLook | None:
+        rule = self.manifest.image
+        part = closer_view(box, size, rule)
+        if part is None:
+            return None
+        started = time.perf_counter()
+        upload = await asyncio.to_thread(
+            images.read_part, body, rule, part, max_pixels=self._max_pixels
+        )
+        call.passed("decode", started)
+        with self.batcher.place(call, spare=True):
+            outputs = await self.batcher.submit(upload.pixels_hwc, _OUTPUTS["cam"], call)
+        prediction = self._prediction(outputs["probabilities"], top_k)
+        index = prediction.index if target is None else target
+        cam_hw = outputs["cams"][index]
+        found = bounding_box(cam_hw, upload.view, size)
+        cam = ClassActivationMap(self.manifest.classes[index], index, cam_hw, found)
+        return CloserLook(prediction, upload.view, cam)
 
     async def _perturbed(
         self, upload: Upload, outputs: Row, index: int, question: Question, call: Call
@@ -283,6 +327,12 @@ class Classifier:
             )
         if question.target == ALL and ALL not in self._indices and question.method != "cam":
             raise InvalidParameter(f"target={ALL} goes with method=cam only: name one class")
+        if question.zoom and self.manifest.image.fit != "crop":
+            raise InvalidParameter(
+                f"{self.manifest.name} looks for the ink in an upload by itself: leave zoom out"
+            )
+        if question.zoom and question.style is not None:
+            raise InvalidParameter("a picture shows one map: leave zoom out, or ask for JSON")
         if question.against is not None and question.method != "contrast":
             raise InvalidParameter("against goes with method=contrast only")
         passes = question.passes

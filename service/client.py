@@ -24,7 +24,7 @@ Image = bytes | Path
 """An encoded image, or the file that holds one."""
 Method = Literal["cam", "contrast", "occlusion", "scorecam"]
 Json = dict[str, Any]
-Parameters = Mapping[str, str | int | float | None]
+Parameters = Mapping[str, str | int | float | bool | None]
 
 _LATER = frozenset({429, 502, 503, 504})
 """Statuses that another attempt may not meet."""
@@ -90,6 +90,8 @@ class Explanation(Prediction):
     view: tuple[float, float, float, float]
     cam: ClassMap
     cams: tuple[ClassMap, ...]
+    zoom: "Explanation | None" = None
+    """Of the part that mattered, if it was asked for and there is more to see."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,7 +222,7 @@ class Client(_Shared):
         ask = self._image("/predict", image, {"model": model, "top_k": top_k})
         return _prediction(self._ask(ask).json())
 
-    def explain(self, image: Image, **parameters: str | int | float | None) -> Explanation:
+    def explain(self, image: Image, **parameters: str | int | float | bool | None) -> Explanation:
         """The same with a map; `parameters` are those of `/explain`: target, method, model, ...
 
         Raises:
@@ -228,7 +230,7 @@ class Client(_Shared):
         """
         return _explanation(self._ask(self._image("/explain", image, parameters)).json())
 
-    def overlay(self, image: Image, **parameters: str | int | float | None) -> bytes:
+    def overlay(self, image: Image, **parameters: str | int | float | bool | None) -> bytes:
         """The image with the map laid over it, as PNG; see `explain`."""
         ask = self._image("/explain", image, parameters, "image/png")
         return self._ask(ask).content
@@ -312,11 +314,13 @@ class AsyncClient(_Shared):
         ask = self._image("/predict", image, {"model": model, "top_k": top_k})
         return _prediction((await self._ask(ask)).json())
 
-    async def explain(self, image: Image, **parameters: str | int | float | None) -> Explanation:
+    async def explain(
+        self, image: Image, **parameters: str | int | float | bool | None
+    ) -> Explanation:
         """See `Client.explain`."""
         return _explanation((await self._ask(self._image("/explain", image, parameters))).json())
 
-    async def overlay(self, image: Image, **parameters: str | int | float | None) -> bytes:
+    async def overlay(self, image: Image, **parameters: str | int | float | bool | None) -> bytes:
         """See `Client.overlay`."""
         ask = self._image("/explain", image, parameters, "image/png")
         return (await self._ask(ask)).content
@@ -392,6 +396,7 @@ def _explanation(answer: Json) -> Explanation:
         view=tuple(answer["view"]),
         cam=_class_map(answer["cam"]),
         cams=tuple(map(_class_map, answer.get("cams", ()))),
+        zoom=_explanation(answer["zoom"]) if "zoom" in answer else None,
     )
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "flatten",
     "is_quick",
     "prepare",
+    "read_part",
     "read_upload",
     "upload_size",
 ]
@@ -58,6 +59,19 @@ def read_upload(body: bytes, rule: ImageRule, *, max_pixels: int) -> Upload:
     pixels_hwc, view = prepare(image, rule)
     width, height = upload_size(image)
     return Upload(pixels_hwc, view, width, height)
+
+
+def read_part(body: bytes, rule: ImageRule, part: View, *, max_pixels: int) -> Upload:
+    """`read_upload` of a rectangle of an upload; views and sizes are those of the whole upload.
+
+    Raises:
+        ServiceError: see `read_upload`.
+    """
+    image = decode(body, max_pixels=max_pixels)
+    right, bottom = part.left + part.width, part.top + part.height
+    pixels, view = prepare(image.crop((part.left, part.top, right, bottom)), rule)
+    view = View(view.left + part.left, view.top + part.top, view.width, view.height)
+    return Upload(pixels, view, image.width, image.height)
 
 
 def is_quick(body: bytes, rule: ImageRule | None = None) -> bool:

@@ -145,6 +145,12 @@ def _explain(settings: Settings) -> Json:
                 "At most so many masked images, for the methods that mask.",
             ),
             _parameter(
+                "zoom",
+                {"type": "boolean", "default": False},
+                "Adds `zoom`: what the network says of the part of a large image that mattered "
+                "most, where there is more to see in it.",
+            ),
+            _parameter(
                 "format",
                 {"enum": ["json", "png"]},
                 "Overrides the Accept header.",
@@ -326,7 +332,10 @@ def _schemas() -> Json:
         "Explanation": {
             **explanation,
             "properties": explanation["properties"]
-            | {"cams": {"type": "array", "items": _reference("ClassActivationMap")}},
+            | {
+                "cams": {"type": "array", "items": _reference("ClassActivationMap")},
+                "zoom": explanation,
+            },
         },
         "ClassActivationMap": {
             **cam,

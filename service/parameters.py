@@ -45,6 +45,7 @@ class ExplainParameters:
             method=_method(query),
             against=query.get("against"),
             passes=_count(query, "passes"),
+            zoom=_flag(query, "zoom"),
             style=style if wants_png else None,
         )
         if wants_png and question.target == ALL:
@@ -59,6 +60,13 @@ def _count(query: Mapping[str, str], name: str) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise InvalidParameter(f"{name} is {text[:100]!r}, and must be a positive integer")
     return int(text)
+
+
+def _flag(query: Mapping[str, str], name: str) -> bool:
+    text = query.get(name, "false")
+    if text not in ("true", "false"):
+        raise InvalidParameter(f"{name} is {text[:100]!r}, and must be true or false")
+    return text == "true"
 
 
 def _method(query: Mapping[str, str]) -> Method:

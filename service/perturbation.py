@@ -94,6 +94,8 @@ def unveil(
 def score_cam(features_chw: NDArray[np.float32], unveiled_logits: ArrayLike) -> NDArray[np.float32]:
     """Channels weighted by the softmax of what each brought on its own (eq. 8 to 10): (h, w)."""
     scores = np.asarray(unveiled_logits, np.float64)
+    if not scores.size:  # a blank image: no channel varies
+        return np.zeros(features_chw.shape[1:], np.float32)
     powers = np.exp(scores - scores.max())
     weighted = np.einsum("c,chw->hw", powers / powers.sum(), features_chw.astype(np.float64))
     supporting: NDArray[np.float32] = np.maximum(weighted, 0).astype(np.float32)

@@ -5,9 +5,10 @@ from typing import Any
 
 import orjson
 
-from service.classifier import ClassActivationMap, Classifier, Explanation
+from service.classifier import ClassActivationMap, Classifier, Explanation, Prediction
 from service.errors import ServiceError
 from service.http import Response
+from service.images import View
 
 
 def json_response(
@@ -32,8 +33,17 @@ def problem_response(error: ServiceError) -> Response:
 
 def explanation_content(explanation: Explanation) -> dict[str, Any]:
     """The document's `Explanation`: raw values, and the box in pixels of the upload."""
-    prediction, view = explanation.prediction, explanation.view
-    content = {
+    content = _look_content(explanation.prediction, explanation.view, explanation.cam)
+    if explanation.every_cam is not None:
+        content["cams"] = [_map_content(cam) for cam in explanation.every_cam]
+    if explanation.zoom is not None:
+        zoom = explanation.zoom
+        content["zoom"] = _look_content(zoom.prediction, zoom.view, zoom.cam)
+    return content
+
+
+def _look_content(prediction: Prediction, view: View, cam: ClassActivationMap) -> dict[str, Any]:
+    return {
         "model": prediction.model,
         "version": prediction.version,
         "label": prediction.label,
@@ -41,11 +51,8 @@ def explanation_content(explanation: Explanation) -> dict[str, Any]:
         "confidence": prediction.confidence,
         "scores": prediction.scores,
         "view": (view.left, view.top, view.left + view.width, view.top + view.height),
-        "cam": _map_content(explanation.cam),
+        "cam": _map_content(cam),
     }
-    if explanation.every_cam is not None:
-        content["cams"] = [_map_content(cam) for cam in explanation.every_cam]
-    return content
 
 
 def _map_content(cam: ClassActivationMap) -> dict[str, Any]:

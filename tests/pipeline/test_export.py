@@ -48,6 +48,11 @@ def test_the_artefact_is_complete_and_the_service_accepts_it(artifact_folder: Pa
     assert manifest.libraries["torch"] == torch.__version__.partition("+")[0]
 
 
+def test_others_may_read_every_file(artifact_folder: Path) -> None:
+    modes = {file.name: file.stat().st_mode & 0o444 for file in artifact_folder.iterdir()}
+    assert modes == dict.fromkeys(modes, 0o444)
+
+
 def test_the_engine_gives_the_accuracy_of_the_manifest_and_of_eager_torch(
     artifact_folder: Path, digits8_run: Run
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from service import perturbation
 from tests.service.kit import COLOUR_NETWORK, COLOURS, colour_image, encode
@@ -116,3 +117,10 @@ def test_an_answer_says_where_its_time_went(client: httpx.Client) -> None:
     assert list(stages) == ["read", "decode", "queue", "compute", "render"]
     assert all(0 <= float(duration) < 10_000 for duration in stages.values())
     assert "server-timing" not in client.get("/livez").headers
+
+
+def test_a_blank_image_has_an_empty_score_cam(client: httpx.Client) -> None:
+    blank = encode(Image.new("RGB", (8, 8), "grey"))
+    cam = client.post("/explain?method=scorecam", content=blank).json()["cam"]
+    assert cam["passes"] == 1
+    assert np.abs(cam["values"]).max() == 0

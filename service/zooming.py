@@ -1,0 +1,28 @@
+"""A closer look at a large image: where to cut it, by the map of the first look."""
+
+from service.explanation import Box
+from service.images import View
+from service.manifest import ImageRule
+
+# Of the map's cells only those over half of the peak are in the box: some of the object is around.
+_MARGIN = 1.5
+# A crop of nearly all that was seen shows nothing new.
+_WORTHWHILE = 0.8
+
+
+def closer_view(box: Box, upload: tuple[int, int], rule: ImageRule) -> View | None:
+    """The part of an upload (width, height) around `box`, of the input's proportions.
+
+    Never smaller than the input itself, since there is no finer detail to see; None where that
+    leaves little to gain.
+    """
+    width, height = upload
+    whole = min(width / rule.width, height / rule.height)
+    scale = max((box.right - box.left) / rule.width, (box.bottom - box.top) / rule.height)
+    scale = max(1.0, scale * _MARGIN)
+    if scale > whole * _WORTHWHILE:
+        return None
+    wide, high = round(rule.width * scale), round(rule.height * scale)
+    left = min(max(0, round((box.left + box.right - wide) / 2)), width - wide)
+    top = min(max(0, round((box.top + box.bottom - high) / 2)), height - high)
+    return View(left, top, wide, high)

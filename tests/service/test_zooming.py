@@ -1,0 +1,78 @@
+"""A closer look: where it is cut, and what it brings."""
+
+import httpx
+import pytest
+from PIL import Image
+
+from service.explanation import Box
+from service.images import View
+from service.manifest import ImageRule
+from service.zooming import closer_view
+from tests.service.kit import encode
+from tests.service.test_http import expect_problem
+
+RULE = ImageRule(height=32, width=32, mode="RGB", fit="crop", invert="never", background=255)
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        (Box(100, 60, 140, 100), View(90, 50, 60, 60)),  # half as much again on all sides
+        (Box(0, 0, 40, 40), View(0, 0, 60, 60)),  # moved into the image
+        (Box(380, 260, 400, 300), View(340, 240, 60, 60)),
+        (Box(100, 100, 110, 110), View(89, 89, 32, 32)),  # no finer than the input
+    ],
+)
+def test_the_cut_is_around_what_mattered(box: Box, expected: View) -> None:
+    assert closer_view(box, (400, 300), RULE) == expected
+
+
+def test_a_cut_of_nearly_everything_is_none() -> None:
+    assert closer_view(Box(0, 0, 200, 200), (400, 300), RULE) is None
+    assert closer_view(Box(10, 10, 20, 20), (32, 32), RULE) is None
+
+
+def test_a_small_object_is_surer_on_a_closer_look(client: httpx.Client) -> None:
+    scene = Image.new("RGB", (640, 480), (60, 72, 86))
+    scene.paste((220, 30, 30), (300, 200, 370, 270))
+    answer = client.post("/explain?zoom=true&target=red", content=encode(scene)).json()
+    zoom = answer["zoom"]
+
+    def red(look: dict[str, list[dict[str, float | str]]]) -> float:
+        return next(float(s["probability"]) for s in look["scores"] if s["label"] == "red")
+
+    assert answer["label"] == "blue"
+    assert zoom["label"] == "red"
+    assert red(zoom) > red(answer) + 0.1
+    left, top, right, bottom = zoom["view"]
+    assert left <= 300 < 370 <= right
+    assert top <= 200 < 270 <= bottom
+    # The box of the closer look is in pixels of the whole upload.
+    edges = zoom["cam"]["box"]
+    assert left <= edges[0] < 335 < edges[2] <= right
+    assert top <= edges[1] < 235 < edges[3] <= bottom
+    whole = client.post("/explain?target=red", content=encode(scene)).json()
+    assert {name: value for name, value in answer.items() if name != "zoom"} == whole
+
+
+def test_there_is_no_closer_look_at_a_small_image(client: httpx.Client) -> None:
+    answer = client.post("/explain?zoom=true", content=encode(Image.new("RGB", (8, 8)))).json()
+    assert "zoom" not in answer
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("zoom=yes", "true or false"),
+        ("zoom=true&format=png", "one map"),
+        ("zoom=true&model=digits", "leave zoom out"),
+    ],
+)
+def test_a_zoom_that_makes_no_sense_is_refused(
+    client: httpx.Client, query: str, words: str
+) -> None:
+    body = encode(Image.new("RGB", (64, 64)))
+    problem = expect_problem(
+        client.post(f"/explain?{query}", content=body), 422, "invalid_parameter"
+    )
+    assert words in problem["detail"]
