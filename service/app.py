@@ -13,9 +13,10 @@ from starlette.types import Receive, Scope, Send
 from service import metrics as prometheus
 from service import page, tracing
 from service.accepting import Acceptor, Tally
+from service.answers import Prediction
 from service.bentoml_schema import bentoml_schema
 from service.catalogue import Catalogue
-from service.classifier import Classifier, Prediction
+from service.classifier import Classifier
 from service.draining import Drain
 from service.errors import (
     ClientGone,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from service.classifier import ALL, OverlayStyle, Question
+from service.answers import ALL, OverlayStyle, Question
 from service.errors import InvalidParameter
 from service.explanation import COLORMAPS
 from service.manifest import Method

@@ -5,7 +5,8 @@ from typing import Any
 
 import orjson
 
-from service.classifier import ClassActivationMap, Classifier, Explanation, Prediction
+from service.answers import ClassActivationMap, Explanation, Prediction
+from service.classifier import Classifier
 from service.errors import ServiceError
 from service.http import Response
 from service.images import View
