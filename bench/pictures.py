@@ -21,7 +21,7 @@ from service.settings import Settings
 from tests.service.kit import bentoml_serve
 
 DIMENSIONS = {
-    "simple-cnn-constant": "simple-cnn-constant-0.06-batches-of-512",
+    "simple-cnn-constant": "simple-cnn-constant-0.06-batches-of-512/seed-1",
     "simple-cnn": "simple-cnn",
     "simple-cnn-bn": "simple-cnn-bn-1-epoch",
 }

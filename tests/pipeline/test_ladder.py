@@ -1,5 +1,6 @@
 """The ladder's verdicts, and the ablation's variants, on the small digits."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,12 @@ def test_a_rate_without_a_norm_that_kills_a_network_is_a_failure_that_shows(
     dead = climb(rung, tmp_path / "dead", seed=0, device=CPU)
     assert dead.passed
     assert dead.dead > 0.9
+    assert dead.seeds == 5
+    results = [json.loads(file.read_text()) for file in (tmp_path / "dead").glob("*/rung.json")]
+    accuracies = sorted(result["accuracy"] for result in results)
+    assert accuracies[2] == dead.accuracy
+    assert dead.failed == sum(accuracy <= 0.15 for accuracy in accuracies) >= 3
+    assert f"| dead (median of 5 seeds, {dead.failed} fail) |" in as_markdown([dead])
 
 
 def test_only_the_rungs_that_are_named_are_climbed(tmp_path: Path) -> None:
