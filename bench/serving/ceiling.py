@@ -17,6 +17,7 @@ import onnxruntime as ort
 
 from bench.peers.network import open_session
 from bench.serving.environments import ROOT
+from service.artifact import newest_version
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 # (processes, threads each) that two cores can be used with; whichever is faster counts.
@@ -64,7 +65,7 @@ def _together(group: Sequence[subprocess.Popen[str]], batch: int, seconds: float
 
 @contextmanager
 def _runner(model: str, threads: int) -> Iterator[subprocess.Popen[str]]:
-    folder = ROOT / "zoo" / model / "1"
+    folder = newest_version(ROOT / "zoo" / model)
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.serving.ceiling", str(folder), str(threads)],
         cwd=ROOT,

@@ -18,6 +18,7 @@ from bench.serving.formats import (
     raw,
 )
 from bench.serving.servers import free_ports
+from service.artifact import newest_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +235,7 @@ def variables(entry: Entry, *, model: str, folder: Path) -> dict[str, str]:
     """What a server finds in its environment besides what it inherits."""
     return {
         **entry.variables,
-        "BENCH_MODEL": str(ROOT / "zoo" / model / "1"),
+        "BENCH_MODEL": str(newest_version(ROOT / "zoo" / model)),
         # BentoML empties this folder's metrics at its start, so each run has its own.
         "BENTOML_HOME": str(folder / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from bench.peers.network import Network
 from bench.serving.environments import ROOT
+from service.artifact import newest_version
 
 IMAGES = 64
 _SEED = 0
@@ -64,7 +65,7 @@ def surest(workload: Workload, bodies: list[bytes]) -> tuple[int, str]:
 
     Servers resize differently, which must not turn a close call into a wrong answer.
     """
-    network = Network(ROOT / "zoo" / workload.model / "1")
+    network = Network(newest_version(ROOT / "zoo" / workload.model))
     answers = network.answers([Image.open(BytesIO(body)) for body in bodies])
     best = max(range(len(answers)), key=lambda at: float(answers[at]["confidence"]))
     return best, str(answers[best]["label"])

@@ -20,13 +20,13 @@ from pipeline.scoring import ScoringError
 from pipeline.scoring.job import EngineName, plan_job, run
 from pipeline.scoring.scorer import Settings
 from pipeline.scoring.shards import Totals
-from service.artifact import load_artifact
+from service.artifact import load_artifact, newest_version
 from service.engine import Engine
 from service.explanation import bounding_box
 from service.images import read_upload
 
 ROOT = Path(__file__).parents[2]
-ARTIFACT = ROOT / "zoo" / "digits" / "1"
+ARTIFACT = newest_version(ROOT / "zoo" / "digits")
 QUICK = Settings(device="cpu", threads=1, batch_size=16)
 BAD = {
     "bad/broken.jpg": "unsupported_media_type",
@@ -235,7 +235,7 @@ def test_other_work_is_refused_in_the_same_folder(digits: Path, tmp_path: Path) 
         score(source, out, shard=31)
     with pytest.raises(ScoringError, match="begun with another --explain: choose"):
         score(source, out, settings=Settings(device="cpu", explain=True))
-    changed = tmp_path / "models" / "digits" / "1"
+    changed = tmp_path / "models" / "digits" / ARTIFACT.name
     changed.mkdir(parents=True)
     for file in ARTIFACT.iterdir():
         (changed / file.name).write_bytes(file.read_bytes())
