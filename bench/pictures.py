@@ -52,11 +52,12 @@ def photograph_report(browser: Browser, report: Path, picture: Path) -> None:
 
 def photograph_page(browser: Browser, url: str, picture: Path) -> None:
     """The service's page with the example photograph on it."""
-    page = browser.new_page(viewport={"width": 1060, "height": 780})
+    page = browser.new_page(viewport={"width": 1060, "height": 860})
     page.goto(url)
     page.get_by_role("button", name="A cat").click()
     page.get_by_text("cat, 9").wait_for()
     page.mouse.move(5, 5)
+    page.evaluate("scrollTo(0, 0)")
     _shoot(page.screenshot(), picture)
 
 

@@ -6,7 +6,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import PercentFormatter
 
 INK = "#1c2430"
 """Text, ticks and frames; an SVG has the page's own colour in its place."""
@@ -58,9 +58,9 @@ def new_figure(
     return figure, axes
 
 
-def as_percent(digits: int = 0) -> FuncFormatter:
-    """Ticks of shares, in per cent."""
-    return FuncFormatter(lambda value, _: f"{value:.{digits}%}")
+def as_percent() -> PercentFormatter:
+    """Ticks of shares, in per cent, with as many digits as tell them apart."""
+    return PercentFormatter(xmax=1)
 
 
 def legend_above(axes: Axes, columns: int) -> None:
