@@ -6,7 +6,6 @@ once, for the epoch that the validation split chose.
 """
 
 import json
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,8 +19,8 @@ from pipeline.checkpoint import read_tensors, write_text
 from pipeline.errors import PipelineError
 from pipeline.inference import evaluate
 from pipeline.recipe import Recipe
-from pipeline.run_writer import HISTORY
-from pipeline.runs import plan_run, read_run
+from pipeline.run_writer import CONFIG, EPOCHS, HISTORY
+from pipeline.runs import is_finished, plan_run, read_run, resume_run
 from pipeline.views import evaluate_views
 
 CHANCE_MARGIN = 0.05
@@ -139,7 +138,7 @@ def climb(
     device: torch.device,
     callbacks: Iterable[Callback] = (),
 ) -> Climbed:
-    """Train a rung in `folder`, unless it was before, and measure it on the test set.
+    """Train a rung in `folder`, as far as it was not before, and measure it on the test set.
 
     A rung that must fail is trained `FAILING_SEEDS` times, and the median run counts.
 
@@ -166,9 +165,11 @@ def _climb_once(
         return Climbed(**json.loads(result.read_text()))
     recipe = Recipe.load(rung.recipe, **rung.changes)
     plan = plan_run(recipe.data, recipe_name=rung.recipe, recipe=recipe, seed=seed, device=device)
-    started = time.perf_counter()
-    plan.train(folder, list(callbacks), watching={"activations": ActivationStatistics()})
-    seconds = time.perf_counter() - started
+    watching = {"activations": ActivationStatistics()}
+    if not (folder / CONFIG).is_file():
+        plan.train(folder, list(callbacks), watching=watching)
+    elif not is_finished(folder):  # it was broken off
+        resume_run(folder, device).train(folder, list(callbacks), watching=watching)
     run = read_run(folder)
     network = run.network.to(device)
     test, normalisation = plan.dataset.test, run.config.normalisation
@@ -187,7 +188,7 @@ def _climb_once(
         views_accuracy=_accuracy(looked, labels),
         log_loss=float(nn.functional.cross_entropy(logits, labels)),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        seconds=seconds,
+        seconds=_seconds(folder),
         dead=_dead(folder),
         classes=len(plan.dataset.classes),
     )
@@ -245,6 +246,12 @@ def as_markdown(climbed: Iterable[Climbed]) -> str:
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
     return float((logits.argmax(1) == labels).double().mean())
+
+
+def _seconds(folder: Path) -> float:
+    """Of all epochs, whether they came in one go or not."""
+    lines = (folder / EPOCHS).read_text().splitlines()
+    return float(sum(json.loads(line)["seconds"] for line in lines))
 
 
 def _dead(folder: Path) -> float:

@@ -225,12 +225,17 @@ def resume_run(folder: Path, device: torch.device, *, processes: int = 1) -> Run
             f"{folder} was begun by {config.processes} processes and cannot go on with "
             f"{processes}; start it with torchrun --nproc-per-node {config.processes}"
         )
-    if (folder / CHECKPOINT).is_file() and not (folder / STATE).is_file():
+    if is_finished(folder):
         raise RunError(f"{folder} is finished; next: limelight export {folder}")
     initial = read_tensors(folder / INITIAL)[0] if (folder / INITIAL).is_file() else None
     # Sums depend on how many threads share them.
     torch.set_num_threads(config.threads)
     return RunPlan(config, config.load_data(), device, initial, begun=True)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run's last epoch is behind it."""
+    return (folder / CHECKPOINT).is_file() and not (folder / STATE).is_file()
 
 
 def library_versions() -> dict[str, str]:

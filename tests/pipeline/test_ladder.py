@@ -8,9 +8,11 @@ import pytest
 
 from pipeline.ablation import Outcome, ablate, variants
 from pipeline.ablation import as_markdown as ablation_table
+from pipeline.callbacks import Callback
 from pipeline.errors import PipelineError, RunError
 from pipeline.ladder import LADDER, Climbed, Rung, as_markdown, climb, climb_all
 from pipeline.recipe import Recipe
+from pipeline.training import Record, Trainer
 from tests.pipeline.trainings import CPU
 
 REACHED = Climbed(
@@ -73,6 +75,24 @@ def test_a_rung_is_climbed_once(tmp_path: Path) -> None:
     table = as_markdown([first])
     assert f"| small | 122,370 | 90.0% | 4 | {first.accuracy:.1%} | 4 |" in table
     assert table.strip().endswith("| yes |")
+
+
+class _PulledPlug(Callback):
+    def end_epoch(self, trainer: Trainer, record: Record) -> None:
+        if trainer.epoch == 2:
+            raise KeyboardInterrupt
+
+
+def test_a_rung_that_was_broken_off_goes_on(tmp_path: Path) -> None:
+    rung = Rung(name="small", recipe="digits8", lesson=0.9, lesson_epochs=4, changes={"epochs": 4})
+    whole = climb(rung, tmp_path / "whole", seed=0, device=CPU)
+    with pytest.raises(KeyboardInterrupt):
+        climb(rung, tmp_path / "parts", seed=0, device=CPU, callbacks=[_PulledPlug()])
+    parts = climb(rung, tmp_path / "parts", seed=0, device=CPU)
+    assert replace(parts, seconds=whole.seconds) == whole
+    # Trained, and broken off before it was measured.
+    (tmp_path / "parts" / "rung.json").unlink()
+    assert climb(rung, tmp_path / "parts", seed=0, device=CPU) == parts
 
 
 def test_a_rate_without_a_norm_that_kills_a_network_is_a_failure_that_shows(
