@@ -39,7 +39,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=ca.crt \
     mkdir service && touch service/__init__.py README.md LICENSE \
     && python -m venv --without-pip /opt/venv \
-    && if [ "$DEVICE" = gpu ]; then extra='[cuda]'; else extra=''; fi \
+    && if [ "$DEVICE" = gpu ]; then extra='[cuda,grpc]'; else extra='[grpc]'; fi \
     && python -m pip --python /opt/venv/bin/python install --constraint constraints.txt --editable ".$extra" \
     && if [ "$DEVICE" = cpu ]; then \
         rm --force /opt/venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so \

@@ -8,7 +8,7 @@ PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constrai
 
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help serve train-setup test lint format types imports unit test-data test-accuracy test-container bench-serve bench-steady lock clean
+.PHONY: help serve train-setup test lint format types imports unit test-data test-accuracy test-container bench-serve bench-steady bench-maps bench-zoom bench-train bench-activations pictures test-triton protocol lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -37,7 +37,7 @@ format: $(DEVELOP) ## Format the code and mend what ruff can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-test-data: $(DEVELOP) ## Fetch both data sets anew from the registry and compare them with what is published
+test-data: $(DEVELOP) ## Fetch the data sets anew from the registry and compare them with what is published
 	$(BIN)/pytest tests/long/test_published_data.py --no-cov
 
 test-accuracy: $(DEVELOP) ## Post all 20,000 test images to the running service and compare with the manifests
@@ -46,11 +46,32 @@ test-accuracy: $(DEVELOP) ## Post all 20,000 test images to the running service 
 test-container: ## Build the image, run it, ask it, stop it
 	tests/long/container.sh
 
+test-triton: $(DEVELOP) ## Ask Triton and us the same; let KServe's client and perf_analyzer ask us
+	$(BIN)/pytest tests/long/test_triton_oracle.py tests/long/test_foreign_clients.py --no-cov
+
 bench-serve: $(DEVELOP) ## Measure the service and others like it into build/serve.json: half an hour, wrk
 	$(BIN)/python -m bench.serve --json build/serve.json --plot build/serve.svg
 
 bench-steady: $(DEVELOP) ## Measure overload, restarts, kills and memory into build/: half an hour, wrk, nginx
 	$(BIN)/python -m bench.steady all --json build
+
+bench-maps: $(DEVELOP) ## Time maps, ours and others', into build/maps.json and .md: some minutes, let nothing else run
+	$(BIN)/python -m bench.maps --to build
+
+bench-zoom: $(DEVELOP) ## Count what a closer look brings, on CIFAR-10's test images, into build/zoom.json and .md
+	$(BIN)/python -m bench.zoom --to build
+
+bench-train: $(DEVELOP) ## Time training to given accuracies into build/train.json and .md: hours, let nothing else run
+	$(BIN)/python -m bench.train --to build
+
+bench-activations: $(DEVELOP) ## Measure what watching activations costs a training
+	$(BIN)/python -m bench.activation_cost
+
+pictures: $(DEVELOP) ## Draw the pictures of README and lessons anew: half an hour, chromium
+	$(BIN)/python -m bench.pictures
+
+protocol: $(DEVELOP) ## Compile service/oip/rpc/open_inference.proto anew
+	$(BIN)/python -m grpc_tools.protoc --proto_path=service/oip/rpc --descriptor_set_out=service/oip/rpc/open_inference.binpb open_inference.proto
 
 lock: $(DEVELOP) ## Rewrite constraints.txt from what is installed
 	$(BIN)/pip freeze --exclude-editable --disable-pip-version-check | grep -v '^limelight' > constraints.txt

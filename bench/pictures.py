@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -71,28 +73,49 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--to", type=Path, default=Path("docs/pictures"))
+    parser.add_argument("--models", action="store_true", help="only those that need no run")
     arguments = parser.parse_args()
     to: Path = arguments.to
     to.mkdir(parents=True, exist_ok=True)
-    for name, run in DIMENSIONS.items():
-        draw_dimensions(arguments.runs / "ladder" / run, to / f"{name}.png")
-    mnist = str(arguments.runs / "mnist")
-    for command in (
-        f"lr-find mnist --recipe simple-cnn-bn --out {to}/lr-find.png",
-        f"inspect {mnist} examples/seven.png --out {to}/inspection.png",
-        f"explain examples/seven.png --model digits -o {to}/seven-explained.png",
-        f"explain examples/cat.png --model cifar10 -o {to}/cat-explained.png",
-        f"report {mnist}",
-    ):
-        subprocess.run([sys.executable, "-m", "pipeline", *command.split()], check=True)
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        chromium = shutil.which("chromium")
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        photograph_report(browser, Path(mnist) / "report.html", to / "report.png")
-        with bentoml_serve(
-            Settings().models, Path(folder), LIMELIGHT_DEFAULT_MODEL="digits"
-        ) as server:
+    picture_models(to)
+    if not arguments.models:
+        picture_runs(arguments.runs, to)
+
+
+def picture_models(to: Path) -> None:
+    """The page and the overlays, by the models that ship."""
+    limelight(f"explain examples/seven.png --model digits -o {to}/seven-explained.png")
+    limelight(f"explain examples/cat.png --model cifar10 -o {to}/cat-explained.png")
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
+        served = Settings().models, Path(folder)
+        with bentoml_serve(*served, LIMELIGHT_DEFAULT_MODEL="digits") as server:
             photograph_page(browser, server.url, to / "page.png")
+
+
+def picture_runs(runs: Path, to: Path) -> None:
+    """What the lessons show."""
+    for name, run in DIMENSIONS.items():
+        draw_dimensions(runs / "ladder" / run, to / f"{name}.png")
+    limelight(f"lr-find mnist --recipe simple-cnn-bn --out {to}/lr-find.png")
+    limelight(f"inspect {runs}/mnist examples/seven.png --out {to}/inspection.png")
+    limelight(f"report {runs}/mnist")
+    with chromium() as browser:
+        photograph_report(browser, runs / "mnist" / "report.html", to / "report.png")
+
+
+def limelight(arguments: str) -> None:
+    """Run a command as a person would."""
+    subprocess.run([sys.executable, "-m", "pipeline", *arguments.split()], check=True)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        yield browser
         browser.close()
 
 

@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of contestants")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path, default=Path("build/train.json"))
+    parser.add_argument("--to", type=Path, default=Path("build"), help="folder of both files")
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
     results: list[Result] = []
@@ -164,8 +164,9 @@ def main() -> None:
             "seed": arguments.seed,
             "results": [asdict(result) for result in results],
         }
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        arguments.to.mkdir(parents=True, exist_ok=True)
+        (arguments.to / "train.json").write_text(json.dumps(report, indent=2) + "\n")
+        (arguments.to / "train.md").write_text(f"{machine}.\n\n{as_markdown(results)}")
     print(as_markdown(results))
 
 

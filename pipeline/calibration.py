@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -36,6 +38,14 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     found = minimize_scalar(log_loss, bounds=LOG_TEMPERATURE_BOUNDS, method="bounded")
     return math.exp(float(found.x))
+
+
+def confidence_of(
+    logits: Tensor, labels: Tensor, temperature: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """How probable each answer is, and whether it is right: (N, K), (N,) -> (N,), (N,)."""
+    confidence, answers = (logits.double() / temperature).softmax(1).max(1)
+    return confidence.numpy(), (answers == labels).numpy()
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> Calibration:

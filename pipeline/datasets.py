@@ -33,6 +33,10 @@ DIGITS = tuple("0123456789")
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
+FASHION_CLASSES = (
+    "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag",
+    "ankle boot",
+)  # fmt: skip
 DATASETS = (*PUBLISHED, "digits8", *DERIVED)
 
 
@@ -114,11 +118,15 @@ def photo_rule(size: int | tuple[int, int]) -> ImageRule:
 
 def _published(name: str) -> Dataset:
     arrays = load_cached(name)
-    is_mnist = name == "mnist"
+    classes, rule = {
+        "mnist": (DIGITS, digit_rule(28)),
+        "cifar10": (CIFAR10_CLASSES, photo_rule(32)),
+        "fashion": (FASHION_CLASSES, photo_rule(28).model_copy(update={"mode": "L"})),
+    }[name]
     return Dataset(
         name=name,
-        classes=DIGITS if is_mnist else CIFAR10_CLASSES,
-        image=digit_rule(28) if is_mnist else photo_rule(32),
+        classes=classes,
+        image=rule,
         train=Split(arrays["train_images"], arrays["train_labels"].astype(np.int64)),
         test=Split(arrays["test_images"], arrays["test_labels"].astype(np.int64)),
         licence=PUBLISHED[name].licence,

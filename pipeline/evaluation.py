@@ -1,42 +1,69 @@
 """The published figures: the test set through the service's own image and engine code."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.calibration import expected_calibration_error
 from pipeline.datasets import Split
 from service.engine import Engine
-from service.images import prepare
+from service.images import picture_of, prepare
 from service.manifest import ImageRule, Metrics
 
 BATCH = 64
+_READ = ("logits", "probabilities", "ood_score")
 
 
 def as_served(images_nhwc: NDArray[np.uint8], rule: ImageRule) -> NDArray[np.uint8]:
     """Bring uint8 images (N, H, W, C) to the network's input as the service would an upload."""
-    squeezed = images_nhwc[..., 0] if images_nhwc.shape[3] == 1 else images_nhwc
-    return np.stack([prepare(Image.fromarray(image), rule)[0] for image in squeezed])
+    return np.stack([prepare(picture_of(image), rule)[0] for image in images_nhwc])
 
 
-def evaluate_artifact(engine: Engine, test: Split) -> Metrics:
-    """Measure what is served on the test set, one view an image, its images `as_served`."""
-    images = test.images
-    outputs = [
-        engine.run(images[start : start + BATCH], ["logits", "probabilities"])
-        for start in range(0, len(images), BATCH)
-    ]
-    logits, probabilities = (
-        torch.from_numpy(np.concatenate([output[name] for output in outputs]))
-        for name in ("logits", "probabilities")
-    )
-    labels = torch.from_numpy(test.labels)
-    calibrated = logits.double() / engine.manifest.calibration.temperature
-    return Metrics(
-        images=len(labels),
-        accuracy=float((probabilities.argmax(1) == labels).double().mean()),
-        log_loss=float(nn.functional.cross_entropy(calibrated, labels)),
-        ece=expected_calibration_error(probabilities, labels),
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What is served for labelled images, read once for all that is made of it."""
+
+    labels: Tensor
+    logits: Tensor
+    probabilities: Tensor
+    ood_scores: NDArray[np.float32]
+    temperature: float
+
+    @property
+    def confidence(self) -> NDArray[np.float32]:
+        """How probable each answer is: (N,)."""
+        confidence: NDArray[np.float32] = self.probabilities.amax(1).numpy()
+        return confidence
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each answer is the label: (N,)."""
+        right: NDArray[np.bool_] = (self.probabilities.argmax(1) == self.labels).numpy()
+        return right
+
+    def metrics(self) -> Metrics:
+        """The headline figures."""
+        calibrated = self.logits.double() / self.temperature
+        return Metrics(
+            images=len(self.labels),
+            accuracy=float(self.right.mean()),
+            log_loss=float(nn.functional.cross_entropy(calibrated, self.labels)),
+            ece=expected_calibration_error(self.probabilities, self.labels),
+        )
+
+
+def answer(engine: Engine, test: Split) -> Answers:
+    """Run what is served on the test set, one view an image, its images `as_served`."""
+    batches = range(0, len(test), BATCH)
+    parts = [engine.run(test.images[at : at + BATCH], _READ) for at in batches]
+    outputs = {name: np.concatenate([part[name] for part in parts]) for name in _READ}
+    return Answers(
+        labels=torch.from_numpy(test.labels),
+        logits=torch.from_numpy(outputs["logits"]),
+        probabilities=torch.from_numpy(outputs["probabilities"]),
+        ood_scores=outputs["ood_score"],
+        temperature=engine.manifest.calibration.temperature,
     )

@@ -1,35 +1,38 @@
 """From a run to an artefact: a new versioned folder that is verified before it appears."""
 
-import hashlib
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, get_args
 
-import onnx
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.calibration import calibrate
+from pipeline.abstention import choose_threshold, measure_abstention
+from pipeline.calibration import calibrate, confidence_of
+from pipeline.card import card
 from pipeline.checkpoint import write_tensors
 from pipeline.datasets import Dataset, Split
-from pipeline.errors import GateError, PipelineError
-from pipeline.evaluation import as_served, evaluate_artifact
-from pipeline.graph import ServingGraph
-from pipeline.inference import evaluate
-from pipeline.parity import OUTPUTS, Runtime, TorchRuntime, check_parity, measure_parity
+from pipeline.errors import PipelineError
+from pipeline.evaluation import answer, as_served
+from pipeline.explaining import look_at
+from pipeline.faithfulness import check_faithfulness, measure_faithfulness
+from pipeline.graph import ServingGraph, find_finer_stage
+from pipeline.inference import evaluate, look_inside
+from pipeline.out_of_distribution import choose_score, measure_detection
+from pipeline.parity import Runtime, TorchRuntime, check_parity, measure_parity
 from pipeline.runs import Run, describe_training, library_versions
+from pipeline.saving import OPSET, describe, load_torchscript, save_onnx, save_pt2, save_torchscript
 from pipeline.weights import copied
 from service.artifact import load_artifact
 from service.engine import Engine
 from service.manifest import (
     MANIFEST_FILE,
+    OUTPUT_OF_METHOD,
+    SCHEMA_VERSION,
     Data,
     Manifest,
     Method,
@@ -37,29 +40,34 @@ from service.manifest import (
     ModelFile,
     Name,
     Network,
+    Parity,
     TensorSpec,
 )
 
-OPSET = 20
 ONNX, TORCHSCRIPT, PT2 = "model.onnx", "model.ts", "model.pt2"
-WEIGHTS = "model.safetensors"
+WEIGHTS, CARD = "model.safetensors", "README.md"
 NAMES = {"mnist": "digits"}
 DESCRIPTIONS = {
     "mnist": "Handwritten digits, trained on MNIST",
     "cifar10": "Ten kinds of animals and vehicles, trained on CIFAR-10",
     "digits8": "Handwritten digits of 8x8 pixels",
 }
+_CPU = torch.device("cpu")
 _NOT_YET_MEASURED = Metrics(images=0, accuracy=0.0, log_loss=0.0, ece=0.0)
 
 
-def export(run: Run, root: Path, *, name: str | None = None) -> Path:
+def export(run: Run, root: Path, *, name: str | None = None, finer_maps: bool = False) -> Path:
     """Export a run as the next version of `root`/NAME and return that folder.
+
+    With `finer_maps` the graph can give LayerCAM too. ONNX Runtime then computes its derivatives
+    with every pass, whatever is asked for, which makes a prediction ten times as slow.
 
     The folder is written beside its place and renamed into it after every gate has passed; a
     failed export leaves nothing behind.
 
     Raises:
-        GateError: a format does not agree with eager torch, or the ONNX checker refuses.
+        GateError: a format does not agree with eager torch, the ONNX checker refuses, or the
+            maps say no more of what the network depends on than noise does.
         PipelineError: the run's data is gone or has changed, or `name` is no model's name.
 
     """
@@ -73,7 +81,8 @@ def export(run: Run, root: Path, *, name: str | None = None) -> Path:
     try:
         staging.chmod(0o755)
         version = str(_newest_version(home) + 1)
-        _write(staging, run, dataset, validation, name=name, version=version)
+        named = {"name": name, "version": version}
+        _write(staging, run, dataset, validation, finer_maps=finer_maps, **named)
         return staging.rename(home / version)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -82,46 +91,121 @@ def export(run: Run, root: Path, *, name: str | None = None) -> Path:
 
 
 def _write(
-    folder: Path, run: Run, dataset: Dataset, validation: Split, *, name: str, version: str
+    folder: Path,
+    run: Run,
+    dataset: Dataset,
+    validation: Split,
+    *,
+    finer_maps: bool,
+    name: str,
+    version: str,
 ) -> None:
-    cpu = torch.device("cpu")
-    normalisation = run.config.normalisation
-    logits = evaluate(run.network, validation.images, normalisation, cpu)
-    calibration = calibrate(logits, torch.from_numpy(validation.labels))
-    graph = ServingGraph(run.network, normalisation, calibration.temperature).eval()
+    logits = evaluate(run.network, validation.images, run.config.normalisation, _CPU)
+    labels = torch.from_numpy(validation.labels)
+    calibration = calibrate(logits, labels)
+    confidence, right = confidence_of(logits, labels, calibration.temperature)
+    threshold, error_limit = choose_threshold(confidence, right)
+    choice = choose_score(
+        partial(look_inside, run.network, normalisation=run.config.normalisation, device=_CPU),
+        run.config.split(dataset)[0].images,
+        validation.images,
+        dataset=dataset.name,
+        rule=dataset.image,
+    )
     example = torch.from_numpy(dataset.test.images[:2])
-    _save_onnx(graph, example, folder / ONNX)
-    _save_torchscript(graph, example, folder / TORCHSCRIPT)
-    _save_pt2(graph, example, folder / PT2)
-    # What `limelight finetune` begins from: the only format that holds layers by their names.
-    write_tensors(folder / WEIGHTS, copied(run.network.state_dict()))
-    with torch.inference_mode():
-        shapes = [tuple(output.shape) for output in graph(example)]
+    graph = ServingGraph(
+        run.network,
+        run.config.normalisation,
+        calibration.temperature,
+        strangeness=choice.strangeness,
+        early=find_finer_stage(run.network, run.config.normalisation, example)
+        if finer_maps
+        else None,
+    ).eval()
+    files = _save(folder, graph, example)
     draft = Manifest(
-        schema_version=1,
         name=name,
         version=version,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        description=DESCRIPTIONS.get(dataset.name, f"Trained on {dataset.source}"),
-        classes=dataset.classes,
-        image=dataset.image,
-        inputs=(TensorSpec(name="images", dtype="uint8", shape=("N", *example.shape[1:])),),
-        outputs=tuple(
-            TensorSpec(name=output, dtype="float32", shape=("N", *shape[1:]))
-            for output, shape in zip(OUTPUTS, shapes, strict=True)
+        files=files,
+        calibration=calibration,
+        **_facts(run, dataset, validation, graph, example),
+    )
+    _write_manifest(folder, draft)
+    engine = Engine(load_artifact(folder, in_place=False), device="cpu", threads=0)
+    engine.warm_up()
+    test = Split(as_served(dataset.test.images, dataset.image), dataset.test.labels)
+    parity = _pass_gates(folder, engine, graph, test)
+    answers = answer(engine, test)
+    faithfulness = measure_faithfulness(
+        engine.run,
+        run.network.head,
+        validation,
+        rule=dataset.image,
+        methods=draft.methods,
+    )
+    check_faithfulness(ONNX, faithfulness)
+    measured = {
+        "metrics": answers.metrics(),
+        "parity": parity,
+        "faithfulness": faithfulness,
+        "abstention": measure_abstention(threshold, error_limit, answers.confidence, answers.right),
+        "out_of_distribution": measure_detection(
+            partial(look_at, engine.run, output="ood_score"),
+            answers.ood_scores,
+            choice,
+            dataset=dataset.name,
+            rule=dataset.image,
+            held_out=True,
         ),
-        methods=get_args(Method),
-        cams="exact" if run.network.head.exact else "approximate",
-        opset=OPSET,
-        files={
-            ONNX: _describe(folder / ONNX, "onnx"),
-            TORCHSCRIPT: _describe(folder / TORCHSCRIPT, "torchscript"),
-            PT2: _describe(folder / PT2, "torch.export"),
-            WEIGHTS: _describe(folder / WEIGHTS, "safetensors"),
-        },
-        network=_measure_network(run, example),
-        training=describe_training(run.config) | {"best_epoch": run.best.as_json()},
-        data=Data(
+    }
+    manifest = draft.model_copy(update=measured)
+    _write_manifest(folder, manifest)
+    (folder / CARD).write_text(card(manifest), encoding="utf-8")
+    load_artifact(folder, in_place=False)
+
+
+def _save(folder: Path, graph: ServingGraph, example: torch.Tensor) -> dict[str, ModelFile]:
+    save_onnx(graph, example, folder / ONNX)
+    save_torchscript(graph, example, folder / TORCHSCRIPT)
+    save_pt2(graph, example, folder / PT2)
+    # What `limelight finetune` begins from: the only format that holds layers by their names.
+    write_tensors(folder / WEIGHTS, copied(graph.network.state_dict()))
+    return {
+        ONNX: describe(folder / ONNX, "onnx"),
+        TORCHSCRIPT: describe(folder / TORCHSCRIPT, "torchscript"),
+        PT2: describe(folder / PT2, "torch.export"),
+        WEIGHTS: describe(folder / WEIGHTS, "safetensors"),
+    }
+
+
+def _facts(
+    run: Run, dataset: Dataset, validation: Split, graph: ServingGraph, example: torch.Tensor
+) -> dict[str, Any]:
+    """The manifest's fields that are known before anything is measured."""
+    with torch.inference_mode():
+        shapes = [tuple(output.shape) for output in graph(example)]
+    outputs = tuple(
+        TensorSpec(name=output, dtype="float32", shape=("N", *shape[1:]))
+        for output, shape in zip(graph.outputs, shapes, strict=True)
+    )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "description": DESCRIPTIONS.get(dataset.name, f"Trained on {dataset.source}"),
+        "classes": dataset.classes,
+        "image": dataset.image,
+        "inputs": (TensorSpec(name="images", dtype="uint8", shape=("N", *example.shape[1:])),),
+        "outputs": outputs,
+        "methods": tuple(
+            method
+            for method in get_args(Method)
+            if OUTPUT_OF_METHOD.get(method, "cams") in graph.outputs
+        ),
+        "cams": "exact" if run.network.head.exact else "approximate",
+        "opset": OPSET,
+        "network": _measure_network(run, example),
+        "training": describe_training(run.config) | {"best_epoch": run.best.as_json()},
+        "data": Data(
             name=dataset.name,
             sha256=run.config.data_sha256,
             licence=dataset.licence,
@@ -130,86 +214,31 @@ def _write(
             validation_images=len(validation),
             test_images=len(dataset.test),
         ),
-        metrics=_NOT_YET_MEASURED,
-        calibration=calibration,
-        parity={},
-        libraries=run.config.libraries | {f"export:{k}": v for k, v in library_versions().items()},
-    )
-    _write_manifest(folder, draft)
-    engine = Engine(load_artifact(folder, in_place=False), device="cpu", threads=0)
-    engine.warm_up()
-    runtimes: dict[str, Runtime] = {
-        ONNX: lambda images: engine.run(images, OUTPUTS),
-        TORCHSCRIPT: TorchRuntime(_load_torchscript(folder / TORCHSCRIPT)),
-        PT2: TorchRuntime(torch.export.load(folder / PT2).module()),
+        "metrics": _NOT_YET_MEASURED,
+        "parity": {},
+        "libraries": run.config.libraries
+        | {f"export:{k}": v for k, v in library_versions().items()},
     }
-    test = Split(as_served(dataset.test.images, dataset.image), dataset.test.labels)
+
+
+def _pass_gates(
+    folder: Path, engine: Engine, graph: ServingGraph, test: Split
+) -> dict[str, Parity]:
+    runtimes: dict[str, Runtime] = {
+        ONNX: lambda images: engine.run(images, graph.outputs),
+        TORCHSCRIPT: TorchRuntime(load_torchscript(folder / TORCHSCRIPT), graph.outputs),
+        PT2: TorchRuntime(torch.export.load(folder / PT2).module(), graph.outputs),
+    }
     parity = {
         file: measure_parity(runtime, graph, test.images) for file, runtime in runtimes.items()
     }
     for file, measured in parity.items():
         check_parity(file, measured)
-    metrics = evaluate_artifact(engine, test)
-    _write_manifest(folder, draft.model_copy(update={"metrics": metrics, "parity": parity}))
-    load_artifact(folder, in_place=False)
+    return parity
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
-
-
-def _save_onnx(graph: ServingGraph, example: torch.Tensor, file: Path) -> None:
-    program = torch.onnx.export(
-        graph,
-        (example,),
-        dynamo=True,
-        input_names=["images"],
-        output_names=list(OUTPUTS),
-        dynamic_shapes={"images": {0: torch.export.Dim("N")}},
-        opset_version=OPSET,
-        verbose=False,
-    )
-    if program is None:
-        raise GateError("torch.onnx gave no program")
-    program.save(file, external_data=False)
-    try:
-        onnx.checker.check_model(onnx.load(file), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise GateError(f"{file.name}: the ONNX checker refuses it: {error}") from error
-
-
-@contextmanager
-def _deprecated_torchscript() -> Iterator[None]:
-    """TorchScript is deprecated in favour of torch.export, which stands beside it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
-
-
-def _save_torchscript(graph: ServingGraph, example: torch.Tensor, file: Path) -> None:
-    with _deprecated_torchscript(), torch.inference_mode():
-        traced = torch.jit.trace(graph, (example,))  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, str(file))
-
-
-def _load_torchscript(file: Path) -> nn.Module:
-    with _deprecated_torchscript():
-        return torch.jit.load(str(file))  # type: ignore[no-any-return, no-untyped-call]
-
-
-def _save_pt2(graph: ServingGraph, example: torch.Tensor, file: Path) -> None:
-    program = torch.export.export(
-        graph, (example,), dynamic_shapes={"images": {0: torch.export.Dim("N")}}
-    )
-    torch.export.save(program, file)
-
-
-def _describe(
-    file: Path, form: Literal["onnx", "torchscript", "torch.export", "safetensors"]
-) -> ModelFile:
-    content = file.read_bytes()
-    return ModelFile(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content), format=form)
 
 
 def _measure_network(run: Run, example: torch.Tensor) -> Network:

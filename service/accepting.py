@@ -97,6 +97,13 @@ class Acceptor:
             listening.setblocking(False)
             self._listen(listening)
 
+    @property
+    def host(self) -> str | None:
+        """The address that is listened on; None where that is none of the network's, or not yet."""
+        families = (socket.AF_INET, socket.AF_INET6)
+        hosts = (one.getsockname()[0] for one in self._sockets if one.family in families)
+        return next(hosts, None)
+
     def tell(self) -> None:
         """Let the other workers know of this one; to be called every now and then."""
         if self._tally is not None and self._server is not None:

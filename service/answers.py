@@ -29,7 +29,19 @@ class Prediction:
     label: str
     index: int
     confidence: np.float32
+    abstain: bool | None
+    """Whether that is too little to rely on; None where the model has no threshold."""
+    ood_score: np.float32 | None
+    """How unlike the training images the upload is; None where the model cannot say."""
+    out_of_distribution: bool | None
+    """Whether it is more unlike them than 95 % of their own kind."""
     scores: tuple[Score, ...]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Names of the flags that are raised."""
+        raised = ("abstain",) if self.abstain else ()
+        return (*raised, "out_of_distribution") if self.out_of_distribution else raised
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
@@ -13,7 +14,6 @@ from starlette.types import Receive, Scope, Send
 from service import metrics as prometheus
 from service import page, tracing
 from service.accepting import Acceptor, Tally
-from service.answers import Prediction
 from service.bentoml_schema import bentoml_schema
 from service.catalogue import Catalogue
 from service.classifier import Classifier
@@ -27,8 +27,14 @@ from service.errors import (
     NotReady,
     ServiceError,
 )
+from service.exchange import Endpoint, Exchange
 from service.http import Request, Response
-from service.metrics import Answered, Metrics
+from service.metrics import Metrics
+from service.noting import Notes
+from service.oip import outcomes
+from service.oip.port import Port
+from service.oip.rest import Rest
+from service.oip.server import Server
 from service.openapi import document
 from service.parameters import DEFAULT_TOP_K, ExplainParameters, PredictParameters
 from service.rendering import explanation_content, json_response, model_content, problem_response
@@ -38,8 +44,6 @@ from service.uploads import Intake, is_form, read_form, read_image
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
-
-Endpoint = Callable[["Exchange"], Awaitable[Response]]
 
 logger = logging.getLogger("limelight.app")
 
@@ -52,28 +56,8 @@ _WITH_PARAMETER = {
 # Objects made before a collection; 700 by default, which a few requests at once reach.
 _COLLECT_AFTER = 50_000
 _LEAST_THREADS = 2
-_NO_NUMBER = float("nan")
 _CLOSE = (b"connection", b"close")
 _VARY_ACCEPT = ((b"vary", b"Accept"),)
-
-
-class Exchange:
-    """A request, and what becomes known of it on the way to its answer."""
-
-    __slots__ = ("confidence", "label", "method", "model", "request", "route", "version")
-
-    def __init__(self, request: Request, route: str) -> None:
-        self.request, self.route = request, route
-        self.model = self.version = "none"
-        self.label: str | None = None
-        self.method: str | None = None
-        self.confidence = _NO_NUMBER
-
-    def asked(self, classifier: Classifier) -> None:
-        self.model, self.version = classifier.manifest.name, classifier.manifest.version
-
-    def predicted(self, prediction: Prediction) -> None:
-        self.label, self.confidence = prediction.label, float(prediction.confidence)
 
 
 class Application:
@@ -88,6 +72,7 @@ class Application:
         trace: Tracing | None = None,
         tally: Tally | None = None,
         threads: int = 1,
+        workers: int = 1,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -102,8 +87,7 @@ class Application:
         self._files = page.Files()
         self._openapi = json_response(document(settings))
         self._schema = json_response(bentoml_schema())
-        # Interned: a request looks its key up, and hashes as little as it can.
-        self._who: dict[tuple[object, ...], Answered] = {}
+        self._notes = Notes(metrics, trace, access_log=settings.access_log)
         self._routes: dict[str, dict[str, Endpoint]] = {
             "/": {"GET": self._page},
             "/page/{file}": {"GET": self._file},
@@ -120,6 +104,10 @@ class Application:
             "/docs.json": {"GET": self._openapi_document},
             "/schema.json": {"GET": self._bentoml_schema},
         }
+        oip = Server(settings, metrics, self._catalogue, workers=workers, obstacle=self._obstacle)
+        self._oip = Rest(oip, self._intake, metrics)
+        self._port = Port(oip, self._intake, metrics, self._notes, trace)
+        self._routes |= self._oip.routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -131,7 +119,10 @@ class Application:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started, request = time.perf_counter(), Request(scope, receive)
-        exchange = Exchange(request, _route(request.path))
+        speaks_oip = self._oip.speaks(request.path)
+        route = self._oip.route if speaks_oip else _route
+        refuse = outcomes.error_response if speaks_oip else problem_response
+        exchange = Exchange(request, route(request.path))
         span = None
         if self._tracing is not None:
             name = f"{request.method} {self._known(exchange.route)}"
@@ -142,18 +133,21 @@ class Application:
             request.set_deadline(started=started, timeout_s=self._settings.timeout_s)
             response = await self._endpoint(request.method, exchange.route)(exchange)
         except ServiceError as error:
-            response, refusal = problem_response(error), error.code
+            response, refusal = refuse(error), error.code
         except Exception:
             logger.exception(
                 "%s %s failed", request.method, exchange.route, extra={"request_id": request.id}
             )
             failure = InternalError("the service failed at this request, and its log says why")
-            response, refusal = problem_response(failure), failure.code
+            response, refusal = refuse(failure), failure.code
         finally:
             self._in_flight -= 1
         if refusal != ClientGone.code:
             await self._send(request, response, send, span)
-        self._note(exchange, response.status, refusal, time.perf_counter() - started, span)
+        seconds = time.perf_counter() - started
+        self._notes.note(
+            exchange, self._known(exchange.route), response.status, refusal, seconds, span
+        )
 
     async def _send(
         self, request: Request, response: Response, send: Send, span: "Span | None"
@@ -166,45 +160,6 @@ class Application:
         if self._drain.begun:
             extra.append(_CLOSE)
         await response.send(send, extra=extra, head_only=request.method == "HEAD")
-
-    def _note(
-        self,
-        exchange: Exchange,
-        status: int,
-        refusal: str | None,
-        seconds: float,
-        span: "Span | None",
-    ) -> None:
-        call = exchange.request.call
-        route = self._known(exchange.route)
-        parts = (route, exchange.model, exchange.version, status, refusal)
-        key = (*parts, exchange.label, exchange.method)
-        who = self._who.get(key)
-        if who is None:
-            who = self._who[key] = Answered(*parts, exchange.label, exchange.method)
-        self._metrics.answered(
-            who, seconds=seconds, stages=call.stages, confidence=exchange.confidence
-        )
-        if span is not None and self._tracing is not None:
-            attributes: dict[str, str | int] = {
-                "http.request.method": exchange.request.method,
-                "http.route": route,
-                "http.response.status_code": status,
-                "limelight.model": exchange.model,
-                "limelight.request_id": exchange.request.id,
-            }
-            self._tracing.end(span, call, attributes)
-        if self._settings.access_log:
-            facts = {
-                "request_id": exchange.request.id,
-                "trace_id": None if span is None else tracing.trace_id(span),
-                "method": exchange.request.method,
-                "route": route,
-                "status": status,
-                "duration_ms": round(seconds * 1000, 3),
-                "model": exchange.model,
-            }
-            logger.info("%s %s %d", facts["method"], route, status, extra=facts)
 
     def _known(self, route: str) -> str:
         return route if route in self._routes else "other"
@@ -305,10 +260,9 @@ class Application:
         return json_response({"status": "alive"})
 
     async def _readyz(self, exchange: Exchange) -> Response:
-        if self._drain.begun:
-            raise Draining("the service is shutting down: ask another", Retry_After="10")
-        if self._catalogue.problem is not None:
-            raise NotReady(self._catalogue.problem, Retry_After="10")
+        obstacle = self._obstacle()
+        if obstacle is not None:
+            raise obstacle
         return json_response({"status": "ready"})
 
     async def _healthz(self, exchange: Exchange) -> Response:
@@ -335,8 +289,15 @@ class Application:
             raise NoSuchRoute(f"there is no file {path[:100]!r}: / is the page")
         return self._files.answer(path, exchange.request)
 
+    def _obstacle(self) -> ServiceError | None:
+        """Why the service is not ready."""
+        if self._drain.begun:
+            return Draining("the service is shutting down: ask another", Retry_After="10")
+        problem = self._catalogue.problem or self._port.problem
+        return None if problem is None else NotReady(problem, Retry_After="10")
+
     def _is_ready(self) -> bool:
-        return self._catalogue.problem is None and not self._drain.begun
+        return self._obstacle() is None
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Load before the first request is taken; a failure leaves the service up and unready."""
@@ -349,7 +310,9 @@ class Application:
                 asyncio.get_running_loop().set_default_executor(
                     ThreadPoolExecutor(self._threads, thread_name_prefix="limelight-image")
                 )
-                self._drain.stand_between(asyncio.get_running_loop(), at_end=acceptor.stop)
+                self._drain.stand_between(
+                    asyncio.get_running_loop(), at_end=partial(self._take_nothing_new, acceptor)
+                )
                 await asyncio.to_thread(self._catalogue.load)
                 # All that is loaded now stays: collections need not look at it again and again.
                 gc.collect()
@@ -358,8 +321,10 @@ class Application:
                 self._counting = asyncio.create_task(self._count(acceptor))
                 await send({"type": "lifespan.startup.complete"})
                 await acceptor.take_over()
+                await self._port.open(acceptor.host)
             else:
-                acceptor.stop()
+                self._take_nothing_new(acceptor)
+                await self._port.close()
                 self._drain.step_aside()
                 if self._counting is not None:
                     self._counting.cancel()
@@ -370,6 +335,10 @@ class Application:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
+    def _take_nothing_new(self, acceptor: Acceptor) -> None:
+        acceptor.stop()
+        self._port.stop()
+
     async def _count(self, acceptor: Acceptor) -> None:
         """Keep current what other workers see: the metrics, for a scrape, and the connections."""
         while True:
@@ -379,7 +348,8 @@ class Application:
             await asyncio.sleep(prometheus.FLUSH_S)
 
     def _measure(self) -> None:
-        self._metrics.worker(ready=self._is_ready(), in_flight=self._in_flight)
+        in_flight = self._in_flight + self._port.in_flight
+        self._metrics.worker(ready=self._is_ready(), in_flight=in_flight)
         for name, classifier in self._catalogue.classifiers.items():
             batcher = classifier.batcher
             self._metrics.queue(name, depth=batcher.depth, age_s=batcher.age_s)

@@ -57,7 +57,7 @@ class Batcher:
             without (`place(spare=True)`) from half of it on.
         concurrency: passes under way at once. More than one pays where a pass is not bound by
             the processor that prepares the next.
-        observe: told the size of each batch that ran, by the thread that ran it.
+        observe: told the size of each batch that ran, and its seconds, by the thread that ran it.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Batcher:
         max_batch: int,
         max_queued: int = 1024,
         concurrency: int = 1,
-        observe: Callable[[int], None] = lambda size: None,
+        observe: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
@@ -251,7 +251,7 @@ class Batcher:
             item.call.stages.append(("compute", started, ended))
             # Copied, so that a small answer does not keep the whole batch's arrays alive.
             answers.append((item, {name: results[name][index].copy() for name in item.outputs}))
-        self._observe(len(batch))
+        self._observe(len(batch), ended - started)
         return answers
 
     def _deliver(self, answers: list[_Answer], since: float) -> None:

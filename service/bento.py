@@ -1,5 +1,6 @@
 """The BentoML service: `bentoml serve` and `bentoml build` find it through pyproject.toml."""
 
+import importlib.util
 import logging
 import os
 from pathlib import Path
@@ -24,6 +25,8 @@ try:
     settings = Settings()
 except ValidationError as error:
     raise SystemExit(f"limelight: {settings_problem(error)}") from None
+if settings.grpc_port is not None and importlib.util.find_spec("grpc_health") is None:
+    raise SystemExit("limelight: LIMELIGHT_GRPC_PORT is set: pip install 'limelight[grpc]'")
 cores = parallelism.usable_cores()
 parallel = parallelism.choose(
     workers=settings.workers,
@@ -57,7 +60,13 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
             trace = Tracing(settings.trace_endpoint, ratio=settings.trace_ratio)
         catalogue = Catalogue(settings, metrics, threads=parallel.threads)
         return Application(
-            settings, metrics, catalogue, trace=trace, tally=_tally(), threads=parallel.threads
+            settings,
+            metrics,
+            catalogue,
+            trace=trace,
+            tally=_tally(),
+            threads=parallel.threads,
+            workers=parallel.workers,
         )
 
 

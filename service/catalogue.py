@@ -42,6 +42,11 @@ class Catalogue:
         return dict(sorted(self._loaded.items()))
 
     @property
+    def failures(self) -> dict[str, str]:
+        """Those that could not be loaded, and why."""
+        return dict(sorted(self._failures.items()))
+
+    @property
     def default(self) -> str:
         """Name of the model that answers when none is asked for."""
         if self._settings.default_model is not None:

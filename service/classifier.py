@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 from numpy.typing import NDArray
 
-from service import images, perturbation
+from service import images
 from service.answers import (
     ALL,
     ClassActivationMap,
@@ -26,15 +26,18 @@ from service.errors import InvalidParameter, UnknownTarget, UnsupportedMethod
 from service.explanation import Box, bounding_box, overlay, png
 from service.images import Upload, View
 from service.manifest import Manifest, Method
+from service.masking import MASKING, masked_map
 from service.zooming import closer_view
 
-_PREDICTION = ("probabilities",)
-_OUTPUTS: dict[Method, tuple[str, ...]] = {
-    "cam": ("probabilities", "cams"),
-    "contrast": ("probabilities", "cams"),
-    "occlusion": ("probabilities", "logits"),
-    "scorecam": ("probabilities", "features"),
+# What each method reads beyond the prediction.
+_OUTPUTS: dict[Method, str] = {
+    "cam": "cams",
+    "contrast": "cams",
+    "layercam": "layercams",
+    "occlusion": "logits",
+    "scorecam": "features",
 }
+_OF_EVERY_CLASS: tuple[Method, ...] = ("cam", "layercam")
 _LEAST_PASSES = 4
 
 
@@ -56,6 +59,8 @@ class Classifier:
         self._max_pixels = max_pixels
         self._max_passes = max_passes
         self._indices = {label: index for index, label in enumerate(manifest.classes)}
+        detects = manifest.out_of_distribution is not None
+        self._read_always = ("probabilities", "ood_score") if detects else ("probabilities",)
 
     def place(self, call: Call, *, spare: bool) -> AbstractContextManager[None]:
         """A place in the queue, to be held until the answer; see `Batcher.place`."""
@@ -69,8 +74,8 @@ class Classifier:
         """
         self._check_top_k(top_k)
         upload = await self._read(body, call)
-        outputs = await self.batcher.submit(upload.pixels_hwc, _PREDICTION, call)
-        return self._prediction(outputs["probabilities"], top_k)
+        outputs = await self.batcher.submit(upload.pixels_hwc, self._read_always, call)
+        return self._prediction(outputs, top_k)
 
     async def explain(
         self, body: bytes, question: Question, *, top_k: int, call: Call
@@ -83,21 +88,30 @@ class Classifier:
         self._check_top_k(top_k)
         self._check_method(question)
         every = question.target == ALL and ALL not in self._indices
-        target = None if every or question.target is None else self._index(question.target)
-        against = None if question.against is None else self._index(question.against)
+        target = None if every or question.target is None else self.index(question.target)
+        against = None if question.against is None else self.index(question.against)
         upload = await self._read(body, call)
         method, size = question.method, (upload.width, upload.height)
-        outputs = await self.batcher.submit(upload.pixels_hwc, _OUTPUTS[method], call)
-        prediction = self._prediction(outputs["probabilities"], top_k)
+        wanted = (*self._read_always, _OUTPUTS[method])
+        outputs = await self.batcher.submit(upload.pixels_hwc, wanted, call)
+        prediction = self._prediction(outputs, top_k)
         index = prediction.index if target is None else target
         passes = 1
         if method == "contrast":
             against = self._rival(outputs["probabilities"], index, against)
             values_hw = outputs["cams"][index] - outputs["cams"][against]
-        elif method == "cam":
-            values_hw = outputs["cams"][index]
+        elif method in _OF_EVERY_CLASS:
+            values_hw = outputs[_OUTPUTS[method]][index]
         else:
-            values_hw, passes = await self._perturbed(upload, outputs, index, question, call)
+            values_hw, passes = await masked_map(
+                self.batcher,
+                method,
+                upload.pixels_hwc,
+                outputs,
+                index,
+                most=self._max_passes if question.passes is None else question.passes,
+                call=call,
+            )
         classes = self.manifest.classes
         cam = ClassActivationMap(
             target=classes[index],
@@ -111,8 +125,12 @@ class Classifier:
         every_cam = None
         if every:
             every_cam = tuple(
-                ClassActivationMap(label, at, cam_hw, bounding_box(cam_hw, upload.view, size))
-                for at, (label, cam_hw) in enumerate(zip(classes, outputs["cams"], strict=True))
+                ClassActivationMap(
+                    label, at, cam_hw, bounding_box(cam_hw, upload.view, size), method
+                )
+                for at, (label, cam_hw) in enumerate(
+                    zip(classes, outputs[_OUTPUTS[method]], strict=True)
+                )
             )
         zoom = None
         if question.zoom:
@@ -159,48 +177,14 @@ class Classifier:
         )
         call.passed("decode", started)
         with self.batcher.place(call, spare=True):
-            outputs = await self.batcher.submit(upload.pixels_hwc, _OUTPUTS["cam"], call)
-        prediction = self._prediction(outputs["probabilities"], top_k)
+            wanted = (*self._read_always, "cams")
+            outputs = await self.batcher.submit(upload.pixels_hwc, wanted, call)
+        prediction = self._prediction(outputs, top_k)
         index = prediction.index if target is None else target
         cam_hw = outputs["cams"][index]
         found = bounding_box(cam_hw, upload.view, size)
         cam = ClassActivationMap(self.manifest.classes[index], index, cam_hw, found)
         return CloserLook(prediction, upload.view, cam)
-
-    async def _perturbed(
-        self, upload: Upload, outputs: Row, index: int, question: Question, call: Call
-    ) -> tuple[NDArray[np.float32], int]:
-        """A map out of masked images, and how many images it took."""
-        pixels_hwc = upload.pixels_hwc
-        most = self._max_passes if question.passes is None else question.passes
-        if question.method == "occlusion":
-            masked = perturbation.occlude(pixels_hwc, min(most, perturbation.OCCLUSION_PASSES))
-            logits = await self._logits(masked, index, call)
-            values_hw = perturbation.occlusion_map(float(outputs["logits"][index]), logits)
-            return values_hw, len(masked) + 1
-        features_chw = outputs["features"]
-        features_chw = features_chw[perturbation.strongest_channels(features_chw, most)]
-        masked = perturbation.unveil(pixels_hwc, features_chw)
-        logits = await self._logits(masked, index, call)
-        return perturbation.score_cam(features_chw, logits), len(masked) + 1
-
-    async def _logits(self, images_nhwc: NDArray[np.uint8], index: int, call: Call) -> list[float]:
-        """Of one class on each image; they share batches with everybody else's."""
-        started = time.perf_counter()
-        # One entry in the times of this request, and not one for each image.
-        each = Call(deadline=call.deadline, gone=call.gone)
-        with self.batcher.place(call, spare=True, images=len(images_nhwc)):
-            tasks = [
-                asyncio.ensure_future(self.batcher.submit(image, ("logits",), each))
-                for image in images_nhwc
-            ]
-            try:
-                rows = await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
-        call.passed("compute", started)
-        return [float(row["logits"][index]) for row in rows]
 
     def _rival(self, probabilities: NDArray[np.float32], index: int, against: int | None) -> int:
         """The class to contrast with: the one asked for, or the most probable other one."""
@@ -218,19 +202,29 @@ class Classifier:
         image = images.decode(body, max_pixels=self._max_pixels)
         return png(overlay(image, cam_hw, view, opacity=style.opacity, colormap=style.colormap))
 
-    def _prediction(self, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
+    def _prediction(self, outputs: Row, top_k: int) -> Prediction:
+        probabilities = outputs["probabilities"]
         # Of a tie the first comes first, as with argmax. Sorting in numpy would give up the
         # interpreter's lock, and wait for a pass to give it back.
         values = probabilities.tolist()
         ranked = heapq.nlargest(top_k, range(len(values)), key=values.__getitem__)
         classes = self.manifest.classes
         scores = tuple(Score(classes[i], i, probabilities[i]) for i in ranked)
+        abstain = ood_score = strange = None
+        if self.manifest.abstention is not None:
+            abstain = bool(scores[0].probability < self.manifest.abstention.threshold)
+        if self.manifest.out_of_distribution is not None:
+            ood_score = np.float32(outputs["ood_score"])
+            strange = bool(ood_score > self.manifest.out_of_distribution.threshold)
         return Prediction(
             model=self.manifest.name,
             version=self.manifest.version,
             label=scores[0].label,
             index=scores[0].index,
             confidence=scores[0].probability,
+            abstain=abstain,
+            ood_score=ood_score,
+            out_of_distribution=strange,
             scores=scores,
         )
 
@@ -246,8 +240,10 @@ class Classifier:
                 f"{self.manifest.name} cannot explain by {question.method}: "
                 f"use one of {', '.join(supported)}"
             )
-        if question.target == ALL and ALL not in self._indices and question.method != "cam":
-            raise InvalidParameter(f"target={ALL} goes with method=cam only: name one class")
+        every = question.target == ALL and ALL not in self._indices
+        if every and question.method not in _OF_EVERY_CLASS:
+            methods = " and ".join(f"method={method}" for method in _OF_EVERY_CLASS)
+            raise InvalidParameter(f"target={ALL} goes with {methods} only: name one class")
         if question.zoom and self.manifest.image.fit != "crop":
             raise InvalidParameter(
                 f"{self.manifest.name} looks for the ink in an upload by itself: leave zoom out"
@@ -259,14 +255,19 @@ class Classifier:
         passes = question.passes
         if passes is None:
             return
-        if question.method in ("cam", "contrast"):
+        if question.method not in MASKING:
             raise InvalidParameter(f"method={question.method} takes one pass: leave passes out")
         if not _LEAST_PASSES <= passes <= self._max_passes:
             raise InvalidParameter(
                 f"passes is {passes}, and must be {_LEAST_PASSES} to {self._max_passes}"
             )
 
-    def _index(self, target: str) -> int:
+    def index(self, target: str) -> int:
+        """Of a class by its label or its index, of which the label wins.
+
+        Raises:
+            UnknownTarget: the model has no such class.
+        """
         if target in self._indices:
             return self._indices[target]
         classes = self.manifest.classes

@@ -16,14 +16,34 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Self
 
 import httpx
 
+from service.client_answers import (
+    ClassMap,
+    Explanation,
+    Json,
+    Prediction,
+    Score,
+    read_explanation,
+    read_prediction,
+)
+
+__all__ = [
+    "AsyncClient",
+    "ClassMap",
+    "Client",
+    "ClientError",
+    "Explanation",
+    "Prediction",
+    "RefusedError",
+    "Score",
+    "UnreachableError",
+]
+
 Image = bytes | Path
 """An encoded image, or the file that holds one."""
-Method = Literal["cam", "contrast", "occlusion", "scorecam"]
-Json = dict[str, Any]
 Parameters = Mapping[str, str | int | float | bool | None]
 
 _LATER = frozenset({429, 502, 503, 504})
@@ -45,53 +65,6 @@ class RefusedError(ClientError):
 
 class UnreachableError(ClientError):
     """Nobody answered within the time and the attempts allowed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """A class and its calibrated probability."""
-
-    label: str
-    index: int
-    probability: float
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The winner, and the most probable classes in their order."""
-
-    model: str
-    version: str
-    label: str
-    index: int
-    confidence: float
-    scores: tuple[Score, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ClassMap:
-    """What speaks for `target`: `values` row by row over `Explanation.view`."""
-
-    target: str
-    index: int
-    method: Method
-    passes: int
-    values: tuple[tuple[float, ...], ...]
-    peak: float
-    box: tuple[float, float, float, float]
-    """Left, top, right, bottom of what mattered, in pixels of the upload."""
-    against: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation(Prediction):
-    """A prediction with the map of one class, and of all where `target` is `all`."""
-
-    view: tuple[float, float, float, float]
-    cam: ClassMap
-    cams: tuple[ClassMap, ...]
-    zoom: "Explanation | None" = None
-    """Of the part that mattered, if it was asked for and there is more to see."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,7 +193,7 @@ class Client(_Shared):
             OSError: the file cannot be read.
         """
         ask = self._image("/predict", image, {"model": model, "top_k": top_k})
-        return _prediction(self._ask(ask).json())
+        return read_prediction(self._ask(ask).json())
 
     def explain(self, image: Image, **parameters: str | int | float | bool | None) -> Explanation:
         """The same with a map; `parameters` are those of `/explain`: target, method, model, ...
@@ -228,7 +201,7 @@ class Client(_Shared):
         Raises:
             RefusedError, UnreachableError, OSError: as with `predict`.
         """
-        return _explanation(self._ask(self._image("/explain", image, parameters)).json())
+        return read_explanation(self._ask(self._image("/explain", image, parameters)).json())
 
     def overlay(self, image: Image, **parameters: str | int | float | bool | None) -> bytes:
         """The image with the map laid over it, as PNG; see `explain`."""
@@ -312,13 +285,15 @@ class AsyncClient(_Shared):
     ) -> Prediction:
         """See `Client.predict`."""
         ask = self._image("/predict", image, {"model": model, "top_k": top_k})
-        return _prediction((await self._ask(ask)).json())
+        return read_prediction((await self._ask(ask)).json())
 
     async def explain(
         self, image: Image, **parameters: str | int | float | bool | None
     ) -> Explanation:
         """See `Client.explain`."""
-        return _explanation((await self._ask(self._image("/explain", image, parameters))).json())
+        return read_explanation(
+            (await self._ask(self._image("/explain", image, parameters))).json()
+        )
 
     async def overlay(self, image: Image, **parameters: str | int | float | bool | None) -> bytes:
         """See `Client.overlay`."""
@@ -378,36 +353,3 @@ def _checked(outcome: httpx.Response | httpx.TransportError) -> httpx.Response:
     except (ValueError, KeyError, TypeError):
         code, detail = "unknown", f"not an answer of this service: {outcome.text[:200]!r}"
     raise RefusedError(outcome.status_code, code, detail)
-
-
-def _fields(answer: Json) -> Json:
-    names = ("model", "version", "label", "index", "confidence")
-    scores = tuple(Score(**score) for score in answer["scores"])
-    return {name: answer[name] for name in names} | {"scores": scores}
-
-
-def _prediction(answer: Json) -> Prediction:
-    return Prediction(**_fields(answer))
-
-
-def _explanation(answer: Json) -> Explanation:
-    return Explanation(
-        **_fields(answer),
-        view=tuple(answer["view"]),
-        cam=_class_map(answer["cam"]),
-        cams=tuple(map(_class_map, answer.get("cams", ()))),
-        zoom=_explanation(answer["zoom"]) if "zoom" in answer else None,
-    )
-
-
-def _class_map(answer: Json) -> ClassMap:
-    return ClassMap(
-        target=answer["target"],
-        index=answer["index"],
-        method=answer["method"],
-        passes=answer["passes"],
-        values=tuple(map(tuple, answer["values"])),
-        peak=answer["peak"],
-        box=tuple(answer["box"]),
-        against=answer.get("against"),
-    )

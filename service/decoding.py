@@ -103,6 +103,17 @@ def decode_with_pillow(
     return image
 
 
+def looks_like_image(body: bytes) -> bool:
+    """Whether it begins as a file of an accepted format does; what pixels may begin with as well,
+    as two letters do, is not enough.
+    """
+    if body.startswith(b"RIFF"):
+        return body[8:12] == b"WEBP"
+    if body.startswith(b"BM"):
+        return body[2:6] == len(body).to_bytes(4, "little")
+    return body.startswith(_SIGNATURES)
+
+
 def upload_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of the upload that `decode` made `image` from, orientation applied."""
     width, height = image.info.get(_UPLOAD_SIZE, image.size)

@@ -75,9 +75,6 @@ class Engine:
     ) -> None:
         self.manifest = artifact.manifest
         self._session = _open_session(artifact.onnx_path, device=device, threads=threads)
-        self._run_options = ort.RunOptions()
-        # Predictions then never pay for the maps that the same graph can give.
-        self._run_options.only_execute_path_to_fetches = True
         _check_graph(self._session, self.manifest)
         self._pad = self.provider != "CPU" if pad is None else pad
 
@@ -91,7 +88,7 @@ class Engine:
     ) -> dict[str, NDArray[np.float32]]:
         """One pass: uint8 (N, H, W, C) -> each of `outputs` by its name, N first.
 
-        Nodes that `outputs` do not need are not computed.
+        The runtime computes the whole graph, whichever are named: nothing dear may be in it.
 
         Raises:
             ValueError: the images are not of the network's size and type.
@@ -109,7 +106,7 @@ class Engine:
             images_nhwc = _padded(images_nhwc)
         try:
             results = self._session.run(
-                list(outputs), {"images": np.ascontiguousarray(images_nhwc)}, self._run_options
+                list(outputs), {"images": np.ascontiguousarray(images_nhwc)}
             )
         except Exception as error:  # the runtime's exceptions share no base of their own
             raise EngineError(

@@ -3,6 +3,7 @@
 ServiceError
 ├── MissingImage          400
 ├── InvalidMultipart      400
+├── InvalidInference      400
 ├── NoSuchRoute           404
 ├── UnknownModel          404
 ├── MethodNotAllowed      405
@@ -10,6 +11,7 @@ ServiceError
 ├── BodyTooLarge          413
 ├── ImageTooLarge         413
 ├── UnsupportedMediaType  415
+├── UnsupportedEncoding   415
 ├── UndecodableImage      422
 ├── UnknownTarget         422
 ├── InvalidParameter      422
@@ -44,6 +46,10 @@ class InvalidMultipart(ServiceError):
     status, code, title = 400, "invalid_multipart", "The multipart body cannot be parsed"
 
 
+class InvalidInference(ServiceError):
+    status, code, title = 400, "invalid_inference", "Not an inference request that can be read"
+
+
 class NoSuchRoute(ServiceError):
     status, code, title = 404, "no_such_route", "No such route"
 
@@ -70,6 +76,10 @@ class ImageTooLarge(ServiceError):
 
 class UnsupportedMediaType(ServiceError):
     status, code, title = 415, "unsupported_media_type", "Not an image format that is accepted"
+
+
+class UnsupportedEncoding(ServiceError):
+    status, code, title = 415, "unsupported_encoding", "Not a Content-Encoding that is accepted"
 
 
 class UndecodableImage(ServiceError):

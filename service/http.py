@@ -29,7 +29,7 @@ class Request:
         self.path: str = scope["path"]
         # Of a header that is repeated the last counts, as the servers before us do it.
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.id = _request_id(self.headers.get(b"x-request-id"))
+        self.id = choose_id(self.headers.get(b"x-request-id"))
         self._exchange = getattr(receive, "__self__", None)
         # Not a method of this request: it would hold itself, and wait for a garbage collection.
         self.call = Call(gone=functools.partial(_gone, self._exchange))
@@ -159,8 +159,8 @@ def _parse_query(text: bytes) -> Mapping[str, str]:
     return MappingProxyType(dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True)))
 
 
-def _request_id(given: bytes | None) -> str:
-    """The client's own, where it is one that a log can hold; else a new one."""
+def choose_id(given: bytes | None) -> str:
+    """A request's id: the client's own, where it is one that a log can hold; else a new one."""
     if given is not None and len(given) <= _LONGEST_ID:
         text = given.decode("latin-1")
         if text and _ID_CHARACTERS.issuperset(text):

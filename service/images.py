@@ -89,6 +89,11 @@ def is_quick(body: bytes, rule: ImageRule | None = None) -> bool:
     return rule is None or rule.fit != "ink" or size[:2] == (rule.width, rule.height)
 
 
+def picture_of(image_hwc: NDArray[np.uint8]) -> Image.Image:
+    """An image out of its pixels, uint8 (H, W, C): grey or RGB, as C says."""
+    return Image.fromarray(image_hwc[:, :, 0] if image_hwc.shape[2] == 1 else image_hwc)
+
+
 def prepare(image: Image.Image, rule: ImageRule) -> tuple[NDArray[np.uint8], View]:
     """Bring an image to the network's input: uint8 (H, W, C), and the part of it that this is."""
     image = _in_mode(plain(image), rule)

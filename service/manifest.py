@@ -3,7 +3,8 @@
 An artefact is a folder ``NAME/VERSION/`` that holds ``manifest.json`` and the files it lists.
 The graph takes ``images``, uint8 (N, H, W, C), and gives ``logits`` (N, K), ``probabilities``
 (N, K) and ``cams`` (N, K, h, w), all float32; normalisation, temperature and softmax are inside.
-Newer ones also give ``features`` (N, C, h, w), what the head was given.
+Newer ones also give ``features`` (N, C, h, w), what the head was given; ``ood_score`` (N,), high
+for images unlike the training data; and, some of them, ``layercams`` (N, K, h', w'), finer maps.
 """
 
 from typing import Annotated, Literal
@@ -16,9 +17,14 @@ SCHEMA_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Version = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Method = Literal["cam", "contrast", "occlusion", "scorecam"]
-"""Ways to explain an answer: the class's activation map, the difference of two classes' maps, and
-two that mask the image and look again."""
+Method = Literal["cam", "contrast", "layercam", "occlusion", "scorecam"]
+"""Ways to explain an answer: the class's activation map, the difference of two classes' maps, the
+map of an earlier and finer stage, and two that mask the image and look again."""
+OodScore = Literal["energy", "max-logit", "vim"]
+"""What tells strange images: the free energy of the logits; the largest, negated; or the energy and
+what the features add to it (ViM)."""
+OUTPUT_OF_METHOD: dict[Method, str] = {"scorecam": "features", "layercam": "layercams"}
+"""What a method needs beyond the outputs that every graph has."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 
@@ -101,15 +107,92 @@ class Calibration(_Frozen):
     ece_after: float
 
 
+class Abstention(_Frozen):
+    """When an answer is not to be relied on, and what that comes to on the test set."""
+
+    threshold: float = Field(ge=0, le=1)
+    """An answer with less confidence is flagged; chosen on the validation split."""
+    error_limit: float = Field(ge=0, le=1)
+    """Of the validation answers that are not flagged, at most this share is wrong."""
+    images: int
+    coverage: float
+    """Share of the test images that is answered without the flag."""
+    accuracy: float
+    """Of those."""
+
+
+class Detection(_Frozen):
+    """How well the score tells one kind of strange images from the test set's."""
+
+    images: int
+    auroc: float
+    """Area under the receiver operating characteristic, strange images being the positive ones."""
+    fpr95: float
+    """Share of the strange images that passes where 95 % of the test images pass."""
+
+
+class OutOfDistribution(_Frozen):
+    """The score for images unlike the training data, and what it is worth."""
+
+    score: OodScore
+    """Chosen by AUROC on the validation split and strange images that are not in `against`."""
+    threshold: float
+    """A higher score is flagged; 95 % of the validation images are below."""
+    auroc_when_chosen: dict[OodScore, float]
+    images: int
+    """Of the test set, which `against` is compared with."""
+    flagged: float
+    """Share of the test set over the threshold."""
+    against: dict[str, Detection]
+
+
+class MethodFaithfulness(_Frozen):
+    """How far the maps of one method point to what the network depends on; means over images."""
+
+    deletion: float
+    """Area under the class's probability while its pixels go, those the map puts first going first;
+    lower is better (Petsiuk et al., 2018)."""
+    insertion: float
+    """The same while they come back; higher is better."""
+    road: float | None = None
+    """Half of how much more probable the class is without what the map puts last than without what
+    it puts first; higher is better (Rong et al., 2022, combined; up to 64 images)."""
+    pointing: float | None = None
+    """Share of scenes in which the map's peak is on the object (Zhang et al., 2018)."""
+
+
+class Faithfulness(_Frozen):
+    """What the explanations are worth, measured on validation images through the ONNX graph."""
+
+    images: int
+    scenes: int
+    """That the pointing game was played on; 0 where the image rule finds the object itself."""
+    chance: float | None
+    """Share of a scene that the object takes: what a random peak would hit."""
+    methods: dict[Method | Literal["random"], MethodFaithfulness]
+    """`random` is a map of noise at the resolution of `cam`."""
+    gain: float
+    """Insertion less deletion of `cam`, less that of `random`, mean over the images."""
+    gain_error: float = Field(ge=0)
+    """Standard error of the gain."""
+    head_similarity: float
+    """Rank correlation of the maps with those of a head whose weights are shuffled (Adebayo et al.,
+    2018): near 0 where the maps show what the network has learned."""
+
+
 class Parity(_Frozen):
     """One exported format against eager torch on the CPU."""
 
     images: int
+    """At the largest batch size; at the others as many, or the first 100 of them."""
     batch_sizes: tuple[int, ...]
     max_probability_error: float
     top1_disagreements: int
     max_cam_error: float | None = None
-    """Largest difference of maps and features from eager torch's; older exports lack it."""
+    """Largest difference of maps, features and scores from eager torch's; older exports lack it."""
+    mean_layercam_error: float | None = None
+    """Mean difference of the finer maps, as a share of their mean. A derivative jumps where a unit
+    is about to become active, so that single values may differ by more than rounding."""
     max_cam_identity_error: float | None
     """Largest |mean over positions of cam + bias - logit|; None where the maps are approximate."""
 
@@ -129,7 +212,7 @@ class Manifest(_Frozen):
     cams: Literal["exact", "approximate"] = "exact"
     """Whether a map's mean and the bias are the logit, as under average pooling."""
     methods: tuple[Method, ...] = ("cam", "contrast", "occlusion")
-    """Explanations that the service can give; `scorecam` needs the output ``features``."""
+    """Explanations that the service can give; some need an output of their own."""
     opset: int
     files: dict[FileName, ModelFile]
     network: Network
@@ -137,6 +220,9 @@ class Manifest(_Frozen):
     data: Data
     metrics: Metrics
     calibration: Calibration
+    abstention: Abstention | None = None
+    out_of_distribution: OutOfDistribution | None = None
+    faithfulness: Faithfulness | None = None
     parity: dict[str, Parity]
     libraries: dict[str, str]
 
@@ -146,11 +232,15 @@ class Manifest(_Frozen):
             raise ValueError("classes: the names are not all different")
         if [tensor.name for tensor in self.inputs] != ["images"]:
             raise ValueError("inputs: the graph must take one tensor, 'images'")
-        missing = {"logits", "probabilities", "cams"} - {tensor.name for tensor in self.outputs}
+        outputs = {tensor.name for tensor in self.outputs}
+        missing = {"logits", "probabilities", "cams"} - outputs
         if missing:
             raise ValueError(f"outputs: {', '.join(sorted(missing))} missing")
-        if "scorecam" in self.methods and "features" not in {out.name for out in self.outputs}:
-            raise ValueError("methods: scorecam needs the output 'features' (N, C, h, w)")
+        for method, output in OUTPUT_OF_METHOD.items():
+            if method in self.methods and output not in outputs:
+                raise ValueError(f"methods: {method} needs the output {output!r}")
+        if self.out_of_distribution is not None and "ood_score" not in outputs:
+            raise ValueError("out_of_distribution: there is no output 'ood_score'")
         if not any(file.format == "onnx" for file in self.files.values()):
             raise ValueError("files: no file of format 'onnx', which is what the service runs")
         return self

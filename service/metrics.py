@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.samples import Sample
 
 from service import gpu
 from service.calls import STAGES, Stage
@@ -45,6 +46,8 @@ class Answered:
     """The class that won."""
     method: str | None = None
     """How the explanation was made."""
+    flags: tuple[str, ...] = ()
+    """Why not to rely on the prediction."""
 
 
 # A row of what is observed of a request: seconds in all, the winner's probability, each stage.
@@ -65,7 +68,7 @@ class Metrics:
         self._enabled = enabled
         # Rows of numbers, and no objects: those of thousands of requests would fill the caches.
         self._answered: dict[Answered, array[float]] = {}
-        self._batches: defaultdict[str, list[int]] = defaultdict(list)
+        self._batches: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
         self._registry = CollectorRegistry()
         self._requests = self._counter(
             "requests", "Requests answered.", "route", "model", "version", "code"
@@ -73,6 +76,9 @@ class Metrics:
         self._refused = self._counter("refused", "Requests answered with a problem.", "reason")
         self._explanations = self._counter("explanations", "Maps made.", "model", "method")
         self._predictions = self._counter("predictions", "Predictions made.", "model", "label")
+        self._flagged = self._counter(
+            "flagged", "Predictions flagged as not to be relied on.", "model", "flag"
+        )
         self._duration = self._histogram(
             "request_duration_seconds", "From a request's head to its answer.", _SECONDS, "route"
         )
@@ -81,6 +87,11 @@ class Metrics:
         )
         self._batch_size = self._histogram(
             "batch_size", "Images in one pass.", [2.0**power for power in range(11)], "model"
+        )
+        self._passes = self._counter("passes", "Passes through a network.", "model", "size")
+        self._pass_seconds = self._counter("pass_seconds", "What they took.", "model", "size")
+        self._model_seconds = self._counter(
+            "model_seconds", "Requests of a model, from head to answer.", "model", "outcome"
         )
         self._confidence = self._histogram(
             *("confidence", "The winner's probability.", [tenth / 10 for tenth in range(1, 11)]),
@@ -106,6 +117,9 @@ class Metrics:
         self._warm_up = self._gauge(
             "model_warm_up_seconds", "A model's first passes.", "livemax", "model"
         )
+        self._last = self._gauge(
+            *("last_answer_timestamp_seconds", "When a model last answered.", "livemax", "model")
+        )
         self._gpus = gpu.Gauges(self._gauge)
 
     def answered(
@@ -122,16 +136,19 @@ class Metrics:
         row = _NOTHING.copy()
         row[0], row[1] = seconds, confidence
         for stage, begun, ended in stages:
-            row[_PLACES[stage]] = ended - begun
+            place = _PLACES[stage]
+            before = row[place]
+            # One that was passed through twice took as long as both; NaN is not itself.
+            row[place] = ended - begun + (before if before == before else 0.0)
         rows = self._answered.get(who)
         if rows is None:
             rows = self._answered[who] = array("d")
         rows.extend(row)
 
-    def batch_ran(self, model: str, size: int) -> None:
+    def batch_ran(self, model: str, size: int, seconds: float) -> None:
         """May be called from any thread."""
         if self._enabled:
-            self._batches[model].append(size)
+            self._batches[model].append((size, seconds))
 
     def queue(self, model: str, *, depth: int, age_s: float) -> None:
         self._depth.labels(model).set(depth)
@@ -157,7 +174,7 @@ class Metrics:
         by_model: defaultdict[str, list[NDArray[np.float64]]] = defaultdict(list)
         for who, numbers in answered.items():
             rows = np.frombuffer(numbers).reshape(-1, len(_COLUMNS))
-            self._count(who, len(rows))
+            self._count(who, len(rows), float(rows[:, 0].sum()))
             by_route[who.route].append(rows[:, 0])
             by_model[who.model].append(rows[:, 1:])
         for route, parts in by_route.items():
@@ -169,32 +186,50 @@ class Metrics:
             for stage, durations in zip(STAGES, stages, strict=True):
                 if (known := _numbers(durations)).size:
                     _observe_all(self._stage.labels(model, stage), known)
-        for model, sizes in list(self._batches.items()):
+        for model, passes in list(self._batches.items()):
             # A thread may append while this runs: what is taken here is what is removed here.
-            taken = sizes[:]
-            del sizes[: len(taken)]
+            taken = passes[:]
+            del passes[: len(taken)]
             if taken:
-                _observe_all(self._batch_size.labels(model), np.array(taken, np.float64))
+                sizes = np.array([size for size, _ in taken], np.float64)
+                _observe_all(self._batch_size.labels(model), sizes)
+            for size, seconds in taken:
+                self._passes.labels(model, size).inc()
+                self._pass_seconds.labels(model, size).inc(seconds)
 
     def render(self) -> bytes:
         """The text format, over all workers of this service; `flush` comes before it."""
         self._gpus.read()
+        return generate_latest(self._every_worker())
+
+    def samples(self) -> list[Sample]:
+        """The same as numbers."""
+        return [sample for metric in self._every_worker().collect() for sample in metric.samples]
+
+    def _every_worker(self) -> CollectorRegistry:
         folder = os.environ.get(_DIRECTORY)
         if folder is None:
-            return generate_latest(self._registry)
+            return self._registry
         _forget_the_dead(Path(folder))
         every_worker = CollectorRegistry()
         multiprocess.MultiProcessCollector(every_worker)  # type: ignore[no-untyped-call]
-        return generate_latest(every_worker)
+        return every_worker
 
-    def _count(self, who: Answered, number: int) -> None:
+    def _count(self, who: Answered, number: int, seconds: float) -> None:
         self._requests.labels(who.route, who.model, who.version, who.code).inc(number)
+        if who.model != "none":
+            outcome = "success" if who.code < 400 else "failure"
+            self._model_seconds.labels(who.model, outcome).inc(seconds)
+            if outcome == "success":
+                self._last.labels(who.model).set_to_current_time()
         if who.refusal is not None:
             self._refused.labels(who.refusal).inc(number)
         if who.method is not None:
             self._explanations.labels(who.model, who.method).inc(number)
         if who.label is not None:
             self._predictions.labels(who.model, who.label).inc(number)
+        for flag in who.flags:
+            self._flagged.labels(who.model, flag).inc(number)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"limelight_{name}", text, labels, registry=self._registry)

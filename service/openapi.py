@@ -1,15 +1,14 @@
 """The OpenAPI 3.1 document: every route, every answer, every error."""
 
-from typing import Any
-
 from service import errors
 from service.errors import ServiceError
 from service.explanation import COLORMAPS
+from service.oip import openapi as oip
+from service.openapi_parts import Json, answer, parameter, reference
+from service.openapi_schemas import schemas
 from service.parameters import DEFAULT_COLORMAP, DEFAULT_OPACITY, DEFAULT_TOP_K, METHODS
 from service.settings import Settings
 from service.uploads import IMAGE_TYPES
-
-Json = dict[str, Any]
 
 _UPLOAD_ERRORS = (
     errors.MissingImage,
@@ -36,8 +35,8 @@ def document(settings: Settings) -> Json:
             "title": "Limelight",
             "version": "1",
             "summary": "Image classifiers that show what they looked at.",
-            "description": "Every error, on every path, is a Problem; unknown paths are 404 "
-            "(`no_such_route`), other methods 405 (`method_not_allowed`) with `Allow`.",
+            "description": "Every error is a Problem, below /v2 an OipError; unknown paths are "
+            "404 (`no_such_route`), other methods 405 (`method_not_allowed`) with `Allow`.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "paths": {
@@ -55,7 +54,7 @@ def document(settings: Settings) -> Json:
                         errors.NotReady,
                         operation="get_model",
                     ),
-                    "parameters": [_parameter("name", {"type": "string"}, "", place="path")],
+                    "parameters": [parameter("name", {"type": "string"}, "", place="path")],
                 }
             },
             "/livez": {"get": _read("Whether the process answers", "Status", operation="livez")},
@@ -92,8 +91,9 @@ def document(settings: Settings) -> Json:
                 )
             },
             "/": {"get": _page()},
+            **oip.paths(settings),
         },
-        "components": {"schemas": _schemas()},
+        "components": {"schemas": schemas() | oip.schemas()},
     }
 
 
@@ -104,15 +104,15 @@ def _predict(settings: Settings) -> Json:
         "parameters": _shared_parameters(),
         "requestBody": _upload(settings),
         "responses": {
-            "200": _answer("The most probable classes", "Prediction"),
+            "200": answer("The most probable classes", "Prediction"),
             **_problems(*_UPLOAD_ERRORS),
         },
     }
 
 
 def _explain(settings: Settings) -> Json:
-    answer = _answer("The classes, and the map of one of them", "Explanation")
-    answer["content"]["image/png"] = {"schema": {"type": "string", "format": "binary"}}
+    success = answer("The classes, and the map of one of them", "Explanation")
+    success["content"]["image/png"] = {"schema": {"type": "string", "format": "binary"}}
     return {
         "operationId": "explain",
         "summary": "Classify an image and show what the network looked at",
@@ -121,46 +121,47 @@ def _explain(settings: Settings) -> Json:
         "`Accept: image/png` or `format=png` gives the upload with the map laid over it.",
         "parameters": [
             *_shared_parameters(),
-            _parameter(
+            parameter(
                 "target",
                 {"type": "string"},
                 "Class whose map is wanted, a label or an index; the winner's by default. "
                 "`all` adds `cams`, the maps of every class.",
             ),
-            _parameter(
+            parameter(
                 "method",
                 {"enum": list(METHODS), "default": "cam"},
                 "`cam`: out of the same pass. `contrast`: the map of `target` minus that of "
-                "`against`. `occlusion` and `scorecam` mask the image and look again, many times. "
-                "A model's manifest lists its own under `methods`.",
+                "`against`. `layercam`: of an earlier, finer stage. `occlusion` and `scorecam` "
+                "mask the image and look again, many times. A model's manifest lists its own "
+                "under `methods`.",
             ),
-            _parameter(
+            parameter(
                 "against",
                 {"type": "string"},
                 "For a contrast: the other class; the most probable one by default.",
             ),
-            _parameter(
+            parameter(
                 "passes",
                 {"type": "integer", "minimum": 4, "maximum": settings.max_passes},
                 "At most so many masked images, for the methods that mask.",
             ),
-            _parameter(
+            parameter(
                 "zoom",
                 {"type": "boolean", "default": False},
                 "Adds `zoom`: what the network says of the part of a large image that mattered "
                 "most, where there is more to see in it.",
             ),
-            _parameter(
+            parameter(
                 "format",
                 {"enum": ["json", "png"]},
                 "Overrides the Accept header.",
             ),
-            _parameter(
+            parameter(
                 "opacity",
                 {"type": "number", "minimum": 0, "maximum": 1, "default": DEFAULT_OPACITY},
                 "Of the map over the upload.",
             ),
-            _parameter(
+            parameter(
                 "colormap",
                 {"enum": list(COLORMAPS), "default": DEFAULT_COLORMAP},
                 "Colours of the map.",
@@ -168,7 +169,7 @@ def _explain(settings: Settings) -> Json:
         ],
         "requestBody": _upload(settings),
         "responses": {
-            "200": answer,
+            "200": success,
             **_problems(*_UPLOAD_ERRORS, errors.UnknownTarget, errors.UnsupportedMethod),
         },
     }
@@ -176,23 +177,23 @@ def _explain(settings: Settings) -> Json:
 
 def _shared_parameters() -> list[Json]:
     return [
-        _parameter(
+        parameter(
             "model",
             {"type": "string"},
             "Name of a model in /models; without it, the one that is `default` there answers.",
         ),
-        _parameter(
+        parameter(
             "top_k",
             {"type": "integer", "minimum": 1, "default": DEFAULT_TOP_K},
             "How many classes to name, at most as many as the model has.",
         ),
-        _parameter(
+        parameter(
             "X-Timeout-Ms",
             {"type": "number", "exclusiveMinimum": 0},
             "What cannot be answered in this time is refused at once, at most the service's own.",
             place="header",
         ),
-        _parameter(
+        parameter(
             "X-Request-Id",
             {"type": "string", "maxLength": 128},
             "Comes back with the answer, and stands in the log.",
@@ -235,14 +236,7 @@ def _read(summary: str, schema: str, *raised: type[ServiceError], operation: str
     return {
         "operationId": operation,
         "summary": summary,
-        "responses": {"200": _answer(summary, schema), **_problems(*raised, errors.InternalError)},
-    }
-
-
-def _answer(description: str, schema: str) -> Json:
-    return {
-        "description": description,
-        "content": {"application/json": {"schema": _reference(schema)}},
+        "responses": {"200": answer(summary, schema), **_problems(*raised, errors.InternalError)},
     }
 
 
@@ -257,7 +251,7 @@ def _problems(*raised: type[ServiceError]) -> Json:
         responses[str(status)] = {
             "description": "; ".join(f"`{error.code}`: {error.title}" for error in kinds),
             "content": {
-                "application/problem+json": {"schema": {"allOf": [_reference("Problem"), codes]}}
+                "application/problem+json": {"schema": {"allOf": [reference("Problem"), codes]}}
             },
         }
         if status == 503:
@@ -265,100 +259,3 @@ def _problems(*raised: type[ServiceError]) -> Json:
                 "Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}
             }
     return responses
-
-
-def _parameter(name: str, schema: Json, description: str, *, place: str = "query") -> Json:
-    parameter: Json = {"name": name, "in": place, "schema": schema}
-    if description:
-        parameter["description"] = description
-    if place == "path":
-        parameter["required"] = True
-    return parameter
-
-
-def _reference(schema: str) -> Json:
-    return {"$ref": f"#/components/schemas/{schema}"}
-
-
-def _object(**properties: Json) -> Json:
-    return {"type": "object", "properties": properties, "required": list(properties)}
-
-
-def _schemas() -> Json:
-    string, integer, number = {"type": "string"}, {"type": "integer"}, {"type": "number"}
-    boolean = {"type": "boolean"}
-    probability = {"type": "number", "minimum": 0, "maximum": 1}
-    scores = {"type": "array", "items": _reference("Score"), "minItems": 1}
-    prediction: Json = {
-        "model": string,
-        "version": string,
-        "label": string,
-        "index": integer,
-        "confidence": probability,
-        "scores": scores,
-    }
-    four_numbers: Json = {"type": "array", "items": number, "minItems": 4, "maxItems": 4}
-    view = {
-        **four_numbers,
-        "description": "The part of the upload that the maps cover, as a box",
-    }
-    explanation = _object(**prediction, view=view, cam=_reference("ClassActivationMap"))
-    cam = _object(
-        target=string,
-        index=integer,
-        method={"enum": list(METHODS)},
-        passes={
-            "type": "integer",
-            "minimum": 1,
-            "description": "Images that the network looked at for it",
-        },
-        shape={"type": "array", "items": integer, "minItems": 2, "maxItems": 2},
-        values={
-            "type": "array",
-            "description": "Raw values, row by row",
-            "items": {"type": "array", "items": number},
-        },
-        peak=number,
-        box={
-            **four_numbers,
-            "description": "Left, top, right, bottom, in pixels of the upload: the smallest "
-            "rectangle that holds the values over half of the peak",
-        },
-    )
-    every_error = ServiceError.__subclasses__()
-    return {
-        "Score": _object(label=string, index=integer, probability=probability),
-        "Prediction": _object(**prediction),
-        "Explanation": {
-            **explanation,
-            "properties": explanation["properties"]
-            | {
-                "cams": {"type": "array", "items": _reference("ClassActivationMap")},
-                "zoom": explanation,
-            },
-        },
-        "ClassActivationMap": {
-            **cam,
-            "properties": cam["properties"] | {"against": string},
-        },
-        "Model": _object(
-            name=string,
-            version=string,
-            provider={"enum": ["CPU", "CUDA", "TensorRT"]},
-            default=boolean,
-            manifest={"type": "object"},
-        ),
-        "Models": _object(models={"type": "array", "items": _reference("Model")}),
-        "Status": _object(status=string),
-        "Health": _object(status=string, ready=boolean),
-        "Document": {"type": "object"},
-        "Problem": {
-            **_object(
-                status=integer,
-                code={"enum": sorted({error.code for error in every_error})},
-                title=string,
-                detail=string,
-            ),
-            "description": "An error (RFC 9457). `code` is stable, `detail` says what to do.",
-        },
-    }

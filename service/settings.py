@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """Most bytes of uploads that one worker holds at a time; further ones are refused."""
     timeout_s: float = Field(default=10.0, gt=0, le=3600)
     """A request that cannot be answered in this time is refused; X-Timeout-Ms can shorten it."""
+    grpc_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port of the Open Inference Protocol over gRPC, on HTTP's address; unset: HTTP alone."""
     drain_s: float = Field(default=0.0, ge=0, le=600)
     """Pause between saying "not ready" and closing, at SIGTERM: a load balancer's time to notice.
     """

@@ -55,10 +55,16 @@ class Intake:
         Raises:
             BodyTooLarge: by its Content-Length it has more than `max_bytes`.
         """
+        with self.room(max_bytes=max_bytes) as hold:
+            declared = request.headers.get(b"content-length", b"")
+            if declared.isdigit() and int(declared) > max_bytes:
+                raise hold.too_large()
+            yield hold
+
+    @contextmanager
+    def room(self, *, max_bytes: int) -> Iterator["Hold"]:
+        """As `hold`, for what is no HTTP request."""
         hold = Hold(self, max_bytes)
-        declared = request.headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > max_bytes:
-            raise hold.too_large()
         try:
             yield hold
         finally:
@@ -110,7 +116,7 @@ async def read_image(request: Request, hold: Hold) -> bytes:
         ClientGone: it never will.
     """
     _check_type(_media_type(request.header(b"content-type")))
-    body = await _read(request, hold)
+    body = await read_body(request, hold)
     if not body:
         raise MissingImage("the body is empty: send the image's bytes, or a field 'image'")
     return body
@@ -124,7 +130,7 @@ async def read_form(request: Request, hold: Hold) -> Form:
         MissingImage, UnsupportedMediaType: there is no image in it.
         BodyTooLarge, Overloaded, RequestTimeout, ClientGone: see `read_image`.
     """
-    body = await _read(request, hold)
+    body = await read_body(request, hold)
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
@@ -152,7 +158,12 @@ async def read_form(request: Request, hold: Hold) -> Form:
     return Form(content, fields)
 
 
-async def _read(request: Request, hold: Hold) -> bytes:
+async def read_body(request: Request, hold: Hold) -> bytes:
+    """Read the whole body, whatever it is.
+
+    Raises:
+        BodyTooLarge, Overloaded, RequestTimeout, ClientGone: see `read_image`.
+    """
     if request.arrived():
         return await _chunks(request, hold)
     try:

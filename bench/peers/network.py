@@ -40,8 +40,6 @@ class Network:
             if untuned
             else open_session(folder / "model.onnx")
         )
-        self._run_options = ort.RunOptions()
-        self._run_options.only_execute_path_to_fetches = True
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """An image as the network takes it: uint8 (H, W, C)."""
@@ -53,7 +51,7 @@ class Network:
     def probabilities(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         """One pass: uint8 (N, H, W, C) -> (N, K)."""
         feed = {"images": images_nhwc}
-        result = self._session.run(["probabilities"], feed, self._run_options)[0]
+        result = self._session.run(["probabilities"], feed)[0]
         return np.asarray(result, np.float32)
 
     def answer(self, probabilities: NDArray[np.float32]) -> dict[str, Any]:

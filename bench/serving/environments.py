@@ -62,21 +62,22 @@ def own() -> Environment:
     return Environment(Path(sys.executable))
 
 
-def prepare(name: str) -> Environment:
-    """The environment `name` of PACKAGES; made, or made anew, where it isn't what they say.
+def prepare(name: str, packages: tuple[str, ...] | None = None) -> Environment:
+    """The environment `name`; made, or made anew, where it isn't what `packages` say.
+
+    Without them they are those of PACKAGES.
 
     Raises:
         NotInstallableError: pip failed.
     """
-    folder, wanted = FOLDER / name, "\n".join(PACKAGES[name])
+    packages = packages or PACKAGES[name]
+    folder, wanted = FOLDER / name, "\n".join(packages)
     marker, python = folder / "installed.txt", folder / "bin" / "python"
     if not (marker.is_file() and marker.read_text(encoding="utf-8") == wanted):
         print(f"installing the peers' environment {name!r} ...", flush=True)
         venv.create(folder, clear=True, with_pip=True)
         command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        done = subprocess.run(
-            [*command, *PACKAGES[name]], check=False, capture_output=True, text=True
-        )
+        done = subprocess.run([*command, *packages], check=False, capture_output=True, text=True)
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
             raise NotInstallableError(" ".join(lines)[:300] or f"pip exited {done.returncode}")

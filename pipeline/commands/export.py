@@ -17,12 +17,18 @@ def export(
     name: Annotated[
         str | None, typer.Option(help="the model's name; default from the data")
     ] = None,
+    finer_maps: Annotated[
+        bool,
+        typer.Option(
+            "--finer-maps", help="also LayerCAM's; every prediction is then ten times as slow"
+        ),
+    ] = False,
 ) -> None:
     """Export a run as the next version of an artefact, verified; prints its folder.
 
     Example: limelight export runs/mnist --to zoo
     """
-    folder = exporting.export(read_run(run), to, name=name)
+    folder = exporting.export(read_run(run), to, name=name, finer_maps=finer_maps)
     manifest = load_artifact(folder).manifest
     for file, parity in manifest.parity.items():
         identity = (

@@ -18,6 +18,7 @@ from pipeline.commands.asking import (
     as_line,
     asked,
     bar,
+    doubts,
     finish,
     matching,
 )
@@ -71,9 +72,15 @@ async def _ask(
 
 
 def _table(answers: Iterable[tuple[Path, Prediction | ClientError | Exception]]) -> Table:
-    table = Table("file", "class", "confidence", "or else")
+    table = Table("file", "class", "confidence", "or else", "note")
     for file, answer in answers:
         if isinstance(answer, Prediction):
             rivals = (f"{score.label} {score.probability:.1%}" for score in answer.scores[1:])
-            table.add_row(str(file), answer.label, f"{answer.confidence:.1%}", ", ".join(rivals))
+            table.add_row(
+                str(file),
+                answer.label,
+                f"{answer.confidence:.1%}",
+                ", ".join(rivals),
+                doubts(answer),
+            )
     return table

@@ -13,7 +13,7 @@ from models import ClassMapNetwork
 from pipeline.assessment import TopLoss
 from pipeline.normalisation import Normalisation
 from service.explanation import overlay
-from service.images import View
+from service.images import View, picture_of
 
 # Sharp on a telephone, whose pixels are three to one of a page's.
 SIDE = 160
@@ -56,7 +56,7 @@ def explain(
 
 
 def _explain(image: NDArray[np.uint8], maps: NDArray[np.float32], top: TopLoss) -> ExplainedLoss:
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    picture = picture_of(image)
     large = _resized(picture)
     is_small = max(picture.size) <= _SMALL
     return ExplainedLoss(

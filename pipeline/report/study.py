@@ -16,6 +16,7 @@ from pipeline.device import choose_device
 from pipeline.inference import evaluate
 from pipeline.report.history import RunHistory, read_history
 from pipeline.report.maps import ExplainedLoss, explain
+from pipeline.report.trust import Trust, find_trust
 from pipeline.runs import Run
 from pipeline.summary import summarise
 from pipeline.views import evaluate_views, views_of
@@ -50,6 +51,7 @@ class Study:
     fitted_images: dict[str, int]
     """Images of each class that the weights were fitted to."""
     uneven: str | None
+    trust: Trust
 
 
 def study(run: Run, *, device: str = "auto", views: bool = True) -> Study:
@@ -89,6 +91,16 @@ def study(run: Run, *, device: str = "auto", views: bool = True) -> Study:
         multiplications=sum(layer.multiplications for layer in layers),
         fitted_images=class_counts(fit.labels, config.classes),
         uneven=imbalance_report(fit.labels, config.classes),
+        trust=find_trust(
+            network,
+            config.normalisation,
+            chosen,
+            dataset,
+            fit,
+            validation,
+            logits=logits,
+            temperature=temperature,
+        ),
     )
 
 

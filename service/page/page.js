@@ -1,3 +1,4 @@
+import { at, element, fill, letCopy, percent } from "./dom.js";
 import { difference, heat, lay } from "./maps.js";
 import { Pad } from "./pad.js";
 import { Refusal, explain, isReady, models } from "./service.js";
@@ -11,7 +12,6 @@ const EXAMPLES = [
 ];
 const STAGES = { decode: "reading the image", queue: "in the queue", compute: "computing" };
 
-const at = (id) => document.getElementById(id);
 const [picture, overlay, frame, video] = ["picture", "overlay", "frame", "video"].map(at);
 
 let served = [];
@@ -87,6 +87,7 @@ function forget() {
   again = false;
   lay(overlay, null);
   say("Nothing yet.", true);
+  caution({});
   at("shown").textContent = "Choose a class to see what speaks for it.";
   at("classes").replaceChildren();
   at("facts").replaceChildren();
@@ -130,7 +131,10 @@ async function closer() {
     return;
   }
   const [left, top, right, bottom] = mapOf(target).box;
-  const side = Math.min(Math.max(right - left, bottom - top) * 1.5, picture.width, picture.height);
+  // As the service cuts photographs; of a drawing, whose box holds a stroke, some of the rest too.
+  const margin = modelOf(shown.model).manifest.image.fit === "crop" ? 1 : 1.5;
+  const most = Math.min(picture.width, picture.height);
+  const side = Math.min(Math.max(right - left, bottom - top) * margin, most);
   const x = Math.min(Math.max(0, (left + right - side) / 2), picture.width - side);
   const y = Math.min(Math.max(0, (top + bottom - side) / 2), picture.height - side);
   const cut = document.createElement("canvas");
@@ -155,8 +159,11 @@ async function look() {
   const model = at("model").value;
   try {
     const blob = image ?? (await blobOf(picture));
-    const most = Math.min(MOST_CLASSES, classesOf(model).length);
-    const found = await explain(blob, model, most, asking.signal);
+    const { classes, methods } = modelOf(model).manifest;
+    at("fine").disabled = !methods.includes("layercam");
+    const method = at("fine").checked && !at("fine").disabled ? "layercam" : "cam";
+    const most = Math.min(MOST_CLASSES, classes.length);
+    const found = await explain(blob, { model, method, top_k: most }, asking.signal);
     if (asking.signal.aborted) return;
     notice("");
     shown = { ...found, model };
@@ -180,13 +187,15 @@ async function look() {
 function answer() {
   const { answer: found, stages, network } = shown;
   const top = found.scores[0];
-  say(`${top.probability < 0.5 ? "Perhaps " : ""}${top.label}, ${percent(top.probability)}`);
+  const unsure = found.abstain ?? top.probability < 0.5;
+  say(`${unsure ? "Perhaps " : ""}${top.label}, ${percent(top.probability)}`);
+  caution(found);
   at("classes").replaceChildren(...found.scores.map(row));
   const others = [["", "nothing"], ...found.cams.map((cam) => [String(cam.index), cam.target])];
   fill(at("against"), others, against);
   at("against").disabled = at("closer").disabled = false;
-  const served_by = served.find((each) => each.name === found.model);
-  const facts = [["Model", `${found.model}, version ${found.version}`], ["Runs on", served_by.provider]];
+  const facts = [["Model", `${found.model}, version ${found.version}`]];
+  facts.push(["Runs on", modelOf(found.model).provider]);
   for (const [stage, name] of Object.entries(STAGES)) {
     if (stage in stages) facts.push([`Time ${name}`, `${stages[stage].toFixed(1)} ms`]);
   }
@@ -236,13 +245,13 @@ function paint() {
   for (const button of at("classes").querySelectorAll("button")) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.index) === first.index));
   }
-  const code = snippets({ file, model: shown.model, target: first.target });
+  const code = snippets({ file, model: shown.model, target: first.target, method: first.method });
   at("curl").textContent = code.curl;
   at("python").textContent = code.python;
 }
 
 const mapOf = (index) => shown.answer.cams[index ?? shown.answer.index];
-const classesOf = (model) => served.find((each) => each.name === model).manifest.classes;
+const modelOf = (name) => served.find((each) => each.name === name);
 
 function save(blob) {
   if (saved) URL.revokeObjectURL(saved);
@@ -257,26 +266,18 @@ function say(text, quiet = false) {
   at("verdict").classList.toggle("quiet", quiet);
 }
 
+/** What the model says of how far to rely on it. */
+function caution({ abstain, out_of_distribution: strange }) {
+  const words = [];
+  if (strange) words.push("This does not look like the images it was trained on.");
+  if (abstain) words.push("It is too unsure for its answer to be relied on.");
+  at("caution").textContent = words.join(" ");
+  at("caution").hidden = !words.length;
+}
+
 function notice(text) {
   at("notice").textContent = text;
   at("notice").hidden = !text;
-}
-
-function percent(share) {
-  if (share > 0.9995) return "100%";
-  return share < 0.0005 ? "0%" : `${(100 * share).toFixed(1)}%`;
-}
-
-function element(name, text) {
-  const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
-function fill(select, options, value) {
-  select.replaceChildren(...options.map(([key, text]) => new Option(text, key)));
-  select.value = value;
-  if (select.selectedIndex < 0) select.selectedIndex = 0;
 }
 
 // The service comes and goes
@@ -331,8 +332,7 @@ function offerExamples() {
 
 /** Turn to a model that takes images like this one, unless the present one does. */
 function use(model, fit) {
-  const now = served.find((each) => each.name === at("model").value);
-  if (now.manifest.image.fit === fit) return;
+  if (modelOf(at("model").value).manifest.image.fit === fit) return;
   at("model").value = model;
   target = null;
   against = "";
@@ -355,6 +355,7 @@ at("camera").addEventListener("click", film);
 at("shoot").addEventListener("click", shoot);
 at("closer").addEventListener("click", closer);
 at("opacity").addEventListener("input", paint);
+at("fine").addEventListener("change", look);
 at("model").addEventListener("change", () => {
   [target, against] = [null, ""];
   running?.abort();
@@ -380,19 +381,5 @@ document.addEventListener("drop", (event) => {
   const [dropped] = event.dataTransfer.files;
   if (dropped) show(dropped, dropped.name);
 });
-for (const button of document.querySelectorAll("[data-copies]")) {
-  button.addEventListener("click", async () => {
-    const code = at(button.dataset.copies);
-    const name = button.textContent;
-    try {
-      await navigator.clipboard.writeText(code.textContent);
-      button.textContent = "Copied";
-    } catch {
-      getSelection().selectAllChildren(code); // to be copied by hand
-      button.textContent = "Selected: copy it";
-    }
-    setTimeout(() => { button.textContent = name; }, 1500);
-  });
-}
-
+letCopy();
 start();

@@ -23,10 +23,10 @@ export async function isReady() {
   }
 }
 
-/** The `top` classes of an image (a Blob), the maps of all, and the times in milliseconds. */
-export async function explain(image, model, top, signal) {
+/** The answer for an image (a Blob) with the maps of all classes, and the times in milliseconds. */
+export async function explain(image, question, signal) {
   const started = performance.now();
-  const query = new URLSearchParams({ model, target: "all", top_k: top });
+  const query = new URLSearchParams({ ...question, target: "all" });
   const response = await ask(`explain?${query}`, {
     method: "POST",
     body: image,

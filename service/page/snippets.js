@@ -1,9 +1,10 @@
 // The request of this page, as others would make it.
 
 /** A command line and a Python program that ask for the same map. */
-export function snippets({ file, model, target }) {
+export function snippets({ file, model, target, method }) {
+  const params = method === "cam" ? { model, target } : { model, target, method };
   const url = new URL("explain", document.baseURI);
-  url.search = new URLSearchParams({ model, target });
+  url.search = new URLSearchParams(params);
   return {
     curl: `curl --data-binary @${quoted(file)} \\\n  '${String(url).replaceAll("'", "%27")}'`,
     python: [
@@ -12,7 +13,7 @@ export function snippets({ file, model, target }) {
       "",
       "answer = httpx.post(",
       `    ${JSON.stringify(String(new URL("explain", document.baseURI)))},`,
-      `    params={"model": ${JSON.stringify(model)}, "target": ${JSON.stringify(target)}},`,
+      `    params=${JSON.stringify(params).replaceAll('":"', '": "').replaceAll('","', '", "')},`,
       `    content=Path(${JSON.stringify(file)}).read_bytes(),`,
       ").raise_for_status().json()",
       'print(answer["label"], answer["confidence"], answer["cam"]["box"])',

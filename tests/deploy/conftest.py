@@ -11,7 +11,7 @@ from tests.deploy import manifests
 from tests.deploy.kubectl import NoKubectlError, find_kubectl
 from tests.deploy.manifests import KUBERNETES, Manifests
 
-OVERLAYS = ("cpu", "gpu", "cpu with keda and tracing", "gpu with keda and tracing")
+OVERLAYS = ("cpu", "gpu", "cpu with keda, tracing and grpc", "gpu with keda, tracing and grpc")
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,7 @@ def base_as_it_lies() -> list[Json]:
 
 
 def with_other_components(folder: Path) -> Path:
-    """A copy whose overlays take KEDA and tracing, as the comments in them say."""
+    """A copy whose overlays take KEDA, tracing and gRPC, as the comments in them say."""
     copy = folder / "kubernetes"
     shutil.copytree(KUBERNETES, copy)
     for overlay in (copy / "overlays").glob("*/kustomization.yaml"):
@@ -90,6 +90,7 @@ def with_other_components(folder: Path) -> Path:
         for old, new in (
             ("../../components/hpa  # or ../../components/keda", "../../components/keda"),
             ("# - ../../components/tracing", "- ../../components/tracing"),
+            ("# - ../../components/grpc", "- ../../components/grpc"),
         ):
             assert text.count(old) == 1, (overlay, old)
             text = text.replace(old, new)

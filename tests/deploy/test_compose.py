@@ -69,6 +69,7 @@ def test_the_service_runs_as_hardened_as_on_kubernetes(services: dict[str, Json]
     assert service["tmpfs"] == ["/tmp"]
     (exposed,) = re.findall(r"^EXPOSE (\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert service["ports"][0].endswith(f":{exposed}")
+    assert service["ports"][1].endswith(f":{service['environment']['LIMELIGHT_GRPC_PORT']}")
     fields = {f"LIMELIGHT_{field.upper()}" for field in Settings.model_fields}
     assert set(service["environment"]) <= fields
     grace_s = float(service["stop_grace_period"].removesuffix("s"))

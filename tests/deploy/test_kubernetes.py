@@ -56,6 +56,7 @@ def test_every_file_is_used_or_known() -> None:
     others = {path for path in KUBERNETES.rglob("*") if path.is_file()} - used
     assert {str(path.relative_to(KUBERNETES)) for path in others} == {
         "base/kustomization.yaml",
+        "components/grpc/kustomization.yaml",
         "components/hpa/kustomization.yaml",
         "components/hpa/prometheus-adapter-values.yaml",
         "components/keda/kustomization.yaml",
@@ -104,15 +105,20 @@ def test_a_pod_may_finish_what_it_accepted(rendered: Manifests) -> None:
     assert strategy == {"maxUnavailable": 0, "maxSurge": 1}
 
 
-def test_one_port_all_the_way(rendered: Manifests) -> None:
+def test_one_port_all_the_way_and_another_for_grpc(rendered: Manifests) -> None:
     (exposed,) = re.findall(r"^EXPOSE (\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    port = int(exposed)
-    assert rendered.container["ports"] == [{"name": "http", "containerPort": port}]
-    assert rendered["Service"]["spec"]["ports"] == [
-        {"name": "http", "port": port, "targetPort": "http"}
+    ports, grpc_port = {"http": int(exposed)}, rendered.settings.grpc_port
+    assert (grpc_port is not None) == ("grpc" in rendered.name)
+    if grpc_port is not None:
+        ports["grpc"] = grpc_port
+    assert rendered.container["ports"] == [
+        {"name": name, "containerPort": port} for name, port in ports.items()
     ]
+    for entry in (served := rendered["Service"]["spec"]["ports"]):
+        assert entry["targetPort"] == entry["name"]
+    assert {entry["name"]: entry["port"] for entry in served} == ports
     (ingress,) = rendered["NetworkPolicy"]["spec"]["ingress"]
-    assert ingress == {"ports": [{"protocol": "TCP", "port": port}]}
+    assert ingress == {"ports": [{"protocol": "TCP", "port": port} for port in ports.values()]}
     if "ServiceMonitor" in rendered:
         (endpoint,) = rendered["ServiceMonitor"]["spec"]["endpoints"]
         assert endpoint["port"] == "http"

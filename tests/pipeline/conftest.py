@@ -1,10 +1,12 @@
 """A cache of the tests' own, and a small run that is trained once."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from pipeline import faithfulness, out_of_distribution
 from pipeline.recipe import Recipe
 from pipeline.runs import Run, plan_run, read_run
 
@@ -13,6 +15,15 @@ from pipeline.runs import Run, plan_run, read_run
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "limelight"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_images_are_measured() -> Iterator[None]:
+    """Enough to see that they do; the published models' figures need more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faithfulness, "EXPLAINED", 12)
+        patch.setattr(out_of_distribution, "STRANGE", 40)
+        yield
 
 
 @pytest.fixture(scope="session")

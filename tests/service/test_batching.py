@@ -68,7 +68,7 @@ async def busy(batcher: Batcher, recorder: Recorder) -> asyncio.Task[Row]:
 async def test_what_arrived_while_a_batch_ran_is_the_next_batch() -> None:
     recorder = Recorder()
     sizes: list[int] = []
-    batcher = Batcher(recorder, max_batch=4, observe=sizes.append)
+    batcher = Batcher(recorder, max_batch=4, observe=lambda size, _: sizes.append(size))
     first = await busy(batcher, recorder)
     rest = [asyncio.create_task(batcher.submit(image(i), ["a"])) for i in range(1, 7)]
     await asyncio.sleep(0)

@@ -26,6 +26,9 @@ ANSWER = {
     "label": "a",
     "index": 0,
     "confidence": 0.75,
+    "abstain": False,
+    "ood_score": -3.5,
+    "out_of_distribution": False,
     "scores": [{"label": "a", "index": 0, "probability": 0.75}],
 }
 

@@ -116,7 +116,10 @@ def test_a_file_that_is_no_graph_is_an_engine_error(tmp_path: Path) -> None:
 
 def test_a_graph_that_is_not_the_manifests_is_an_engine_error(tmp_path: Path) -> None:
     inputs = [{"name": "images", "dtype": "uint8", "shape": ["batch", 8, 8, 3]}]
-    shapes = {"logits": [3], "probabilities": [3], "cams": [3, 2, 2], "features": [3, 4, 4]}
+    shapes = {"logits": [3], "probabilities": [3], "cams": [3, 2, 2], "features": [3, 4, 4]} | {
+        "ood_score": [],
+        "layercams": [3, 8, 8],
+    }
     outputs = [
         {"name": name, "dtype": "float32", "shape": ["batch", *shape]}
         for name, shape in shapes.items()
@@ -158,9 +161,9 @@ def test_padding_changes_the_size_of_the_pass_and_no_answer(
     session = padded._session
 
     class Watched:
-        def run(self, names: list[str], feed: dict[str, np.ndarray], options: Any) -> Any:
+        def run(self, names: list[str], feed: dict[str, np.ndarray]) -> Any:
             sizes.append(len(feed["images"]))
-            return session.run(names, feed, options)
+            return session.run(names, feed)
 
     monkeypatch.setattr(padded, "_session", Watched())
     expected, got = (engine.run(images, ["logits", "cams"]) for engine in (plain, padded))

@@ -49,7 +49,10 @@ def test_a_prediction_is_numpys(client: httpx.Client) -> None:
     answer = client.post("/predict", content=PNG).json()
     probabilities = COLOUR_NETWORK.probabilities(images_nhwc(PNG))[0]
     ranked = np.argsort(-probabilities)
-    assert list(answer) == ["model", "version", "label", "index", "confidence", "scores"]
+    assert list(answer) == [
+        *("model", "version", "label", "index", "confidence"),
+        *("abstain", "ood_score", "out_of_distribution", "scores"),
+    ]
     assert (answer["model"], answer["version"]) == ("colours", "1")
     assert answer["label"] == COLOURS[ranked[0]]
     assert answer["index"] == ranked[0]

@@ -50,6 +50,30 @@ def test_a_contrast_is_with_the_strongest_rival(client: httpx.Client) -> None:
     assert cam["against"] == COLOURS[ranked[0]]
 
 
+def test_the_finer_map_is_that_of_the_earlier_stage(client: httpx.Client) -> None:
+    answer = explain(client, method="layercam", target="all")
+    maps = COLOUR_NETWORK.layercams(images_nhwc(PNG))[0]
+    for cam, expected in zip(answer["cams"], maps, strict=True):
+        assert (cam["method"], cam["passes"], cam["shape"]) == ("layercam", 1, [8, 8])
+        np.testing.assert_allclose(cam["values"], expected, atol=1e-5)
+    assert answer["cam"] == answer["cams"][answer["index"]]
+
+
+def test_an_answer_says_how_far_to_rely_on_it(client: httpx.Client) -> None:
+    rng, flags = np.random.default_rng(3), set()
+    for _ in range(40):
+        image = Image.fromarray((rng.random((8, 8, 3)) * rng.random(3) * 255).astype(np.uint8))
+        content = encode(image)
+        answers = [client.post(path, content=content).json() for path in ("/predict", "/explain")]
+        for answer in answers:
+            strangeness = COLOUR_NETWORK.ood_scores(images_nhwc(content))[0]
+            assert answer["ood_score"] == pytest.approx(strangeness, abs=1e-5)
+            assert answer["out_of_distribution"] == (answer["ood_score"] > -1.3)
+            assert answer["abstain"] == (answer["confidence"] < 0.5)
+        flags.add((answers[0]["out_of_distribution"], answers[0]["abstain"]))
+    assert {flag for flag, _ in flags} == {flag for _, flag in flags} == {True, False}
+
+
 def test_occlusion_is_what_masking_costs_the_logit(client: httpx.Client) -> None:
     cam = explain(client, method="occlusion", target="green", passes=9)["cam"]
     image = images_nhwc(PNG)[0]
@@ -76,7 +100,7 @@ def test_score_cam_weighs_the_features_by_what_they_unveil(client: httpx.Client)
 @pytest.mark.parametrize(
     ("query", "code", "words"),
     [
-        ({"method": "gradcam"}, "invalid_parameter", "cam, contrast, occlusion, scorecam"),
+        ({"method": "gradcam"}, "invalid_parameter", "contrast, layercam, occlusion"),
         (
             {"method": "scorecam", "model": "digits"},
             "unsupported_method",

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any, ClassVar
@@ -70,18 +71,20 @@ def test_observing_all_is_observing_each(observed: list[float]) -> None:
 def test_a_request_is_counted_with_all_that_is_known_of_it() -> None:
     metrics = Metrics()
     stages: list[tuple[Stage, float, float]] = [("read", 1.0, 1.25), ("compute", 2.0, 2.5)]
-    who = Answered("/explain", "m", "3", 200, None, "cat", "cam")
+    who = Answered("/explain", "m", "3", 200, None, "cat", "cam", ("abstain",))
     metrics.answered(who, seconds=0.5, stages=stages, confidence=0.75)
     metrics.answered(who, seconds=1.5, stages=stages, confidence=0.25)
     refused = Answered("/predict", code=503, refusal="overloaded")
     metrics.answered(refused, seconds=0.1, stages=[])
-    metrics.batch_ran("m", 3)
+    metrics.batch_ran("m", 3, 0.25)
     found = values(metrics)
     assert found["limelight_requests_total 200 m /explain 3"] == 2
     assert found["limelight_requests_total 503 none /predict none"] == 1
     assert found["limelight_refused_total overloaded"] == 1
     assert found["limelight_explanations_total cam m"] == 2
     assert found["limelight_predictions_total cat m"] == 2
+    assert found["limelight_flagged_total abstain m"] == 2
+    assert "limelight_flagged_total out_of_distribution m" not in found
     assert found["limelight_request_duration_seconds_sum /explain"] == 2.0
     assert found["limelight_stage_duration_seconds_sum m read"] == 0.5
     assert found["limelight_stage_duration_seconds_sum m compute"] == 1.0
@@ -89,6 +92,10 @@ def test_a_request_is_counted_with_all_that_is_known_of_it() -> None:
     assert found["limelight_confidence_sum m"] == 1.0
     assert found["limelight_confidence_count m"] == 2
     assert found["limelight_batch_size_sum m"] == 3
+    assert found["limelight_passes_total m 3"] == 1
+    assert found["limelight_pass_seconds_total m 3"] == 0.25
+    assert found["limelight_model_seconds_total m success"] == 2.0
+    assert found["limelight_last_answer_timestamp_seconds m"] == pytest.approx(time.time(), abs=60)
     assert values(metrics) == found  # once
 
 
@@ -97,14 +104,14 @@ def test_metrics_that_are_switched_off_count_nothing() -> None:
     metrics.answered(
         Answered("/predict"), seconds=0.5, stages=[("read", 1.0, 1.25)], confidence=0.75
     )
-    metrics.batch_ran("m", 3)
+    metrics.batch_ran("m", 3, 0.25)
     assert not any("total" in name or "seconds_" in name for name in values(metrics))
 
 
-class Interrupted(list[int]):
+class Interrupted(list[tuple[int, float]]):
     """Sizes of which another comes, from a batcher's thread, whenever some were looked at."""
 
-    coming: ClassVar = [32, 7, 1]
+    coming: ClassVar = [(32, 0.1), (7, 0.1), (1, 0.1)]
 
     def __getitem__(self, index: Any) -> Any:
         taken = super().__getitem__(index)
@@ -115,7 +122,7 @@ class Interrupted(list[int]):
 
 def test_a_batch_that_ends_during_a_flush_is_counted_once() -> None:
     metrics = Metrics()
-    metrics._batches["m"] = Interrupted([2, 3])
+    metrics._batches["m"] = Interrupted([(2, 0.1), (3, 0.1)])
     for _ in range(5):
         found = values(metrics)
     assert found["limelight_batch_size_count m"] == 5

@@ -15,7 +15,14 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from service.settings import Settings
-from tests.service.kit import REPOSITORY, Server, bentoml_serve, encode
+from tests.service.kit import (
+    REPOSITORY,
+    Server,
+    bentoml_serve,
+    colour_image,
+    encode,
+    write_artifact,
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EXAMPLES = REPOSITORY / "examples"
@@ -41,7 +48,12 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=CHROMIUM,
+            args=[
+                *("--no-sandbox", "--disable-gpu"),
+                # A green picture with a clock in it, and nobody to ask.
+                *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
+            ],
         )
         yield browser
         browser.close()
@@ -277,3 +289,56 @@ def test_every_file_of_the_page_is_asked_for_by_another() -> None:
     texts = "\n".join(file.read_text() for file in folder.iterdir())
     for name in {file.name for file in folder.iterdir()} - {"index.html"}:
         assert f"page/{name}" in texts or f"./{name}" in texts
+
+
+def test_a_finer_map_is_offered_only_by_a_model_that_has_one(page: Page) -> None:
+    finer = page.get_by_label("Finer map")
+    expect(finer).to_be_enabled()
+    page.get_by_role("button", name="A cat").click()
+    expect(page.locator("#verdict")).to_contain_text("cat,")
+    expect(finer).to_be_disabled()
+    expect(page.locator("#curl")).not_to_contain_text("method")
+
+
+def test_a_finer_map_is_asked_for_and_stands_in_the_code(browser: Browser, tmp_path: Path) -> None:
+    write_artifact(tmp_path / "models")
+    with bentoml_serve(tmp_path / "models", tmp_path) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        choose(page, "noise.png", encode(colour_image(np.random.default_rng(0))))
+        expect(page.locator("#curl")).to_contain_text("model=colours")
+        coarse = overlay(page)
+        page.get_by_label("Finer map").check()
+        expect(page.locator("#curl")).to_contain_text("method=layercam")
+        expect(page.locator("#python")).to_contain_text('"method": "layercam"')
+        assert overlay(page) != coarse
+        page.get_by_label("Finer map").uncheck()
+        expect(page.locator("#curl")).not_to_contain_text("method")
+        assert overlay(page) == coarse
+        page.close()
+
+
+def test_the_page_says_when_an_answer_is_not_to_be_relied_on(page: Page) -> None:
+    caution = page.locator("#caution")
+    page.get_by_role("button", name="A handwritten 7").click()
+    expect(page.locator("#verdict")).to_contain_text("7,")
+    expect(caution).to_be_hidden()
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    choose(page, "noise.png", encode(Image.fromarray(noise)))
+    expect(caution).to_contain_text("does not look like the images it was trained on")
+    page.get_by_role("button", name="Draw").click()
+    expect(caution).to_be_hidden()
+
+
+def test_a_picture_is_taken_by_the_camera(page: Page) -> None:
+    page.select_option("#model", "cifar10")
+    page.get_by_role("button", name="Camera").click()
+    shutter = page.get_by_role("button", name="Take the picture")
+    expect(shutter).to_be_focused()
+    page.wait_for_function("document.getElementById('video').videoWidth > 0")
+    shutter.click()
+    expect(page.locator("#verdict")).to_contain_text("%")
+    expect(page.locator("#video")).to_be_hidden()
+    expect(page.get_by_role("button", name="Camera")).to_have_attribute("aria-pressed", "false")
+    assert page.evaluate("document.getElementById('video').srcObject.active") is False
+    expect(page.locator("#save")).to_have_attribute("download", "camera.png")

@@ -1,0 +1,81 @@
+"""How far a network's answers and maps can be relied on, by its validation split alone."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from models import ClassMapNetwork
+from pipeline.abstention import choose_threshold, measure_abstention
+from pipeline.calibration import confidence_of
+from pipeline.datasets import Dataset, Split
+from pipeline.explaining import TorchLook, look_at
+from pipeline.faithfulness import measure_faithfulness
+from pipeline.graph import find_finer_stage
+from pipeline.inference import look_inside
+from pipeline.normalisation import Normalisation
+from pipeline.out_of_distribution import choose_score, measure_detection
+from service.manifest import Abstention, Faithfulness, OutOfDistribution
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trust:
+    """What an export measures on the test set, as far as it is known before."""
+
+    faithfulness: Faithfulness
+    strangeness: OutOfDistribution
+    """Between validation images and the strange ones that the score was chosen by."""
+    abstention: Abstention
+    """On the images that its threshold was chosen by."""
+
+
+def find_trust(
+    network: ClassMapNetwork,
+    normalisation: Normalisation,
+    device: torch.device,
+    dataset: Dataset,
+    fit: Split,
+    validation: Split,
+    *,
+    logits: Tensor,
+    temperature: float,
+) -> Trust:
+    """Measure on the validation split, whose `logits` (N, K) the network on `device` gave."""
+    choice = choose_score(
+        partial(look_inside, network, normalisation=normalisation, device=device),
+        fit.images,
+        validation.images,
+        dataset=dataset.name,
+        rule=dataset.image,
+    )
+    two = torch.from_numpy(validation.images[:2]).to(device)
+    look = TorchLook(
+        network,
+        normalisation,
+        temperature,
+        device,
+        strangeness=choice.strangeness,
+        early=find_finer_stage(network, normalisation, two),
+    )
+    score = partial(look_at, look, output="ood_score")
+    confidence, right = confidence_of(logits, torch.from_numpy(validation.labels), temperature)
+    return Trust(
+        faithfulness=measure_faithfulness(
+            look,
+            network.head,
+            validation,
+            rule=dataset.image,
+            # The others take as long as all the rest of a report; an export has them.
+            methods=("cam", "layercam") if look.has_fine_maps else ("cam",),
+        ),
+        strangeness=measure_detection(
+            score,
+            score(validation.images),
+            choice,
+            dataset=dataset.name,
+            rule=dataset.image,
+            held_out=False,
+        ),
+        abstention=measure_abstention(*choose_threshold(confidence, right), confidence, right),
+    )

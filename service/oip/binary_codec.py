@@ -1,0 +1,143 @@
+"""The binary tensor extension: JSON first, then the bytes of tensors in their order.
+
+`Inference-Header-Content-Length` is the length of the JSON. Tensors may be in JSON and in binary
+side by side, in requests as in answers.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from service.decoding import looks_like_image
+from service.errors import InvalidInference
+from service.manifest import Manifest
+from service.oip.json_codec import dump, output_head, output_tree, read_request, response_tree
+from service.oip.metadata import IMAGE_BYTES, IMAGES
+from service.oip.requests import (
+    InferRequest,
+    InferResponse,
+    InputTensor,
+    OutputTensor,
+    Parameters,
+    Raw,
+)
+from service.oip.tensors import write_bytes
+
+_SIZE = "binary_data_size"
+# Of JSON beside the pixels: names, shapes, parameters, other images than pixels.
+_MORE_VALUES = 10_000
+
+
+def decode_request(
+    body: bytes, header_length: str | None, manifest: Manifest, *, max_batch: int
+) -> InferRequest:
+    """Read a body, which is JSON alone where there is no `header_length`.
+
+    A length of 0 says that the whole body is one tensor: an encoded image, or the pixels of one.
+
+    Raises:
+        InvalidInference: it is not what it says.
+    """
+    if header_length is None:
+        _check_values(body, len(body), manifest, max_batch)
+        return read_request(body, _Blobs(b"").content)
+    if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 20):
+        raise InvalidInference(
+            f"Inference-Header-Content-Length is {header_length[:100]!r}, and must be a number"
+        )
+    length = int(header_length)
+    if length > len(body):
+        raise InvalidInference(
+            f"Inference-Header-Content-Length is {length}, and the body has {len(body)} bytes"
+        )
+    if length == 0:
+        return _whole_body(body, manifest)
+    _check_values(body, length, manifest, max_batch)
+    blobs = _Blobs(memoryview(body)[length:])
+    request = read_request(memoryview(body)[:length], blobs.content)
+    blobs.check_end()
+    return request
+
+
+def encode_response(response: InferResponse, request: InferRequest) -> tuple[bytes, int | None]:
+    """The body, and the length of the JSON that it begins with; None where it is all JSON."""
+    default = _flag(request.parameters, "binary_data_output", default=False)
+    trees, blobs = [], []
+    for tensor in response.outputs:
+        if _flag(tensor.parameters, "binary_data", default=default):
+            blob = raw_content(tensor)
+            blobs.append(blob)
+            trees.append(output_head(tensor) | {"parameters": {_SIZE: len(blob)}})
+        else:
+            trees.append(output_tree(tensor))
+    header = dump(response_tree(response, trees))
+    return (b"".join((header, *blobs)), len(header)) if blobs else (header, None)
+
+
+def raw_content(tensor: OutputTensor) -> bytes:
+    """A tensor's elements one after the other, little-endian."""
+    content = tensor.content
+    if isinstance(content, np.ndarray):
+        return content.astype("<f4", copy=False).tobytes()
+    return write_bytes(content)
+
+
+class _Blobs:
+    """The bytes behind the JSON, of which each tensor takes its part in turn."""
+
+    def __init__(self, rest: Raw) -> None:
+        self._rest = rest
+
+    def content(
+        self, name: str, entry: Mapping[str, Any], parameters: Parameters
+    ) -> Raw | Sequence[Any]:
+        size, data = parameters.get(_SIZE), entry.get("data")
+        if (size is None) == ("data" not in entry):
+            raise InvalidInference(
+                f"input {name[:100]!r} must have either 'data' or the parameter {_SIZE!r}"
+            )
+        if size is None:
+            if not isinstance(data, list):
+                raise InvalidInference(f"'data' of input {name[:100]!r} must be a list")
+            return data
+        if type(size) is not int or size < 0:
+            raise InvalidInference(f"{_SIZE} of input {name[:100]!r} must be a whole number")
+        if size > len(self._rest):
+            raise InvalidInference(
+                f"{_SIZE} of input {name[:100]!r} is {size}, and {len(self._rest)} bytes are left"
+            )
+        part, self._rest = self._rest[:size], self._rest[size:]
+        return part
+
+    def check_end(self) -> None:
+        if len(self._rest):
+            raise InvalidInference(f"{len(self._rest)} bytes are left behind the last input")
+
+
+def _check_values(body: bytes, length: int, manifest: Manifest, max_batch: int) -> None:
+    """By their commas, before they are read: in memory they take up to forty times their text."""
+    rule = manifest.image
+    most = max_batch * rule.height * rule.width * rule.channels + _MORE_VALUES
+    if body.count(b",", 0, length) > most:
+        raise InvalidInference(
+            f"the JSON has more values than {max_batch} images, the most that a request may have"
+        )
+
+
+def _whole_body(body: bytes, manifest: Manifest) -> InferRequest:
+    """What begins like an image file is one; pixels hardly ever do."""
+    rule = manifest.image
+    if looks_like_image(body):
+        tensor = InputTensor(name=IMAGE_BYTES, datatype="BYTES", shape=(1, 1), content=[body])
+    else:
+        shape = (1, rule.height, rule.width, rule.channels)
+        tensor = InputTensor(name=IMAGES, datatype="UINT8", shape=shape, content=body)
+    return InferRequest(inputs=[tensor], parameters={"binary_data_output": True})
+
+
+def _flag(parameters: Parameters, name: str, *, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise InvalidInference(f"the parameter {name} must be true or false")
+    return value

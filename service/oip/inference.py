@@ -1,0 +1,168 @@
+"""The use case: images in, tensors out, through the batches that everybody shares."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service import images
+from service.answers import OverlayStyle
+from service.batching import Row
+from service.calls import Call
+from service.classifier import Classifier
+from service.errors import InvalidInference
+from service.explanation import overlay, png
+from service.images import View
+from service.manifest import ImageRule
+from service.oip.classification import classified
+from service.oip.metadata import OVERLAY
+from service.oip.plan import Picture, Plan, plan
+from service.oip.requests import (
+    InferRequest,
+    InferResponse,
+    OutputTensor,
+    Parameters,
+    RequestedOutput,
+)
+from service.settings import Settings
+from service.together import run_together
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """An image as the network sees it, and what a map of it can be laid over."""
+
+    pixels_hwc: NDArray[np.uint8]
+    view: View
+    encoded: bytes | None
+    """None: the pixels are all that there is."""
+
+
+def largest_batch(settings: Settings) -> int:
+    """Most images of one request: one pass, and no more than may ever wait.
+
+    Explanations are refused when half of the queue is taken.
+    """
+    return min(settings.max_batch, max(1, settings.max_queued // 2))
+
+
+class Inference:
+    """Answers requests of the protocol by a classifier's own batcher."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._max_pixels = settings.max_pixels
+        self.max_batch = largest_batch(settings)
+
+    async def infer(
+        self, classifier: Classifier, request: InferRequest, call: Call
+    ) -> InferResponse:
+        """Answer a request; a batch is answered whole, or not at all.
+
+        Raises:
+            ServiceError: the request, an image or a parameter is refused; see `service.errors`.
+        """
+        manifest = classifier.manifest
+        _shorten(call, request.parameters)
+        planned = plan(request, manifest, max_batch=self.max_batch)
+        target = None
+        if planned.picture is not None and planned.picture.target is not None:
+            target = classifier.index(planned.picture.target)
+        # All places at once: whoever cannot be served in time learns it before the work.
+        places = classifier.batcher.place(call, spare=planned.explains, images=len(planned.images))
+        with places:
+            seen = await self._see(planned, manifest.image, call)
+            pixels = [one.pixels_hwc for one in seen]
+            rows = await run_together(classifier.batcher, pixels, planned.graph_outputs, call)
+            started = time.perf_counter()
+            outputs = []
+            for output in planned.outputs:
+                if output.name == OVERLAY and planned.picture is not None:
+                    pictures = await self._draw(seen, rows, planned.picture, target)
+                    outputs.append(_bytes_tensor(output, (len(pictures), 1), pictures))
+                else:
+                    outputs.append(_tensor(output, rows, planned, manifest.classes))
+            call.passed("render", started)
+        return InferResponse(
+            model=manifest.name, version=manifest.version, id=request.id, outputs=outputs
+        )
+
+    async def _see(self, planned: Plan, rule: ImageRule, call: Call) -> list[_Seen]:
+        if isinstance(planned.images, np.ndarray):
+            whole = View(0, 0, rule.width, rule.height)
+            return [_Seen(pixels_hwc, whole, None) for pixels_hwc in planned.images]
+        started = time.perf_counter()
+        seen = await asyncio.gather(*(self._read(body, rule) for body in planned.images))
+        call.passed("decode", started)
+        return seen
+
+    async def _read(self, body: bytes, rule: ImageRule) -> _Seen:
+        if images.is_quick(body, rule):
+            upload = images.read_upload(body, rule, max_pixels=self._max_pixels)
+        else:
+            upload = await asyncio.to_thread(
+                images.read_upload, body, rule, max_pixels=self._max_pixels
+            )
+        return _Seen(upload.pixels_hwc, upload.view, body)
+
+    async def _draw(
+        self, seen: Sequence[_Seen], rows: Sequence[Row], picture: Picture, target: int | None
+    ) -> list[bytes]:
+        def choose(row: Row) -> NDArray[np.float32]:
+            index = int(row["probabilities"].argmax()) if target is None else target
+            cam_hw: NDArray[np.float32] = row["cams"][index]
+            return cam_hw
+
+        return await asyncio.gather(
+            *(
+                asyncio.to_thread(self._picture, one, choose(row), picture.style)
+                for one, row in zip(seen, rows, strict=True)
+            )
+        )
+
+    def _picture(self, one: _Seen, cam_hw: NDArray[np.float32], style: OverlayStyle) -> bytes:
+        if one.encoded is None:
+            image = images.picture_of(one.pixels_hwc)
+        else:
+            image = images.decode(one.encoded, max_pixels=self._max_pixels)
+        return png(overlay(image, cam_hw, one.view, opacity=style.opacity, colormap=style.colormap))
+
+
+def _shorten(call: Call, parameters: Parameters) -> None:
+    """By the parameter `timeout`, in microseconds, with which Triton's clients limit the server."""
+    timeout = parameters.get("timeout", 0)
+    if type(timeout) is not int or timeout < 0:
+        raise InvalidInference("timeout must be a whole number of microseconds, 0 for none")
+    if timeout:
+        call.deadline = min(call.deadline, time.perf_counter() + timeout / 1e6)
+
+
+def _tensor(
+    output: RequestedOutput, rows: Sequence[Row], planned: Plan, classes: Sequence[str]
+) -> OutputTensor:
+    values = np.stack([row[output.name] for row in rows])
+    count = planned.class_counts.get(output.name)
+    if count is not None:
+        shape, elements = classified(values, count, classes)
+        return _bytes_tensor(output, shape, elements)
+    return OutputTensor(
+        name=output.name,
+        datatype="FP32",
+        shape=values.shape,
+        content=values,
+        parameters=output.parameters,
+    )
+
+
+def _bytes_tensor(
+    output: RequestedOutput, shape: tuple[int, ...], elements: Sequence[bytes]
+) -> OutputTensor:
+    return OutputTensor(
+        name=output.name,
+        datatype="BYTES",
+        shape=shape,
+        content=elements,
+        parameters=output.parameters,
+    )

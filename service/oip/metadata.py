@@ -1,0 +1,55 @@
+"""What a model takes and gives, in the protocol's words."""
+
+from dataclasses import dataclass
+
+from service.manifest import Manifest, TensorSpec
+
+IMAGES = "images"
+"""The input of pixels: UINT8 (N, H, W, C)."""
+IMAGE_BYTES = "image_bytes"
+"""The input of encoded images, which are decoded here: BYTES (N, 1)."""
+OVERLAY = "overlay_png"
+"""The output of pictures, the upload with a map laid over it: BYTES (N, 1)."""
+PLATFORM = "onnxruntime_onnx"
+
+_DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorMetadata:
+    """Name, datatype and shape, whose free dimension is -1; the keys are the protocol's."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+
+
+def model_metadata(manifest: Manifest) -> ModelMetadata:
+    """One of the two inputs is to be given; outputs are those of the graph, and the picture."""
+    return ModelMetadata(
+        name=manifest.name,
+        versions=(manifest.version,),
+        platform=PLATFORM,
+        inputs=(
+            *(_metadata(tensor) for tensor in manifest.inputs),
+            TensorMetadata(IMAGE_BYTES, "BYTES", (-1, 1)),
+        ),
+        outputs=(
+            *(_metadata(tensor) for tensor in manifest.outputs),
+            TensorMetadata(OVERLAY, "BYTES", (-1, 1)),
+        ),
+    )
+
+
+def _metadata(tensor: TensorSpec) -> TensorMetadata:
+    shape = tuple(-1 if isinstance(size, str) else size for size in tensor.shape)
+    return TensorMetadata(tensor.name, _DATATYPES[tensor.dtype], shape)

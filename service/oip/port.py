@@ -1,0 +1,66 @@
+"""The port for gRPC, where one is set: opened after HTTP's, and closed with it."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from service.metrics import Metrics
+from service.noting import Notes
+from service.oip.server import Server
+from service.tracing import Tracing
+from service.uploads import Intake
+
+if TYPE_CHECKING:
+    from service.oip.rpc.listening import Listener
+
+logger = logging.getLogger("limelight.rpc")
+
+
+class Port:
+    """Nothing of gRPC is loaded before `open`, and nothing at all without a port."""
+
+    def __init__(
+        self, server: Server, intake: Intake, metrics: Metrics, notes: Notes, trace: Tracing | None
+    ) -> None:
+        self._parts = server, intake, metrics, notes, trace
+        self._number = server.settings.grpc_port
+        self._listener: Listener | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self.problem = None if self._number is None else "the port for gRPC is not open yet"
+        """Why nobody is served there who should be."""
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are being answered."""
+        return 0 if self._listener is None else self._listener.in_flight
+
+    async def open(self, host: str | None) -> None:
+        """Listen at `host`, or at this machine alone; a failure is told by `problem`."""
+        if self._number is None:
+            return
+        from service.oip.rpc.listening import Listener
+        from service.oip.rpc.servicer import Servicer
+
+        server = self._parts[0]
+        listener = Listener(
+            server, Servicer(*self._parts), host=host or "127.0.0.1", port=self._number
+        )
+        try:
+            listener.bind()
+        except RuntimeError as error:
+            self.problem = f"gRPC cannot be served at port {self._number}: {error}"
+            logger.error("the service is not ready: %s", self.problem)
+            return
+        self._listener, self.problem = listener, None
+        await listener.start()
+
+    def stop(self) -> None:
+        """Take nothing new; to be called in the event loop."""
+        if self._listener is not None and self._closing is None:
+            self._closing = asyncio.create_task(self._listener.close())
+
+    async def close(self) -> None:
+        """Wait for what was taken to be finished."""
+        self.stop()
+        if self._closing is not None:
+            await self._closing

@@ -1,0 +1,146 @@
+"""The protocol over HTTP: paths, headers and bodies, and nothing else."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from service.errors import InvalidInference
+from service.exchange import Endpoint, Exchange
+from service.http import Response
+from service.metrics import Metrics
+from service.oip.binary_codec import decode_request, encode_response
+from service.oip.compression import pack, unpack
+from service.oip.json_codec import parse_json
+from service.oip.server import EXTENSIONS, NAME, Server, server_version
+from service.rendering import json_response
+from service.uploads import Intake, read_body
+
+ROOT = "/v2"
+_MODEL = f"{ROOT}/models/{{name}}"
+_VERSION = f"{_MODEL}/versions/{{version}}"
+_HEADER_LENGTH = b"inference-header-content-length"
+# Of what is asked of the index, which is a word or two.
+_MOST_INDEX_BYTES = 4096
+_OCTETS = b"application/octet-stream"
+_VARY = (b"vary", b"Accept-Encoding")
+
+
+class Rest:
+    """The routes, for the application to call; see `route` for a path's."""
+
+    def __init__(self, server: Server, intake: Intake, metrics: Metrics) -> None:
+        self._server = server
+        self._intake = intake
+        self._metrics = metrics
+        self.routes: dict[str, dict[str, Endpoint]] = {
+            ROOT: {"GET": self._metadata},
+            f"{ROOT}/health/live": {"GET": self._live},
+            f"{ROOT}/health/ready": {"GET": self._ready},
+            f"{ROOT}/models/stats": {"GET": self._statistics},
+            f"{ROOT}/repository/index": {"POST": self._index},
+        }
+        for model in (_MODEL, _VERSION):
+            self.routes |= {
+                model: {"GET": self._model},
+                f"{model}/ready": {"GET": self._model_ready},
+                f"{model}/config": {"GET": self._configuration},
+                f"{model}/stats": {"GET": self._statistics},
+                f"{model}/infer": {"POST": self._infer},
+            }
+
+    def speaks(self, path: str) -> bool:
+        """Whether errors under this path are in the protocol's form."""
+        return path == ROOT or path.startswith(f"{ROOT}/")
+
+    def route(self, path: str) -> str:
+        """The route that a path belongs to; the path itself where there is none."""
+        if path in self.routes:
+            return path
+        parts = path.split("/")
+        if len(parts) > 3 and parts[3]:
+            parts[3] = "{name}"
+        if len(parts) > 5 and parts[4] == "versions" and parts[5].isdigit():
+            parts[5] = "{version}"
+        route = "/".join(parts)
+        return route if path.startswith(f"{ROOT}/models/") and route in self.routes else path
+
+    async def _metadata(self, exchange: Exchange) -> Response:
+        return json_response({"name": NAME, "version": server_version(), "extensions": EXTENSIONS})
+
+    async def _live(self, exchange: Exchange) -> Response:
+        return json_response({"live": True})
+
+    async def _ready(self, exchange: Exchange) -> Response:
+        obstacle = self._server.obstacle()
+        if obstacle is not None:
+            raise obstacle
+        return json_response({"ready": True})
+
+    async def _model(self, exchange: Exchange) -> Response:
+        return json_response(self._server.metadata(*_asked(exchange)))
+
+    async def _model_ready(self, exchange: Exchange) -> Response:
+        name, version = _asked(exchange)
+        self._server.check_ready(name, version)
+        return json_response({"name": name, "ready": True})
+
+    async def _configuration(self, exchange: Exchange) -> Response:
+        return json_response(self._server.configuration(*_asked(exchange)))
+
+    async def _statistics(self, exchange: Exchange) -> Response:
+        everything = exchange.route == f"{ROOT}/models/stats"
+        asked = () if everything else _asked(exchange)
+        self._metrics.flush()
+        found = await asyncio.to_thread(self._server.statistics, *asked)
+        return json_response({"model_stats": found})
+
+    async def _index(self, exchange: Exchange) -> Response:
+        """With `ready` in the body, only the models that are."""
+        request = exchange.request
+        with self._intake.hold(request, max_bytes=_MOST_INDEX_BYTES) as hold:
+            body = await read_body(request, hold)
+        wanted = parse_json(body) if body.strip() else {}
+        ready = wanted.get("ready", False) if isinstance(wanted, Mapping) else None
+        if not isinstance(ready, bool):
+            raise InvalidInference("send nothing, or an object whose 'ready' is true or false")
+        models = self._server.index()
+        return json_response([one for one in models if not ready or one["state"] == "READY"])
+
+    async def _infer(self, exchange: Exchange) -> Response:
+        request, call, server = exchange.request, exchange.request.call, self._server
+        with self._intake.hold(request, max_bytes=server.settings.max_bytes) as hold:
+            started = time.perf_counter()
+            classifier = server.classifier(*_asked(exchange))
+            exchange.asked(classifier)
+            if not request.arrived():
+                # Nobody is kept waiting by a body that takes its time, nor asked for one in vain.
+                with classifier.place(call, spare=False):
+                    pass
+            body = await read_body(request, hold)
+            body = await unpack(body, request.header(b"content-encoding"), hold)
+            length = request.headers.get(_HEADER_LENGTH)
+            wanted = decode_request(
+                body,
+                None if length is None else length.decode("latin-1"),
+                classifier.manifest,
+                max_batch=server.inference.max_batch,
+            )
+            call.passed("read", started)
+            response = await server.inference.infer(classifier, wanted, call)
+        started = time.perf_counter()
+        content, header_length = encode_response(response, wanted)
+        headers, media_type = [_VARY], b"application/json"
+        if header_length is not None:
+            headers.append((_HEADER_LENGTH, str(header_length).encode()))
+            media_type = _OCTETS
+        content, encoding = await pack(content, request.header(b"accept-encoding"))
+        if encoding is not None:
+            headers.append((b"content-encoding", encoding.encode()))
+        call.passed("render", started)
+        return Response(content, 200, media_type, headers)
+
+
+def _asked(exchange: Exchange) -> tuple[str, str]:
+    """Name and version in the path, the latter empty where there is none."""
+    parts = exchange.request.path.split("/")
+    return parts[3], parts[5] if "{version}" in exchange.route else ""

@@ -1,0 +1,120 @@
+"""Contents of tensors, read no further than the bytes that are really there."""
+
+import base64
+import binascii
+import math
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import InvalidInference
+from service.oip.requests import InputTensor, Raw
+
+LENGTH_BYTES = 4
+"""Of the length that comes before each element of BYTES, little-endian."""
+
+
+def read_uint8(tensor: InputTensor) -> NDArray[np.uint8]:
+    """An array of the tensor's shape; of raw content it is a view.
+
+    Raises:
+        InvalidInference: there are more or fewer elements, or one is no whole number from 0 to 255.
+    """
+    content = tensor.content
+    if not isinstance(content, bytes | memoryview):
+        # Nested lists are no longer than what they hold: before they are read, a bound will do.
+        _check_count(tensor, len(content), at_most=True)
+        content = _whole_numbers(tensor.name, content)
+    _check_count(tensor, len(content))
+    return np.frombuffer(content, np.uint8).reshape(tensor.shape)
+
+
+def read_bytes(tensor: InputTensor) -> list[bytes]:
+    """The elements of a BYTES tensor. Values that are strings, as JSON has them, are base64.
+
+    Raises:
+        InvalidInference: there are more or fewer of them, or one is cut off or malformed.
+    """
+    content = tensor.content
+    if isinstance(content, bytes | memoryview):
+        elements = _split(tensor.name, content, math.prod(tensor.shape))
+    else:
+        _check_count(tensor, len(content), at_most=True)
+        elements = [_element(tensor.name, value) for value in _flat(content)]
+    _check_count(tensor, len(elements))
+    return elements
+
+
+def write_bytes(elements: Iterable[bytes]) -> bytes:
+    """Elements of BYTES as raw content."""
+    return b"".join(
+        part
+        for element in elements
+        for part in (len(element).to_bytes(LENGTH_BYTES, "little"), element)
+    )
+
+
+def _check_count(tensor: InputTensor, found: int, *, at_most: bool = False) -> None:
+    count = math.prod(tensor.shape)
+    if found > count or (found < count and not at_most):
+        raise InvalidInference(
+            f"input {tensor.name!r} has {found} elements, and its shape {list(tensor.shape)} "
+            f"demands {count}"
+        )
+
+
+def _split(name: str, content: Raw, count: int) -> list[bytes]:
+    """At most one element more than `count`, so that many empty ones are not all made."""
+    elements: list[bytes] = []
+    at, end = 0, len(content)
+    while at < end and len(elements) <= count:
+        start = at + LENGTH_BYTES
+        length = int.from_bytes(content[at:start], "little")
+        if start > end or length > end - start:
+            raise InvalidInference(
+                f"input {name!r} breaks off in element {len(elements)}: each element has its "
+                "length before it, 4 bytes, little-endian"
+            )
+        at = start + length
+        elements.append(bytes(content[start:at]))
+    return elements
+
+
+def _element(name: str, value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        try:
+            return base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise InvalidInference(
+                f"input {name!r} is no base64: in JSON, images are written so"
+            ) from error
+    raise InvalidInference(f"input {name!r} must hold strings")
+
+
+def _whole_numbers(name: str, values: Sequence[Any]) -> bytes:
+    numbers = _flat(values)
+    kinds = set(map(type, numbers))  # a bool is an int, but not its type
+    if kinds == {float} or kinds == {int, float}:
+        # JSON has one kind of number, and some clients write each with a point.
+        numbers = [int(number) if number % 1 == 0 else None for number in numbers]
+    try:
+        if not kinds <= {int, float}:
+            raise TypeError("not numbers")
+        return bytes(numbers)
+    except (TypeError, ValueError) as error:
+        raise InvalidInference(
+            f"input {name!r} must hold whole numbers from 0 to 255, and nothing else"
+        ) from error
+
+
+def _flat(values: Sequence[Any]) -> list[Any]:
+    """Nested lists in row-major order."""
+    flat = list(values)
+    while flat and set(map(type, flat)) == {list}:
+        flat = list(chain.from_iterable(flat))
+    return flat
