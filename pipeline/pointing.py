@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.explaining import Images, Look, Maps, maps_of
 from pipeline.scenes import make_scene
-from service.explanation import Box
+from service.box import Box
 from service.images import View, picture_of, prepare
 from service.manifest import ImageRule, Method
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.explanation import Box
+from service.box import Box
 from service.images import picture_of
 
 # Cells along a side of the noise's grids: from a cloud over half of the scene down to its grain.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.explanation import Box
+from service.box import Box
 from service.images import View
 from service.manifest import Method
 

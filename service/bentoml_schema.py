@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.explanation import COLORMAPS
+from service.overlay import COLORMAPS
 from service.parameters import METHODS
 
 Json = dict[str, Any]

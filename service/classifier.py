@@ -20,13 +20,14 @@ from service.answers import (
     Score,
 )
 from service.batching import Batcher, Row
+from service.box import Box, bounding_box
 from service.calls import Call
 from service.engine import Engine
 from service.errors import InvalidParameter, UnknownTarget, UnsupportedMethod
-from service.explanation import Box, bounding_box, overlay, png
 from service.images import Upload, View
 from service.manifest import Manifest, Method
 from service.masking import MASKING, masked_map
+from service.overlay import overlay, png
 from service.zooming import closer_view
 
 # What each method reads beyond the prediction.

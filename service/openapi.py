@@ -2,10 +2,10 @@
 
 from service import errors
 from service.errors import ServiceError
-from service.explanation import COLORMAPS
 from service.oip import openapi as oip
 from service.openapi_parts import Json, answer, parameter, reference
 from service.openapi_schemas import schemas
+from service.overlay import COLORMAPS
 from service.parameters import DEFAULT_COLORMAP, DEFAULT_OPACITY, DEFAULT_TOP_K, METHODS
 from service.settings import Settings
 from service.uploads import IMAGE_TYPES

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 from service.answers import ALL, OverlayStyle, Question
 from service.errors import InvalidParameter
-from service.explanation import COLORMAPS
 from service.manifest import Method
+from service.overlay import COLORMAPS
 
 DEFAULT_TOP_K = 3
 DEFAULT_OPACITY = 0.5

@@ -1,6 +1,6 @@
 """A closer look at a large image: where to cut it, by the map of the first look."""
 
-from service.explanation import Box
+from service.box import Box
 from service.images import View
 from service.manifest import ImageRule
 

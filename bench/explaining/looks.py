@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.scenes import Scene
+from service.box import Box
 from service.client import AsyncClient, Explanation
-from service.explanation import Box
 from service.images import picture_of
 
 

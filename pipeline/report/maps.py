@@ -12,8 +12,8 @@ from PIL import Image
 from models import ClassMapNetwork
 from pipeline.assessment import TopLoss
 from pipeline.normalisation import Normalisation
-from service.explanation import overlay
 from service.images import View, picture_of
+from service.overlay import overlay
 
 # Sharp on a telephone, whose pixels are three to one of a page's.
 SIDE = 160

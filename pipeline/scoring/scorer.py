@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pipeline.labelled import MAX_PIXELS
 from pipeline.scoring.sources import Chunk
 from service.artifact import Artifact
+from service.box import bounding_box
 from service.engine import Device, Engine
 from service.errors import MissingImage, ServiceError
-from service.explanation import bounding_box
 from service.images import Upload, read_upload
 
 TOP = 3

@@ -14,7 +14,6 @@ from service.batching import Row
 from service.calls import Call
 from service.classifier import Classifier
 from service.errors import InvalidInference
-from service.explanation import overlay, png
 from service.images import View
 from service.manifest import ImageRule
 from service.oip.classification import classified
@@ -27,6 +26,7 @@ from service.oip.requests import (
     Parameters,
     RequestedOutput,
 )
+from service.overlay import overlay, png
 from service.settings import Settings
 from service.together import run_together
 

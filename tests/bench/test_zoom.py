@@ -13,8 +13,8 @@ from bench.explaining.looks import Look, Looks, judge, overlap
 from bench.explaining.zoom_report import Report, render, render_cuts, summarise
 from pipeline.datasets import CIFAR10_CLASSES, Split, load_dataset
 from pipeline.errors import DataError
+from service.box import Box
 from service.client import ClassMap, Explanation, Score
-from service.explanation import Box
 from service.in_process import in_process
 from service.settings import Settings
 

@@ -22,7 +22,7 @@ from pipeline.pointing import is_hit, play_pointing_game
 from pipeline.road import road
 from pipeline.splits import Split
 from service import perturbation
-from service.explanation import Box
+from service.box import Box
 from service.images import View
 from service.manifest import Faithfulness
 

@@ -31,8 +31,8 @@ from pipeline.report.page import amount, duration, flattened, percent, render
 from pipeline.report.study import Study, study
 from pipeline.runs import plan_run, read_run
 from pipeline.weights import make_network
-from service.explanation import overlay
 from service.images import View
+from service.overlay import overlay
 
 CPU = torch.device("cpu")
 EMPTY = {"meta", "br", "img", "link", "input"}

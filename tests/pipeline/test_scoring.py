@@ -21,8 +21,8 @@ from pipeline.scoring.job import EngineName, plan_job, run
 from pipeline.scoring.scorer import Settings
 from pipeline.scoring.shards import Totals
 from service.artifact import load_artifact, newest_version
+from service.box import bounding_box
 from service.engine import Engine
-from service.explanation import bounding_box
 from service.images import read_upload
 
 ROOT = Path(__file__).parents[2]

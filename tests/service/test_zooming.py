@@ -4,7 +4,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from service.explanation import Box
+from service.box import Box
 from service.images import View
 from service.manifest import ImageRule
 from service.zooming import closer_view
