@@ -1,12 +1,15 @@
 """Where in the upload a class activation map says its class is: a rectangle in pixels."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.images import View
+
+_Lines = Sequence[Sequence[float]]
 
 _SHARE = 0.5
 
@@ -35,12 +38,13 @@ def bounding_box(cam_hw: NDArray[np.float32], view: View, upload: tuple[int, int
     # In Python: numpy takes longer to start than a map of a hundred cells to go through, and
     # would give up the interpreter's lock to the next pass on the way.
     values = _seen(cam_hw, along_y, along_x)
-    highest_by_row = [max(row) for row in values]
+    across = [*zip(*values, strict=True)]
+    highest_by_row, highest_by_column = list(map(max, values)), list(map(max, across))
     peak = max(highest_by_row)
     least = 0.0 if peak > 0 else min(map(min, values))
     threshold = least + (peak - least) * _SHARE
-    left, right = _extent(values, along_x, threshold)
-    top, bottom = _extent(list(zip(*values, strict=True)), along_y, threshold)
+    left, right = _extent(values, highest_by_column, along_x, threshold)
+    top, bottom = _extent(across, highest_by_row, along_y, threshold)
     step_x, step_y = view.width / columns, view.height / rows
     return Box(
         left=_within(view.left + left * step_x, width),
@@ -78,47 +82,49 @@ def _axis(cells: int, start: float, extent: float, size: int) -> _Axis:
     return _Axis(first, last, tuple(knots), weights)
 
 
-def _seen(cam_hw: NDArray[np.float32], along_y: _Axis, along_x: _Axis) -> list[list[float]]:
+def _seen(cam_hw: NDArray[np.float32], along_y: _Axis, along_x: _Axis) -> _Lines:
     if along_y.weights is not None:
         cam_hw = along_y.weights @ cam_hw
     if along_x.weights is not None:
         cam_hw = cam_hw @ along_x.weights.T
-    values: list[list[float]] = cam_hw.tolist()
+    values: _Lines = cam_hw.tolist()
     return values
 
 
 def _extent(
-    lines: "list[list[float]] | list[tuple[float, ...]]", axis: _Axis, threshold: float
+    lines: _Lines, highest: Sequence[float], axis: _Axis, threshold: float
 ) -> tuple[float, float]:
-    """The first and the last place along `axis` where one of the lines is over `threshold`."""
-    highest = list(map(max, zip(*lines, strict=True)))
-    over = [at for at, value in enumerate(highest) if value > threshold]
-    if not over:  # of a constant map
+    """The first and the last place along `axis` where one of the lines is over `threshold`.
+
+    `highest` is the highest of all lines at each knot.
+    """
+    if max(highest) <= threshold:  # a constant map
         return axis.start, axis.end
-    first, last = over[0], over[-1]
+    first, last, knots = 0, len(highest) - 1, axis.knots
+    while highest[first] <= threshold:
+        first += 1
+    while highest[last] <= threshold:
+        last -= 1
     start, end = axis.start, axis.end
     if first > 0:
-        start = min(_crossing(line, first - 1, first, axis.knots, threshold) for line in lines)
+        step = knots[first] - knots[first - 1]
+        start = knots[first] - step * _longest_fall(lines, first, first - 1, threshold)
     if last < len(highest) - 1:
-        end = max(_crossing(line, last + 1, last, axis.knots, threshold) for line in lines)
+        step = knots[last + 1] - knots[last]
+        end = knots[last] + step * _longest_fall(lines, last, last + 1, threshold)
     return start, end
 
 
-def _crossing(
-    line: list[float] | tuple[float, ...],
-    below: int,
-    over: int,
-    knots: tuple[float, ...],
-    threshold: float,
-) -> float:
-    """Where a line rises over `threshold` on the way from one knot to the next.
-
-    Of one that does not, the knot where another does, or a place behind: nobody's extreme.
-    """
-    if line[over] <= threshold:
-        return knots[over]
-    rise = line[over] - line[below]
-    return knots[below] + (knots[over] - knots[below]) * (threshold - line[below]) / rise
+def _longest_fall(lines: _Lines, over: int, below: int, threshold: float) -> float:
+    """The share of the way from one knot to the next after which all lines are at `threshold`."""
+    longest = 0.0
+    for line in lines:
+        value = line[over]
+        if value > threshold:
+            share = (value - threshold) / (value - line[below])
+            if share > longest:
+                longest = share
+    return longest
 
 
 def _within(value: float, size: int) -> float:

@@ -38,6 +38,12 @@ class ExplainParameters:
         """Raises:
         InvalidParameter: one of them is malformed, used or not.
         """
+        if _EXPLAINING.isdisjoint(query):  # as nearly always
+            return _AS_PICTURE if _prefers_png(accept) else _AS_JSON
+        return cls._read(query, accept)
+
+    @classmethod
+    def _read(cls, query: Mapping[str, str], accept: str) -> "ExplainParameters":
         style = OverlayStyle(opacity=_opacity(query), colormap=_colormap(query))
         wants_png = _format(query, accept) == "png"
         question = Question(
@@ -131,3 +137,10 @@ def _prefers_png(accept: str) -> bool:
         return next((weights[key] for key in (media_type, family, "*/*") if key in weights), 0.0)
 
     return quality("image/png") > quality("application/json")
+
+
+_EXPLAINING = frozenset(
+    ("target", "method", "against", "passes", "zoom", "opacity", "colormap", "format", "top_k")
+)
+_AS_JSON = ExplainParameters._read({}, "application/json")
+_AS_PICTURE = ExplainParameters._read({}, "image/png")
