@@ -101,6 +101,14 @@ def enlarged(map_hw: Maps, height: int, width: int) -> Maps:
     return full.astype(np.float32, copy=False)
 
 
+def ranks_of(map_hw: Maps) -> NDArray[np.float64]:
+    """0 where the map is highest, close to 1 where it is lowest; equal values in their order."""
+    order = np.argsort(-map_hw, axis=None, kind="stable")
+    ranks = np.empty(map_hw.size)
+    ranks[order] = np.arange(map_hw.size) / map_hw.size
+    return ranks.reshape(map_hw.shape)
+
+
 def _occlusion(look: Look, image_hwc: Images, at: np.int64) -> Maps:
     logit = look_at(look, image_hwc[None], "logits")[0, at]
     hidden = look_at(look, perturbation.occlude(image_hwc), "logits")[:, at]

@@ -26,6 +26,7 @@ from pipeline.out_of_distribution import choose_score, measure_detection
 from pipeline.parity import Runtime, TorchRuntime, check_parity, measure_parity
 from pipeline.runs import Run, describe_training, library_versions
 from pipeline.saving import OPSET, describe, load_torchscript, save_onnx, save_pt2, save_torchscript
+from pipeline.strangeness import Strangeness
 from pipeline.weights import copied
 from service.artifact import load_artifact
 from service.engine import Engine
@@ -45,6 +46,7 @@ from service.manifest import (
 )
 
 ONNX, TORCHSCRIPT, PT2 = "model.onnx", "model.ts", "model.pt2"
+FINER_ONNX = "model.finer.onnx"
 WEIGHTS, CARD = "model.safetensors", "README.md"
 NAMES = {"mnist": "digits"}
 DESCRIPTIONS = {
@@ -53,14 +55,17 @@ DESCRIPTIONS = {
     "digits8": "Handwritten digits of 8x8 pixels",
 }
 _CPU = torch.device("cpu")
+# Whose passes take ten times as long: of these all are compared at every batch size.
+_FINER_IMAGES = 100
 _NOT_YET_MEASURED = Metrics(images=0, accuracy=0.0, log_loss=0.0, ece=0.0)
 
 
-def export(run: Run, root: Path, *, name: str | None = None, finer_maps: bool = False) -> Path:
+def export(run: Run, root: Path, *, name: str | None = None, finer_maps: bool = True) -> Path:
     """Export a run as the next version of `root`/NAME and return that folder.
 
-    With `finer_maps` the graph can give LayerCAM too. ONNX Runtime then computes its derivatives
-    with every pass, whatever is asked for, which makes a prediction ten times as slow.
+    With `finer_maps` LayerCAM comes too, of networks that can give it. ONNX Runtime computes all
+    of a graph in every pass, whatever is asked for, and the derivatives take ten times as long as
+    the rest: a graph of its own has them.
 
     The folder is written beside its place and renamed into it after every gate has passed; a
     failed export leaves nothing behind.
@@ -113,28 +118,22 @@ def _write(
         rule=dataset.image,
     )
     example = torch.from_numpy(dataset.test.images[:2])
-    graph = ServingGraph(
-        run.network,
-        run.config.normalisation,
-        calibration.temperature,
-        strangeness=choice.strangeness,
-        early=find_finer_stage(run.network, run.config.normalisation, example)
-        if finer_maps
-        else None,
-    ).eval()
-    files = _save(folder, graph, example)
+    graphs = _graphs(
+        run, calibration.temperature, choice.strangeness, example, finer_maps=finer_maps
+    )
+    files = _save(folder, graphs, example)
     draft = Manifest(
         name=name,
         version=version,
         files=files,
         calibration=calibration,
-        **_facts(run, dataset, validation, graph, example),
+        **_facts(run, dataset, validation, graphs[-1], example),
     )
     _write_manifest(folder, draft)
     engine = Engine(load_artifact(folder, in_place=False), device="cpu", threads=0)
     engine.warm_up()
     test = Split(as_served(dataset.test.images, dataset.image), dataset.test.labels)
-    parity = _pass_gates(folder, engine, graph, test)
+    parity = _pass_gates(folder, engine, graphs, test)
     answers = answer(engine, test)
     faithfulness = measure_faithfulness(
         engine.run,
@@ -164,14 +163,39 @@ def _write(
     load_artifact(folder, in_place=False)
 
 
-def _save(folder: Path, graph: ServingGraph, example: torch.Tensor) -> dict[str, ModelFile]:
+def _graphs(
+    run: Run,
+    temperature: float,
+    strangeness: Strangeness,
+    example: torch.Tensor,
+    *,
+    finer_maps: bool,
+) -> list[ServingGraph]:
+    """The graph of every pass, and the one with finer maps if there is to be one."""
+    stages: list[int | None] = [None]
+    if finer_maps:
+        found = find_finer_stage(run.network, run.config.normalisation, example)
+        stages += [] if found is None else [found]
+    return [
+        ServingGraph(
+            run.network, run.config.normalisation, temperature, strangeness=strangeness, early=early
+        ).eval()
+        for early in stages
+    ]
+
+
+def _save(folder: Path, graphs: list[ServingGraph], example: torch.Tensor) -> dict[str, ModelFile]:
+    graph, *finer = graphs
     save_onnx(graph, example, folder / ONNX)
     save_torchscript(graph, example, folder / TORCHSCRIPT)
     save_pt2(graph, example, folder / PT2)
     # What `limelight finetune` begins from: the only format that holds layers by their names.
     write_tensors(folder / WEIGHTS, copied(graph.network.state_dict()))
-    return {
-        ONNX: describe(folder / ONNX, "onnx"),
+    files = {ONNX: describe(folder / ONNX, "onnx")}
+    for each in finer:
+        save_onnx(each, example, folder / FINER_ONNX)
+        files[FINER_ONNX] = describe(folder / FINER_ONNX, "onnx-finer")
+    return files | {
         TORCHSCRIPT: describe(folder / TORCHSCRIPT, "torchscript"),
         PT2: describe(folder / PT2, "torch.export"),
         WEIGHTS: describe(folder / WEIGHTS, "safetensors"),
@@ -222,15 +246,21 @@ def _facts(
 
 
 def _pass_gates(
-    folder: Path, engine: Engine, graph: ServingGraph, test: Split
+    folder: Path, engine: Engine, graphs: list[ServingGraph], test: Split
 ) -> dict[str, Parity]:
-    runtimes: dict[str, Runtime] = {
-        ONNX: lambda images: engine.run(images, graph.outputs),
-        TORCHSCRIPT: TorchRuntime(load_torchscript(folder / TORCHSCRIPT), graph.outputs),
-        PT2: TorchRuntime(torch.export.load(folder / PT2).module(), graph.outputs),
+    graph, *finer = graphs
+    runtimes: dict[str, tuple[Runtime, ServingGraph]] = {
+        ONNX: (partial(engine.run, outputs=graph.outputs), graph),
+        TORCHSCRIPT: (TorchRuntime(load_torchscript(folder / TORCHSCRIPT), graph.outputs), graph),
+        PT2: (TorchRuntime(torch.export.load(folder / PT2).module(), graph.outputs), graph),
     }
+    for each in finer:
+        runtimes[FINER_ONNX] = partial(engine.run, outputs=each.outputs), each
     parity = {
-        file: measure_parity(runtime, graph, test.images) for file, runtime in runtimes.items()
+        file: measure_parity(
+            runtime, asked, test.images if asked is graph else test.images[:_FINER_IMAGES]
+        )
+        for file, (runtime, asked) in runtimes.items()
     }
     for file, measured in parity.items():
         check_parity(file, measured)

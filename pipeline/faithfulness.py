@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import ImageFilter
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 from models import Head
 from pipeline.errors import GateError
-from pipeline.explaining import Images, Look, Maps, enlarged, look_at, maps_of
+from pipeline.explaining import Images, Look, Maps, enlarged, look_at, maps_of, ranks_of
 from pipeline.pointing import play_pointing_game
 from pipeline.road import road
 from pipeline.splits import Split
@@ -157,7 +157,7 @@ def _area(
 ) -> NDArray[np.float64]:
     """Mean of the classes' probabilities, by the trapezoidal rule, as `before` turns to `after`."""
     height, width = before.shape[1:3]
-    ranks = np.stack([_ranks(enlarged(map_hw, height, width)) for map_hw in maps])
+    ranks = np.stack([ranks_of(enlarged(map_hw, height, width)) for map_hw in maps])
     rows, curve = np.arange(len(classes)), []
     for step in range(STEPS + 1):
         changed = (ranks < step / STEPS)[..., None]
@@ -165,14 +165,6 @@ def _area(
         curve.append(look_at(look, images, "probabilities")[rows, classes].astype(np.float64))
     area: NDArray[np.float64] = np.trapezoid(np.stack(curve), dx=1 / STEPS, axis=0)
     return area
-
-
-def _ranks(map_hw: Maps) -> NDArray[np.float64]:
-    """0 where the map is highest, close to 1 where it is lowest; equal values in their order."""
-    order = np.argsort(-map_hw, axis=None, kind="stable")
-    ranks = np.empty(map_hw.size)
-    ranks[order] = np.arange(map_hw.size) / map_hw.size
-    return ranks.reshape(map_hw.shape)
 
 
 def _blurred(image_hwc: Images) -> Images:
@@ -192,7 +184,7 @@ def _shuffled(head: Head, rng: torch.Generator) -> Head:
 
 
 def _rank_correlation(one: Maps, other: Maps) -> float:
-    ranks = [rankdata(values, axis=None) for values in (one, other)]
-    centred = [values - values.mean() for values in ranks]
-    scale = float(np.linalg.norm(centred[0]) * np.linalg.norm(centred[1]))
-    return float(centred[0] @ centred[1]) / scale if scale else 0.0
+    """Spearman's; 0 where one of the maps is constant, which it is not defined for."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(spearmanr(one, other, axis=None).statistic)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.explaining import Images, Look, Maps, enlarged, look_at
+from pipeline.explaining import Images, Look, Maps, enlarged, look_at, ranks_of
 
 PERCENTILES = (20, 40, 60, 80)
 MOST_IMAGES = 64
@@ -32,7 +32,8 @@ def road(
         return None
     images, classes, maps = images[:MOST_IMAGES], classes[:MOST_IMAGES], maps[:MOST_IMAGES]
     # Ranks, so that no two pixels are equal: of a constant map all would go at once.
-    ranked = np.stack([_ranked(enlarged(map_hw, height, width)) for map_hw in maps])
+    ranks = np.stack([ranks_of(enlarged(map_hw, height, width)) for map_hw in maps])
+    ranked = (1 - ranks).astype(np.float32)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     targets = [_Target(int(label)) for label in classes]
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -62,11 +63,3 @@ class _Target:
 
     def __call__(self, probabilities: Tensor) -> Tensor:
         return probabilities[self._label]
-
-
-def _ranked(map_hw: Maps) -> NDArray[np.float32]:
-    """0 to 1, highest where the map is."""
-    order = np.argsort(map_hw, axis=None, kind="stable")
-    ranks = np.empty(map_hw.size, np.float32)
-    ranks[order] = np.linspace(0, 1, map_hw.size, dtype=np.float32)
-    return ranks.reshape(map_hw.shape)

@@ -30,6 +30,8 @@ from pipeline.training import Record, Trainer, train
 from pipeline.weights import Weights, make_network
 from service.manifest import ImageRule
 
+RECORDED = ("seed", "device", "bfloat16", "threads", "processes", "normalisation", "origin")
+"""What a manifest says of a run beside its recipe."""
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "numpy", "pillow")
 
 
@@ -293,5 +295,5 @@ def read_run(folder: Path) -> Run:
 def describe_training(config: RunConfig) -> dict[str, JsonValue]:
     """The part of a run's configuration that goes into the manifest."""
     fields = config.model_dump(mode="json")
-    kept = ("seed", "device", "bfloat16", "threads", "processes", "normalisation", "origin")
-    return {"recipe": config.recipe_name, **fields["recipe"], **{key: fields[key] for key in kept}}
+    recorded = {key: fields[key] for key in RECORDED}
+    return {"recipe": config.recipe_name, **fields["recipe"], **recorded}

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import onnx
 import torch
@@ -13,7 +12,7 @@ from torch import nn
 
 from pipeline.errors import GateError
 from pipeline.graph import ServingGraph
-from service.manifest import ModelFile
+from service.manifest import FileFormat, ModelFile
 
 OPSET = 20
 
@@ -76,9 +75,7 @@ def save_pt2(graph: ServingGraph, example: torch.Tensor, file: Path) -> None:
     torch.export.save(program, file)
 
 
-def describe(
-    file: Path, form: Literal["onnx", "torchscript", "torch.export", "safetensors"]
-) -> ModelFile:
+def describe(file: Path, form: FileFormat) -> ModelFile:
     """What a manifest says of a file."""
     content = file.read_bytes()
     return ModelFile(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content), format=form)

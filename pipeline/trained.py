@@ -1,13 +1,19 @@
-"""The torch network of an artefact, for what its graph does not give: hooks and gradients."""
+"""What training made of an artefact: its torch network, and the run that it came from."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from models import ClassMapNetwork, build_network
+from pipeline.callbacks import Epoch
 from pipeline.checkpoint import read_tensors
+from pipeline.datasets import DATASETS
 from pipeline.errors import RunError
 from pipeline.finetuning import read_origin
 from pipeline.normalisation import Normalisation
+from pipeline.recipe import Recipe
+from pipeline.runs import RECORDED, Run, RunConfig
 from service.artifact import load_artifact, newest_version
 from service.manifest import Manifest
 
@@ -41,3 +47,46 @@ def read_trained(path: Path) -> Trained:
         raise RunError(f"{folder}: its weights are not its network's ({error})") from error
     network.eval()
     return Trained(network=network, normalisation=origin.normalisation, manifest=manifest)
+
+
+def rebuild_run(path: Path) -> Run:
+    """The run that an artefact is from, with the weights in it, for another export.
+
+    Its folder is the artefact's. Epochs before the best one are lost.
+
+    Raises:
+        RunError: `path` is no artefact with weights, its manifest does not say how it was trained,
+            or its data was the user's own, whose place it does not know.
+
+    """
+    trained = read_trained(path)
+    manifest, folder = trained.manifest, newest_version(path)
+    name = f"{manifest.name}/{manifest.version}"
+    if manifest.data.name not in DATASETS:
+        raise RunError(f"{name}: an artefact does not know where its data is; export its run again")
+    fields = dict(manifest.training)
+    try:
+        best = Epoch(**fields.pop("best_epoch"))  # type: ignore[arg-type]
+        about = {key: fields.pop(key) for key in RECORDED}
+        recipe_name = str(fields.pop("recipe"))
+        config = RunConfig.model_validate(
+            {
+                **about,
+                "created": manifest.created,
+                "source": manifest.data.name,
+                "image_size": (manifest.image.height, manifest.image.width),
+                "image": manifest.image,
+                "data_sha256": manifest.data.sha256,
+                "classes": manifest.classes,
+                "recipe_name": recipe_name,
+                "recipe": Recipe.of(fields, {}, name=recipe_name),
+                "libraries": {
+                    library: version
+                    for library, version in manifest.libraries.items()
+                    if not library.startswith("export:")
+                },
+            }
+        )
+    except (KeyError, TypeError, ValidationError) as error:
+        raise RunError(f"{name}: its manifest does not say how it was trained: {error}") from error
+    return Run(folder, config, trained.network, best)

@@ -1,6 +1,7 @@
 """What is asked of a classifier, and what it answers."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,15 @@ class Score:
     label: str
     index: int
     probability: np.float32
+
+
+class Winner(NamedTuple):
+    """What is counted of a prediction."""
+
+    label: str
+    confidence: float
+    flags: tuple[str, ...]
+    """Names of those that are raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +48,16 @@ class Prediction:
     scores: tuple[Score, ...]
 
     @property
-    def flags(self) -> tuple[str, ...]:
-        """Names of the flags that are raised."""
-        raised = ("abstain",) if self.abstain else ()
-        return (*raised, "out_of_distribution") if self.out_of_distribution else raised
+    def winner(self) -> Winner:
+        """What is counted of it."""
+        flags = raised(abstain=self.abstain, out_of_distribution=self.out_of_distribution)
+        return Winner(self.label, float(self.confidence), flags)
+
+
+def raised(*, abstain: bool | None, out_of_distribution: bool | None) -> tuple[str, ...]:
+    """Names of the flags that are raised."""
+    flags = ("abstain",) if abstain else ()
+    return (*flags, "out_of_distribution") if out_of_distribution else flags
 
 
 @dataclass(frozen=True, slots=True)

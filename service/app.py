@@ -221,7 +221,7 @@ class Application:
             body, top_k=_top_k(parameters.top_k, classifier), call=call
         )
         started = time.perf_counter()
-        exchange.predicted(prediction)
+        exchange.winners = (prediction.winner,)
         response = json_response(prediction)
         call.passed("render", started)
         return response
@@ -235,7 +235,7 @@ class Application:
             body, parameters.question, top_k=_top_k(parameters.top_k, classifier), call=call
         )
         started = time.perf_counter()
-        exchange.predicted(explanation.prediction)
+        exchange.winners = (explanation.prediction.winner,)
         exchange.method = explanation.cam.method
         # Accept decides between picture and JSON, which caches have to know.
         if explanation.overlay_png is not None:

@@ -30,6 +30,12 @@ class Artifact:
         """The file that the service runs."""
         return self.folder / self.manifest.onnx_file
 
+    @property
+    def finer_path(self) -> Path | None:
+        """The file that it runs for finer maps, where there is one."""
+        name = self.manifest.finer_file
+        return None if name is None else self.folder / name
+
 
 def find_artifacts(root: Path) -> dict[str, Path]:
     """Find the newest version of each model: its name -> the folder `root`/NAME/VERSION.

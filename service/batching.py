@@ -57,6 +57,7 @@ class Batcher:
             without (`place(spare=True)`) from half of it on.
         concurrency: passes under way at once. More than one pays where a pass is not bound by
             the processor that prepares the next.
+        dear: outputs that make a pass slow; whoever wants one is not put into a pass with others.
         observe: told the size of each batch that ran, and its seconds, by the thread that ran it.
     """
 
@@ -67,11 +68,13 @@ class Batcher:
         max_batch: int,
         max_queued: int = 1024,
         concurrency: int = 1,
+        dear: frozenset[str] = frozenset(),
         observe: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._max_queued = max_queued
+        self._dear = dear
         self._observe = observe
         self._items: deque[_Item] = deque()
         # One token an item: what the threads wait on.
@@ -175,15 +178,21 @@ class Batcher:
         while batch := self._take():
             started = time.perf_counter()
             wanted, answers = self._sort_out(batch, started)
-            if wanted:
-                answers += self._serve(wanted)
+            for alike in self._parted(wanted):
+                answers += self._serve(alike)
                 # Of passes that overlap, only the time since the last one ended is this one's.
                 ended = time.perf_counter()
-                pace_s = (ended - max(started, self._last_end)) / len(wanted)
+                pace_s = (ended - max(started, self._last_end)) / len(alike)
                 self._last_end = ended
                 self._pace_s += (pace_s - self._pace_s) * (_NEWEST if self._pace_s else 1.0)
-            if self._loop is not None:  # never: an item was submitted from it
-                self._loop.call_soon_threadsafe(self._deliver, answers, time.perf_counter())
+                self._hand_over(answers)
+                answers = []
+            if answers:
+                self._hand_over(answers)
+
+    def _hand_over(self, answers: list[_Answer]) -> None:
+        if self._loop is not None:  # never: an item was submitted from it
+            self._loop.call_soon_threadsafe(self._deliver, answers, time.perf_counter())
 
     def _take(self) -> list[_Item]:
         """Wait for an item, and take those that wait with it; none when all is done."""
@@ -227,6 +236,14 @@ class Batcher:
             else:
                 wanted.append(item)
         return wanted, answers
+
+    def _parted(self, batch: list[_Item]) -> list[list[_Item]]:
+        """Those that want something dear apart, and last."""
+        if not self._dear:
+            return [batch] if batch else []
+        dear = [item for item in batch if not self._dear.isdisjoint(item.outputs)]
+        cheap = [item for item in batch if self._dear.isdisjoint(item.outputs)]
+        return [part for part in (cheap, dear) if part]
 
     def _serve(self, batch: list[_Item]) -> list[_Answer]:
         """Run a batch; if that fails, its images alone, so that only the culprit gets an error."""

@@ -120,6 +120,7 @@ class Catalogue:
             max_queued=settings.max_queued,
             # While one batch is computed on a GPU, the next one is copied there.
             concurrency=1 if engine.provider == "CPU" else 2,
+            dear=manifest.dear_outputs,
             observe=partial(self._metrics.batch_ran, manifest.name),
         )
         return Classifier(

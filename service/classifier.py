@@ -18,6 +18,8 @@ from service.answers import (
     Prediction,
     Question,
     Score,
+    Winner,
+    raised,
 )
 from service.batching import Batcher, Row
 from service.box import Box, bounding_box
@@ -61,7 +63,8 @@ class Classifier:
         self._max_passes = max_passes
         self._indices = {label: index for index, label in enumerate(manifest.classes)}
         detects = manifest.out_of_distribution is not None
-        self._read_always = ("probabilities", "ood_score") if detects else ("probabilities",)
+        self.read_always = ("probabilities", "ood_score") if detects else ("probabilities",)
+        """Outputs that a prediction is made of."""
 
     def place(self, call: Call, *, spare: bool) -> AbstractContextManager[None]:
         """A place in the queue, to be held until the answer; see `Batcher.place`."""
@@ -75,7 +78,7 @@ class Classifier:
         """
         self._check_top_k(top_k)
         upload = await self._read(body, call)
-        outputs = await self.batcher.submit(upload.pixels_hwc, self._read_always, call)
+        outputs = await self.batcher.submit(upload.pixels_hwc, self.read_always, call)
         return self._prediction(outputs, top_k)
 
     async def explain(
@@ -93,7 +96,7 @@ class Classifier:
         against = None if question.against is None else self.index(question.against)
         upload = await self._read(body, call)
         method, size = question.method, (upload.width, upload.height)
-        wanted = (*self._read_always, _OUTPUTS[method])
+        wanted = (*self.read_always, _OUTPUTS[method])
         outputs = await self.batcher.submit(upload.pixels_hwc, wanted, call)
         prediction = self._prediction(outputs, top_k)
         index = prediction.index if target is None else target
@@ -146,6 +149,14 @@ class Classifier:
             call.passed("render", started)
         return Explanation(prediction, upload.view, cam, every_cam, zoom, picture)
 
+    def winner(self, outputs: Row) -> Winner:
+        """What a prediction of these outputs, `read_always`, counts as."""
+        probabilities = outputs["probabilities"]
+        index = int(probabilities.argmax())
+        abstain, _, strange = self._doubts(probabilities[index], outputs)
+        flags = raised(abstain=abstain, out_of_distribution=strange)
+        return Winner(self.manifest.classes[index], float(probabilities[index]), flags)
+
     async def close(self) -> None:
         """Finish what is in flight."""
         await self.batcher.close()
@@ -178,7 +189,7 @@ class Classifier:
         )
         call.passed("decode", started)
         with self.batcher.place(call, spare=True):
-            wanted = (*self._read_always, "cams")
+            wanted = (*self.read_always, "cams")
             outputs = await self.batcher.submit(upload.pixels_hwc, wanted, call)
         prediction = self._prediction(outputs, top_k)
         index = prediction.index if target is None else target
@@ -211,12 +222,7 @@ class Classifier:
         ranked = heapq.nlargest(top_k, range(len(values)), key=values.__getitem__)
         classes = self.manifest.classes
         scores = tuple(Score(classes[i], i, probabilities[i]) for i in ranked)
-        abstain = ood_score = strange = None
-        if self.manifest.abstention is not None:
-            abstain = bool(scores[0].probability < self.manifest.abstention.threshold)
-        if self.manifest.out_of_distribution is not None:
-            ood_score = np.float32(outputs["ood_score"])
-            strange = bool(ood_score > self.manifest.out_of_distribution.threshold)
+        abstain, ood_score, strange = self._doubts(scores[0].probability, outputs)
         return Prediction(
             model=self.manifest.name,
             version=self.manifest.version,
@@ -228,6 +234,21 @@ class Classifier:
             out_of_distribution=strange,
             scores=scores,
         )
+
+    def _doubts(
+        self, confidence: np.float32, outputs: Row
+    ) -> tuple[bool | None, np.float32 | None, bool | None]:
+        """Whether to abstain, how unlike the training images it is, and whether that is too much.
+
+        None where the model cannot say.
+        """
+        abstain = ood_score = strange = None
+        if self.manifest.abstention is not None:
+            abstain = bool(confidence < self.manifest.abstention.threshold)
+        if self.manifest.out_of_distribution is not None:
+            ood_score = np.float32(outputs["ood_score"])
+            strange = bool(ood_score > self.manifest.out_of_distribution.threshold)
+        return abstain, ood_score, strange
 
     def _check_top_k(self, top_k: int) -> None:
         most = len(self.manifest.classes)

@@ -43,6 +43,8 @@ _PROVIDERS: dict[Provider, list[Any]] = {
 }
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 _FATAL = 4
+# Finer maps take some megabytes an image, which the runtime would keep of the largest batch.
+_MOST_FINER = 8
 
 
 class EngineError(Exception):
@@ -75,7 +77,19 @@ class Engine:
     ) -> None:
         self.manifest = artifact.manifest
         self._session = _open_session(artifact.onnx_path, device=device, threads=threads)
-        _check_graph(self._session, self.manifest)
+        dear = self.manifest.dear_outputs
+        _check_graph(
+            self._session,
+            self.manifest.onnx_file,
+            self.manifest,
+            [tensor for tensor in self.manifest.outputs if tensor.name not in dear],
+        )
+        self._finer: ort.InferenceSession | None = None
+        if artifact.finer_path is not None:
+            self._finer = _open_session(artifact.finer_path, device=device, threads=threads)
+            _check_graph(
+                self._finer, artifact.finer_path.name, self.manifest, self.manifest.outputs
+            )
         self._pad = self.provider != "CPU" if pad is None else pad
 
     @property
@@ -88,7 +102,8 @@ class Engine:
     ) -> dict[str, NDArray[np.float32]]:
         """One pass: uint8 (N, H, W, C) -> each of `outputs` by its name, N first.
 
-        The runtime computes the whole graph, whichever are named: nothing dear may be in it.
+        The runtime computes the whole of a graph, whichever are named. What is dear has one of
+        its own, which is run where one of `Manifest.dear_outputs` is named, and only there.
 
         Raises:
             ValueError: the images are not of the network's size and type.
@@ -101,13 +116,22 @@ class Engine:
                 f"images must be uint8 (N, {', '.join(map(str, wanted))}), "
                 f"not {images_nhwc.dtype} {images_nhwc.shape}"
             )
+        if self._finer is None or self.manifest.dear_outputs.isdisjoint(outputs):
+            return self._pass(self._session, images_nhwc, outputs)
+        starts = range(0, len(images_nhwc) or 1, _MOST_FINER)
+        parts = [
+            self._pass(self._finer, images_nhwc[at : at + _MOST_FINER], outputs) for at in starts
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
+
+    def _pass(
+        self, session: ort.InferenceSession, images_nhwc: NDArray[np.uint8], outputs: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
         batch = len(images_nhwc)
         if self._pad:
             images_nhwc = _padded(images_nhwc)
         try:
-            results = self._session.run(
-                list(outputs), {"images": np.ascontiguousarray(images_nhwc)}
-            )
+            results = session.run(list(outputs), {"images": np.ascontiguousarray(images_nhwc)})
         except Exception as error:  # the runtime's exceptions share no base of their own
             raise EngineError(
                 f"ONNX Runtime failed on {len(images_nhwc)} images: {error}"
@@ -122,19 +146,24 @@ class Engine:
         Raises:
             EngineError: an output has another shape than the manifest says, or see `run`.
         """
-        rule, started = self.manifest.image, time.perf_counter()
+        started, dear = time.perf_counter(), self.manifest.dear_outputs
         for batch in batch_sizes:
-            blank = np.zeros((batch, rule.height, rule.width, rule.channels), np.uint8)
-            results = self.run(blank, [tensor.name for tensor in self.manifest.outputs])
-            for tensor in self.manifest.outputs:
-                result = results[tensor.name]
-                wanted = (batch, *tensor.shape[1:])
-                if result.shape != wanted:
-                    raise EngineError(
-                        f"output {tensor.name!r} of {self.manifest.name} is {result.shape}, and "
-                        f"its manifest says {wanted}: export the run again"
-                    )
+            self._try_out(batch, [one for one in self.manifest.outputs if one.name not in dear])
+        if dear:
+            self._try_out(1, self.manifest.outputs)
         return time.perf_counter() - started
+
+    def _try_out(self, batch: int, outputs: Sequence[TensorSpec]) -> None:
+        rule = self.manifest.image
+        blank = np.zeros((batch, rule.height, rule.width, rule.channels), np.uint8)
+        results = self.run(blank, [tensor.name for tensor in outputs])
+        for tensor in outputs:
+            shape, wanted = results[tensor.name].shape, (batch, *tensor.shape[1:])
+            if shape != wanted:
+                raise EngineError(
+                    f"output {tensor.name!r} of {self.manifest.name} is {shape}, and its manifest "
+                    f"says {wanted}: export the run again"
+                )
 
 
 def _padded(images_nhwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -243,7 +272,9 @@ def _say_once(message: str) -> None:
     logger.warning(message)
 
 
-def _check_graph(session: ort.InferenceSession, manifest: Manifest) -> None:
+def _check_graph(
+    session: ort.InferenceSession, file: str, manifest: Manifest, outputs: Sequence[TensorSpec]
+) -> None:
     rule, classes = manifest.image, len(manifest.classes)
     promised = {
         "images": (rule.height, rule.width, rule.channels),
@@ -260,7 +291,7 @@ def _check_graph(session: ort.InferenceSession, manifest: Manifest) -> None:
             )
     for specs, nodes in (
         (manifest.inputs, session.get_inputs()),
-        (manifest.outputs, session.get_outputs()),
+        (outputs, session.get_outputs()),
     ):
         graph = {node.name: node for node in nodes}
         for tensor in specs:
@@ -268,7 +299,7 @@ def _check_graph(session: ort.InferenceSession, manifest: Manifest) -> None:
             if node is None or not _agree(tensor, node.type, node.shape):
                 found = "absent" if node is None else f"{node.type} {node.shape}"
                 raise EngineError(
-                    f"{manifest.onnx_file} of {manifest.name}: {tensor.name!r} is {found}, and the "
+                    f"{file} of {manifest.name}: {tensor.name!r} is {found}, and the "
                     f"manifest says {tensor.dtype} {list(tensor.shape)}: export the run again"
                 )
 

@@ -4,7 +4,8 @@ An artefact is a folder ``NAME/VERSION/`` that holds ``manifest.json`` and the f
 The graph takes ``images``, uint8 (N, H, W, C), and gives ``logits`` (N, K), ``probabilities``
 (N, K) and ``cams`` (N, K, h, w), all float32; normalisation, temperature and softmax are inside.
 Newer ones also give ``features`` (N, C, h, w), what the head was given; ``ood_score`` (N,), high
-for images unlike the training data; and, some of them, ``layercams`` (N, K, h', w'), finer maps.
+for images unlike the training data; and, some of them, ``layercams`` (N, K, h', w'), finer maps,
+whose derivatives cost several passes: a graph of its own gives all the outputs and these.
 """
 
 from typing import Annotated, Literal
@@ -25,6 +26,9 @@ OodScore = Literal["energy", "max-logit", "vim"]
 what the features add to it (ViM)."""
 OUTPUT_OF_METHOD: dict[Method, str] = {"scorecam": "features", "layercam": "layercams"}
 """What a method needs beyond the outputs that every graph has."""
+FINER = "layercams"
+"""The output that a file of format ``onnx-finer`` gives beside those of the one of ``onnx``."""
+FileFormat = Literal["onnx", "onnx-finer", "torchscript", "torch.export", "safetensors"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 
@@ -66,7 +70,7 @@ class TensorSpec(_Frozen):
 class ModelFile(_Frozen):
     sha256: Sha256
     bytes: int = Field(ge=1)
-    format: Literal["onnx", "torchscript", "torch.export", "safetensors"]
+    format: FileFormat
 
 
 class Network(_Frozen):
@@ -243,12 +247,25 @@ class Manifest(_Frozen):
             raise ValueError("out_of_distribution: there is no output 'ood_score'")
         if not any(file.format == "onnx" for file in self.files.values()):
             raise ValueError("files: no file of format 'onnx', which is what the service runs")
+        if (FINER in outputs) != (self.finer_file is not None):
+            raise ValueError(f"files: {FINER!r} and a file of format 'onnx-finer' go together")
         return self
 
     @property
     def onnx_file(self) -> str:
         """Name of the file that the service runs."""
         return next(name for name, file in self.files.items() if file.format == "onnx")
+
+    @property
+    def finer_file(self) -> str | None:
+        """Name of the one that it runs for finer maps; None where there are none."""
+        finer = (name for name, file in self.files.items() if file.format == "onnx-finer")
+        return next(finer, None)
+
+    @property
+    def dear_outputs(self) -> frozenset[str]:
+        """Those that make a pass slow, and that only those pay for who ask for them."""
+        return frozenset() if self.finer_file is None else frozenset({FINER})
 
     @property
     def cam_shape(self) -> tuple[int, int]:

@@ -42,17 +42,23 @@ class Answered:
     code: int = 200
     refusal: str | None = None
     """The problem's code, where the answer is one."""
-    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What was said of an image, and by which model."""
+
+    model: str
+    label: str
     """The class that won."""
-    method: str | None = None
-    """How the explanation was made."""
     flags: tuple[str, ...] = ()
-    """Why not to rely on the prediction."""
+    """Why not to rely on it."""
+    method: str | None = None
+    """How the explanation was made, where there is one."""
 
 
-# A row of what is observed of a request: seconds in all, the winner's probability, each stage.
-# What there was none of is NaN.
-_COLUMNS = ("seconds", "confidence", *STAGES)
+# A row of what is observed of a request: seconds in all, and of each stage, NaN where it was none.
+_COLUMNS = ("seconds", *STAGES)
 _PLACES = {stage: place for place, stage in enumerate(_COLUMNS)}
 _NOTHING = [math.nan] * len(_COLUMNS)
 
@@ -68,6 +74,7 @@ class Metrics:
         self._enabled = enabled
         # Rows of numbers, and no objects: those of thousands of requests would fill the caches.
         self._answered: dict[Answered, array[float]] = {}
+        self._predicted: dict[Predicted, array[float]] = {}
         self._batches: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
         self._registry = CollectorRegistry()
         self._requests = self._counter(
@@ -128,13 +135,12 @@ class Metrics:
         *,
         seconds: float,
         stages: Sequence[tuple[Stage, float, float]],
-        confidence: float = math.nan,
     ) -> None:
-        """A request is over; `confidence` is the winner's probability, NaN where there is none."""
+        """A request is over."""
         if not self._enabled:
             return
         row = _NOTHING.copy()
-        row[0], row[1] = seconds, confidence
+        row[0] = seconds
         for stage, begun, ended in stages:
             place = _PLACES[stage]
             before = row[place]
@@ -144,6 +150,15 @@ class Metrics:
         if rows is None:
             rows = self._answered[who] = array("d")
         rows.extend(row)
+
+    def predicted(self, who: Predicted, confidence: float) -> None:
+        """An image was classified; `confidence` is the winner's probability."""
+        if not self._enabled:
+            return
+        row = self._predicted.get(who)
+        if row is None:
+            row = self._predicted[who] = array("d")
+        row.append(confidence)
 
     def batch_ran(self, model: str, size: int, seconds: float) -> None:
         """May be called from any thread."""
@@ -180,12 +195,12 @@ class Metrics:
         for route, parts in by_route.items():
             _observe_all(self._duration.labels(route), np.concatenate(parts))
         for model, parts in by_model.items():
-            confidence, *stages = np.concatenate(parts).T
-            if (known := _numbers(confidence)).size:
-                _observe_all(self._confidence.labels(model), known)
-            for stage, durations in zip(STAGES, stages, strict=True):
+            for stage, durations in zip(STAGES, np.concatenate(parts).T, strict=True):
                 if (known := _numbers(durations)).size:
                     _observe_all(self._stage.labels(model, stage), known)
+        predicted, self._predicted = self._predicted, {}
+        for what, confidences in predicted.items():
+            self._count_predictions(what, np.array(confidences))
         for model, passes in list(self._batches.items()):
             # A thread may append while this runs: what is taken here is what is removed here.
             taken = passes[:]
@@ -224,12 +239,14 @@ class Metrics:
                 self._last.labels(who.model).set_to_current_time()
         if who.refusal is not None:
             self._refused.labels(who.refusal).inc(number)
-        if who.method is not None:
-            self._explanations.labels(who.model, who.method).inc(number)
-        if who.label is not None:
-            self._predictions.labels(who.model, who.label).inc(number)
-        for flag in who.flags:
-            self._flagged.labels(who.model, flag).inc(number)
+
+    def _count_predictions(self, what: Predicted, confidences: NDArray[np.float64]) -> None:
+        self._predictions.labels(what.model, what.label).inc(len(confidences))
+        _observe_all(self._confidence.labels(what.model), confidences)
+        if what.method is not None:
+            self._explanations.labels(what.model, what.method).inc(len(confidences))
+        for flag in what.flags:
+            self._flagged.labels(what.model, flag).inc(len(confidences))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"limelight_{name}", text, labels, registry=self._registry)

@@ -1,11 +1,13 @@
 """What is written down of a request when it is over: counted, traced and logged."""
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from service import tracing
+from service.answers import Winner
 from service.calls import Call
-from service.metrics import Answered, Metrics
+from service.metrics import Answered, Metrics, Predicted
 from service.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -33,10 +35,10 @@ class Noted(Protocol):
 
     model: str
     version: str
-    label: str | None
+    winners: Sequence[Winner]
+    """Of each image that was classified."""
     method: str | None
-    confidence: float
-    flags: tuple[str, ...]
+    """How they were explained."""
 
 
 class Notes:
@@ -51,6 +53,7 @@ class Notes:
         self._access_log = access_log
         # Interned: a request looks its key up, and hashes as little as it can.
         self._who: dict[tuple[object, ...], Answered] = {}
+        self._what: dict[tuple[object, ...], Predicted] = {}
 
     def note(
         self,
@@ -64,13 +67,16 @@ class Notes:
         """It was answered with `status`, of HTTP or what it would be there, after `seconds`."""
         request, call = exchange.request, exchange.request.call
         parts = (route, exchange.model, exchange.version, status, refusal)
-        key = (*parts, exchange.label, exchange.method, exchange.flags)
-        who = self._who.get(key)
+        who = self._who.get(parts)
         if who is None:
-            who = self._who[key] = Answered(*parts, exchange.label, exchange.method, exchange.flags)
-        self._metrics.answered(
-            who, seconds=seconds, stages=call.stages, confidence=exchange.confidence
-        )
+            who = self._who[parts] = Answered(*parts)
+        self._metrics.answered(who, seconds=seconds, stages=call.stages)
+        for label, confidence, flags in exchange.winners:
+            said = (exchange.model, label, flags, exchange.method)
+            what = self._what.get(said)
+            if what is None:
+                what = self._what[said] = Predicted(*said)
+            self._metrics.predicted(what, confidence)
         if span is not None and self._tracing is not None:
             attributes: dict[str, str | int] = {
                 "http.request.method": request.method,

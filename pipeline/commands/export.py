@@ -7,28 +7,34 @@ import typer
 
 from pipeline import export as exporting
 from pipeline.console import say
+from pipeline.run_writer import CONFIG
 from pipeline.runs import read_run
-from service.artifact import load_artifact
+from pipeline.trained import rebuild_run
+from service.artifact import load_artifact, newest_version
+from service.manifest import MANIFEST_FILE
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="a run folder that `limelight train` wrote")],
+    run: Annotated[
+        Path,
+        typer.Argument(help="a run folder that `limelight train` wrote; an artefact, to renew it"),
+    ],
     to: Annotated[Path, typer.Option(help="folder of artefacts")] = Path("artifacts"),
     name: Annotated[
         str | None, typer.Option(help="the model's name; default from the data")
     ] = None,
     finer_maps: Annotated[
         bool,
-        typer.Option(
-            "--finer-maps", help="also LayerCAM's; every prediction is then ten times as slow"
-        ),
-    ] = False,
+        typer.Option(help="also LayerCAM's, in a graph of its own that only they pay for"),
+    ] = True,
 ) -> None:
     """Export a run as the next version of an artefact, verified; prints its folder.
 
     Example: limelight export runs/mnist --to zoo
     """
-    folder = exporting.export(read_run(run), to, name=name, finer_maps=finer_maps)
+    is_run = (run / CONFIG).is_file() or not (newest_version(run) / MANIFEST_FILE).is_file()
+    source = read_run(run) if is_run else rebuild_run(run)
+    folder = exporting.export(source, to, name=name, finer_maps=finer_maps)
     manifest = load_artifact(folder).manifest
     for file, parity in manifest.parity.items():
         identity = (

@@ -75,7 +75,9 @@ class Inference:
         with places:
             seen = await self._see(planned, manifest.image, call)
             pixels = [one.pixels_hwc for one in seen]
-            rows = await run_together(classifier.batcher, pixels, planned.graph_outputs, call)
+            # What is predicted is counted, whether or not it is asked for.
+            wanted = tuple({*planned.graph_outputs, *classifier.read_always})
+            rows = await run_together(classifier.batcher, pixels, wanted, call)
             started = time.perf_counter()
             outputs = []
             for output in planned.outputs:
@@ -86,7 +88,12 @@ class Inference:
                     outputs.append(_tensor(output, rows, planned, manifest.classes))
             call.passed("render", started)
         return InferResponse(
-            model=manifest.name, version=manifest.version, id=request.id, outputs=outputs
+            model=manifest.name,
+            version=manifest.version,
+            id=request.id,
+            outputs=outputs,
+            winners=[classifier.winner(row) for row in rows],
+            method=planned.method,
         )
 
     async def _see(self, planned: Plan, rule: ImageRule, call: Call) -> list[_Seen]:

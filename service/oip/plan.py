@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from service.answers import OverlayStyle
 from service.errors import InvalidInference
-from service.manifest import Manifest
+from service.manifest import Manifest, Method
 from service.oip.metadata import IMAGE_BYTES, IMAGES, OVERLAY
 from service.oip.requests import InferRequest, InputTensor, Parameters, RequestedOutput
 from service.oip.tensors import read_bytes, read_uint8
@@ -16,6 +16,7 @@ from service.parameters import ExplainParameters
 
 CLASSIFICATION = "classification"
 _STYLE = ("target", "opacity", "colormap")
+_METHODS: dict[str, Method] = {"cams": "cam", "layercams": "layercam"}
 _SHOWN = 100
 
 
@@ -41,6 +42,8 @@ class Plan:
     picture: Picture | None
     explains: bool
     """Whether maps are asked for, and not only what is predicted."""
+    method: Method | None
+    """Of the maps, if they are of classes."""
 
 
 def plan(request: InferRequest, manifest: Manifest, *, max_batch: int) -> Plan:
@@ -52,7 +55,7 @@ def plan(request: InferRequest, manifest: Manifest, *, max_batch: int) -> Plan:
     """
     images = _images(request, manifest, max_batch)
     given = [tensor.name for tensor in manifest.outputs]
-    outputs = _requested(request, given)
+    outputs = _requested(request, given, manifest.dear_outputs)
     picture = None
     if any(output.name == OVERLAY for output in outputs):
         picture = _picture(request, outputs)
@@ -68,6 +71,7 @@ def plan(request: InferRequest, manifest: Manifest, *, max_batch: int) -> Plan:
         class_counts={name: count for name, count in counts.items() if count},
         picture=picture,
         explains=not maps.isdisjoint(wanted),
+        method=next((method for name, method in _METHODS.items() if name in wanted), None),
     )
 
 
@@ -122,8 +126,10 @@ def _check_shape(tensor: InputTensor, each: tuple[int, ...], max_batch: int) -> 
         raise InvalidInference(f"input {tensor.name!r} is empty")
 
 
-def _requested(request: InferRequest, given: list[str]) -> tuple[RequestedOutput, ...]:
-    """Without a choice, all that the graph gives: a picture is drawn when it is asked for."""
+def _requested(
+    request: InferRequest, given: list[str], dear: frozenset[str]
+) -> tuple[RequestedOutput, ...]:
+    """Without a choice, all that one pass gives: what costs more has to be asked for."""
     outputs = {output.name: output for output in reversed(request.outputs)}
     for name in outputs:
         if name not in given and name != OVERLAY:
@@ -132,7 +138,7 @@ def _requested(request: InferRequest, given: list[str]) -> tuple[RequestedOutput
                 f"{', '.join([*given, OVERLAY])}"
             )
     if not outputs:
-        return tuple(RequestedOutput(name=name) for name in given)
+        return tuple(RequestedOutput(name=name) for name in given if name not in dear)
     return tuple(reversed(outputs.values()))
 
 

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.answers import Winner
+from service.manifest import Method
+
 Parameter = bool | int | float | str
 Parameters = Mapping[str, Parameter]
 Raw = bytes | memoryview
@@ -56,3 +59,7 @@ class InferResponse:
     version: str
     id: str
     outputs: Sequence[OutputTensor]
+    winners: Sequence[Winner] = ()
+    """Of each image; not part of the answer, but of what is counted."""
+    method: Method | None = None
+    """How they were explained, likewise."""

@@ -127,6 +127,7 @@ class Rest:
             )
             call.passed("read", started)
             response = await server.inference.infer(classifier, wanted, call)
+            exchange.winners, exchange.method = response.winners, response.method
         started = time.perf_counter()
         content, header_length = encode_response(response, wanted)
         headers, media_type = [_VARY], b"application/json"

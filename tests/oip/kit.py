@@ -105,8 +105,9 @@ def matches(found: dict[str, Any], images_nhwc: np.ndarray) -> None:
 
 
 def names(artifact: Artifact) -> list[str]:
-    """Of the graph's outputs, in the manifest's order."""
-    return [tensor.name for tensor in artifact.manifest.outputs]
+    """Of the outputs that every pass gives, in the manifest's order."""
+    dear = artifact.manifest.dear_outputs
+    return [tensor.name for tensor in artifact.manifest.outputs if tensor.name not in dear]
 
 
 def rpc_message(images_nhwc: np.ndarray, **fields: Any) -> Any:

@@ -45,6 +45,18 @@ async def test_pixels_in_json_are_answered_with_every_output(
     assert "id" not in again.json()
 
 
+async def test_what_is_dear_comes_only_if_it_is_asked_for(
+    http: httpx.AsyncClient, colours: Artifact, rng: np.random.Generator
+) -> None:
+    images_nhwc = pixels(rng, 3)
+    assert "layercams" not in names(colours)
+    wanted = [{"name": "layercams"}, {"name": "cams"}]
+    response = await http.post(INFER, json=request(images_input(images_nhwc), outputs=wanted))
+    found = outputs(response)
+    assert list(found) == ["layercams", "cams"]
+    matches(found, images_nhwc)
+
+
 @pytest.mark.parametrize("binary_in", [False, True])
 @pytest.mark.parametrize(
     ("asked", "parameters", "in_binary"),
@@ -73,7 +85,7 @@ async def test_each_tensor_travels_as_it_is_asked_to(
     in_binary: set[str] | None,
     colours: Artifact,
 ) -> None:
-    """`in_binary` of None: every output that there is."""
+    """`in_binary` of None: every output that a pass gives."""
     in_binary = set(names(colours)) if in_binary is None else in_binary
     images_nhwc = pixels(rng, 2)
     header = request(images_input(images_nhwc), outputs=asked, parameters=parameters)

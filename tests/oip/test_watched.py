@@ -16,6 +16,7 @@ from service.calls import STAGES
 from tests.oip.kit import INFER, free_port, images_input, pixels, request
 from tests.service.collector import Collector, collecting
 from tests.service.kit import Server, bentoml_serve
+from tests.service.scraping import find, samples
 
 PARENT = "00f067aa0ba902b7"
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -64,27 +65,38 @@ def logged(server: Server, request_id: str, timeout_s: float = 10) -> dict[str, 
     raise AssertionError(f"nothing is said of {request_id}")
 
 
+def ask(
+    server: Server, port: int, way: str, images_nhwc: np.ndarray, outputs: list[str], **headers: str
+) -> None:
+    """Send an inference over HTTP or gRPC; no `outputs`: all of them."""
+    if way == "http":
+        body = request(images_input(images_nhwc))
+        body |= {"outputs": [{"name": name} for name in outputs]} if outputs else {}
+        response = httpx.post(f"{server.url}{INFER}", json=body, headers=headers)
+        assert response.status_code == 200
+        return
+    message = service_pb2.ModelInferRequest(model_name="colours")
+    message.inputs.add(name="images", datatype="UINT8", shape=images_nhwc.shape)
+    message.raw_input_contents.append(images_nhwc.tobytes())
+    for name in outputs:
+        message.outputs.add(name=name)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        stub.ModelInfer(message, metadata=list(headers.items()), wait_for_ready=True)
+
+
 @pytest.mark.parametrize("way", ["http", "grpc"])
 def test_a_request_is_traced_and_logged(
     watched: Server, collector: Collector, grpc_port: int, rng: np.random.Generator, way: str
 ) -> None:
     trace, images_nhwc = way.encode().hex().zfill(32), pixels(rng, 3)
     headers = {"x-request-id": f"call-by-{way}", "traceparent": f"00-{trace}-{PARENT}-01"}
+    ask(watched, grpc_port, way, images_nhwc, [], **headers)
+    name = route = METHOD
+    method = "GRPC"
     if way == "http":
-        body = request(images_input(images_nhwc))
-        response = httpx.post(f"{watched.url}{INFER}", json=body, headers=headers)
-        assert response.headers["traceresponse"].startswith(f"00-{trace}-")
-        name, route, method = f"POST {INFER}", INFER, "POST"
-        name, route = (text.replace("colours", "{name}") for text in (name, route))
-    else:
-        message = service_pb2.ModelInferRequest(model_name="colours")
-        message.inputs.add(name="images", datatype="UINT8", shape=images_nhwc.shape)
-        message.raw_input_contents.append(images_nhwc.tobytes())
-        with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
-            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            stub.ModelInfer(message, metadata=list(headers.items()), wait_for_ready=True)
-        name = route = METHOD
-        method = "GRPC"
+        route, method = INFER.replace("colours", "{name}"), "POST"
+        name = f"POST {route}"
     spans = collector.wait_for(trace, 1 + len(SPANS))
     (whole,) = [span for span in spans if span.parent_span_id.hex() == PARENT]
     assert whole.name == name
@@ -93,3 +105,32 @@ def test_a_request_is_traced_and_logged(
     line = logged(watched, headers["x-request-id"])
     assert (line["route"], line["method"], line["status"]) == (route, method, 200)
     assert (line["model"], line["trace_id"]) == ("colours", trace)
+
+
+@pytest.mark.parametrize("way", ["http", "grpc"])
+def test_every_image_of_a_batch_is_counted(
+    watched: Server, grpc_port: int, rng: np.random.Generator, way: str
+) -> None:
+    """By the class that won, though only logits are asked for; and its map, if one is."""
+    images_nhwc = np.zeros_like(pixels(rng, 5))
+    images_nhwc[:2, :, :, 0] = images_nhwc[2:, :, :, 2] = 255  # two red ones, three blue ones
+    before = counts(watched)
+    ask(watched, grpc_port, way, images_nhwc, ["logits"])
+    ask(watched, grpc_port, way, images_nhwc[:2], ["cams", "logits"])
+    expected = {"red": 4.0, "blue": 3.0, "cam": 2.0, "confidence": 7.0}
+    deadline = time.monotonic() + 10
+    while (found := {key: value - before[key] for key, value in counts(watched).items()}) and (
+        found != expected
+    ):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+
+
+def counts(server: Server) -> dict[str, float]:
+    found = samples(server)
+    return {
+        "red": find(found, "limelight_predictions_total", model="colours", label="red"),
+        "blue": find(found, "limelight_predictions_total", model="colours", label="blue"),
+        "cam": find(found, "limelight_explanations_total", model="colours", method="cam"),
+        "confidence": find(found, "limelight_confidence_count", model="colours"),
+    }

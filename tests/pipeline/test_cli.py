@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import COMMANDS
+from pipeline.errors import RunError
+from pipeline.trained import rebuild_run
 from service.artifact import load_artifact
 from tests.pipeline.test_datasets import make_folder
 
@@ -45,6 +47,8 @@ def test_a_folder_of_photos_becomes_an_artefact(tmp_path: Path) -> None:
     manifest = load_artifact(tmp_path / "artifacts" / "colours" / "1").manifest
     assert manifest.classes == ("blue", "red")
     assert f"accuracy {manifest.metrics.accuracy:.2%}" in exported.stderr
+    with pytest.raises(RunError, match="does not know where its data is; export its run again"):
+        rebuild_run(tmp_path / "artifacts" / "colours")
 
 
 def test_training_into_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pipeline.graph import ServingGraph, find_finer_stage
 from pipeline.inference import evaluate
 from pipeline.parity import TorchRuntime, check_parity, measure_parity
 from pipeline.runs import Run, read_run
+from pipeline.trained import rebuild_run
 from service.artifact import load_artifact
 from service.engine import Engine
 
@@ -30,7 +31,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def artifact_folder(digits8_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(digits8_run, tmp_path_factory.mktemp("artifacts"), finer_maps=True)
+    return export(digits8_run, tmp_path_factory.mktemp("artifacts"))
 
 
 def test_the_artefact_is_complete_and_the_service_accepts_it(artifact_folder: Path) -> None:
@@ -39,7 +40,7 @@ def test_the_artefact_is_complete_and_the_service_accepts_it(artifact_folder: Pa
     files = {path.name for path in artifact_folder.iterdir()}
     assert files == {
         *("manifest.json", "README.md"),
-        *("model.onnx", "model.ts", "model.pt2", "model.safetensors"),
+        *("model.onnx", "model.finer.onnx", "model.ts", "model.pt2", "model.safetensors"),
     }
     assert set(manifest.files) == files - {"manifest.json", "README.md"}
     assert set(manifest.parity) == set(manifest.files) - {"model.safetensors"}
@@ -117,13 +118,43 @@ def test_the_multiply_accumulates_are_those_counted_by_hand(artifact_folder: Pat
 def test_a_second_export_is_the_next_version_and_the_first_stays(
     digits8_run: Run, tmp_path: Path
 ) -> None:
-    first = export(digits8_run, tmp_path, name="small")
+    first = export(digits8_run, tmp_path, name="small", finer_maps=False)
     before = (first / "manifest.json").read_bytes()
-    second = export(digits8_run, tmp_path, name="small")
+    second = export(digits8_run, tmp_path, name="small", finer_maps=False)
     assert (first.name, second.name) == ("1", "2")
     assert load_artifact(first).manifest.methods == ("cam", "contrast", "occlusion", "scorecam")
     assert (first / "manifest.json").read_bytes() == before
     assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["1", "2"]
+
+
+def test_an_artefact_can_be_exported_again(artifact_folder: Path, tmp_path: Path) -> None:
+    before = load_artifact(artifact_folder).manifest
+    again = load_artifact(export(rebuild_run(artifact_folder), tmp_path)).manifest
+    assert again.files["model.safetensors"] == before.files["model.safetensors"]
+    assert again.metrics == before.metrics
+    assert again.training == before.training
+    assert again.calibration == before.calibration
+    assert again.network == before.network
+
+
+def test_only_a_pass_that_gives_finer_maps_pays_for_them(artifact_folder: Path) -> None:
+    def layers(file: str) -> tuple[int, list[str]]:
+        graph = onnx.load(artifact_folder / file).graph
+        return len(graph.node), [output.name for output in graph.output]
+
+    quick, complete = layers("model.onnx"), layers("model.finer.onnx")
+    assert complete[1] == [*quick[1], "layercams"]
+    assert complete[0] > 1.5 * quick[0]
+    artifact = load_artifact(artifact_folder)
+    assert artifact.manifest.dear_outputs == {"layercams"}
+    engine = Engine(artifact, device="cpu")
+    engine.warm_up()
+    images = load_dataset("digits8").test.images[:20]  # more than one pass of the dear graph takes
+    names = ["cams", "probabilities", "layercams"]
+    together, cheap = engine.run(images, names), engine.run(images, names[:2])
+    for name in names[:2]:
+        np.testing.assert_allclose(together[name], cheap[name], atol=1e-5)
+    assert together["layercams"].shape[0] == 20
 
 
 def _graph(run: Run) -> ServingGraph:

@@ -20,8 +20,8 @@ def rng() -> np.random.Generator:
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("zoo")
     write_artifact(root)
-    older = {"methods": ["cam", "contrast", "occlusion"]}
-    write_artifact(root, name="digits", version="12", network=DIGIT_NETWORK, **older)
+    older = ["cam", "contrast", "occlusion"]
+    write_artifact(root, name="digits", version="12", network=DIGIT_NETWORK, methods=older)
     return root
 
 

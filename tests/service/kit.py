@@ -63,7 +63,7 @@ class Reference:
         scores: NDArray[np.float64] = -np.log(np.exp(self.logits(images_nhwc)).sum(1))
         return scores
 
-    def onnx(self) -> bytes:
+    def onnx(self, *, finer: bool = False) -> bytes:
         classes, channels = self.weight.shape
         cells = self.size // self.pool
         constants = {
@@ -72,7 +72,6 @@ class Reference:
             "bias": self.bias,
             "temperature": np.float32(self.temperature),
             "axes": np.array([2, 3], np.int64),
-            "derivatives": self.weight.clip(0)[:, :, None, None] / np.float32(self.size**2),
             "last": np.array([1], np.int64),
         }
         nodes = [
@@ -93,10 +92,15 @@ class Reference:
             helper.make_node("Softmax", ["cooled"], ["probabilities"], axis=-1),
             helper.make_node("ReduceLogSumExp", ["logits", "last"], ["certainty"], keepdims=0),
             helper.make_node("Neg", ["certainty"], ["ood_score"]),
-            helper.make_node("Conv", ["nchw", "derivatives"], ["layercams"]),
         ]
         value = helper.make_tensor_value_info
-        size = self.size
+        size, outputs = self.size, []
+        if finer:
+            derivatives = self.weight.clip(0)[:, :, None, None] / np.float32(self.size**2)
+            constants["derivatives"] = derivatives
+            nodes.append(helper.make_node("Conv", ["nchw", "derivatives"], ["layercams"]))
+            shape = ["batch", classes, size, size]
+            outputs.append(value("layercams", TensorProto.FLOAT, shape))
         graph = helper.make_graph(
             nodes,
             "reference",
@@ -107,7 +111,7 @@ class Reference:
                 value("cams", TensorProto.FLOAT, ["batch", classes, cells, cells]),
                 value("features", TensorProto.FLOAT, ["batch", channels, cells, cells]),
                 value("ood_score", TensorProto.FLOAT, ["batch"]),
-                value("layercams", TensorProto.FLOAT, ["batch", classes, size, size]),
+                *outputs,
             ],
             [numpy_helper.from_array(np.asarray(c), name) for name, c in constants.items()],
         )
@@ -138,13 +142,20 @@ def write_artifact(
     name: str = "colours",
     version: str = "1",
     network: Reference = COLOUR_NETWORK,
+    finer: bool = True,
     **changes: Any,
 ) -> Path:
-    """Write NAME/VERSION below `root`; `changes` replace top-level fields of the manifest."""
+    """Write NAME/VERSION below `root`; `changes` replace top-level fields of the manifest.
+
+    Without `finer` it has no finer maps.
+    """
     folder = root / name / version
     folder.mkdir(parents=True)
-    graph = network.onnx()
-    (folder / "model.onnx").write_bytes(graph)
+    files = {"model.onnx": network.onnx()}
+    if finer:
+        files["model.finer.onnx"] = network.onnx(finer=True)
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
     classes = {3: COLOURS, 10: DIGITS}[len(network.weight)]
     channels, cells = network.weight.shape[1], network.size // network.pool
 
@@ -180,16 +191,17 @@ def write_artifact(
             tensor("cams", "float32", len(classes), cells, cells),
             tensor("features", "float32", channels, cells, cells),
             tensor("ood_score", "float32"),
-            tensor("layercams", "float32", len(classes), network.size, network.size),
+            *([tensor("layercams", "float32", len(classes), *[network.size] * 2)] if finer else []),
         ],
-        "methods": ["cam", "contrast", "layercam", "occlusion", "scorecam"],
+        "methods": ["cam", "contrast", *(["layercam"] if finer else []), "occlusion", "scorecam"],
         "opset": 18,
         "files": {
-            "model.onnx": {
-                "sha256": hashlib.sha256(graph).hexdigest(),
-                "bytes": len(graph),
-                "format": "onnx",
+            file: {
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "bytes": len(content),
+                "format": "onnx-finer" if "finer" in file else "onnx",
             }
+            for file, content in files.items()
         },
         "network": {"architecture": "reference", "parameters": 12, "multiply_accumulates": 144},
         "training": {"seed": 0},

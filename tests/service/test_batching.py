@@ -65,6 +65,25 @@ async def busy(batcher: Batcher, recorder: Recorder) -> asyncio.Task[Row]:
     return running
 
 
+async def test_what_is_dear_runs_apart_and_keeps_nobody_waiting() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=8, dear=frozenset({"fine"}))
+    first = await busy(batcher, recorder)
+    wanted = [["a"], ["a", "fine"], ["a"], ["fine"]]
+    tasks = [
+        asyncio.create_task(batcher.submit(image(i + 1), names)) for i, names in enumerate(wanted)
+    ]
+    await asyncio.sleep(0)
+    recorder.pass_s = 0.2
+    recorder.gate.set()
+    await asyncio.gather(first, tasks[0], tasks[2])
+    assert [task.done() for task in tasks] == [True, False, True, False]
+    rows = await asyncio.gather(*tasks)
+    assert [sorted(row) for row in rows] == [sorted(names) for names in wanted]
+    assert recorder.batches[1:] == [([1, 3], ["a"]), ([2, 4], ["a", "fine"])]
+    await batcher.close()
+
+
 async def test_what_arrived_while_a_batch_ran_is_the_next_batch() -> None:
     recorder = Recorder()
     sizes: list[int] = []

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Histogram, multiprocess
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.calls import Stage
-from service.metrics import Answered, Metrics, _forget_the_dead, _observe_all
+from service.metrics import Answered, Metrics, Predicted, _forget_the_dead, _observe_all
 
 BOUNDS = (0.001, 0.25, 1.0, 8.0)
 EDGES = [
@@ -71,9 +71,13 @@ def test_observing_all_is_observing_each(observed: list[float]) -> None:
 def test_a_request_is_counted_with_all_that_is_known_of_it() -> None:
     metrics = Metrics()
     stages: list[tuple[Stage, float, float]] = [("read", 1.0, 1.25), ("compute", 2.0, 2.5)]
-    who = Answered("/explain", "m", "3", 200, None, "cat", "cam", ("abstain",))
-    metrics.answered(who, seconds=0.5, stages=stages, confidence=0.75)
-    metrics.answered(who, seconds=1.5, stages=stages, confidence=0.25)
+    who = Answered("/explain", "m", "3")
+    metrics.answered(who, seconds=0.5, stages=stages)
+    metrics.answered(who, seconds=1.5, stages=stages)
+    what = Predicted("m", "cat", ("abstain",), "cam")
+    metrics.predicted(what, 0.75)
+    metrics.predicted(what, 0.25)
+    metrics.predicted(Predicted("m", "dog"), 1.0)
     refused = Answered("/predict", code=503, refusal="overloaded")
     metrics.answered(refused, seconds=0.1, stages=[])
     metrics.batch_ran("m", 3, 0.25)
@@ -83,14 +87,15 @@ def test_a_request_is_counted_with_all_that_is_known_of_it() -> None:
     assert found["limelight_refused_total overloaded"] == 1
     assert found["limelight_explanations_total cam m"] == 2
     assert found["limelight_predictions_total cat m"] == 2
+    assert found["limelight_predictions_total dog m"] == 1
     assert found["limelight_flagged_total abstain m"] == 2
     assert "limelight_flagged_total out_of_distribution m" not in found
     assert found["limelight_request_duration_seconds_sum /explain"] == 2.0
     assert found["limelight_stage_duration_seconds_sum m read"] == 0.5
     assert found["limelight_stage_duration_seconds_sum m compute"] == 1.0
     assert found["limelight_stage_duration_seconds_count m compute"] == 2
-    assert found["limelight_confidence_sum m"] == 1.0
-    assert found["limelight_confidence_count m"] == 2
+    assert found["limelight_confidence_sum m"] == 2.0
+    assert found["limelight_confidence_count m"] == 3
     assert found["limelight_batch_size_sum m"] == 3
     assert found["limelight_passes_total m 3"] == 1
     assert found["limelight_pass_seconds_total m 3"] == 0.25
@@ -101,9 +106,8 @@ def test_a_request_is_counted_with_all_that_is_known_of_it() -> None:
 
 def test_metrics_that_are_switched_off_count_nothing() -> None:
     metrics = Metrics(enabled=False)
-    metrics.answered(
-        Answered("/predict"), seconds=0.5, stages=[("read", 1.0, 1.25)], confidence=0.75
-    )
+    metrics.answered(Answered("/predict"), seconds=0.5, stages=[("read", 1.0, 1.25)])
+    metrics.predicted(Predicted("m", "cat"), 0.75)
     metrics.batch_ran("m", 3, 0.25)
     assert not any("total" in name or "seconds_" in name for name in values(metrics))
 
@@ -135,7 +139,7 @@ from service.metrics import Answered, Metrics
 metrics = Metrics()
 metrics.worker(ready=sys.argv[1] == "ready", in_flight=2)
 metrics.queue("m", depth=3, age_s=float(sys.argv[2]))
-metrics.answered(Answered("/predict", "m", "1"), seconds=0.5, stages=[], confidence=0.5)
+metrics.answered(Answered("/predict", "m", "1"), seconds=0.5, stages=[])
 metrics.flush()
 print("there", flush=True)
 sys.stdin.read()

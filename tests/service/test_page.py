@@ -291,31 +291,31 @@ def test_every_file_of_the_page_is_asked_for_by_another() -> None:
         assert f"page/{name}" in texts or f"./{name}" in texts
 
 
-def test_a_finer_map_is_offered_only_by_a_model_that_has_one(page: Page) -> None:
-    finer = page.get_by_label("Finer map")
-    expect(finer).to_be_enabled()
-    page.get_by_role("button", name="A cat").click()
-    expect(page.locator("#verdict")).to_contain_text("cat,")
-    expect(finer).to_be_disabled()
-    expect(page.locator("#curl")).not_to_contain_text("method")
-
-
-def test_a_finer_map_is_asked_for_and_stands_in_the_code(browser: Browser, tmp_path: Path) -> None:
-    write_artifact(tmp_path / "models")
+def test_a_finer_map_is_offered_only_by_a_model_that_has_one(
+    browser: Browser, tmp_path: Path
+) -> None:
+    write_artifact(tmp_path / "models", finer=False)
     with bentoml_serve(tmp_path / "models", tmp_path) as server:
         page = browser.new_page()
         page.goto(server.url)
         choose(page, "noise.png", encode(colour_image(np.random.default_rng(0))))
         expect(page.locator("#curl")).to_contain_text("model=colours")
-        coarse = overlay(page)
-        page.get_by_label("Finer map").check()
-        expect(page.locator("#curl")).to_contain_text("method=layercam")
-        expect(page.locator("#python")).to_contain_text('"method": "layercam"')
-        assert overlay(page) != coarse
-        page.get_by_label("Finer map").uncheck()
+        expect(page.get_by_label("Finer map")).to_be_disabled()
         expect(page.locator("#curl")).not_to_contain_text("method")
-        assert overlay(page) == coarse
         page.close()
+
+
+def test_a_finer_map_is_asked_for_and_stands_in_the_code(page: Page) -> None:
+    page.get_by_role("button", name="A cat").click()
+    expect(page.locator("#verdict")).to_contain_text("cat,")
+    coarse = overlay(page)
+    page.get_by_label("Finer map").check()
+    expect(page.locator("#curl")).to_contain_text("method=layercam")
+    expect(page.locator("#python")).to_contain_text('"method": "layercam"')
+    assert overlay(page) != coarse
+    page.get_by_label("Finer map").uncheck()
+    expect(page.locator("#curl")).not_to_contain_text("method")
+    assert overlay(page) == coarse
 
 
 def test_the_page_says_when_an_answer_is_not_to_be_relied_on(page: Page) -> None:

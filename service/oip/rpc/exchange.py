@@ -1,11 +1,12 @@
 """A remote procedure call on its way to an answer, and what it is called when it fails."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
 
+from service.answers import Winner
 from service.calls import Call
 from service.classifier import Classifier
 from service.errors import ServiceError
@@ -47,10 +48,8 @@ class RpcExchange:
         self.request = request
         self.started = time.perf_counter()
         self.model = self.version = "none"
-        self.label: str | None = None
+        self.winners: Sequence[Winner] = ()
         self.method: str | None = None
-        self.confidence = float("nan")
-        self.flags: tuple[str, ...] = ()
         self.status = 200
         self.refusal: str | None = None
 

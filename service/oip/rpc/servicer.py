@@ -199,6 +199,7 @@ class Servicer:
             request = read_request(message)
             call.passed("read", exchange.started)
             response = await server.inference.infer(classifier, request, call)
+            exchange.winners, exchange.method = response.winners, response.method
         started = time.perf_counter()
         answer = write_response(response)
         call.passed("render", started)
