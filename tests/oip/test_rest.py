@@ -43,7 +43,7 @@ async def test_a_models_tensors_are_told_with_and_without_its_version(
         for side in ("inputs", "outputs")
     )
     assert inputs == {"images": ("UINT8", [-1, 8, 8, 3]), "image_bytes": ("BYTES", [-1, 1])}
-    assert list(tensors) == [*names(colours), "overlay_png"]
+    assert list(tensors) == [*names(colours), "layercams", "overlay_png"]
     assert tensors["logits"] == tensors["probabilities"] == ("FP32", [-1, 3])
     assert tensors["cams"] == tensors["features"] == ("FP32", [-1, 3, 4, 4])
     assert tensors["overlay_png"] == ("BYTES", [-1, 1])

@@ -153,12 +153,19 @@ def test_encoded_images_pictures_and_classes(
 
 
 def test_a_deadline_is_the_callers(stub: Any, rng: np.random.Generator) -> None:
-    images_nhwc = pixels(rng)
-    request = rpc_message(images_nhwc, raw_input_contents=[images_nhwc.tobytes()])
+    """Of a request that takes ten times as long: pictures of noise are slow to draw."""
+    request = service_pb2.ModelInferRequest(model_name="colours")
+    request.inputs.add(name="image_bytes", datatype="BYTES", shape=[16, 1])
+    request.inputs[0].contents.bytes_contents.extend(
+        encode(colour_image(rng, 200), "JPEG") for _ in range(16)
+    )
+    request.outputs.add(name="overlay_png")
     with pytest.raises(grpc.RpcError) as late:
-        stub.ModelInfer(request, timeout=1e-6)
+        stub.ModelInfer(request, timeout=0.005)
     assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    started = time.perf_counter()
     assert stub.ModelInfer(request, timeout=10).model_name == "colours"
+    assert time.perf_counter() - started > 0.01
 
 
 def test_a_stream_answers_in_order_and_goes_on_after_a_refusal(
