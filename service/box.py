@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.images import View
+from service.interpolation import weights_at
 
 _Lines = Sequence[Sequence[float]]
 
@@ -77,9 +78,7 @@ def _axis(cells: int, start: float, extent: float, size: int) -> _Axis:
         return _Axis(first, last, tuple(knots), None)
     # Only what lies in the upload counts: the peak of a map over padding is nobody's box.
     knots = sorted({first, last, *knots})
-    places = np.clip(np.array(knots) - 0.5, 0, cells - 1)
-    weights = np.maximum(1 - np.abs(places[:, None] - np.arange(cells)), 0).astype(np.float32)
-    return _Axis(first, last, tuple(knots), weights)
+    return _Axis(first, last, tuple(knots), weights_at(np.array(knots), cells))
 
 
 def _seen(cam_hw: NDArray[np.float32], along_y: _Axis, along_x: _Axis) -> _Lines:

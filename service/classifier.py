@@ -77,7 +77,7 @@ class Classifier:
             ServiceError: the image or a parameter is refused; see `service.errors`.
         """
         self._check_top_k(top_k)
-        upload = await self._read(body, call)
+        upload = await self._timed_read(body, call)
         outputs = await self.batcher.submit(upload.pixels_hwc, self.read_always, call)
         return self._prediction(outputs, top_k)
 
@@ -94,7 +94,7 @@ class Classifier:
         every = question.target == ALL and ALL not in self._indices
         target = None if every or question.target is None else self.index(question.target)
         against = None if question.against is None else self.index(question.against)
-        upload = await self._read(body, call)
+        upload = await self._timed_read(body, call)
         method, size = question.method, (upload.width, upload.height)
         wanted = (*self.read_always, _OUTPUTS[method])
         outputs = await self.batcher.submit(upload.pixels_hwc, wanted, call)
@@ -161,12 +161,20 @@ class Classifier:
         """Finish what is in flight."""
         await self.batcher.close()
 
-    async def _read(self, body: bytes, call: Call) -> Upload:
-        started, rule, most = time.perf_counter(), self.manifest.image, self._max_pixels
+    async def read(self, body: bytes) -> Upload:
+        """Decode an encoded image, in a thread where that takes a while.
+
+        Raises:
+            ServiceError: the image is refused; see `service.images.read_upload`.
+        """
+        rule, most = self.manifest.image, self._max_pixels
         if images.is_quick(body, rule):
-            upload = images.read_upload(body, rule, max_pixels=most)
-        else:
-            upload = await asyncio.to_thread(images.read_upload, body, rule, max_pixels=most)
+            return images.read_upload(body, rule, max_pixels=most)
+        return await asyncio.to_thread(images.read_upload, body, rule, max_pixels=most)
+
+    async def _timed_read(self, body: bytes, call: Call) -> Upload:
+        started = time.perf_counter()
+        upload = await self.read(body)
         call.passed("decode", started)
         return upload
 

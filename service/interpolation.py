@@ -1,6 +1,7 @@
 """Bilinear interpolation between the centres of a map's cells, as a matrix."""
 
 import functools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,12 @@ def bilinear(cells: int, positions: int) -> NDArray[np.float32]:
 
     Constant beyond the outermost centres, as with torch's `align_corners=False`.
     """
-    places = ((np.arange(positions) + 0.5) * (cells / positions) - 0.5).clip(0, cells - 1)
-    distance = np.abs(places[:, None] - np.arange(cells))
+    return weights_at((np.arange(positions) + 0.5) * (cells / positions), cells)
+
+
+def weights_at(places: NDArray[np.floating[Any]], cells: int) -> NDArray[np.float32]:
+    """The same at any places, counted in cells from the map's edge: (P,) -> (P, cells)."""
+    centred = (places - 0.5).clip(0, cells - 1)
+    distance = np.abs(centred[:, None] - np.arange(cells))
     weights: NDArray[np.float32] = np.maximum(1 - distance, 0).astype(np.float32)
     return weights

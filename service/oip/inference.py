@@ -15,7 +15,6 @@ from service.calls import Call
 from service.classifier import Classifier
 from service.errors import InvalidInference
 from service.images import View
-from service.manifest import ImageRule
 from service.oip.classification import classified
 from service.oip.metadata import OVERLAY
 from service.oip.plan import Picture, Plan, plan
@@ -73,7 +72,7 @@ class Inference:
         # All places at once: whoever cannot be served in time learns it before the work.
         places = classifier.batcher.place(call, spare=planned.explains, images=len(planned.images))
         with places:
-            seen = await self._see(planned, manifest.image, call)
+            seen = await self._see(planned, classifier, call)
             pixels = [one.pixels_hwc for one in seen]
             # What is predicted is counted, whether or not it is asked for.
             wanted = tuple({*planned.graph_outputs, *classifier.read_always})
@@ -96,23 +95,18 @@ class Inference:
             method=planned.method,
         )
 
-    async def _see(self, planned: Plan, rule: ImageRule, call: Call) -> list[_Seen]:
+    async def _see(self, planned: Plan, classifier: Classifier, call: Call) -> list[_Seen]:
         if isinstance(planned.images, np.ndarray):
+            rule = classifier.manifest.image
             whole = View(0, 0, rule.width, rule.height)
             return [_Seen(pixels_hwc, whole, None) for pixels_hwc in planned.images]
         started = time.perf_counter()
-        seen = await asyncio.gather(*(self._read(body, rule) for body in planned.images))
+        uploads = await asyncio.gather(*(classifier.read(body) for body in planned.images))
         call.passed("decode", started)
-        return seen
-
-    async def _read(self, body: bytes, rule: ImageRule) -> _Seen:
-        if images.is_quick(body, rule):
-            upload = images.read_upload(body, rule, max_pixels=self._max_pixels)
-        else:
-            upload = await asyncio.to_thread(
-                images.read_upload, body, rule, max_pixels=self._max_pixels
-            )
-        return _Seen(upload.pixels_hwc, upload.view, body)
+        return [
+            _Seen(upload.pixels_hwc, upload.view, body)
+            for upload, body in zip(uploads, planned.images, strict=True)
+        ]
 
     async def _draw(
         self, seen: Sequence[_Seen], rows: Sequence[Row], picture: Picture, target: int | None
