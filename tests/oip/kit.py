@@ -14,6 +14,8 @@ from tests.service.kit import COLOUR_NETWORK
 
 INFER = "/v2/models/colours/infer"
 LENGTH = "Inference-Header-Content-Length"
+GIVEN = ("logits", "probabilities", "cams")
+"""Outputs that numpy can follow, of a pass that nothing dear is asked of."""
 _DTYPES = {"FP32": np.dtype("<f4")}
 
 
@@ -102,6 +104,13 @@ def matches(found: dict[str, Any], images_nhwc: np.ndarray) -> None:
         reference = getattr(COLOUR_NETWORK, name, None)
         if reference is not None:
             np.testing.assert_allclose(values, reference(images_nhwc), atol=1e-5)
+
+
+def result_matches(result: Any, images_nhwc: np.ndarray, names: tuple[str, ...] = GIVEN) -> None:
+    """What Triton's clients hold is numpy's."""
+    for name in names:
+        expected = getattr(COLOUR_NETWORK, name)(images_nhwc)
+        np.testing.assert_allclose(result.as_numpy(name), expected, atol=1e-5)
 
 
 def names(artifact: Artifact) -> list[str]:

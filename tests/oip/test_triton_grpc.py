@@ -15,10 +15,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import aio, service_pb2
 
 from service.oip.rpc.messages import METHODS, SERVICE
-from tests.oip.kit import pixels, rpc_message
-from tests.service.kit import COLOUR_NETWORK, COLOURS, Server, colour_image, encode
+from tests.oip.kit import GIVEN, pixels, result_matches, rpc_message
+from tests.service.kit import COLOURS, Server, colour_image, encode
 
-OUTPUTS = ("logits", "probabilities", "cams")
 STREAM = f"/{SERVICE}/ModelStreamInfer"
 ROUTE = f"/{SERVICE}/ModelInfer"
 
@@ -26,12 +25,6 @@ ROUTE = f"/{SERVICE}/ModelInfer"
 def images_input(images_nhwc: np.ndarray) -> Any:
     tensor = triton.InferInput("images", list(images_nhwc.shape), "UINT8")
     return tensor.set_data_from_numpy(images_nhwc)
-
-
-def matches(result: Any, images_nhwc: np.ndarray, names: tuple[str, ...] = OUTPUTS) -> None:
-    for name in names:
-        expected = getattr(COLOUR_NETWORK, name)(images_nhwc)
-        np.testing.assert_allclose(result.as_numpy(name), expected, atol=1e-5)
 
 
 def test_health_and_metadata(remote: Any) -> None:
@@ -105,11 +98,11 @@ def test_what_goes_there_comes_back(
         "colours",
         [images_input(images_nhwc)],
         model_version="1",
-        outputs=[triton.InferRequestedOutput(name) for name in OUTPUTS],
+        outputs=[triton.InferRequestedOutput(name) for name in GIVEN],
         request_id="a call",
         compression_algorithm=packing,
     )
-    matches(result, images_nhwc)
+    result_matches(result, images_nhwc)
     answer = result.get_response()
     assert (answer.id, answer.model_name, answer.model_version) == ("a call", "colours", "1")
 
@@ -185,7 +178,7 @@ def test_a_stream_answers_in_order_and_goes_on_after_a_refusal(
         assert error is None
         assert result.get_response().id == str(number)
         assert result.get_response().parameters["triton_final_response"].bool_param
-        matches(result, batch)
+        result_matches(result, batch)
     remote.stop_stream()
 
 
@@ -202,11 +195,11 @@ async def test_the_async_client(remote: Any, grpc_address: str, rng: np.random.G
             *(other.infer("colours", [images_input(batch)]) for batch in batches)
         )
         for answer, batch in zip(answers, batches, strict=True):
-            matches(answer, batch)
+            result_matches(answer, batch)
         streamed = [pair async for pair in other.stream_infer(requests())]
     for (answer, error), batch in zip(streamed, batches, strict=True):
         assert error is None
-        matches(answer, batch)
+        result_matches(answer, batch)
 
 
 def test_grpcs_own_health_service_says_the_same(remote: Any, grpc_address: str) -> None:

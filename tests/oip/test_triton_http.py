@@ -14,10 +14,8 @@ from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
 
 from service.artifact import Artifact
-from tests.oip.kit import names, pixels
+from tests.oip.kit import GIVEN, names, pixels, result_matches
 from tests.service.kit import COLOUR_NETWORK, COLOURS, Server, colour_image, encode
-
-OUTPUTS = ("logits", "probabilities", "cams")
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +32,6 @@ def images_input(images_nhwc: np.ndarray, *, binary: bool = True) -> Any:
 def bytes_input(bodies: list[bytes]) -> Any:
     tensor = triton.InferInput("image_bytes", [len(bodies), 1], "BYTES")
     return tensor.set_data_from_numpy(np.array(bodies, object).reshape(-1, 1))
-
-
-def matches(result: Any, images_nhwc: np.ndarray, names: tuple[str, ...] = OUTPUTS) -> None:
-    for name in names:
-        expected = getattr(COLOUR_NETWORK, name)(images_nhwc)
-        np.testing.assert_allclose(result.as_numpy(name), expected, atol=1e-5)
 
 
 def test_health_and_metadata(remote: Any) -> None:
@@ -67,7 +59,7 @@ def test_what_goes_there_comes_back(
     remote: Any, rng: np.random.Generator, binary_in: bool, binary_out: bool, packing: str | None
 ) -> None:
     images_nhwc = pixels(rng, 3)
-    asked = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in OUTPUTS]
+    asked = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in GIVEN]
     result = remote.infer(
         "colours",
         [images_input(images_nhwc, binary=binary_in)],
@@ -77,7 +69,7 @@ def test_what_goes_there_comes_back(
         request_compression_algorithm=packing,
         response_compression_algorithm=packing,
     )
-    matches(result, images_nhwc)
+    result_matches(result, images_nhwc)
     answer = result.get_response()
     assert (answer["id"], answer["model_name"], answer["model_version"]) == (
         *("a call", "colours"),
@@ -92,7 +84,7 @@ def test_without_a_choice_every_output_of_the_graph_comes(
     result = remote.infer("colours", [images_input(images_nhwc)])
     answered = [output["name"] for output in result.get_response()["outputs"]]
     assert answered == names(colours)
-    matches(result, images_nhwc)
+    result_matches(result, images_nhwc)
 
 
 def test_encoded_images_and_pictures_are_bytes(
@@ -143,7 +135,7 @@ def test_a_body_of_pixels_alone(server: Server, rng: np.random.Generator) -> Non
     )
     parse = triton.InferenceServerClient.parse_response_body
     length = int(response.headers["Inference-Header-Content-Length"])
-    matches(parse(response.content, header_length=length), images_nhwc)
+    result_matches(parse(response.content, header_length=length), images_nhwc)
 
 
 def test_a_body_the_client_wrote_by_itself(client: httpx.Client, rng: np.random.Generator) -> None:
@@ -152,7 +144,7 @@ def test_a_body_the_client_wrote_by_itself(client: httpx.Client, rng: np.random.
     headers = {"Inference-Header-Content-Length": str(length)}
     response = client.post("/v2/models/colours/infer", content=body, headers=headers)
     length = int(response.headers["Inference-Header-Content-Length"])
-    matches(
+    result_matches(
         triton.InferenceServerClient.parse_response_body(response.content, header_length=length),
         images_nhwc,
     )
@@ -164,7 +156,7 @@ def test_several_at_once(server: Server, rng: np.random.Generator) -> None:
     with triton.InferenceServerClient(address, concurrency=4) as remote:
         calls = [remote.async_infer("colours", [images_input(batch)]) for batch in batches]
         for call, batch in zip(calls, batches, strict=True):
-            matches(call.get_result(), batch)
+            result_matches(call.get_result(), batch)
 
 
 async def test_the_async_client(server: Server, rng: np.random.Generator) -> None:
@@ -176,7 +168,7 @@ async def test_the_async_client(server: Server, rng: np.random.Generator) -> Non
             *(remote.infer("colours", [images_input(batch)]) for batch in batches)
         )
     for answer, batch in zip(answers, batches, strict=True):
-        matches(answer, batch)
+        result_matches(answer, batch)
 
 
 def test_statistics_count_over_all_workers(server: Server, rng: np.random.Generator) -> None:
