@@ -1,4 +1,7 @@
-"""What is asked of a classifier, and what it answers."""
+"""What is asked of a classifier, and what it answers.
+
+What is made for every request is not frozen: making it would take three times as long.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,7 +17,7 @@ ALL = "all"
 """The target that asks for the map of every class."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Score:
     label: str
     index: int
@@ -30,7 +33,7 @@ class Winner(NamedTuple):
     """Names of those that are raised."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prediction:
     """The winner, and the `top_k` classes from the most probable down."""
 
@@ -60,24 +63,20 @@ def raised(*, abstain: bool | None, out_of_distribution: bool | None) -> tuple[s
     return (*flags, "out_of_distribution") if out_of_distribution else flags
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClassActivationMap:
     """How much each position speaks for `target`: raw values (h, w), box in upload pixels."""
 
     target: str
     index: int
     values_hw: NDArray[np.float32]
+    peak: np.float32
     box: Box
     method: Method = "cam"
     against: str | None = None
     """The class that `target` is contrasted with."""
     passes: int = 1
     """How many images the network looked at for it, the upload itself included."""
-
-    @property
-    def peak(self) -> np.float32:
-        peak: np.float32 = self.values_hw.max()
-        return peak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +111,7 @@ class CloserLook:
     cam: ClassActivationMap
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Explanation:
     """A prediction, the map of one class from the same pass, and a picture if one was asked for."""
 

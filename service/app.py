@@ -37,7 +37,13 @@ from service.oip.rest import Rest
 from service.oip.server import Server
 from service.openapi import document
 from service.parameters import DEFAULT_TOP_K, ExplainParameters, PredictParameters
-from service.rendering import explanation_content, json_response, model_content, problem_response
+from service.rendering import (
+    explanation_content,
+    json_response,
+    model_content,
+    prediction_content,
+    problem_response,
+)
 from service.settings import Settings
 from service.tracing import Tracing
 from service.uploads import Intake, is_form, read_form, read_image
@@ -222,7 +228,7 @@ class Application:
         )
         started = time.perf_counter()
         exchange.winners = (prediction.winner,)
-        response = json_response(prediction)
+        response = json_response(prediction_content(prediction))
         call.passed("render", started)
         return response
 

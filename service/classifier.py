@@ -1,7 +1,6 @@
 """The use case: an upload in, a label and what the network looked at out. Knows no HTTP."""
 
 import asyncio
-import heapq
 import time
 from contextlib import AbstractContextManager
 
@@ -22,7 +21,7 @@ from service.answers import (
     raised,
 )
 from service.batching import Batcher, Row
-from service.box import Box, bounding_box
+from service.box import Box, locate
 from service.calls import Call
 from service.engine import Engine
 from service.errors import InvalidParameter, UnknownTarget, UnsupportedMethod
@@ -117,24 +116,14 @@ class Classifier:
                 call=call,
             )
         classes = self.manifest.classes
-        cam = ClassActivationMap(
-            target=classes[index],
-            index=index,
-            values_hw=values_hw,
-            box=bounding_box(values_hw, upload.view, size),
-            method=method,
-            against=None if against is None else classes[against],
-            passes=passes,
-        )
+        rival = None if against is None else classes[against]
+        cam = _map_of(classes[index], index, values_hw, upload.view, size, method, rival, passes)
         every_cam = None
         if every:
+            maps = zip(classes, outputs[_OUTPUTS[method]], strict=True)
             every_cam = tuple(
-                ClassActivationMap(
-                    label, at, cam_hw, bounding_box(cam_hw, upload.view, size), method
-                )
-                for at, (label, cam_hw) in enumerate(
-                    zip(classes, outputs[_OUTPUTS[method]], strict=True)
-                )
+                _map_of(label, at, cam_hw, upload.view, size, method)
+                for at, (label, cam_hw) in enumerate(maps)
             )
         zoom = None
         if question.zoom:
@@ -202,8 +191,7 @@ class Classifier:
         prediction = self._prediction(outputs, top_k)
         index = prediction.index if target is None else target
         cam_hw = outputs["cams"][index]
-        found = bounding_box(cam_hw, upload.view, size)
-        cam = ClassActivationMap(self.manifest.classes[index], index, cam_hw, found)
+        cam = _map_of(self.manifest.classes[index], index, cam_hw, upload.view, size)
         return CloserLook(prediction, upload.view, cam)
 
     def _rival(self, probabilities: NDArray[np.float32], index: int, against: int | None) -> int:
@@ -227,7 +215,7 @@ class Classifier:
         # Of a tie the first comes first, as with argmax. Sorting in numpy would give up the
         # interpreter's lock, and wait for a pass to give it back.
         values = probabilities.tolist()
-        ranked = heapq.nlargest(top_k, range(len(values)), key=values.__getitem__)
+        ranked = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:top_k]
         classes = self.manifest.classes
         scores = tuple(Score(classes[i], i, probabilities[i]) for i in ranked)
         abstain, ood_score, strange = self._doubts(scores[0].probability, outputs)
@@ -313,3 +301,17 @@ class Classifier:
             f"{self.manifest.name} has no class {target[:100]!r}: use one of {named}, "
             f"or an index from 0 to {len(classes) - 1}"
         )
+
+
+def _map_of(
+    label: str,
+    index: int,
+    cam_hw: NDArray[np.float32],
+    view: View,
+    size: tuple[int, int],
+    method: Method = "cam",
+    against: str | None = None,
+    passes: int = 1,
+) -> ClassActivationMap:
+    box, peak = locate(cam_hw, view, size)
+    return ClassActivationMap(label, index, cam_hw, peak, box, method, against, passes)

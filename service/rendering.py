@@ -15,7 +15,7 @@ from service.images import View
 def json_response(
     content: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> Response:
-    """UTF-8 and compact. Dataclasses are objects; a float32 has no more digits than it holds."""
+    """UTF-8 and compact; a float32 has no more digits than it holds."""
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, status, b"application/json", headers)
 
@@ -43,7 +43,8 @@ def explanation_content(explanation: Explanation) -> dict[str, Any]:
     return content
 
 
-def _look_content(prediction: Prediction, view: View, cam: ClassActivationMap) -> dict[str, Any]:
+def prediction_content(prediction: Prediction) -> dict[str, Any]:
+    """The document's `Prediction`."""
     return {
         "model": prediction.model,
         "version": prediction.version,
@@ -53,10 +54,18 @@ def _look_content(prediction: Prediction, view: View, cam: ClassActivationMap) -
         "abstain": prediction.abstain,
         "ood_score": prediction.ood_score,
         "out_of_distribution": prediction.out_of_distribution,
-        "scores": prediction.scores,
-        "view": (view.left, view.top, view.left + view.width, view.top + view.height),
-        "cam": _map_content(cam),
+        "scores": [
+            {"label": score.label, "index": score.index, "probability": score.probability}
+            for score in prediction.scores
+        ],
     }
+
+
+def _look_content(prediction: Prediction, view: View, cam: ClassActivationMap) -> dict[str, Any]:
+    content = prediction_content(prediction)
+    content["view"] = (view.left, view.top, view.left + view.width, view.top + view.height)
+    content["cam"] = _map_content(cam)
+    return content
 
 
 def _map_content(cam: ClassActivationMap) -> dict[str, Any]:

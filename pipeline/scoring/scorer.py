@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.labelled import MAX_PIXELS
 from pipeline.scoring.sources import Chunk
 from service.artifact import Artifact
-from service.box import bounding_box
+from service.box import locate
 from service.engine import Device, Engine
 from service.errors import MissingImage, ServiceError
 from service.images import Upload, read_upload
@@ -158,7 +158,7 @@ def _joined(pending: list[Future[list[Read]]]) -> list[Read]:
 
 
 def _box(cam_hw: NDArray[np.float32], upload: Upload) -> tuple[float, float, float, float]:
-    box = bounding_box(cam_hw, upload.view, (upload.width, upload.height))
+    box, _ = locate(cam_hw, upload.view, (upload.width, upload.height))
     return box.left, box.top, box.right, box.bottom
 
 

@@ -21,7 +21,7 @@ from pipeline.scoring.job import EngineName, plan_job, run
 from pipeline.scoring.scorer import Settings
 from pipeline.scoring.shards import Totals
 from service.artifact import load_artifact, newest_version
-from service.box import bounding_box
+from service.box import locate
 from service.engine import Engine
 from service.images import read_upload
 
@@ -136,7 +136,7 @@ def test_an_explained_label_has_the_services_box(digits: Path, tmp_path: Path) -
         upload = read_upload(body, engine.manifest.image, max_pixels=10**6)
         found = engine.run(upload.pixels_hwc[None], ["probabilities", "cams"])
         cam = found["cams"][0, found["probabilities"].argmax()]
-        box = bounding_box(cam, upload.view, (upload.width, upload.height))
+        box, _ = locate(cam, upload.view, (upload.width, upload.height))
         expected = [box.left, box.top, box.right, box.bottom]
         assert row["box"] == pytest.approx(expected, abs=0.02)
 
