@@ -74,7 +74,11 @@ def tables(results: Results) -> Iterable[Table]:
     yield "Contestants", _PARTICIPANT_HEADS, participants
     reached = [_aim(aim) for aim in aims(results)]
     if reached:
-        yield "Aims (rates: each contestant at its own best)", _AIM_HEADS, reached
+        yield (
+            "Aims (rates: each at its own best; `/explain` beside `/predict`: by repeats)",
+            _AIM_HEADS,
+            reached,
+        )
 
 
 _AIM_HEADS = ("aim", "reached", "wanted", "the ceiling would reach", "")
@@ -143,11 +147,15 @@ def _participant(results: Results, participant: Participant) -> Sequence[str]:
 def _aim(aim: Aim) -> Sequence[str]:
     return (
         aim.title,
-        f"{aim.value:.3g}{aim.unit}",
+        f"{aim.value:.3g}{aim.unit}{_least_to_most(aim.spread)}",
         f"{'≤' if aim.at_most else '≥'} {aim.limit:g}{aim.unit}",
         _NONE if aim.bound is None else f"{aim.bound:.3g}{aim.unit}",
         "met" if aim.met else "missed",
     )
+
+
+def _least_to_most(spread: Spread | None) -> str:
+    return "" if spread is None else f" ({spread.least:.3g} to {spread.most:.3g})"
 
 
 def _optional(spread: Spread | None) -> str:

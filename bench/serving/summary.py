@@ -108,6 +108,30 @@ def peak(results: Results, contestant: str, workload: str) -> float | None:
     )
 
 
+def side_by_side(results: Results, contestant: str, beside: str, workload: str) -> Spread | None:
+    """Its requests per second by those of another of the same server, repeat by repeat.
+
+    The two were loaded within seconds of each other, so that the machine's own moods, which last
+    longer, count less than in a ratio of medians. At the number of connections that suits
+    `beside` best, of those that both were measured at.
+    """
+    shared = [
+        count
+        for count in results.connections
+        if _select(results, contestant, workload, count)
+        and _select(results, beside, workload, count)
+    ]
+    if not shared:
+        return None
+    best = max(shared, key=lambda count: _rate(results, beside, workload, count) or 0.0)
+    others = {each.repeat: each.requests_per_s for each in _select(results, beside, workload, best)}
+    return Spread.of(
+        each.requests_per_s / others[each.repeat]
+        for each in _select(results, contestant, workload, best)
+        if each.repeat in others
+    )
+
+
 def peak_of_peers(results: Results, workload: str) -> float | None:
     """`peak` of whichever peer has the highest."""
     return _largest(

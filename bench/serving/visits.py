@@ -123,7 +123,7 @@ def visit(
     probe_images_per_s = ceiling.probe()
     with started(entry, environment, model) as (server, folder):
         first_answer_s = None
-        for contestant in entry.contestants:
+        for contestant in entry.contestants[:: -1 if repeat % 2 else 1]:
             for each in images:
                 target = Target.of(contestant, each, folder)
                 waited = server.wait(target.question)

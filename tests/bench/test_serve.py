@@ -53,6 +53,7 @@ RATES = {
     ("fastapi", "cifar10-png", 16): (440.0, 400.0, 480.0),
     ("predict", "digits-png", 16): (5000.0, 5000.0, 5000.0),
     ("fastapi", "digits-png", 16): (2500.0, 2500.0, 2500.0),
+    ("explain", "digits-png", 16): (4800.0, 4500.0, 4600.0),
     ("explain", "digits-png", 64): (4600.0, 4600.0, 4600.0),
 }
 
@@ -258,6 +259,20 @@ def test_aims_compare_each_contestants_own_best(results: Results) -> None:
         "first answer after the start": (2.5, True),
         "largest worker after the load": (251.0, False),
     }
+
+
+def test_loads_of_one_server_are_compared_repeat_by_repeat(results: Results) -> None:
+    # 700 of 880, of 900 and of 850, where a ratio of extremes would be 700 of 850 to 900.
+    spread = summary.side_by_side(results, "explain", "predict", "cifar10-png")
+    assert spread is not None
+    assert spread.median == pytest.approx(700 / 880)
+    assert (spread.least, spread.most) == pytest.approx((700 / 900, 700 / 850))
+    digits = summary.side_by_side(results, "explain", "predict", "digits-png")
+    assert digits == summary.Spread(
+        0.92, 0.9, 0.96
+    )  # at 16 connections, as both were measured there
+    assert summary.side_by_side(results, "litserve", "predict", "cifar10-png") is None
+    assert "0.92× (0.9 to 0.96)" in report.render_text(results)
 
 
 def test_an_aim_says_how_much_the_ceiling_leaves_to_be_had(results: Results) -> None:
