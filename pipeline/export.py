@@ -23,18 +23,19 @@ from pipeline.faithfulness import check_faithfulness, measure_faithfulness
 from pipeline.graph import ServingGraph, find_finer_stage
 from pipeline.inference import evaluate, look_inside
 from pipeline.out_of_distribution import choose_score, measure_detection
-from pipeline.parity import Runtime, TorchRuntime, check_parity, measure_parity
+from pipeline.parity import EXACT, HALF, Runtime, TorchRuntime, check_parity, measure_parity
 from pipeline.runs import Run, describe_training, library_versions
 from pipeline.saving import OPSET, describe, load_torchscript, save_onnx, save_pt2, save_torchscript
 from pipeline.strangeness import Strangeness
 from pipeline.weights import copied
-from service.artifact import load_artifact
+from service.artifact import Artifact, load_artifact
 from service.engine import Engine
 from service.manifest import (
     MANIFEST_FILE,
     OUTPUT_OF_METHOD,
     SCHEMA_VERSION,
     Data,
+    FileFormat,
     Manifest,
     Method,
     Metrics,
@@ -46,8 +47,13 @@ from service.manifest import (
 )
 
 ONNX, TORCHSCRIPT, PT2 = "model.onnx", "model.ts", "model.pt2"
-FINER_ONNX = "model.finer.onnx"
+FINER_ONNX, HALF_ONNX = "model.finer.onnx", "model.half.onnx"
 WEIGHTS, CARD = "model.safetensors", "README.md"
+_FORMATS: dict[str, FileFormat] = {
+    ONNX: "onnx",
+    FINER_ONNX: "onnx-finer",
+    HALF_ONNX: "onnx-half",
+}
 NAMES = {"mnist": "digits"}
 DESCRIPTIONS = {
     "mnist": "Handwritten digits, trained on MNIST",
@@ -60,12 +66,15 @@ _FINER_IMAGES = 100
 _NOT_YET_MEASURED = Metrics(images=0, accuracy=0.0, log_loss=0.0, ece=0.0)
 
 
-def export(run: Run, root: Path, *, name: str | None = None, finer_maps: bool = True) -> Path:
+def export(
+    run: Run, root: Path, *, name: str | None = None, finer_maps: bool = True, half: bool = False
+) -> Path:
     """Export a run as the next version of `root`/NAME and return that folder.
 
     With `finer_maps` LayerCAM comes too, of networks that can give it. ONNX Runtime computes all
     of a graph in every pass, whatever is asked for, and the derivatives take ten times as long as
-    the rest: a graph of its own has them.
+    the rest: a graph of its own has them. With `half` comes one whose layers compute in float16,
+    which the service runs on a GPU.
 
     The folder is written beside its place and renamed into it after every gate has passed; a
     failed export leaves nothing behind.
@@ -87,7 +96,7 @@ def export(run: Run, root: Path, *, name: str | None = None, finer_maps: bool = 
         staging.chmod(0o755)
         version = str(_newest_version(home) + 1)
         named = {"name": name, "version": version}
-        _write(staging, run, dataset, validation, finer_maps=finer_maps, **named)
+        _write(staging, run, dataset, validation, finer_maps=finer_maps, half=half, **named)
         return staging.rename(home / version)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -102,6 +111,7 @@ def _write(
     validation: Split,
     *,
     finer_maps: bool,
+    half: bool,
     name: str,
     version: str,
 ) -> None:
@@ -119,7 +129,9 @@ def _write(
     )
     example = torch.from_numpy(dataset.test.images[:2])
     graphs = _graphs(
-        run, calibration.temperature, choice.strangeness, example, finer_maps=finer_maps
+        *(run, calibration.temperature, choice.strangeness, example),
+        finer_maps=finer_maps,
+        half=half,
     )
     files = _save(folder, graphs, example)
     draft = Manifest(
@@ -127,13 +139,14 @@ def _write(
         version=version,
         files=files,
         calibration=calibration,
-        **_facts(run, dataset, validation, graphs[-1], example),
+        **_facts(run, dataset, validation, graphs.get(FINER_ONNX, graphs[ONNX]), example),
     )
     _write_manifest(folder, draft)
-    engine = Engine(load_artifact(folder, in_place=False), device="cpu", threads=0)
+    artifact = load_artifact(folder, in_place=False)
+    engine = Engine(artifact, device="cpu", threads=0)
     engine.warm_up()
     test = Split(as_served(dataset.test.images, dataset.image), dataset.test.labels)
-    parity = _pass_gates(folder, engine, graphs, test)
+    parity = _pass_gates(artifact, engine, graphs, test)
     answers = answer(engine, test)
     faithfulness = measure_faithfulness(
         engine.run,
@@ -170,31 +183,32 @@ def _graphs(
     example: torch.Tensor,
     *,
     finer_maps: bool,
-) -> list[ServingGraph]:
-    """The graph of every pass, and the one with finer maps if there is to be one."""
-    stages: list[int | None] = [None]
-    if finer_maps:
-        found = find_finer_stage(run.network, run.config.normalisation, example)
-        stages += [] if found is None else [found]
-    return [
-        ServingGraph(
-            run.network, run.config.normalisation, temperature, strangeness=strangeness, early=early
-        ).eval()
-        for early in stages
-    ]
+    half: bool,
+) -> dict[str, ServingGraph]:
+    """Those that are wanted, by the ONNX file of each."""
+    network, normalisation = run.network, run.config.normalisation
+    early = find_finer_stage(network, normalisation, example) if finer_maps else None
+    graph = partial(ServingGraph, network, normalisation, temperature, strangeness=strangeness)
+    graphs = {ONNX: graph()}
+    if early is not None:
+        graphs[FINER_ONNX] = graph(early=early)
+    if half:
+        graphs[HALF_ONNX] = graph(half=True)
+    return {file: each.eval() for file, each in graphs.items()}
 
 
-def _save(folder: Path, graphs: list[ServingGraph], example: torch.Tensor) -> dict[str, ModelFile]:
-    graph, *finer = graphs
-    save_onnx(graph, example, folder / ONNX)
+def _save(
+    folder: Path, graphs: dict[str, ServingGraph], example: torch.Tensor
+) -> dict[str, ModelFile]:
+    graph = graphs[ONNX]
     save_torchscript(graph, example, folder / TORCHSCRIPT)
     save_pt2(graph, example, folder / PT2)
     # What `limelight finetune` begins from: the only format that holds layers by their names.
     write_tensors(folder / WEIGHTS, copied(graph.network.state_dict()))
-    files = {ONNX: describe(folder / ONNX, "onnx")}
-    for each in finer:
-        save_onnx(each, example, folder / FINER_ONNX)
-        files[FINER_ONNX] = describe(folder / FINER_ONNX, "onnx-finer")
+    files = {}
+    for file, each in graphs.items():
+        save_onnx(each, example, folder / file)
+        files[file] = describe(folder / file, _FORMATS[file])
     return files | {
         TORCHSCRIPT: describe(folder / TORCHSCRIPT, "torchscript"),
         PT2: describe(folder / PT2, "torch.export"),
@@ -246,16 +260,20 @@ def _facts(
 
 
 def _pass_gates(
-    folder: Path, engine: Engine, graphs: list[ServingGraph], test: Split
+    artifact: Artifact, engine: Engine, graphs: dict[str, ServingGraph], test: Split
 ) -> dict[str, Parity]:
-    graph, *finer = graphs
+    folder, graph = artifact.folder, graphs[ONNX]
     runtimes: dict[str, tuple[Runtime, ServingGraph]] = {
         ONNX: (partial(engine.run, outputs=graph.outputs), graph),
         TORCHSCRIPT: (TorchRuntime(load_torchscript(folder / TORCHSCRIPT), graph.outputs), graph),
         PT2: (TorchRuntime(torch.export.load(folder / PT2).module(), graph.outputs), graph),
     }
-    for each in finer:
-        runtimes[FINER_ONNX] = partial(engine.run, outputs=each.outputs), each
+    finer = graphs.get(FINER_ONNX)
+    if finer is not None:
+        runtimes[FINER_ONNX] = partial(engine.run, outputs=finer.outputs), finer
+    if HALF_ONNX in graphs:
+        in_half = Engine(artifact, device="cpu", threads=0, precision="float16")
+        runtimes[HALF_ONNX] = partial(in_half.run, outputs=graph.outputs), graph
     parity = {
         file: measure_parity(
             runtime, asked, test.images if asked is graph else test.images[:_FINER_IMAGES]
@@ -263,7 +281,7 @@ def _pass_gates(
         for file, (runtime, asked) in runtimes.items()
     }
     for file, measured in parity.items():
-        check_parity(file, measured)
+        check_parity(file, measured, HALF if file == HALF_ONNX else EXACT)
     return parity
 
 

@@ -1,5 +1,7 @@
 """The graph that is exported: from uint8 pixels to probabilities and maps, in one pass."""
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,8 @@ class ServingGraph(nn.Module):
     data; and `layercams` (N, K, h', w'), finer maps, where `early` says how many modules of the
     network's features come before them.
 
+    With `half` the features are computed in float16; everything before and after is not.
+
     Normalisation, temperature and softmax are inside, so that every runtime gives one answer. The
     logits are as the network gives them; only the probabilities see the temperature.
     """
@@ -36,9 +40,14 @@ class ServingGraph(nn.Module):
         *,
         strangeness: Strangeness | None = None,
         early: int | None = None,
+        half: bool = False,
     ) -> None:
         super().__init__()
+        if half and early is not None:
+            raise ValueError("finer maps are of full precision")
         self.network = network
+        # What follows is little work, and sums over many positions.
+        self._half = deepcopy(network.features).half() if half else None
         scale, shift = normalisation.scale_and_shift()
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
@@ -57,7 +66,9 @@ class ServingGraph(nn.Module):
         features, head = self.network.features, self.network.head
         pixels = normalise(images, self.scale, self.shift)
         finer = None
-        if self._early is None:
+        if self._half is not None:
+            last = self._half(pixels.half()).float()
+        elif self._early is None:
             last = features(pixels)
         else:
             stage = features[: self._early](pixels)

@@ -13,10 +13,23 @@ from service.manifest import Parity
 
 BATCH_SIZES = (1, 7, 64)
 IMAGES, IN_SMALL_BATCHES = 1000, 100
-MAX_PROBABILITY_ERROR = 1e-5
-MAX_CAM_ERROR = 1e-4
 MAX_LAYERCAM_ERROR = 1e-3
 MAX_CAM_IDENTITY_ERROR = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How far a format may be from eager torch."""
+
+    probability: float
+    cam: float
+    disagreements: float
+    """Share of the answers."""
+
+
+EXACT = Bounds(probability=1e-5, cam=1e-4, disagreements=0.0)
+# Eleven bits a value: an answer that hangs in the balance may fall the other way.
+HALF = Bounds(probability=0.05, cam=0.5, disagreements=0.003)
 
 Arrays = Mapping[str, NDArray[np.float32]]
 Runtime = Callable[[NDArray[np.uint8]], Arrays]
@@ -70,27 +83,28 @@ def measure_parity(runtime: Runtime, graph: ServingGraph, images: NDArray[np.uin
     )
 
 
-def check_parity(name: str, parity: Parity) -> None:
+def check_parity(name: str, parity: Parity, bounds: Bounds = EXACT) -> None:
     """Fail unless a format's answers are those of eager torch.
 
     Raises:
         GateError: with the figure that is out of bounds. NaN is out of every bound.
 
     """
-    if not parity.max_probability_error <= MAX_PROBABILITY_ERROR:
+    if not parity.max_probability_error <= bounds.probability:
         raise GateError(
             f"{name}: probabilities differ from eager torch by {parity.max_probability_error:.2e}, "
-            f"allowed are {MAX_PROBABILITY_ERROR:.0e}"
+            f"allowed are {bounds.probability:.0e}"
         )
-    if parity.top1_disagreements:
+    allowed = int(bounds.disagreements * parity.images)
+    if parity.top1_disagreements > allowed:
         raise GateError(
             f"{name}: {parity.top1_disagreements} answers of {parity.images} images at batch sizes "
-            f"{parity.batch_sizes} are not those of eager torch, allowed are 0"
+            f"{parity.batch_sizes} are not those of eager torch, allowed are {allowed}"
         )
-    if not (parity.max_cam_error or 0.0) <= MAX_CAM_ERROR:
+    if not (parity.max_cam_error or 0.0) <= bounds.cam:
         raise GateError(
             f"{name}: maps differ from eager torch by {parity.max_cam_error:.2e}, "
-            f"allowed are {MAX_CAM_ERROR:.0e}"
+            f"allowed are {bounds.cam:.0e}"
         )
     if not (parity.mean_layercam_error or 0.0) <= MAX_LAYERCAM_ERROR:
         raise GateError(

@@ -8,9 +8,10 @@ from pathlib import Path
 from service.artifact import ArtifactError, find_artifacts, load_artifact
 from service.batching import Batcher
 from service.classifier import Classifier
-from service.engine import Engine, EngineError
+from service.engine import Engine
 from service.errors import NotReady, UnknownModel
 from service.metrics import Metrics
+from service.sessions import EngineError
 from service.settings import Settings
 
 logger = logging.getLogger("limelight.catalogue")
@@ -104,15 +105,24 @@ class Catalogue:
         settings, started = self._settings, time.perf_counter()
         artifact = load_artifact(folder)
         manifest = artifact.manifest
-        engine = Engine(artifact, device=settings.device, threads=self._threads)
+        engine = Engine(
+            artifact,
+            device=settings.device,
+            threads=self._threads,
+            precision=settings.precision,
+        )
         loaded = time.perf_counter()
         warm_up_s = engine.warm_up(_warm_up_sizes(engine, settings.max_batch))
         self._metrics.served(
-            manifest, provider=engine.provider, load_s=loaded - started, warm_up_s=warm_up_s
+            manifest,
+            file=engine.file,
+            provider=engine.provider,
+            load_s=loaded - started,
+            warm_up_s=warm_up_s,
         )
         logger.info(
-            "model %s %s runs on %s, warmed up in %.2f s",
-            *(manifest.name, manifest.version, engine.provider, warm_up_s),
+            "model %s %s runs on %s in %s, warmed up in %.2f s",
+            *(manifest.name, manifest.version, engine.provider, engine.precision, warm_up_s),
         )
         batcher = Batcher(
             engine.run,

@@ -1,54 +1,29 @@
-"""The network itself: one ONNX Runtime session, on a provider that is never in doubt."""
+"""The network itself: the graphs of one artefact, and what comes out of a pass."""
 
-import contextlib
-import ctypes
-import functools
-import io
-import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service import gpu
 from service.artifact import Artifact
 from service.manifest import Manifest, TensorSpec
+from service.sessions import (
+    Device,
+    EngineError,
+    Precision,
+    Provider,
+    cuda_obstacle,
+    open_session,
+    provider_of,
+)
 
-Device = Literal["auto", "cuda", "tensorrt", "cpu"]
-Provider = Literal["CPU", "CUDA", "TensorRT"]
-
-logger = logging.getLogger("limelight.engine")
-
-_NAMES: dict[str, Provider] = {
-    "CPUExecutionProvider": "CPU",
-    "CUDAExecutionProvider": "CUDA",
-    "TensorrtExecutionProvider": "TensorRT",
-}
-_WANTED: dict[str, Provider] = {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "TensorRT"}
-# TF32 would cost three digits of the parity that an export promises, and an exhaustive search for
-# convolution algorithms seconds at every new batch size.
-_CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-_PROVIDERS: dict[Provider, list[Any]] = {
-    "CPU": ["CPUExecutionProvider"],
-    "CUDA": [("CUDAExecutionProvider", _CUDA_OPTIONS), "CPUExecutionProvider"],
-    "TensorRT": [
-        "TensorrtExecutionProvider",
-        ("CUDAExecutionProvider", _CUDA_OPTIONS),
-        "CPUExecutionProvider",
-    ],
-}
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
-_FATAL = 4
 # Finer maps take some megabytes an image, which the runtime would keep of the largest batch.
 _MOST_FINER = 8
-
-
-class EngineError(Exception):
-    """The network cannot be run as demanded; the message says why and what to do."""
 
 
 class Engine:
@@ -59,12 +34,18 @@ class Engine:
         device: ``auto`` takes a GPU where one is usable and the CPU elsewhere; any other is
             a demand.
         threads: CPU threads for one pass; 0 is every core.
+        precision: of the network's layers. ``auto`` takes float16 on a GPU, where the artefact has
+            such a graph, and float32 elsewhere; any other is a demand. Finer maps are float32.
         pad: bring batches to powers of two with blank images. A GPU chooses its algorithms anew
             for each size, so it does so by default; on a CPU each image has its price.
 
+    Attributes:
+        precision: what the layers compute in, in a pass without finer maps.
+        file: the artefact's graph that such a pass runs.
+
     Raises:
-        EngineError: the demanded provider cannot be had, or the graph is not what the manifest
-            says.
+        EngineError: the demanded provider or precision cannot be had, or the graph is not what
+            the manifest says.
     """
 
     def __init__(
@@ -73,20 +54,28 @@ class Engine:
         *,
         device: Device = "auto",
         threads: int = 1,
+        precision: Literal["auto", Precision] = "auto",
         pad: bool | None = None,
     ) -> None:
         self.manifest = artifact.manifest
-        self._session = _open_session(artifact.onnx_path, device=device, threads=threads)
+        path, self.precision = _choose(artifact, precision, device)
+        session = open_session(path, device=device, threads=threads)
+        if (precision, self.precision) == ("auto", "float16") and provider_of(session) == "CPU":
+            # It was meant for a GPU, which could not be had after all.
+            path, self.precision = artifact.onnx_path, "float32"
+            session = open_session(path, device=device, threads=threads)
+        self._session = session
+        self.file = path.name
         self._dear = dear = self.manifest.dear_outputs
         _check_graph(
             self._session,
-            self.manifest.onnx_file,
+            self.file,
             self.manifest,
             [tensor for tensor in self.manifest.outputs if tensor.name not in dear],
         )
         self._finer: ort.InferenceSession | None = None
         if artifact.finer_path is not None:
-            self._finer = _open_session(artifact.finer_path, device=device, threads=threads)
+            self._finer = open_session(artifact.finer_path, device=device, threads=threads)
             _check_graph(
                 self._finer, artifact.finer_path.name, self.manifest, self.manifest.outputs
             )
@@ -95,7 +84,7 @@ class Engine:
     @property
     def provider(self) -> Provider:
         """Where the network really runs, as the session says."""
-        return _provider(self._session)
+        return provider_of(self._session)
 
     def run(
         self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str]
@@ -167,6 +156,23 @@ class Engine:
                 )
 
 
+def _choose(
+    artifact: Artifact, precision: Literal["auto", Precision], device: Device
+) -> tuple[Path, Precision]:
+    """The graph to run, and what its layers compute in."""
+    half = artifact.half_path
+    if precision == "float16" and half is None:
+        manifest = artifact.manifest
+        raise EngineError(
+            f"{manifest.name} {manifest.version} has no float16 graph: export it with --half, or "
+            "set LIMELIGHT_PRECISION=auto"
+        )
+    on_gpu = device != "cpu" and cuda_obstacle() is None
+    if half is not None and (precision == "float16" or (precision == "auto" and on_gpu)):
+        return half, "float16"
+    return artifact.onnx_path, "float32"
+
+
 def _padded(images_nhwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Blank images at the end make the batch a power of two."""
     batch = len(images_nhwc)
@@ -174,103 +180,6 @@ def _padded(images_nhwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if missing == 0:
         return images_nhwc
     return np.pad(images_nhwc, ((0, missing), (0, 0), (0, 0), (0, 0)))
-
-
-def _open_session(path: Path, *, device: Device, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Spinning threads take the cores that decoding and HTTP need.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    wanted = _WANTED.get(device)
-    if wanted is None:
-        obstacle = cuda_obstacle()
-        if obstacle is None:
-            with _quiet_runtime(options):
-                session = _create(path, options, "CUDA")
-            if _provider(session) == "CUDA":
-                return session
-            obstacle = _missing_library() or "ONNX Runtime could not set up CUDA"
-        _say_once(f"no usable GPU ({obstacle}): the networks run on the CPU")
-        return _create(path, options, "CPU")
-    if wanted == "CPU":
-        return _create(path, options, wanted)
-    obstacle = cuda_obstacle()
-    if obstacle is not None:
-        raise EngineError(f"device {device!r} is demanded, but {obstacle}{_WAY_OUT}")
-    with _quiet_runtime(options):
-        session = _create(path, options, wanted)
-    if _provider(session) != wanted:
-        reason = _missing_library() or f"ONNX Runtime fell back to {_provider(session)}"
-        raise EngineError(f"device {device!r} is demanded, but {reason}{_WAY_OUT}")
-    return session
-
-
-_WAY_OUT = ": install the driver and `limelight[cuda]`, or set LIMELIGHT_DEVICE=auto"
-
-
-def _create(path: Path, options: ort.SessionOptions, provider: Provider) -> ort.InferenceSession:
-    available = set(ort.get_available_providers())
-    providers = [
-        entry
-        for entry in _PROVIDERS[provider]
-        if (entry if isinstance(entry, str) else entry[0]) in available
-    ]
-    try:
-        return ort.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # see `Engine.run`
-        raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
-
-
-def _provider(session: ort.InferenceSession) -> Provider:
-    return _NAMES[session.get_providers()[0]]
-
-
-@functools.cache
-def cuda_obstacle() -> str | None:
-    """Why no GPU can be used in this process, or None. Loads CUDA's libraries where there is one.
-
-    The driver is asked first: without it the runtime only writes an error to the log and takes
-    the CPU.
-    """
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
-        return "this ONNX Runtime is built without CUDA"
-    obstacle = gpu.driver_obstacle()
-    if obstacle is not None:
-        return obstacle
-    # It prints what it cannot find; what matters of that is said with the error.
-    with contextlib.redirect_stdout(io.StringIO()):
-        ort.preload_dlls()
-    return None
-
-
-def _missing_library() -> str | None:
-    """Name the library that keeps the CUDA provider from loading."""
-    folder = Path(ort.__file__).parent / "capi"
-    try:
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
-    except OSError as error:
-        return str(error)
-    return None
-
-
-@contextlib.contextmanager
-def _quiet_runtime(options: ort.SessionOptions) -> Iterator[None]:
-    """Keep the runtime from logging a fallback that we report in our own words."""
-    level = options.log_severity_level
-    ort.set_default_logger_severity(_FATAL)
-    options.log_severity_level = _FATAL
-    try:
-        yield
-    finally:
-        options.log_severity_level = level
-        ort.set_default_logger_severity(2)
-
-
-@functools.cache
-def _say_once(message: str) -> None:
-    logger.warning(message)
 
 
 def _check_graph(

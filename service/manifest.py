@@ -5,7 +5,8 @@ The graph takes ``images``, uint8 (N, H, W, C), and gives ``logits`` (N, K), ``p
 (N, K) and ``cams`` (N, K, h, w), all float32; normalisation, temperature and softmax are inside.
 Newer ones also give ``features`` (N, C, h, w), what the head was given; ``ood_score`` (N,), high
 for images unlike the training data; and, some of them, ``layercams`` (N, K, h', w'), finer maps,
-whose derivatives cost several passes: a graph of its own gives all the outputs and these.
+whose derivatives cost several passes: a graph of its own gives all the outputs and these. Another
+may give the same outputs with layers in half precision, for a GPU.
 """
 
 from typing import Annotated, Literal
@@ -28,7 +29,11 @@ OUTPUT_OF_METHOD: dict[Method, str] = {"scorecam": "features", "layercam": "laye
 """What a method needs beyond the outputs that every graph has."""
 FINER = "layercams"
 """The output that a file of format ``onnx-finer`` gives beside those of the one of ``onnx``."""
-FileFormat = Literal["onnx", "onnx-finer", "torchscript", "torch.export", "safetensors"]
+FileFormat = Literal[
+    "onnx", "onnx-half", "onnx-finer", "torchscript", "torch.export", "safetensors"
+]
+"""``onnx-half`` is the graph of ``onnx`` with its layers in float16, for a GPU; what comes out is
+float32 in each."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 
@@ -257,10 +262,17 @@ class Manifest(_Frozen):
         return next(name for name, file in self.files.items() if file.format == "onnx")
 
     @property
+    def half_file(self) -> str | None:
+        """Name of the one that it runs instead in half precision; None where there is none."""
+        return self._file_of("onnx-half")
+
+    @property
     def finer_file(self) -> str | None:
         """Name of the one that it runs for finer maps; None where there are none."""
-        finer = (name for name, file in self.files.items() if file.format == "onnx-finer")
-        return next(finer, None)
+        return self._file_of("onnx-finer")
+
+    def _file_of(self, form: FileFormat) -> str | None:
+        return next((name for name, file in self.files.items() if file.format == form), None)
 
     @property
     def dear_outputs(self) -> frozenset[str]:

@@ -175,9 +175,11 @@ class Metrics:
         self._ready.set(ready)
         self._in_flight.set(in_flight)
 
-    def served(self, manifest: Manifest, *, provider: str, load_s: float, warm_up_s: float) -> None:
-        """A model was loaded, verified and warmed up."""
-        sha256 = manifest.files[manifest.onnx_file].sha256
+    def served(
+        self, manifest: Manifest, *, file: str, provider: str, load_s: float, warm_up_s: float
+    ) -> None:
+        """A model was loaded, verified and warmed up; `file` of it is what runs."""
+        sha256 = manifest.files[file].sha256
         self._model.labels(manifest.name, manifest.version, provider, sha256).set(1)
         self._load.labels(manifest.name).set(load_s)
         self._warm_up.labels(manifest.name).set(warm_up_s)

@@ -79,6 +79,7 @@ def schemas() -> Json:
             name=string,
             version=string,
             provider={"enum": ["CPU", "CUDA", "TensorRT"]},
+            precision={"enum": ["float32", "float16"], "description": "Of the network's layers"},
             default=boolean,
             manifest={"type": "object"},
         ),

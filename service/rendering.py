@@ -92,6 +92,7 @@ def model_content(classifier: Classifier, *, default: str) -> dict[str, Any]:
         "name": manifest.name,
         "version": manifest.version,
         "provider": classifier.engine.provider,
+        "precision": classifier.engine.precision,
         "default": manifest.name == default,
         "manifest": manifest.model_dump(mode="json"),
     }

@@ -18,6 +18,8 @@ class Settings(BaseSettings):
     """Answers a request without `model`. Unset: `digits` where there is one, else the first."""
     device: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
     """`auto` takes a GPU where there is one; another that fails keeps the service unready."""
+    precision: Literal["auto", "float32", "float16"] = "auto"
+    """Of the networks' layers; `auto` takes float16 on a GPU, of models exported with `--half`."""
     workers: int = Field(default=0, ge=0, le=256)
     """Processes that answer requests; 0 chooses by the cores and the container's CPU limit."""
     threads: int = Field(default=0, ge=0, le=1024)

@@ -27,6 +27,10 @@ def export(
         bool,
         typer.Option(help="also LayerCAM's, in a graph of its own that only they pay for"),
     ] = True,
+    half: Annotated[
+        bool,
+        typer.Option(help="also a graph whose layers compute in float16: the service's on a GPU"),
+    ] = False,
 ) -> None:
     """Export a run as the next version of an artefact, verified; prints its folder.
 
@@ -34,7 +38,7 @@ def export(
     """
     is_run = (run / CONFIG).is_file() or not (newest_version(run) / MANIFEST_FILE).is_file()
     source = read_run(run) if is_run else rebuild_run(run)
-    folder = exporting.export(source, to, name=name, finer_maps=finer_maps)
+    folder = exporting.export(source, to, name=name, finer_maps=finer_maps, half=half)
     manifest = load_artifact(folder).manifest
     for file, parity in manifest.parity.items():
         identity = (

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipeline.scoring import ScoringError
 from service.artifact import ArtifactError
-from service.engine import EngineError
+from service.sessions import EngineError
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from pipeline.labelled import MAX_PIXELS
 from pipeline.scoring.sources import Chunk
 from service.artifact import Artifact
 from service.box import locate
-from service.engine import Device, Engine
+from service.engine import Engine
 from service.errors import MissingImage, ServiceError
 from service.images import Upload, read_upload
+from service.sessions import Device
 
 TOP = 3
 _STRINGS, _FLOATS, _PIXELS = pa.list_(pa.string()), pa.list_(pa.float32()), pa.list_(pa.float64())

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from pipeline.evaluation import as_served
 from pipeline.export import export
 from pipeline.graph import ServingGraph, find_finer_stage
 from pipeline.inference import evaluate
-from pipeline.parity import TorchRuntime, check_parity, measure_parity
+from pipeline.parity import EXACT, HALF, TorchRuntime, check_parity, measure_parity
 from pipeline.runs import Run, read_run
 from pipeline.trained import rebuild_run
 from service.artifact import load_artifact
@@ -157,6 +158,46 @@ def test_only_a_pass_that_gives_finer_maps_pays_for_them(artifact_folder: Path) 
     assert together["layercams"].shape[0] == 20
 
 
+def test_half_precision_comes_when_asked_for_and_is_compared(
+    digits8_run: Run, tmp_path: Path
+) -> None:
+    folder = export(digits8_run, tmp_path, finer_maps=False, half=True)
+    artifact = load_artifact(folder)
+    assert artifact.half_path == folder / "model.half.onnx"
+    parity = artifact.manifest.parity
+    # Eleven bits are fewer than twenty-four.
+    assert parity["model.half.onnx"].max_probability_error > 1e-5
+    assert parity["model.onnx"].max_probability_error < 1e-5
+    graph = onnx.load(artifact.half_path).graph
+    weights = [each for each in graph.initializer if len(each.dims) == 4 and each.dims[2] == 3]
+    assert weights
+    assert {each.data_type for each in weights} == {onnx.TensorProto.FLOAT16}
+    images = load_dataset("digits8").test.images[:50]
+    half = Engine(artifact, device="cpu", precision="float16").run(images, ["cams", "features"])
+    exact = Engine(artifact, device="cpu").run(images, ["cams", "features"])
+    np.testing.assert_allclose(half["cams"], exact["cams"], atol=0.1)
+    assert not np.array_equal(half["features"], exact["features"])
+
+
+def test_finer_maps_are_never_of_half_precision(digits8_run: Run) -> None:
+    with pytest.raises(ValueError, match="full precision"):
+        ServingGraph(digits8_run.network, digits8_run.config.normalisation, 1.0, early=1, half=True)
+
+
+def test_half_precision_has_bounds_of_its_own_and_they_are_gates(digits8_run: Run) -> None:
+    graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
+    parity = measure_parity(TorchRuntime(graph, graph.outputs), graph, images)
+    rounded = {"max_probability_error": 0.01, "max_cam_error": 0.1, "images": 1000}
+    check_parity("half", parity.model_copy(update=rounded | {"top1_disagreements": 3}), HALF)
+    for wrong, message in (
+        ({"max_probability_error": 0.06}, "probabilities differ"),
+        ({"max_cam_error": 0.6}, "maps differ"),
+        ({"top1_disagreements": 4}, "4 answers of 1000 images.*allowed are 3"),
+    ):
+        with pytest.raises(GateError, match=message):
+            check_parity("half", parity.model_copy(update=rounded | wrong), HALF)
+
+
 def _graph(run: Run) -> ServingGraph:
     images = torch.from_numpy(load_dataset("digits8").test.images[:2])
     early = find_finer_stage(run.network, run.config.normalisation, images)
@@ -216,7 +257,7 @@ def test_one_swapped_answer_is_counted_at_every_batch_size(digits8_run: Run) -> 
 def test_a_failed_gate_leaves_nothing_behind(
     digits8_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.parity.MAX_PROBABILITY_ERROR", 0.0)
+    monkeypatch.setattr("pipeline.export.EXACT", replace(EXACT, probability=0.0))
     with pytest.raises(GateError, match="probabilities differ"):
         export(digits8_run, tmp_path)
     assert not any(tmp_path.iterdir())

@@ -25,6 +25,9 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
+FLOAT = TensorProto.FLOAT
+
+
 @dataclass(frozen=True)
 class Reference:
     """Pool, weigh, average, softmax: the network that the tests serve, in numpy."""
@@ -63,7 +66,7 @@ class Reference:
         scores: NDArray[np.float64] = -np.log(np.exp(self.logits(images_nhwc)).sum(1))
         return scores
 
-    def onnx(self, *, finer: bool = False) -> bytes:
+    def onnx(self, *, finer: bool = False, half: bool = False) -> bytes:
         classes, channels = self.weight.shape
         cells = self.size // self.pool
         constants = {
@@ -75,16 +78,20 @@ class Reference:
             "last": np.array([1], np.int64),
         }
         nodes = [
-            helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Cast", ["images"], ["floats"], to=FLOAT),
             helper.make_node("Mul", ["floats", "scale"], ["scaled"]),
             helper.make_node("Transpose", ["scaled"], ["nchw"], perm=[0, 3, 1, 2]),
             helper.make_node(
                 "AveragePool",
                 ["nchw"],
-                ["features"],
+                ["pooled"],
                 kernel_shape=[self.pool] * 2,
                 strides=[self.pool] * 2,
             ),
+            helper.make_node(
+                "Cast", ["pooled"], ["rounded"], to=TensorProto.FLOAT16 if half else FLOAT
+            ),
+            helper.make_node("Cast", ["rounded"], ["features"], to=FLOAT),
             helper.make_node("Conv", ["features", "weight"], ["cams"]),
             helper.make_node("ReduceMean", ["cams", "axes"], ["means"], keepdims=0),
             helper.make_node("Add", ["means", "bias"], ["logits"]),
@@ -120,6 +127,11 @@ class Reference:
         return bytes(model.SerializeToString())
 
 
+FORMATS = {
+    "model.onnx": "onnx",
+    "model.finer.onnx": "onnx-finer",
+    "model.half.onnx": "onnx-half",
+}
 COLOURS = ("red", "green", "blue")
 COLOUR_NETWORK = Reference(
     size=8,
@@ -143,17 +155,20 @@ def write_artifact(
     version: str = "1",
     network: Reference = COLOUR_NETWORK,
     finer: bool = True,
+    half: bool = False,
     **changes: Any,
 ) -> Path:
     """Write NAME/VERSION below `root`; `changes` replace top-level fields of the manifest.
 
-    Without `finer` it has no finer maps.
+    Without `finer` it has no finer maps; with `half` a graph whose features are rounded to float16.
     """
     folder = root / name / version
     folder.mkdir(parents=True)
     files = {"model.onnx": network.onnx()}
     if finer:
         files["model.finer.onnx"] = network.onnx(finer=True)
+    if half:
+        files["model.half.onnx"] = network.onnx(half=True)
     for file, content in files.items():
         (folder / file).write_bytes(content)
     classes = {3: COLOURS, 10: DIGITS}[len(network.weight)]
@@ -199,7 +214,7 @@ def write_artifact(
             file: {
                 "sha256": hashlib.sha256(content).hexdigest(),
                 "bytes": len(content),
-                "format": "onnx-finer" if "finer" in file else "onnx",
+                "format": FORMATS[file],
             }
             for file, content in files.items()
         },

@@ -8,7 +8,8 @@ import onnxruntime as ort
 import pytest
 
 from service.artifact import Artifact, load_artifact
-from service.engine import Engine, EngineError, cuda_obstacle
+from service.engine import Engine
+from service.sessions import EngineError, cuda_obstacle
 from tests.service.kit import COLOUR_NETWORK, DIGIT_NETWORK, REPOSITORY, write_artifact
 
 no_gpu = pytest.mark.skipif(cuda_obstacle() is None, reason="this machine has a usable GPU")
@@ -63,9 +64,9 @@ def test_a_silent_fallback_of_the_runtime_is_detected(
     colours: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a machine with a driver but without CUDA's libraries."""
-    monkeypatch.setattr("service.engine.cuda_obstacle", lambda: None)
+    monkeypatch.setattr("service.sessions.cuda_obstacle", lambda: None)
     monkeypatch.setattr(
-        "service.engine._create",
+        "service.sessions._create",
         lambda path, options, provider: ort.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         ),
@@ -73,6 +74,58 @@ def test_a_silent_fallback_of_the_runtime_is_detected(
     with pytest.raises(EngineError, match="'cuda' is demanded"):
         Engine(colours, device="cuda")
     assert Engine(colours, device="auto").provider == "CPU"
+
+
+@pytest.fixture
+def in_half(tmp_path: Path) -> Artifact:
+    return load_artifact(write_artifact(tmp_path, half=True))
+
+
+def test_half_precision_is_run_where_it_is_demanded(
+    in_half: Artifact, rng: np.random.Generator
+) -> None:
+    images = rng.integers(0, 256, (7, 8, 8, 3), np.uint8)
+    exact = Engine(in_half, device="cpu")
+    assert (exact.precision, exact.file) == ("float32", "model.onnx")
+    half = Engine(in_half, device="cpu", precision="float16")
+    assert (half.precision, half.file) == ("float16", "model.half.onnx")
+    expected, rounded = (each.run(images, ["features", "probabilities"]) for each in (exact, half))
+    np.testing.assert_array_equal(
+        rounded["features"], expected["features"].astype(np.float16).astype(np.float32)
+    )
+    np.testing.assert_allclose(rounded["probabilities"], expected["probabilities"], atol=2e-3)
+    assert rounded["probabilities"].dtype == np.float32
+    # Finer maps have their own graph, which is exact.
+    finer = [each.run(images, ["layercams"])["layercams"] for each in (exact, half)]
+    np.testing.assert_array_equal(finer[0], finer[1])
+
+
+def test_half_precision_that_an_artefact_lacks_is_an_engine_error(colours: Artifact) -> None:
+    with pytest.raises(EngineError, match=r"no float16 graph.*--half.*LIMELIGHT_PRECISION=auto"):
+        Engine(colours, device="cpu", precision="float16")
+
+
+def test_a_gpu_is_given_half_precision_by_itself_and_only_a_gpu(
+    in_half: Artifact, colours: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session on the CPU stands in for CUDA's."""
+    monkeypatch.setattr("service.engine.cuda_obstacle", lambda: None)
+    monkeypatch.setattr("service.sessions.cuda_obstacle", lambda: None)
+    monkeypatch.setattr(
+        "service.sessions._create",
+        lambda path, options, provider: ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        ),
+    )
+    # The driver is there, but the session ends on the CPU.
+    assert Engine(in_half).precision == "float32"
+    for module in ("service.engine", "service.sessions"):
+        monkeypatch.setattr(f"{module}.provider_of", lambda session: "CUDA")
+    assert Engine(in_half).precision == "float16"
+    assert Engine(in_half, device="cuda").file == "model.half.onnx"
+    assert Engine(in_half, precision="float32").precision == "float32"
+    assert Engine(in_half, device="cpu").precision == "float32"
+    assert Engine(colours).precision == "float32"  # has no other
 
 
 @no_gpu

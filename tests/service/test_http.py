@@ -340,6 +340,7 @@ def test_models_are_listed_with_their_manifests_and_provider(client: httpx.Clien
     for model in models:
         assert client.get(f"/models/{model['name']}").json() == model
         assert model["provider"] in ("CPU", "CUDA", "TensorRT")
+        assert model["precision"] == "float32"  # none of them has another
         assert model["manifest"]["version"] == model["version"]
     assert [model["default"] for model in models] == [True, False]
     assert models[0]["manifest"]["classes"] == list(COLOURS)

@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.engine import cuda_obstacle
+from service.sessions import cuda_obstacle
 from tests.service.kit import COLOUR_NETWORK, bentoml_serve, write_artifact
 from tests.service.test_http import PNG, expect_problem
 
