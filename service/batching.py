@@ -162,7 +162,12 @@ class Batcher:
         self._items.append(item)
         self._tokens.put(True)
         # A cancelled caller cancels the future: the item is then skipped, or its result dropped.
-        return await future
+        try:
+            return await future
+        finally:
+            # An exception's traceback holds this frame, and this frame the exception, with all that
+            # the request had brought, until a garbage collection that is long in coming.
+            del future, item
 
     async def close(self) -> None:
         """Refuse new images, finish those that wait, and end the threads."""

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Sequence
@@ -271,3 +272,30 @@ async def test_a_network_that_loses_a_row_fails_rather_than_mixing_answers() -> 
     assert [(await task)["a"][0] for task in tasks] == [2, 4]  # each was run again, alone
     await first
     assert [values for values, _ in recorder.batches] == [[0], [1, 2], [1], [2]]
+
+
+@pytest.mark.parametrize("refusal", [ClientGone, DeadlineExceeded])
+async def test_a_refusal_leaves_nothing_for_the_garbage_collector(
+    refusal: type[Exception],
+) -> None:
+    batcher = Batcher(Recorder(), max_batch=4)
+    calls = {
+        ClientGone: (image(1), Call(gone=lambda: True)),
+        DeadlineExceeded: (image(1), Call(deadline=time.perf_counter() - 1)),
+    }
+
+    async def one() -> None:
+        with pytest.raises(refusal):
+            await batcher.submit(calls[refusal][0], ["a"], calls[refusal][1])
+
+    await one()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            await one()
+        await asyncio.sleep(0)
+        assert gc.collect() < 20
+    finally:
+        gc.enable()
+    await batcher.close()
