@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.batching import Batcher, Row
 from service.calls import Call
-from service.errors import ClientGone, DeadlineExceeded, NotReady, Overloaded
+from service.errors import ClientGone, DeadlineExceeded, NotReady, Overloaded, ServiceError
 
 POISON = 255
 
@@ -276,7 +276,7 @@ async def test_a_network_that_loses_a_row_fails_rather_than_mixing_answers() -> 
 
 @pytest.mark.parametrize("refusal", [ClientGone, DeadlineExceeded])
 async def test_a_refusal_leaves_nothing_for_the_garbage_collector(
-    refusal: type[Exception],
+    refusal: type[ServiceError],
 ) -> None:
     batcher = Batcher(Recorder(), max_batch=4)
     calls = {
