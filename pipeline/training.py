@@ -236,7 +236,9 @@ class Trainer:
         loss = float(batch.loss)
         self._smoothed = loss if self.step == 1 else 0.9 * self._smoothed + 0.1 * loss
         chance = math.log(self._classes)
-        diverged = self.step > _SETTLING_STEPS and self._smoothed > _DIVERGED * chance
+        # Both: a loss that has come down from a wild start is a network that has died, perhaps.
+        worst = min(loss, self._smoothed)
+        diverged = self.step > _SETTLING_STEPS and worst > _DIVERGED * chance
         if math.isfinite(loss) and not diverged:
             return
         said = (

