@@ -115,15 +115,15 @@ def side_by_side(results: Results, contestant: str, beside: str, workload: str) 
     longer, count less than in a ratio of medians. At the number of connections that suits
     `beside` best, of those that both were measured at.
     """
-    shared = [
-        count
+    rates = {
+        count: rate
         for count in results.connections
         if _select(results, contestant, workload, count)
-        and _select(results, beside, workload, count)
-    ]
-    if not shared:
+        and (rate := _rate(results, beside, workload, count)) is not None
+    }
+    if not rates:
         return None
-    best = max(shared, key=lambda count: _rate(results, beside, workload, count) or 0.0)
+    best = max(rates, key=rates.__getitem__)
     others = {each.repeat: each.requests_per_s for each in _select(results, beside, workload, best)}
     return Spread.of(
         each.requests_per_s / others[each.repeat]

@@ -267,10 +267,9 @@ def test_loads_of_one_server_are_compared_repeat_by_repeat(results: Results) -> 
     assert spread is not None
     assert spread.median == pytest.approx(700 / 880)
     assert (spread.least, spread.most) == pytest.approx((700 / 900, 700 / 850))
+    # At 16 connections, as both were measured there.
     digits = summary.side_by_side(results, "explain", "predict", "digits-png")
-    assert digits == summary.Spread(
-        0.92, 0.9, 0.96
-    )  # at 16 connections, as both were measured there
+    assert digits == summary.Spread(0.92, 0.9, 0.96)
     assert summary.side_by_side(results, "litserve", "predict", "cifar10-png") is None
     assert "0.92× (0.9 to 0.96)" in report.render_text(results)
 
