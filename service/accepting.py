@@ -13,8 +13,13 @@ import signal
 import socket
 import struct
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.protocol import Protocol, TurnAway
 
 logger = logging.getLogger("limelight.accepting")
 
@@ -69,20 +74,30 @@ class Acceptor:
     Args:
         server: the running `uvicorn.Server`; under None, another server does as it likes.
         tally: the connections of all workers; None where this is the only one.
+        turn_away: asked at the head of each request; see `service.protocol`.
     """
 
-    def __init__(self, server: Any | None, tally: Tally | None = None) -> None:
+    def __init__(
+        self,
+        server: Any | None,
+        tally: Tally | None = None,
+        *,
+        turn_away: TurnAway = lambda scope, receive: None,
+    ) -> None:
         self._server = server
+        self._turn_away = turn_away
         self._tally = tally
         self._sockets: list[socket.socket] = []
         self._handing_over: set[asyncio.Task[Any]] = set()
         self._waited = False
 
     @classmethod
-    def of_this_process(cls, tally: Tally | None = None) -> "Acceptor":
+    def of_this_process(cls, tally: Tally | None, *, turn_away: TurnAway) -> "Acceptor":
         """For the server that handles this process's signals, to be called when it starts."""
         server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-        return cls(server if hasattr(server, "server_state") else None, tally)
+        if not hasattr(server, "server_state"):
+            server = None
+        return cls(server, tally, turn_away=turn_away)
 
     async def take_over(self) -> None:
         """Wait until the server listens, and listen in its place."""
@@ -167,7 +182,10 @@ class Acceptor:
 
     def _protocol(self) -> asyncio.Protocol:
         server: Any = self._server
-        protocol: asyncio.Protocol = server.config.http_protocol_class(
+        factory = server.config.http_protocol_class
+        if factory is HttpToolsProtocol:
+            factory = partial(Protocol, turn_away=self._turn_away)
+        protocol: asyncio.Protocol = factory(
             config=server.config, server_state=server.server_state, app_state=server.lifespan.state
         )
         lost = protocol.connection_lost

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,13 +22,14 @@ from service.errors import (
     ClientGone,
     Draining,
     InternalError,
+    InvalidParameter,
     MethodNotAllowed,
     NoSuchRoute,
     NotReady,
     ServiceError,
 )
 from service.exchange import Endpoint, Exchange
-from service.http import Request, Response
+from service.http import Header, Request, Response
 from service.metrics import Metrics
 from service.noting import Notes
 from service.oip import outcomes
@@ -37,6 +38,7 @@ from service.oip.rest import Rest
 from service.oip.server import Server
 from service.openapi import document
 from service.parameters import DEFAULT_TOP_K, ExplainParameters, PredictParameters
+from service.protocol import CLOSE
 from service.rendering import (
     explanation_content,
     json_response,
@@ -63,7 +65,8 @@ _WITH_PARAMETER = {
 # what connections that were given up leave behind, in cycles of uvicorn's, came to 10 MB.
 _COLLECT_AFTER = 10_000
 _LEAST_THREADS = 2
-_CLOSE = (b"connection", b"close")
+# When not everybody can be served, predictions come first.
+_SPARE = {"/predict": False, "/explain": True}
 _VARY_ACCEPT = ((b"vary", b"Accept"),)
 
 
@@ -156,16 +159,46 @@ class Application:
             exchange, self._known(exchange.route), response.status, refusal, seconds, span
         )
 
+    def _turn_away(
+        self, scope: Scope, receive: Receive
+    ) -> tuple[Response, Iterable[Header]] | None:
+        """Refuse at its head, before there is a task for it, what cannot be answered in time.
+
+        Gives the answer and headers that go with it; None for what goes its ordinary way, where the
+        same is asked again: there may be time, a form's fields may name another model, or what is
+        asked for makes no sense.
+        """
+        started, path = time.perf_counter(), scope["path"]
+        if path not in _SPARE or self._tracing is not None or self._drain.begun:
+            return None
+        request = Request(scope, receive)
+        classifier = self._catalogue.served(request.query.get("model"))
+        if classifier is None or request.method != "POST" or is_form(request):
+            return None
+        try:
+            request.set_deadline(started=started, timeout_s=self._settings.timeout_s)
+        except InvalidParameter:
+            return None
+        obstacle = classifier.obstacle(request.call, spare=_SPARE[path])
+        if obstacle is None:
+            return None
+        exchange = Exchange(request, path)
+        exchange.asked(classifier)
+        response = problem_response(obstacle)
+        seconds = time.perf_counter() - started
+        self._notes.note(exchange, path, response.status, obstacle.code, seconds, None)
+        return response, (_id_header(request),)
+
     async def _send(
         self, request: Request, response: Response, send: Send, span: "Span | None"
     ) -> None:
-        extra = [(b"x-request-id", request.id.encode())]
+        extra = [_id_header(request)]
         if request.call.stages:
             extra.append((b"server-timing", request.call.server_timing()))
         if span is not None:
             extra.append((b"traceresponse", tracing.trace_response(span)))
         if self._drain.begun:
-            extra.append(_CLOSE)
+            extra.append(CLOSE)
         await response.send(send, extra=extra, head_only=request.method == "HEAD")
 
     def _known(self, route: str) -> str:
@@ -182,21 +215,18 @@ class Application:
         return endpoint
 
     async def _predict(self, exchange: Exchange) -> Response:
-        return await self._classify(exchange, self._prediction, spare=False)
+        return await self._classify(exchange, self._prediction)
 
     async def _explain(self, exchange: Exchange) -> Response:
-        # When not everybody can be served, predictions come first.
-        return await self._classify(exchange, self._explanation, spare=True)
+        return await self._classify(exchange, self._explanation)
 
     async def _classify(
         self,
         exchange: Exchange,
         answer: Callable[[Exchange, Classifier, bytes, Mapping[str, str]], Awaitable[Response]],
-        *,
-        spare: bool,
     ) -> Response:
         """Hold room for the body and a place in the queue, read the image, and have it answered."""
-        request, settings = exchange.request, self._settings
+        request, settings, spare = exchange.request, self._settings, _SPARE[exchange.route]
         form = is_form(request)
         fields = request.query
         with self._intake.hold(request, max_bytes=settings.max_bytes) as hold:
@@ -308,7 +338,7 @@ class Application:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Load before the first request is taken; a failure leaves the service up and unready."""
-        acceptor = Acceptor.of_this_process(self._tally)
+        acceptor = Acceptor.of_this_process(self._tally, turn_away=self._turn_away)
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
@@ -360,6 +390,10 @@ class Application:
         for name, classifier in self._catalogue.classifiers.items():
             batcher = classifier.batcher
             self._metrics.queue(name, depth=batcher.depth, age_s=batcher.age_s)
+
+
+def _id_header(request: Request) -> Header:
+    return b"x-request-id", request.id.encode()
 
 
 def _top_k(asked: int | None, classifier: Classifier) -> int:

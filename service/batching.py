@@ -110,32 +110,47 @@ class Batcher:
         """What a busy event loop adds to a request: it comes late to its head, and to its end."""
         return 2 * self._lag_s
 
-    @contextlib.contextmanager
-    def place(self, call: Call, *, spare: bool = False, images: int = 1) -> Iterator[None]:
-        """Hold `images` places in the queue, from before one is read until it is answered.
+    def obstacle(
+        self, call: Call, *, spare: bool = False, images: int = 1
+    ) -> Overloaded | DeadlineExceeded | None:
+        """Why `images` cannot be served in time; None where they can, for all that is known now.
 
-        Whoever cannot be served in time learns it here, before any work is done for them. With
-        `spare`, half of the queue and half of the time left must do.
-
-        Raises:
-            Overloaded: too many are in the queue or on their way to it.
-            DeadlineExceeded: at the present pace the answer would come too late.
+        Overloaded: too many are in the queue or on their way to it. DeadlineExceeded: at the
+        present pace the answer would come too late. With `spare`, half of the queue and half of
+        the time left must do.
         """
         share = 0.5 if spare else 1.0
         ahead = self._placed
         wait_s = (ahead + images) * self._pace_s + self._margin_s
-        retry_after = str(max(1, math.ceil(wait_s)))
         if ahead + images - 1 >= self._max_queued * share:
-            raise Overloaded(
-                f"{ahead} images are waiting already: try again", Retry_After=retry_after
+            return Overloaded(
+                f"{ahead} images are waiting already: try again", Retry_After=_whole(wait_s)
             )
         # With nobody ahead there is no wait, however slow the last pass was.
         if ahead and time.perf_counter() + wait_s > _within(call.deadline, share):
-            raise DeadlineExceeded(
+            return DeadlineExceeded(
                 f"the answer would take about {wait_s:.3f} s, longer than it may: try again, or "
                 "allow more time",
-                Retry_After=retry_after,
+                Retry_After=_whole(wait_s),
             )
+        return None
+
+    @contextlib.contextmanager
+    def place(self, call: Call, *, spare: bool = False, images: int = 1) -> Iterator[None]:
+        """Hold `images` places in the queue, from before one is read until it is answered.
+
+        Whoever cannot be served in time learns it here, before any work is done for them.
+
+        Raises:
+            Overloaded, DeadlineExceeded: see `obstacle`.
+        """
+        obstacle = self.obstacle(call, spare=spare, images=images)
+        if obstacle is not None:
+            try:
+                raise obstacle
+            finally:
+                # Its traceback holds this frame, which would hold it, until a garbage collection.
+                del obstacle
         self._placed += images
         try:
             yield
@@ -290,6 +305,11 @@ class Batcher:
 
 def _too_late() -> DeadlineExceeded:
     return DeadlineExceeded("its turn came too late: try again", Retry_After="1")
+
+
+def _whole(seconds: float) -> str:
+    """As a header has them: whole seconds, and at least one."""
+    return str(max(1, math.ceil(seconds)))
 
 
 def _within(deadline: float, share: float) -> float:

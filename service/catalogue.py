@@ -79,6 +79,10 @@ class Catalogue:
         else:
             self._problem = None
 
+    def served(self, name: str | None) -> Classifier | None:
+        """The model called `name`, or the default one; None where it is not there to be asked."""
+        return self._loaded.get(self.default if name is None else name)
+
     def get(self, name: str | None) -> Classifier:
         """The model called `name`, or the default one.
 

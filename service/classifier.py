@@ -24,7 +24,7 @@ from service.batching import Batcher, Row
 from service.box import Box, locate
 from service.calls import Call
 from service.engine import Engine
-from service.errors import InvalidParameter, UnknownTarget, UnsupportedMethod
+from service.errors import InvalidParameter, ServiceError, UnknownTarget, UnsupportedMethod
 from service.images import Upload, View
 from service.manifest import Manifest, Method
 from service.masking import MASKING, masked_map
@@ -64,6 +64,10 @@ class Classifier:
         detects = manifest.out_of_distribution is not None
         self.read_always = ("probabilities", "ood_score") if detects else ("probabilities",)
         """Outputs that a prediction is made of."""
+
+    def obstacle(self, call: Call, *, spare: bool) -> ServiceError | None:
+        """Why an image cannot be served in time; see `Batcher.obstacle`."""
+        return self.batcher.obstacle(call, spare=spare)
 
     def place(self, call: Call, *, spare: bool) -> AbstractContextManager[None]:
         """A place in the queue, to be held until the answer; see `Batcher.place`."""

@@ -6,13 +6,16 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 from urllib.parse import parse_qsl
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from service.calls import Call
 from service.errors import InvalidParameter
+from service.protocol import cycle_behind, write_whole
+
+Header = tuple[bytes, bytes]
+"""Name in lower case, and value; as ASGI has them."""
 
 _LONGEST_ID = 128
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/+=")
@@ -80,68 +83,24 @@ class Response:
     body: bytes
     status: int = 200
     media_type: bytes = b"application/json"
-    headers: Iterable[tuple[bytes, bytes]] = ()
+    headers: Iterable[Header] = ()
+
+    def all_headers(self) -> list[Header]:
+        """Those of its body, and its own."""
+        length = str(len(self.body)).encode()
+        return [(b"content-length", length), (b"content-type", self.media_type), *self.headers]
 
     async def send(
-        self, send: Send, *, extra: Iterable[tuple[bytes, bytes]] = (), head_only: bool = False
+        self, send: Send, *, extra: Iterable[Header] = (), head_only: bool = False
     ) -> None:
         """Send it, with `extra` headers; with `head_only`, the headers of the whole alone."""
-        start: Message = {
-            "type": "http.response.start",
-            "status": self.status,
-            "headers": [
-                (b"content-length", str(len(self.body)).encode()),
-                (b"content-type", self.media_type),
-                *self.headers,
-                *extra,
-            ],
-        }
-        body: Message = {
-            "type": "http.response.body",
-            "body": b"" if head_only else self.body,
-        }
-        exchange = getattr(send, "__self__", None)
-        transport = getattr(exchange, "transport", None)
-        if exchange is None or transport is None:
-            await send(start)
-            await send(body)
+        cycle = cycle_behind(send)
+        if cycle is not None:
+            write_whole(cycle, self, extra, head_only=head_only)
             return
-        joined = _Joined(transport)
-        exchange.transport = joined
-        try:
-            await send(start)
-            await send(body)
-        finally:
-            joined.flush()
-            exchange.transport = transport
-
-
-class _Joined:
-    """Uvicorn's transport, for the time of one answer: head and body leave in one piece.
-
-    Written apart they are two packets, two system calls here and two for the client.
-    """
-
-    __slots__ = ("_parts", "_transport")
-
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self._parts: list[bytes] = []
-
-    def write(self, part: bytes) -> None:
-        self._parts.append(part)
-
-    def flush(self) -> None:
-        if self._parts:
-            self._transport.write(b"".join(self._parts))
-            self._parts.clear()
-
-    def close(self) -> None:
-        self.flush()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+        headers = [*self.all_headers(), *extra]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if head_only else self.body})
 
 
 def _gone(exchange: object) -> bool:

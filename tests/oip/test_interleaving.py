@@ -21,8 +21,8 @@ from service.engine import Engine
 from service.settings import Settings
 from tests.oip.kit import INFER, binary, free_port, images_input, outputs, pixels, request
 from tests.service.kit import encode
+from tests.service.listening import until
 from tests.service.test_app import Served, break_engine
-from tests.service.test_limits import until
 
 Images = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]

@@ -2,29 +2,22 @@
 
 import asyncio
 import functools
-import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 
 from service.calls import Call
 from service.settings import Settings
+from tests.service.listening import listening, until
 from tests.service.test_app import LARGE, PNG, Served, break_engine
 
 
 def settings(zoo: Path, **changes: Any) -> Settings:
     return Settings(models=zoo, default_model="colours", device="cpu", **changes)
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class Upload:
@@ -161,39 +154,31 @@ async def test_a_client_that_left_while_it_waited_costs_no_compute(
 ) -> None:
     """Over the server that BentoML runs, on whose notes of a connection this relies."""
     served = Served(settings(zoo))
-    config = uvicorn.Config(served.application, lifespan="on", log_config=None, ws="none")
-    server = uvicorn.Server(config)
-    listening = socket.create_server(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    await until(lambda: server.started)
-    network = Gated()
-    classifier = served.catalogue.classifiers["colours"]
-    monkeypatch.setattr(classifier.engine, "_session", network)
-    head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(PNG)}\r\n\r\n".encode()
+    async with listening(served) as (server, port):
+        network = Gated()
+        classifier = served.catalogue.classifiers["colours"]
+        monkeypatch.setattr(classifier.engine, "_session", network)
+        head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(PNG)}\r\n\r\n".encode()
 
-    def waiting(number: int) -> bool:
-        return classifier.batcher.depth == number
+        def waiting(number: int) -> bool:
+            return classifier.batcher.depth == number
 
-    clients = []
-    for number in range(4):  # one is computed, and three wait
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(head + PNG)
-        clients.append((reader, writer))
-        await until(lambda: network.images)
-        await until(functools.partial(waiting, number))
-    for _, writer in clients[1:3]:
-        writer.close()
-    await until(lambda: len(server.server_state.connections) == 2)
-    network.gate.set()
-    for reader, _ in (clients[0], clients[3]):
-        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 200")
-    assert network.images == [1, 1]
-    await until(lambda: held(served) == (0, 0, 0))
-    text = (await served.http.get("/metrics")).text
-    assert 'limelight_refused_total{reason="client_gone"} 2.0' in text
-    for _, writer in clients:
-        writer.close()
-    server.should_exit = True
-    await asyncio.wait_for(serving, 10)
-    await served.http.aclose()
+        clients = []
+        for number in range(4):  # one is computed, and three wait
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head + PNG)
+            clients.append((reader, writer))
+            await until(lambda: network.images)
+            await until(functools.partial(waiting, number))
+        for _, writer in clients[1:3]:
+            writer.close()
+        await until(lambda: len(server.server_state.connections) == 2)
+        network.gate.set()
+        for reader, _ in (clients[0], clients[3]):
+            assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 200")
+        assert network.images == [1, 1]
+        await until(lambda: held(served) == (0, 0, 0))
+        text = (await served.http.get("/metrics")).text
+        assert 'limelight_refused_total{reason="client_gone"} 2.0' in text
+        for _, writer in clients:
+            writer.close()
