@@ -121,6 +121,8 @@ def measure(names: Sequence[str], *, connections: Sequence[int], seconds: float)
         images = Images.of(WORKLOADS[name])
         with started(OURS, environment, images.workload.model) as (server, folder):
             for contestant in OURS.contestants:
+                if not contestant.fits(images.workload):
+                    continue
                 target = Target.of(contestant, images, folder)
                 server.wait(target.question)
                 for count in connections:

@@ -1,9 +1,11 @@
-"""BentoML's native API, an image in and a dictionary out; its defaults otherwise."""
+"""BentoML's native API, an image or an array in and dictionaries out; its defaults otherwise."""
 
 import os
-from typing import Any
+from typing import Annotated, Any
 
 import bentoml
+import numpy as np
+from bentoml.validators import DType
 from PIL.Image import Image
 
 from bench.peers.network import Network
@@ -21,3 +23,8 @@ class Native:
     def predict(self, image: Image) -> dict[str, Any]:
         """The multipart field `image`."""
         return self.network.answers([image])[0]
+
+    @bentoml.api  # type: ignore[untyped-decorator]
+    def classify(self, images: Annotated[np.ndarray, DType("uint8")]) -> list[dict[str, Any]]:
+        """Pixels (N, H, W, C)."""
+        return self.network.classified(images)

@@ -48,6 +48,11 @@ class Network:
             image = image.resize(self._size)
         return np.asarray(image).reshape(self._size[1], self._size[0], -1)
 
+    def array(self, body: bytes) -> NDArray[np.uint8]:
+        """A batch's raw pixels as the network takes them: uint8 (N, H, W, C)."""
+        channels = 1 if self._mode == "L" else 3
+        return np.frombuffer(body, np.uint8).reshape(-1, self._size[1], self._size[0], channels)
+
     def probabilities(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         """One pass: uint8 (N, H, W, C) -> (N, K)."""
         feed = {"images": images_nhwc}
@@ -61,5 +66,8 @@ class Network:
 
     def answers(self, images: list[Image.Image]) -> list[dict[str, Any]]:
         """Prepare, run as one batch, and read the answers, in the order of `images`."""
-        batch = np.stack([self.pixels(image) for image in images])
-        return [self.answer(row) for row in self.probabilities(batch)]
+        return self.classified(np.stack([self.pixels(image) for image in images]))
+
+    def classified(self, images_nhwc: NDArray[np.uint8]) -> list[dict[str, Any]]:
+        """Run as one batch, and read the answers."""
+        return [self.answer(row) for row in self.probabilities(images_nhwc)]

@@ -46,24 +46,25 @@ def aims(results: Results) -> list[Aim]:
 
 def _throughput(results: Results) -> Iterable[Aim]:
     for workload, title in results.workloads.items():
-        ours = peak(results, "predict", workload)
+        name, ours = "`/predict`", peak(results, "predict", workload)
+        if ours is None:
+            name, ours = "batches", peak(results, "infer", workload)
         if ours is None:
             continue
         top = ceiling(results, results.models[workload])
         if results.models[workload] == "cifar10":
             if top is not None:
-                yield Aim(f"{title}: `/predict` to the ceiling", ours / top, 0.85)
-            for name in ("bentoml", "bentoml-default"):
-                native = peak(results, name, workload)
+                yield Aim(f"{title}: {name} to the ceiling", ours / top, 0.85)
+            for other in ("bentoml", "bentoml-default", "bentoml-array"):
+                native = peak(results, other, workload)
                 if native is not None:
                     bound = top / native if top else None
-                    title_of = f"{title}: `/predict` to `{name}`"
-                    yield Aim(title_of, ours / native, 3.0, bound=bound)
+                    yield Aim(f"{title}: {name} to `{other}`", ours / native, 3.0, bound=bound)
         else:
             best = peak_of_peers(results, workload)
             if best is not None:
                 bound = top / best if top else None
-                yield Aim(f"{title}: `/predict` to the best peer", ours / best, 2.5, bound=bound)
+                yield Aim(f"{title}: {name} to the best peer", ours / best, 2.5, bound=bound)
         explain = side_by_side(results, "explain", "predict", workload)
         if explain is not None:
             title_of = f"{title}: `/explain` to `/predict`"

@@ -10,14 +10,19 @@ from bench.serving.environments import ROOT, Environment
 from bench.serving.formats import (
     Encode,
     base64_json,
+    classified_label,
     first_label,
     form,
+    lists,
     open_inference,
+    open_inference_binary,
     open_inference_label,
+    open_inference_lists,
     plain_label,
     raw,
 )
 from bench.serving.servers import free_ports
+from bench.serving.workloads import Workload
 from service.artifact import newest_version
 
 
@@ -42,6 +47,12 @@ class Contestant:
     label: Callable[[bytes], str]
     batches: bool = False
     """Whether its /metrics tell the sizes of its batches."""
+    takes_batches: bool = False
+    """Whether a request to it holds the pixels of many images, and not one encoded image."""
+
+    def fits(self, workload: Workload) -> bool:
+        """Whether it can be asked for this."""
+        return self.takes_batches == (workload.batch > 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +135,15 @@ OURS = Entry(
             label=plain_label,
             batches=True,
         ),
+        Contestant(
+            name="infer",
+            title="Limelight `/v2/models/…/infer`",
+            path="/v2/models/{model}/infer",
+            encode=open_inference_binary,
+            label=classified_label,
+            batches=True,
+            takes_batches=True,
+        ),
     ),
 )
 
@@ -141,6 +161,14 @@ PEERS: tuple[Entry, ...] = (
                 path="/predict",
                 encode=form("image"),
                 label=plain_label,
+            ),
+            Contestant(
+                name="bentoml-array",
+                title="BentoML, native API, an array",
+                path="/classify",
+                encode=lists,
+                label=first_label,
+                takes_batches=True,
             ),
         ),
     ),
@@ -208,6 +236,14 @@ PEERS: tuple[Entry, ...] = (
                 encode=raw,
                 label=plain_label,
             ),
+            Contestant(
+                name="fastapi-raw",
+                title="FastAPI with our engine, raw pixels",
+                path="/classify",
+                encode=raw,
+                label=first_label,
+                takes_batches=True,
+            ),
         ),
     ),
     Entry(
@@ -223,6 +259,14 @@ PEERS: tuple[Entry, ...] = (
                 path="/v2/models/image/infer",
                 encode=open_inference,
                 label=open_inference_label,
+            ),
+            Contestant(
+                name="mlserver-tensor",
+                title="MLServer, a tensor",
+                path="/v2/models/image/infer",
+                encode=open_inference_lists,
+                label=open_inference_label,
+                takes_batches=True,
             ),
         ),
     ),

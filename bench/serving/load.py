@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ local requests, at = {}, 0
 function init(args)
   for i = 0, %(count)d - 1 do
     local file = assert(io.open("%(folder)s/" .. i, "rb"))
-    local headers = {["Content-Type"] = "%(content_type)s"}
+    local headers = {%(headers)s}
     requests[i + 1] = wrk.format("POST", "%(path)s", headers, file:read("*a"))
     file:close()
   end
@@ -76,14 +76,17 @@ def wrk_version() -> str:
     return done.stdout.split("[")[0].removeprefix("wrk ").strip()
 
 
-def write_script(folder: Path, *, path: str, content_type: str, bodies: Sequence[bytes]) -> Path:
+def write_script(
+    folder: Path, *, path: str, headers: Mapping[str, str], bodies: Sequence[bytes]
+) -> Path:
     """Put the bodies and a script that posts them to `path` into `folder`; the script's path."""
     folder.mkdir(parents=True)
     for index, body in enumerate(bodies):
         (folder / str(index)).write_bytes(body)
     script = folder / "post.lua"
     values = {"count": len(bodies), "folder": folder, "path": path, "mark": _MARK}
-    script.write_text(_SCRIPT % {**values, "content_type": content_type}, encoding="utf-8")
+    pairs = ", ".join(f'["{name}"] = "{value}"' for name, value in headers.items())
+    script.write_text(_SCRIPT % {**values, "headers": pairs}, encoding="utf-8")
     return script
 
 

@@ -38,8 +38,14 @@ class Plan:
     @property
     def total_s(self) -> float:
         """About how long it takes, without the installation of the peers."""
-        contestants = sum(len(entry.contestants) for entry in self.entries)
-        loads = contestants * len(self.workloads) * len(self.connections)
+        pairs = [
+            (contestant, name)
+            for entry in self.entries
+            for contestant in entry.contestants
+            for name in self.workloads
+            if contestant.fits(WORKLOADS[name])
+        ]
+        loads = len(pairs) * len(self.connections)
         visits = len(self.entries) * len(self.models)
         rates = len(self.models) * len(ceiling.LAYOUTS) * len(ceiling.BATCHES) * self.ceiling
         one = loads * (self.seconds + WARM_UP_S) + visits * _VISIT_S + rates * self.ceiling_s

@@ -1,4 +1,4 @@
-"""Requests per second over connections as an SVG: a panel a workload, a line a contestant."""
+"""Images per second over connections as an SVG: a panel a workload, a line a contestant."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _COLOURS = ("#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#
 def render_svg(results: Results) -> str:
     """Both axes are logarithmic; a bar on a point spans the repeats, the dashes are the ceiling."""
     # Where every answer of a repeat was an error there is no point on a logarithmic axis.
-    made = [row for row in rows(results) if row.requests_per_s.least > 0]
+    made = [row for row in rows(results) if row.images_per_s.least > 0]
     workloads = [name for name in results.workloads if any(row.workload == name for row in made)]
     names = list(dict.fromkeys(row.participant.name for row in made))
     colours = {name: _COLOURS[at % len(_COLOURS)] for at, name in enumerate(names)}
@@ -52,7 +52,7 @@ def _panel(
     connections: Sequence[int],
     top: float | None,
 ) -> list[str]:
-    values = [row.requests_per_s.least for row in made] + [row.requests_per_s.most for row in made]
+    values = [row.images_per_s.least for row in made] + [row.images_per_s.most for row in made]
     highest = max([*values, top or 0.0]) * 1.3
     lowest = min(values) / 1.15
 
@@ -68,13 +68,13 @@ def _panel(
         line = f'<path d="M0,{y(tick):.1f}H{_WIDTH}" stroke="#ddd"/>'
         parts += [line, _text(-6, y(tick) + 4, f"{tick:,}", "end")]
     parts += [_text(x(count), _HEIGHT + 18, str(count), "middle") for count in connections]
-    parts.append(_text(_WIDTH / 2, _HEIGHT + 36, "connections (up: requests/s)", "middle"))
+    parts.append(_text(_WIDTH / 2, _HEIGHT + 36, "connections (up: images/s)", "middle"))
     if top is not None:
         line = f'<path d="M0,{y(top):.1f}H{_WIDTH}" stroke="#222" stroke-dasharray="5 4"/>'
         parts += [line, _text(_WIDTH, y(top) - 5, "ONNX Runtime alone", "end")]
     for name in names:
         own = sorted((r for r in made if r.participant.name == name), key=lambda r: r.connections)
-        points = [(x(row.connections), row.requests_per_s) for row in own]
+        points = [(x(row.connections), row.images_per_s) for row in own]
         path = "L".join(f"{at:.1f},{y(rate.median):.1f}" for at, rate in points)
         parts.append(f'<g stroke="{colours[name]}" fill="none" stroke-width="2">')
         parts.append(f'<path d="M{path}"/>' if path else "")

@@ -56,7 +56,7 @@ def heading(results: Results) -> str:
     return (
         f"{machine.cpu}, {machine.cores} cores, {machine.memory_gb:.0f} GB, Linux "
         f"{machine.kernel}, {results.date}. wrk {machine.wrk} makes the load on the same cores "
-        "as the server, one image a request and 64 different ones; the ceiling has the cores to "
+        "as the server, with 64 different requests; the ceiling has the cores to "
         f"itself. {results.repeats} repeats of {results.seconds:g} s each, in rotated order: "
         f"median (least to most).{steadiness}"
     )
@@ -85,7 +85,7 @@ _AIM_HEADS = ("aim", "reached", "wanted", "the ceiling would reach", "")
 _ROW_HEADS = (
     "contestant",
     "connections",
-    "requests/s",
+    "images/s",
     "to the ceiling",
     "to the best peer",
     "p50 ms",
@@ -101,7 +101,7 @@ def _row(row: Row) -> Sequence[str]:
     return (
         row.participant.title + (" (!)" if row.errors else ""),
         str(row.connections),
-        _spread(row.requests_per_s),
+        _spread(row.images_per_s),
         _ratio(row.to_ceiling, percent=True),
         _ratio(row.to_best_peer),
         _number(row.p50_ms.median),
@@ -125,10 +125,10 @@ def _ceilings(results: Results, made: Sequence[Row]) -> Iterable[Table]:
                 continue
             # The largest measured batch that is no larger than ours: what it could have made.
             nearest = max(batch for batch in by_batch if batch <= max(row.mean_batch, 1))
-            share = row.requests_per_s.median / by_batch[nearest].median
+            share = row.images_per_s.median / by_batch[nearest].median
             title = f"{row.participant.title}, {results.workloads[row.workload].split(', ')[1]}"
             title += f", {row.connections} connections: mean batch {row.mean_batch:.1f}"
-            cells.append((title, _spread(row.requests_per_s), f"{share:.0%} of batch {nearest}"))
+            cells.append((title, _spread(row.images_per_s), f"{share:.0%} of batch {nearest}"))
         yield f"Batches, {model}", ("", "images/s", "to the ceiling at that batch"), cells
 
 

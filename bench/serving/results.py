@@ -45,6 +45,12 @@ class Measurement(_Record):
     errors: dict[str, int]
     mean_batch: float | None = None
     """Where the contestant's metrics tell it."""
+    images: int = 1
+    """In each request."""
+
+    @property
+    def images_per_s(self) -> float:
+        return self.requests_per_s * self.images
 
 
 class ProcessMemory(_Record):

@@ -32,7 +32,7 @@ class Question:
     """A request whose answer is known."""
 
     path: str
-    content_type: str
+    headers: Mapping[str, str]
     body: bytes
     label: Callable[[bytes], str]
     """Reads the label out of a server's answer."""
@@ -111,8 +111,7 @@ class Server:
         """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_START_TIMEOUT_S)
         try:
-            headers = {"Content-Type": question.content_type}
-            connection.request("POST", question.path, question.body, headers)
+            connection.request("POST", question.path, question.body, dict(question.headers))
             response = connection.getresponse()
             content = response.read()
         finally:

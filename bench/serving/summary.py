@@ -36,7 +36,7 @@ class Row:
     participant: Participant
     workload: str
     connections: int
-    requests_per_s: Spread
+    images_per_s: Spread
     p50_ms: Spread
     p99_ms: Spread
     mean_batch: float | None
@@ -61,14 +61,14 @@ def rows(results: Results) -> list[Row]:
                 found = _select(results, participant.name, workload, connections)
                 if not found:
                     continue
-                rate = Spread.of(each.requests_per_s for each in found)
+                rate = Spread.of(each.images_per_s for each in found)
                 batches = [each.mean_batch for each in found if each.mean_batch is not None]
                 made.append(
                     Row(
                         participant=participant,
                         workload=workload,
                         connections=connections,
-                        requests_per_s=rate,
+                        images_per_s=rate,
                         p50_ms=Spread.of(each.p50_ms for each in found),
                         p99_ms=Spread.of(each.p99_ms for each in found),
                         mean_batch=median(batches) if batches else None,
@@ -102,14 +102,14 @@ def ceiling_by_batch(results: Results, model: str) -> dict[int, Spread]:
 
 
 def peak(results: Results, contestant: str, workload: str) -> float | None:
-    """Its median requests per second at the number of connections that suits it best."""
+    """Its median images per second at the number of connections that suits it best."""
     return _largest(
         _rate(results, contestant, workload, connections) for connections in results.connections
     )
 
 
 def side_by_side(results: Results, contestant: str, beside: str, workload: str) -> Spread | None:
-    """Its requests per second by those of another of the same server, repeat by repeat.
+    """Its images per second by those of another of the same server, repeat by repeat.
 
     The two were loaded within seconds of each other, so that the machine's own moods, which last
     longer, count less than in a ratio of medians. At the number of connections that suits
@@ -124,9 +124,9 @@ def side_by_side(results: Results, contestant: str, beside: str, workload: str) 
     if not rates:
         return None
     best = max(rates, key=rates.__getitem__)
-    others = {each.repeat: each.requests_per_s for each in _select(results, beside, workload, best)}
+    others = {each.repeat: each.images_per_s for each in _select(results, beside, workload, best)}
     return Spread.of(
-        each.requests_per_s / others[each.repeat]
+        each.images_per_s / others[each.repeat]
         for each in _select(results, contestant, workload, best)
         if each.repeat in others
     )
@@ -181,7 +181,7 @@ def _best_peer(results: Results, workload: str, connections: int) -> float | Non
 
 def _rate(results: Results, contestant: str, workload: str, connections: int) -> float | None:
     found = _select(results, contestant, workload, connections)
-    return median(each.requests_per_s for each in found) if found else None
+    return median(each.images_per_s for each in found) if found else None
 
 
 def _select(

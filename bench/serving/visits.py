@@ -34,7 +34,7 @@ class Images:
     def of(cls, workload: Workload) -> "Images":
         """Generate them, and ask the network itself."""
         bodies = workload.bodies()
-        return cls(workload, bodies, *surest(workload, bodies))
+        return cls(workload, bodies, *surest(workload))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +51,16 @@ class Target:
         """Write wrk's script into `folder`."""
         workload = images.workload
         path = contestant.path.format(model=workload.model)
-        encoded = [contestant.encode(body, workload.media_type) for body in images.bodies]
-        content_type = encoded[0][1]
+        encoded = [contestant.encode(body, workload) for body in images.bodies]
+        headers = encoded[0][1]
         script = load.write_script(
             folder / f"post-{contestant.name}-{workload.name}",
             path=path,
-            content_type=content_type,
+            headers=headers,
             bodies=[body for body, _ in encoded],
         )
         body = encoded[images.surest][0]
-        question = Question(path, content_type, body, contestant.label, images.label)
+        question = Question(path, headers, body, contestant.label, images.label)
         return cls(contestant, images, script, question)
 
     def warm_up(self, server: Server, *, connections: int) -> None:
@@ -125,6 +125,8 @@ def visit(
         first_answer_s = None
         for contestant in entry.contestants[:: -1 if repeat % 2 else 1]:
             for each in images:
+                if not contestant.fits(each.workload):
+                    continue
                 target = Target.of(contestant, each, folder)
                 waited = server.wait(target.question)
                 first_answer_s = waited if first_answer_s is None else first_answer_s
@@ -168,6 +170,7 @@ def _measure(
         max_ms=measured.max_ms,
         errors=measured.errors,
         mean_batch=mean_batch,
+        images=target.images.workload.batch,
     )
 
 
@@ -181,6 +184,6 @@ def _line(measured: Measurement) -> str:
     failed = f"  FAILED: {measured.errors}" if measured.errors else ""
     return (
         f"  {measured.contestant:18} {measured.workload:13} {measured.connections:4} connections  "
-        f"{measured.requests_per_s:9.1f}/s  p50 {measured.p50_ms:8.2f} ms  "
+        f"{measured.images_per_s:9.1f} images/s  p50 {measured.p50_ms:8.2f} ms  "
         f"p99 {measured.p99_ms:8.2f} ms{failed}"
     )

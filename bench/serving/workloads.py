@@ -23,26 +23,44 @@ _QUALITY = 90
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`IMAGES` different images of one kind for one model."""
+    """`IMAGES` different images of one kind for one model; or as many batches of their pixels."""
 
     name: str
     model: str
     size: int
-    format: Literal["PNG", "JPEG"]
+    format: Literal["PNG", "JPEG", "pixels"]
+    batch: int = 1
+    """Images in one request."""
 
     @property
     def title(self) -> str:
-        return f"{self.model}, {self.size}×{self.size} {self.format}"
+        many = f"{self.batch} images of " if self.batch > 1 else ""
+        return f"{self.model}, {many}{self.size}×{self.size} {self.format}"
 
     @property
     def media_type(self) -> str:
+        if self.format == "pixels":
+            return "application/octet-stream"
         return f"image/{self.format.lower()}"
 
-    def bodies(self, count: int = IMAGES) -> list[bytes]:
-        """The first `count` encoded images; the same ones at every call."""
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, H, W, C) of what one request holds."""
+        return self.batch, self.size, self.size, 1 if self.model == "digits" else 3
+
+    def images(self, count: int = IMAGES) -> list[Image.Image]:
+        """The first `count`; the same ones at every call."""
         rng = np.random.default_rng([_SEED, self.size])
         draw = _digit if self.model == "digits" else _photograph
-        return [self._encode(draw(rng, self.size)) for _ in range(count)]
+        return [draw(rng, self.size) for _ in range(count)]
+
+    def bodies(self, count: int = IMAGES) -> list[bytes]:
+        """What the first `count` requests hold; of a batch, the first image is that request's."""
+        images = self.images(max(count, self.batch))
+        if self.format != "pixels":
+            return [self._encode(image) for image in images[:count]]
+        pixels = np.stack([np.asarray(image) for image in images])
+        return [np.roll(pixels, -at, axis=0)[: self.batch].tobytes() for at in range(count)]
 
     def _encode(self, image: Image.Image) -> bytes:
         buffer = BytesIO()
@@ -56,17 +74,19 @@ WORKLOADS: dict[str, Workload] = {
         Workload("cifar10-png", "cifar10", 32, "PNG"),
         Workload("cifar10-jpeg", "cifar10", 512, "JPEG"),
         Workload("digits-png", "digits", 28, "PNG"),
+        Workload("cifar10-batch", "cifar10", 32, "pixels", batch=32),
+        Workload("digits-batch", "digits", 28, "pixels", batch=32),
     )
 }
 
 
-def surest(workload: Workload, bodies: list[bytes]) -> tuple[int, str]:
+def surest(workload: Workload) -> tuple[int, str]:
     """Which image the network is surest of, and its label: what a server has to answer.
 
     Servers resize differently, which must not turn a close call into a wrong answer.
     """
     network = Network(newest_version(ROOT / "zoo" / workload.model))
-    answers = network.answers([Image.open(BytesIO(body)) for body in bodies])
+    answers = network.answers(workload.images())
     best = max(range(len(answers)), key=lambda at: float(answers[at]["confidence"]))
     return best, str(answers[best]["label"])
 
@@ -112,6 +132,8 @@ def _main() -> None:
     from pipeline.datasets import load_dataset
 
     for workload in WORKLOADS.values():
+        if workload.format == "pixels":
+            continue
         print(f"{workload.title}: {np.mean([len(body) for body in workload.bodies()]):.0f} bytes")
     for name in ("cifar10", "mnist"):
         bodies = []

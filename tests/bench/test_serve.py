@@ -1,5 +1,6 @@
 """The serving benchmark's own logic: what it posts, how it reads wrk, and what it makes of it."""
 
+import json
 import shutil
 import sys
 import threading
@@ -9,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
@@ -125,8 +127,68 @@ def test_images_are_the_same_at_every_call_and_all_different() -> None:
         bodies = workload.bodies(6)
         assert bodies[:3] == workload.bodies(3)
         assert len(set(bodies)) == 6
+        if workload.batch > 1:
+            continue
         image = Image.open(BytesIO(bodies[0]))
         assert (image.format, image.size) == (workload.format, (workload.size, workload.size))
+
+
+def test_a_batch_holds_the_pixels_of_as_many_images_and_begins_with_its_own() -> None:
+    workload = WORKLOADS["digits-batch"]
+    assert workload.shape == (32, 28, 28, 1)
+    images = [np.asarray(image).tobytes() for image in workload.images()]
+    bodies = workload.bodies()
+    assert len(bodies) == 64
+    for at in (0, 1, 40, 63):
+        assert bodies[at] == b"".join((images + images)[at : at + 32])
+
+
+def test_a_batch_is_put_as_each_server_wants_it_and_its_first_label_read() -> None:
+    workload = WORKLOADS["cifar10-batch"]
+    pixels = workload.bodies(1)[0]
+    array = np.frombuffer(pixels, np.uint8).reshape(32, 32, 32, 3)
+    assert formats.raw(pixels, workload) == (pixels, {"Content-Type": "application/octet-stream"})
+    assert np.array_equal(json.loads(formats.lists(pixels, workload)[0])["images"], array)
+    body, headers = formats.open_inference_binary(pixels, workload)
+    length = int(headers["Inference-Header-Content-Length"])
+    (tensor,) = json.loads(body[:length])["inputs"]
+    assert (tensor["shape"], body[length:]) == ([32, 32, 32, 3], pixels)
+    (tensor,) = json.loads(formats.open_inference_lists(pixels, workload)[0])["inputs"]
+    assert np.array_equal(np.reshape(tensor["data"], tensor["shape"]), array)
+    answer = {"outputs": [{"data": ["0.98:3:cat", "0.5:5:dog"]}]}
+    assert formats.classified_label(json.dumps(answer).encode()) == "cat"
+
+
+def test_each_workload_goes_to_those_who_can_take_it() -> None:
+    for workload in WORKLOADS.values():
+        takers = [
+            contestant.name
+            for entry in ENTRIES
+            for contestant in entry.contestants
+            if contestant.fits(workload)
+        ]
+        ours = ["infer"] if workload.batch > 1 else ["predict", "explain"]
+        assert takers[: len(ours)] == ours
+        assert len(takers) > len(ours) + 1
+
+
+def test_a_batch_counts_as_many_images_as_it_has(results: Results) -> None:
+    batch = {"workload": "cifar10-batch", "requests_per_s": 28.0, "images": 32}
+    for name in ("infer", "bentoml-array"):
+        results.participants.append(PARTICIPANTS[0].model_copy(update={"name": name}))
+    changes = {**batch, "contestant": "infer"}
+    results.measurements.append(results.measurements[0].model_copy(update=changes))
+    changes = {**batch, "contestant": "bentoml-array", "requests_per_s": 7.0}
+    results.measurements.append(results.measurements[0].model_copy(update=changes))
+    results.workloads["cifar10-batch"] = WORKLOADS["cifar10-batch"].title
+    results.models["cifar10-batch"] = "cifar10"
+    (row,) = [row for row in summary.rows(results) if row.participant.name == "infer"]
+    assert row.images_per_s == summary.Spread(896, 896, 896)
+    assert row.to_ceiling == pytest.approx(896 / 1010)
+    reached = {aim.title: aim for aim in aims.aims(results)}
+    title = "cifar10, 32 images of 32×32 pixels: batches to "
+    assert reached[f"{title}the ceiling"].value == pytest.approx(896 / 1010)
+    assert reached[f"{title}`bentoml-array`"].value == 4.0
 
 
 def test_wrks_summary_is_read_and_failures_are_no_throughput() -> None:
@@ -168,7 +230,9 @@ def test_wrk_posts_every_body_in_turn_and_counts_bad_statuses(tmp_path: Path) ->
             pass
 
     bodies = [b"one\r\n\0", b"bad", b"three"]
-    script = load.write_script(tmp_path / "x", path="/p?model=m", content_type="a/b", bodies=bodies)
+    script = load.write_script(
+        tmp_path / "x", path="/p?model=m", headers={"Content-Type": "a/b"}, bodies=bodies
+    )
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever).start()
         try:
@@ -182,8 +246,8 @@ def test_wrk_posts_every_body_in_turn_and_counts_bad_statuses(tmp_path: Path) ->
 
 
 def test_a_form_holds_the_image_under_its_name() -> None:
-    body, content_type = formats.form("images")(b"\x89PNG\r\n--\r\n", "image/png")
-    head = b"Content-Type: " + content_type.encode() + b"\r\n\r\n"
+    body, headers = formats.form("images")(b"\x89PNG\r\n--\r\n", WORKLOADS["cifar10-png"])
+    head = b"Content-Type: " + headers["Content-Type"].encode() + b"\r\n\r\n"
     _, part = BytesParser().parsebytes(head + body).walk()
     assert part.get_param("name", header="content-disposition") == "images"
     assert part.get_content_type() == "image/png"
@@ -222,7 +286,7 @@ def test_rows_are_medians_with_their_spread_and_ratios(results: Results) -> None
         (row.participant.name, row.workload, row.connections): row for row in summary.rows(results)
     }
     row = rows["predict", "cifar10-png", 16]
-    assert row.requests_per_s == summary.Spread(880, 850, 900)
+    assert row.images_per_s == summary.Spread(880, 850, 900)
     assert row.to_ceiling == pytest.approx(880 / 1010)
     assert row.to_best_peer == 2.0  # of FastAPI's 440, not of `explain`
     assert (row.tail, row.mean_batch, row.errors) == (2.0, 7.5, 0)
@@ -332,7 +396,9 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 
 def question(expected: str) -> Question:
-    return Question("/", "text/plain", b"cat", lambda content: content.decode(), expected)
+    return Question(
+        "/", {"Content-Type": "text/plain"}, b"cat", lambda content: content.decode(), expected
+    )
 
 
 def test_a_server_is_ready_when_it_answers_right_and_its_family_is_stopped(
