@@ -11,7 +11,7 @@ from PIL import Image
 from pipeline.commands.asking import matching
 from pipeline.errors import PipelineError
 from service.settings import Settings
-from tests.pipeline.test_cli import limelight
+from tests.pipeline.commands import limelight
 from tests.service.kit import REPOSITORY, bentoml_serve
 
 EXAMPLES = REPOSITORY / "examples"

@@ -1,9 +1,7 @@
-"""The command line, as a person uses it: in a process of its own."""
+"""The command line: what becomes of what is asked, and what is said where nothing can."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,17 +10,11 @@ from pipeline.cli import COMMANDS
 from pipeline.errors import RunError
 from pipeline.trained import rebuild_run
 from service.artifact import load_artifact
+from tests.pipeline.commands import limelight, limelight_command
 from tests.pipeline.test_datasets import make_folder
 
 
-def limelight_command(*arguments: str, cwd: Path) -> tuple[list[str], dict[str, str]]:
-    """The command line and the environment of a person who works in `cwd`."""
-    environment = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "COLUMNS": "200"}
-    environment |= {"PYTHONPATH": str(Path(__file__).parents[2])}
-    return [sys.executable, "-m", "pipeline", *arguments], environment
-
-
-def limelight(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def limelight_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command, environment = limelight_command(*arguments, cwd=cwd)
     return subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False
@@ -31,7 +23,7 @@ def limelight(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_folder_of_photos_becomes_an_artefact(tmp_path: Path) -> None:
     make_folder(tmp_path / "Colours", images=40, size=(20, 18))
-    trained = limelight(
+    trained = limelight_process(
         "train", "Colours", "--out", "run", "--epochs", "2", "--batch-size", "16",
         "--image-size", "16", cwd=tmp_path,
     )  # fmt: skip
@@ -87,6 +79,13 @@ def test_an_error_is_one_line_and_exit_status_1(
     assert words in result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_process_ends_with_the_same_status_and_line(tmp_path: Path) -> None:
+    result = limelight_process("train", "nothing", cwd=tmp_path)
+    here = limelight("train", "nothing", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (1, here.stderr)
+    assert here.returncode == 1
 
 
 @pytest.mark.parametrize("command", [*((name,) for name in COMMANDS), ("data", "fetch")])

@@ -21,7 +21,7 @@ from pipeline.recipe import Recipe
 from pipeline.run_writer import CHECKPOINT, EPOCHS, HISTORY, STATE
 from pipeline.runs import read_run
 from pipeline.training import Trainer, train
-from tests.pipeline.test_cli import limelight_command
+from tests.pipeline.commands import limelight_command
 from tests.pipeline.trainings import CPU, DIGITS, small_trainer, splits
 
 # At a low rate the differences of rounding grow slowly.

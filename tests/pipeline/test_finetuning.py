@@ -14,7 +14,7 @@ from pipeline.finetuning import read_origin
 from pipeline.recipe import Recipe
 from pipeline.runs import Run, read_run
 from service.artifact import load_artifact
-from tests.pipeline.test_cli import limelight
+from tests.pipeline.commands import limelight
 from tests.pipeline.trainings import small_trainer
 
 STATISTICS = ("running_mean", "running_var")

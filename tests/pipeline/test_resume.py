@@ -20,7 +20,7 @@ from pipeline.recipe import Recipe
 from pipeline.run_writer import CHECKPOINT, EPOCHS, HISTORY, STATE
 from pipeline.runs import RunPlan, plan_run, read_run, resume_run
 from pipeline.training import Record, Trainer
-from tests.pipeline.test_cli import limelight, limelight_command
+from tests.pipeline.commands import limelight, limelight_command
 from tests.pipeline.trainings import CPU
 
 EPOCHS_TRAINED = 4
