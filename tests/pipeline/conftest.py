@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline import faithfulness, out_of_distribution
+from pipeline.export import export
 from pipeline.recipe import Recipe
 from pipeline.runs import Run, plan_run, read_run
 
@@ -36,3 +37,9 @@ def digits8_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
     run.train(folder)
     return read_run(folder)
+
+
+@pytest.fixture(scope="session")
+def artifact_folder(digits8_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That run as an artefact, with all that an export can give; not to be changed."""
+    return export(digits8_run, tmp_path_factory.mktemp("artifacts"))

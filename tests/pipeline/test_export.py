@@ -30,11 +30,6 @@ Outputs = NDArray[np.float32]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def artifact_folder(digits8_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(digits8_run, tmp_path_factory.mktemp("artifacts"))
-
-
 def test_the_artefact_is_complete_and_the_service_accepts_it(artifact_folder: Path) -> None:
     artifact = load_artifact(artifact_folder)
     manifest = artifact.manifest
@@ -117,20 +112,20 @@ def test_the_multiply_accumulates_are_those_counted_by_hand(artifact_folder: Pat
 
 
 def test_a_second_export_is_the_next_version_and_the_first_stays(
-    digits8_run: Run, tmp_path: Path
+    artifact_folder: Path, digits8_run: Run, tmp_path: Path
 ) -> None:
-    first = export(digits8_run, tmp_path, name="small", finer_maps=False)
+    first = shutil.copytree(artifact_folder, tmp_path / "small" / "1")
     before = (first / "manifest.json").read_bytes()
     second = export(digits8_run, tmp_path, name="small", finer_maps=False)
     assert (first.name, second.name) == ("1", "2")
-    assert load_artifact(first).manifest.methods == ("cam", "contrast", "occlusion", "scorecam")
+    assert load_artifact(second).manifest.methods == ("cam", "contrast", "occlusion", "scorecam")
     assert (first / "manifest.json").read_bytes() == before
     assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["1", "2"]
 
 
 def test_an_artefact_can_be_exported_again(artifact_folder: Path, tmp_path: Path) -> None:
     before = load_artifact(artifact_folder).manifest
-    again = load_artifact(export(rebuild_run(artifact_folder), tmp_path)).manifest
+    again = load_artifact(export(rebuild_run(artifact_folder), tmp_path, finer_maps=False)).manifest
     assert again.files["model.safetensors"] == before.files["model.safetensors"]
     assert again.metrics == before.metrics
     assert again.training == before.training
@@ -259,7 +254,7 @@ def test_a_failed_gate_leaves_nothing_behind(
 ) -> None:
     monkeypatch.setattr("pipeline.export.EXACT", replace(EXACT, probability=0.0))
     with pytest.raises(GateError, match="probabilities differ"):
-        export(digits8_run, tmp_path)
+        export(digits8_run, tmp_path, finer_maps=False)
     assert not any(tmp_path.iterdir())
 
 
@@ -275,7 +270,7 @@ def test_the_onnx_checker_is_a_gate(
 
     monkeypatch.setattr(onnx, "load", damaged)
     with pytest.raises(GateError, match="the ONNX checker refuses it"):
-        export(digits8_run, tmp_path)
+        export(digits8_run, tmp_path, finer_maps=False)
     assert not any(tmp_path.iterdir())
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import orjson
 import pytest
 from PIL import Image
 
@@ -201,7 +202,7 @@ def test_a_sample_of_fashion_mnist_comes_class_by_class(
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (10, 702, 28, 28), np.uint8)
     files = {
-        f"{label}.json": json.dumps({"data": images[label].reshape(702, -1).tolist()}).encode()
+        f"{label}.json": orjson.dumps({"data": images[label].reshape(702, -1).tolist()})
         for label in range(10)
     }
     publish(monkeypatch, "fashion", fashion_arrays(list(files.values())))

@@ -1,5 +1,6 @@
 """A trained network learns other classes: what is frozen, what moves, and where it begins."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -82,10 +83,11 @@ def test_the_head_and_then_the_rest_have_a_cycle_each() -> None:
         assert cycle[-1] == pytest.approx(1e-5)
 
 
-def test_a_run_and_its_artefact_give_the_same_origin(digits8_run: Run, tmp_path: Path) -> None:
-    folder = export(digits8_run, tmp_path)
-    by_run, by_artifact = read_origin(digits8_run.folder), read_origin(folder)
-    newest = read_origin(folder.parent)
+def test_a_run_and_its_artefact_give_the_same_origin(
+    digits8_run: Run, artifact_folder: Path
+) -> None:
+    by_run, by_artifact = read_origin(digits8_run.folder), read_origin(artifact_folder)
+    newest = read_origin(artifact_folder.parent)
     assert by_artifact.network == by_run.network == digits8_run.config.recipe.network
     assert by_artifact.normalisation == by_run.normalisation
     assert by_artifact.image == by_run.image
@@ -103,8 +105,8 @@ def test_what_is_neither_run_nor_artefact_is_refused(tmp_path: Path) -> None:
         read_origin(tmp_path / "nothing")
 
 
-def test_an_artefact_without_weights_says_what_to_do(digits8_run: Run, tmp_path: Path) -> None:
-    folder = export(digits8_run, tmp_path)
+def test_an_artefact_without_weights_says_what_to_do(artifact_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(artifact_folder, tmp_path / "digits8" / "1")
     manifest = load_artifact(folder).manifest
     files = {name: file for name, file in manifest.files.items() if name != WEIGHTS}
     older = manifest.model_copy(update={"files": files})
@@ -148,7 +150,7 @@ def test_from_a_folder_to_another_to_an_artefact(tmp_path: Path) -> None:
     assert (run.config.image.height, run.config.image.width) == (16, 16)
     # Of 22 images, with a third by chance; how many more than that depends on the processor.
     assert run.best.validation_accuracy > 0.6
-    artifact = load_artifact(export(run, tmp_path / "artifacts"))
+    artifact = load_artifact(export(run, tmp_path / "artifacts", finer_maps=False))
     assert artifact.manifest.training["origin"] == "first"
     refused = limelight("finetune", "digits8", "--from", "first", cwd=tmp_path)
     assert refused.returncode == 1
