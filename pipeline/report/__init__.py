@@ -1,5 +1,7 @@
 """`report.html`: a run on one page, of its validation split; the test set stays untouched."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import RunError
@@ -21,15 +23,28 @@ def write_report(folder: Path, *, device: str = "auto", views: bool = True) -> P
         RunError: `folder` is no finished run, its data has changed, or it cannot be written to.
 
     """
-    page = render(study(read_run(folder), device=device, views=views))
-    report = folder / REPORT
+    run, report = read_run(folder), folder / REPORT
     part = report.with_name(f"{REPORT}.part")
     try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(report)
-    except OSError as error:
+        with _written(report):
+            part.touch()
+            if report.is_dir():  # found before the work that would be lost
+                raise IsADirectoryError(f"{report} is a folder")
+        page = render(study(run, device=device, views=views))
+        with _written(report):
+            part.write_text(page, encoding="utf-8")
+            part.replace(report)
+    finally:
         part.unlink(missing_ok=True)
-        raise RunError(
-            f"{report} cannot be written: {error}; make room, then: limelight report {folder}"
-        ) from error
     return report
+
+
+@contextmanager
+def _written(report: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{report} cannot be written: {error}; make room, then: limelight report "
+            f"{report.parent}"
+        ) from error
