@@ -27,13 +27,13 @@ _NAMES: dict[str, Provider] = {
 _WANTED: dict[str, Provider] = {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "TensorRT"}
 # TF32 would cost three digits of the parity that an export promises, and an exhaustive search for
 # convolution algorithms seconds at every new batch size.
-_CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 _PROVIDERS: dict[Provider, list[Any]] = {
     "CPU": ["CPUExecutionProvider"],
-    "CUDA": [("CUDAExecutionProvider", _CUDA_OPTIONS), "CPUExecutionProvider"],
+    "CUDA": [("CUDAExecutionProvider", CUDA_OPTIONS), "CPUExecutionProvider"],
     "TensorRT": [
         "TensorrtExecutionProvider",
-        ("CUDAExecutionProvider", _CUDA_OPTIONS),
+        ("CUDAExecutionProvider", CUDA_OPTIONS),
         "CPUExecutionProvider",
     ],
 }

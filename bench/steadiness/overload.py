@@ -14,7 +14,7 @@ from bench.steadiness.client import Call
 from bench.steadiness.load import Load, percentile
 from bench.steadiness.report import Report, spread
 from bench.steadiness.service import Service, running
-from bench.steadiness.step import busy, offered
+from bench.steadiness.step import Step, busy, offered
 from bench.steadiness.wrk import wrk
 
 _LEAST_GOODPUT = 0.9  # of the peak
@@ -98,6 +98,7 @@ def _repeat(service: Service, arguments: argparse.Namespace, report: Report) -> 
         "p50_overload_ms": percentile(heavy.latencies_s(), 50) * 1e3,
         "answers_overload": dict(heavy.count()),
         "refusal_p50_ms": _refusal_ms(heavy),
+        "refusal_cpu_us": refusal_cpu_us(peak_step, heavy_step),
         "strays": strays,
         "cost": {name: step.cost() for name, step in steps.items()},
     }
@@ -108,7 +109,8 @@ def _repeat(service: Service, arguments: argparse.Namespace, report: Report) -> 
     report.say(
         f"  {found['offered']:.0f}/s offered with a deadline of {timeout_ms} ms: goodput "
         f"{found['goodput']:.0f}/s, p50 {found['p50_overload_ms']:.1f} ms, "
-        f"p99 {found['p99_overload_ms']:.1f} ms; {found['answers_overload']}"
+        f"p99 {found['p99_overload_ms']:.1f} ms; {found['answers_overload']}; a refusal takes "
+        f"{found['refusal_cpu_us']:.0f} µs of the service"
     )
     for name, step in steps.items():
         report.say(f"  {name}: {step.described()}")
@@ -153,3 +155,11 @@ def _mixed(
 def _refusal_ms(load: Load) -> float:
     seconds = sorted(each.seconds for each in load.outcomes if each.result.startswith("503"))
     return percentile(seconds, 50) * 1e3
+
+
+def refusal_cpu_us(peak: Step, heavy: Step) -> float:
+    """CPU time of a refusal, if an accepted request takes then what it takes at the peak."""
+    accepted = heavy.load.count()["200"]
+    each_s = peak.service_cores * peak.load.elapsed_s / peak.load.count()["200"]
+    rest_s = heavy.service_cores * heavy.load.elapsed_s - accepted * each_s
+    return rest_s / max(1, len(heavy.load.outcomes) - accepted) * 1e6

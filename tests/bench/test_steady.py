@@ -17,8 +17,10 @@ from bench.steadiness.drain import sort_out
 from bench.steadiness.load import Load, keep_busy, offer, percentile
 from bench.steadiness.memory import mixed_calls, stray_calls
 from bench.steadiness.nginx import Balancer, configuration
+from bench.steadiness.overload import refusal_cpu_us
 from bench.steadiness.report import Report, spread
 from bench.steadiness.service import Metrics
+from bench.steadiness.step import Step
 from bench.steadiness.wrk import parse
 from bench.steady import COMMANDS
 
@@ -87,6 +89,17 @@ async def test_every_request_of_a_constant_rate_is_accounted_for() -> None:
     assert load.count() == {"200": 20, "503 overloaded": 20, "closed before the answer": 20}
     assert sum(each.retry_after for each in load.outcomes) == 20
     assert 0.055 < load.elapsed_s < 2
+
+
+def test_what_the_accepted_do_not_take_is_the_refusals() -> None:
+    def step(accepted: int, refused: int, *, cores: float) -> Step:
+        results = ["200"] * accepted + ["503 deadline"] * refused
+        outcomes = [Outcome("/predict", 0.0, 0.01, result) for result in results]
+        return Step(Load(outcomes=outcomes, elapsed_s=2.0, client_cpu_s=0.1), cores, 0.0, [])
+
+    # 2 ms of CPU each at the peak; then 0.8 s of 2.8 are left for 4,000 refusals.
+    peak, heavy = step(1600, 0, cores=1.6), step(1000, 4000, cores=1.4)
+    assert refusal_cpu_us(peak, heavy) == pytest.approx(200)
 
 
 async def test_the_rate_does_not_wait_for_answers() -> None:
