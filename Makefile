@@ -30,8 +30,9 @@ types: $(DEVELOP)
 imports: $(DEVELOP)
 	$(BIN)/lint-imports
 
+# Two at a time, of one thread each: with more, those that train wait for each other's threads.
 unit: $(DEVELOP)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=2 --dist=loadfile
 
 format: $(DEVELOP) ## Format the code and mend what ruff can
 	$(BIN)/ruff format
