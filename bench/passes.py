@@ -25,10 +25,19 @@ from numpy.typing import DTypeLike, NDArray
 
 from bench.serving.environments import ROOT
 from bench.serving.machine import cpu_name
+from bench.serving.plan import rotated
 from bench.serving.summary import Spread
 from service.artifact import Artifact, load_artifact, newest_version
 from service.engine import Engine
-from service.sessions import CUDA_OPTIONS, Device, EngineError, Precision, open_session, provider_of
+from service.sessions import (
+    CUDA_OPTIONS,
+    Device,
+    EngineError,
+    Precision,
+    Provider,
+    open_session,
+    provider_of,
+)
 
 OUTPUTS = ("logits", "probabilities", "ood_score")
 """What a prediction reads."""
@@ -52,6 +61,8 @@ class Setup:
     precision: Precision
     images_nhwc: NDArray[np.uint8]
     device: Device
+    provider: Provider
+    """What that device comes to here."""
     threads: int
 
     @property
@@ -103,14 +114,14 @@ def bound(setup: Setup) -> Pass:
 
 def pinned(setup: Setup) -> Pass:
     """The same in memory that a GPU can reach by itself."""
-    if provider_of(setup.session()) == "CPU":
+    if setup.provider == "CPU":
         raise NotHereError("page-locked memory is for a GPU")
     return _bound(setup, _page_locked)
 
 
 def graph(setup: Setup) -> Pass:
     """Captured once and replayed: the GPU is told of all of a pass at once."""
-    if provider_of(setup.session()) != "CUDA":
+    if setup.provider != "CUDA":
         raise NotHereError("CUDA graphs are for a GPU")
     options = {**CUDA_OPTIONS, "enable_cuda_graph": "1"}
     session = ort.InferenceSession(
@@ -224,6 +235,7 @@ def measure(
                 precision=precision,
                 images_nhwc=images,
                 device=device,
+                provider=provider,
                 threads=threads,
             )
             for name, way in WAYS.items():
@@ -242,9 +254,7 @@ def measure(
                     timed[f"{title}, two at once"] = _twice(once, batch)
         rates: dict[str, list[float]] = {name: [] for name in timed}
         for repeat in range(repeats):
-            names = list(timed)
-            at = repeat % len(names)
-            for name in names[at:] + names[:at]:
+            for name in rotated(list(timed), repeat):
                 rates[name].append(_rate(timed[name], seconds))
         measured += [Measured(name, batch, Spread.of(found)) for name, found in rates.items()]
     return Report(artifact.manifest.name, provider, measured, missing)

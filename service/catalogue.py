@@ -90,9 +90,10 @@ class Catalogue:
             UnknownModel: there is none of this name.
             NotReady: there is, but it could not be loaded.
         """
+        found = self.served(name)
+        if found is not None:
+            return found
         name = self.default if name is None else name
-        if name in self._loaded:
-            return self._loaded[name]
         if name in self._failures:
             raise NotReady(self._failures[name], Retry_After="10")
         if not self._loaded:

@@ -29,6 +29,7 @@ def setup(folder: Path, images_nhwc: np.ndarray) -> Setup:
         precision="float32",
         images_nhwc=images_nhwc,
         device="cpu",
+        provider="CPU",
         threads=1,
     )
 
