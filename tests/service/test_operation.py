@@ -144,16 +144,13 @@ def test_sigterm_ends_it_without_losing_anybody(in_a_container: Server) -> None:
         unready = kept.get("/readyz")
         assert unready.json()["code"] == "draining"
         assert int(unready.headers["retry-after"]) >= 1
-        for path in ("/predict", "/livez", "/nowhere"):  # served, and asked to go elsewhere
+        for path in ("/predict", "/livez", "/nowhere"):  # served in the pause, and asked to leave
             answer = httpx.post(server.url + path, content=PNG)
             assert answer.headers["connection"] == "close"
             assert answer.status_code == {"/predict": 200, "/livez": 405, "/nowhere": 404}[path]
         assert httpx.get(f"{server.url}/healthz").json() == {"status": "alive", "ready": False}
-        served_in_time = time.monotonic() - sent < DRAIN_S
-        served = visitors.outcomes["200"]
         until(lambda: visitors.outcomes["refused"], 10, "refused connections")
         assert time.monotonic() - sent >= DRAIN_S
-        assert visitors.outcomes["200"] > served or not served_in_time
         assert server.process.poll() is None  # for one is in flight
         halfway.send(PNG[50:])
         response = halfway.getresponse()
