@@ -25,7 +25,7 @@ from pipeline.inference import evaluate, look_inside
 from pipeline.out_of_distribution import choose_score, measure_detection
 from pipeline.parity import EXACT, HALF, Runtime, TorchRuntime, check_parity, measure_parity
 from pipeline.runs import Run, describe_training, library_versions
-from pipeline.saving import OPSET, describe, load_torchscript, save_onnx, save_pt2, save_torchscript
+from pipeline.saving import OPSET, describe, load_torchscript, save_onnx, save_torchscript, trace
 from pipeline.strangeness import Strangeness
 from pipeline.weights import copied
 from service.artifact import Artifact, load_artifact
@@ -202,12 +202,13 @@ def _save(
 ) -> dict[str, ModelFile]:
     graph = graphs[ONNX]
     save_torchscript(graph, example, folder / TORCHSCRIPT)
-    save_pt2(graph, example, folder / PT2)
+    traced = {file: trace(each, example) for file, each in graphs.items()}
+    torch.export.save(traced[ONNX], folder / PT2)
     # What `limelight finetune` begins from: the only format that holds layers by their names.
     write_tensors(folder / WEIGHTS, copied(graph.network.state_dict()))
     files = {}
     for file, each in graphs.items():
-        save_onnx(each, example, folder / file)
+        save_onnx(traced[file], each.outputs, folder / file)
         files[file] = describe(folder / file, _FORMATS[file])
     return files | {
         TORCHSCRIPT: describe(folder / TORCHSCRIPT, "torchscript"),

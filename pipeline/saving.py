@@ -2,13 +2,14 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from pipeline.errors import GateError
 from pipeline.graph import ServingGraph
@@ -17,20 +18,25 @@ from service.manifest import FileFormat, ModelFile
 OPSET = 20
 
 
-def save_onnx(graph: ServingGraph, example: torch.Tensor, file: Path) -> None:
-    """Write ONNX, its weights inside, for batches of any size.
+def trace(graph: ServingGraph, example: torch.Tensor) -> ExportedProgram:
+    """What torch.export makes of the graph, for batches of any size."""
+    return torch.export.export(
+        graph, (example,), dynamic_shapes={"images": {0: torch.export.Dim("N")}}
+    )
+
+
+def save_onnx(traced: ExportedProgram, outputs: Sequence[str], file: Path) -> None:
+    """Write ONNX, its weights inside.
 
     Raises:
         GateError: the ONNX checker refuses what torch wrote.
 
     """
     program = torch.onnx.export(
-        graph,
-        (example,),
+        traced,
         dynamo=True,
         input_names=["images"],
-        output_names=list(graph.outputs),
-        dynamic_shapes={"images": {0: torch.export.Dim("N")}},
+        output_names=list(outputs),
         opset_version=OPSET,
         verbose=False,
     )
@@ -65,14 +71,6 @@ def load_torchscript(file: Path) -> nn.Module:
     """Read what `save_torchscript` wrote."""
     with _deprecated_torchscript():
         return torch.jit.load(str(file))  # type: ignore[no-any-return, no-untyped-call]
-
-
-def save_pt2(graph: ServingGraph, example: torch.Tensor, file: Path) -> None:
-    """Write what torch.export makes of the graph, for batches of any size."""
-    program = torch.export.export(
-        graph, (example,), dynamic_shapes={"images": {0: torch.export.Dim("N")}}
-    )
-    torch.export.save(program, file)
 
 
 def describe(file: Path, form: FileFormat) -> ModelFile:

@@ -176,24 +176,15 @@ def test_the_command_writes_a_page_without_what_a_run_has_no_history_of(
     assert "Model card" in page.headings
 
 
-def test_an_unwatched_run_has_a_page_without_layers(tmp_path: Path) -> None:
-    recipe = Recipe.load("digits8", epochs=1)
-    plan = plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
-    plan.train(tmp_path / "run")
-    page = Page(write_report(tmp_path / "run", device="cpu", views=False).read_text())
+def test_a_run_that_was_not_watched_has_a_page_without_layers(studied: Study) -> None:
+    page = Page(render(replace(studied, history=replace(studied.history, layers=()))))
     assert "Inside the network" not in page.headings
     assert "The schedule" in page.text
 
 
-def test_names_are_text_and_never_markup(studied: Study) -> None:
+def test_what_looks_like_markup_is_written_as_it_is(studied: Study) -> None:
     hostile = "<script>alert(1)</script>"
     dataset = replace(studied.dataset, name=hostile, skipped=(f"{hostile}: broken",))
-    html = render(replace(studied, dataset=dataset))
-    assert "<script" not in html
-    assert "1 file was left out, unreadable" in html
-
-
-def test_classes_that_look_like_markup_are_written_as_they_are(studied: Study) -> None:
     run = studied.run
     classes = ("<b>bold</b>", "a & b", *run.config.classes[2:])
     config = run.config.model_copy(update={"classes": classes})
@@ -202,13 +193,17 @@ def test_classes_that_look_like_markup_are_written_as_they_are(studied: Study) -
     assessment = assess(logits, torch.from_numpy(validation.labels), classes, 1.0)
     changed = replace(
         studied,
+        dataset=dataset,
         run=replace(run, config=config),
         assessment=assessment,
         fitted_images=dict.fromkeys(classes, 1),
     )
     html = render(changed)
+    assert "<script" not in html
     assert "<b>" not in html
     text = Page(html).text
+    assert hostile in text
+    assert "1 file was left out, unreadable" in text
     assert "<b>bold</b>" in text
     assert "a & b" in text
 
