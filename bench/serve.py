@@ -11,6 +11,7 @@ import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench.serving.contestants import ENTRIES
@@ -27,8 +28,21 @@ NAMES = (*(entry.name for entry in ENTRIES), CEILING)
 def plan_of(arguments: argparse.Namespace) -> Plan:
     """What the command line asks for."""
     quick, only = arguments.quick, arguments.only
+    workloads = [WORKLOADS[name] for name in arguments.workloads]
+    asked = [
+        replace(
+            entry,
+            contestants=tuple(
+                contestant
+                for contestant in entry.contestants
+                if any(contestant.fits(workload) for workload in workloads)
+            ),
+        )
+        for entry in ENTRIES
+        if entry.name in only
+    ]
     return Plan(
-        entries=[entry for entry in ENTRIES if entry.name in only],
+        entries=[entry for entry in asked if entry.contestants],
         ceiling=CEILING in only,
         workloads=arguments.workloads,
         connections=[16] if quick else arguments.connections,

@@ -32,15 +32,17 @@ _NEWEST = 0.2
 
 @dataclass(slots=True)
 class _Item:
-    image_hwc: NDArray[np.uint8]
+    """Images that one caller wants in one pass: they are answered all, or none of them."""
+
+    images_nhwc: NDArray[np.uint8]
     outputs: tuple[str, ...]
     call: Call
     submitted: float
-    future: asyncio.Future[Row]
+    future: asyncio.Future[Outputs]
 
 
 # An item with its results, or with the reason why there are none.
-_Answer = tuple[_Item, Row | Exception]
+_Answer = tuple[_Item, Outputs | Exception]
 
 
 class Batcher:
@@ -66,7 +68,7 @@ class Batcher:
         run: Run,
         *,
         max_batch: int,
-        max_queued: int = 1024,
+        max_queued: int = 4096,
         concurrency: int = 1,
         dear: frozenset[str] = frozenset(),
         observe: Callable[[int, float], None] = lambda size, seconds: None,
@@ -95,7 +97,7 @@ class Batcher:
     @property
     def depth(self) -> int:
         """Images that wait."""
-        return len(self._items)
+        return _count(tuple(self._items))  # at once: the threads take from it
 
     @property
     def age_s(self) -> float:
@@ -168,21 +170,57 @@ class Batcher:
             NotReady: the batcher is closed.
             Exception: what the pass raised for this image alone.
         """
+        found = await self.submit_all(image_hwc[None], outputs, call)
+        return {name: values[0] for name, values in found.items()}
+
+    async def submit_all(
+        self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str], call: Call | None = None
+    ) -> Outputs:
+        """Run images of one caller: (N, H, W, C) -> each of `outputs` by name, (N, ...).
+
+        Up to `max_batch` of them stay together; with more, the stages of the call count from the
+        first to the last.
+
+        Raises:
+            Exception: as `submit` does, for all of them.
+        """
+        call = call or Call()
+        if len(images_nhwc) <= self._max_batch:
+            future = self._enqueue(images_nhwc, outputs, call)
+            # A cancelled caller cancels the future: the item is skipped, or its result dropped.
+            try:
+                return await future
+            finally:
+                # An exception's traceback holds this frame, and this frame the exception, with all
+                # that the request had brought, until a garbage collection that is long in coming.
+                del future
+        started, each = time.perf_counter(), Call(deadline=call.deadline, gone=call.gone)
+        futures = [
+            self._enqueue(images_nhwc[at : at + self._max_batch], outputs, each)
+            for at in range(0, len(images_nhwc), self._max_batch)
+        ]
+        try:
+            found = await asyncio.gather(*futures)
+        finally:
+            for future in futures:
+                future.cancel()
+            del futures, future
+        passes = [(begun, ended) for stage, begun, ended in each.stages if stage == "compute"]
+        first, last = min(begun for begun, _ in passes), max(ended for _, ended in passes)
+        call.stages += [("queue", started, first), ("compute", first, last)]
+        return {name: np.concatenate([part[name] for part in found]) for name in outputs}
+
+    def _enqueue(
+        self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str], call: Call
+    ) -> asyncio.Future[Outputs]:
         if self._closed:
             raise NotReady("the service is shutting down", Retry_After="1")
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        future: asyncio.Future[Row] = self._loop.create_future()
-        item = _Item(image_hwc, tuple(outputs), call or Call(), time.perf_counter(), future)
-        self._items.append(item)
+        future: asyncio.Future[Outputs] = self._loop.create_future()
+        self._items.append(_Item(images_nhwc, tuple(outputs), call, time.perf_counter(), future))
         self._tokens.put(True)
-        # A cancelled caller cancels the future: the item is then skipped, or its result dropped.
-        try:
-            return await future
-        finally:
-            # An exception's traceback holds this frame, and this frame the exception, with all that
-            # the request had brought, until a garbage collection that is long in coming.
-            del future, item
+        return future
 
     async def close(self) -> None:
         """Refuse new images, finish those that wait, and end the threads."""
@@ -202,7 +240,7 @@ class Batcher:
                 answers += self._serve(alike)
                 # Of passes that overlap, only the time since the last one ended is this one's.
                 ended = time.perf_counter()
-                pace_s = (ended - max(started, self._last_end)) / len(alike)
+                pace_s = (ended - max(started, self._last_end)) / _count(alike)
                 self._last_end = ended
                 self._pace_s += (pace_s - self._pace_s) * (_NEWEST if self._pace_s else 1.0)
                 self._hand_over(answers)
@@ -216,20 +254,28 @@ class Batcher:
 
     def _take(self) -> list[_Item]:
         """Wait for an item, and take those that wait with it; none when all is done."""
-        if not self._tokens.get():
-            return []
+        while not self._tokens.get():
+            if not self._items:
+                return []
+            self._tokens.put(False)  # the end comes after what was put back
         batch = [self._items.popleft()]
-        most = self._most_with(batch[0])
+        most, images = self._most_with(batch[0]), _count(batch)
         with contextlib.suppress(queue.Empty):
-            while len(batch) < most:
+            while images < most:
                 if not self._tokens.get_nowait():
                     self._tokens.put(False)  # the end comes after these
                     break
-                batch.append(self._items.popleft())
+                item = self._items.popleft()
+                images += len(item.images_nhwc)
+                if images > most:
+                    self._items.appendleft(item)
+                    self._tokens.put(True)
+                    break
+                batch.append(item)
         return batch
 
     def _most_with(self, item: _Item) -> float:
-        """So many that the pass takes half of the time that `item` has left, at most.
+        """So many images that the pass takes half of the time that `item` has left, at most.
 
         Where deadlines are tight, large passes would spend all of it: whoever comes just after
         the start of one has it and the next one to wait for.
@@ -241,7 +287,7 @@ class Batcher:
         """Those whose answer somebody waits for and can have in time, and refusals of the rest."""
         wanted: list[_Item] = []
         answers: list[_Answer] = []
-        ready_at = now + self._pace_s * len(batch) + self._margin_s
+        ready_at = now + self._pace_s * _count(batch) + self._margin_s
         for item in batch:
             call = item.call
             call.stages.append(("queue", item.submitted, now))
@@ -266,29 +312,41 @@ class Batcher:
         return [part for part in (cheap, dear) if part]
 
     def _serve(self, batch: list[_Item]) -> list[_Answer]:
-        """Run a batch; if that fails, its images alone, so that only the culprit gets an error."""
+        """Run a batch; if that fails, each item alone, so that only the culprit gets an error."""
         try:
             return self._pass(batch)
         except Exception as error:
             if len(batch) == 1:
                 return [(batch[0], error)]
-            logger.warning("a batch of %d failed; running its images alone: %s", len(batch), error)
+            logger.warning("a batch of %d failed; running each alone: %s", len(batch), error)
             return [answer for item in batch for answer in self._serve([item])]
 
     def _pass(self, batch: list[_Item]) -> list[_Answer]:
         names = sorted({name for item in batch for name in item.outputs})
         started = time.perf_counter()
-        results = self._run(np.stack([item.image_hwc for item in batch]), names)
+        alone = len(batch) == 1
+        images_nhwc = (
+            batch[0].images_nhwc if alone else np.concatenate([item.images_nhwc for item in batch])
+        )
+        results = self._run(images_nhwc, names)
         for name in names:
-            if len(results[name]) != len(batch):
-                raise ValueError(f"{name!r} has {len(results[name])} rows for {len(batch)} images")
+            if len(results[name]) != len(images_nhwc):
+                raise ValueError(
+                    f"{name!r} has {len(results[name])} rows for {len(images_nhwc)} images"
+                )
         ended = time.perf_counter()
         answers: list[_Answer] = []
-        for index, item in enumerate(batch):
+        end = 0
+        for item in batch:
             item.call.stages.append(("compute", started, ended))
+            begin, end = end, end + len(item.images_nhwc)
             # Copied, so that a small answer does not keep the whole batch's arrays alive.
-            answers.append((item, {name: results[name][index].copy() for name in item.outputs}))
-        self._observe(len(batch), ended - started)
+            found = {
+                name: results[name] if alone else results[name][begin:end].copy()
+                for name in item.outputs
+            }
+            answers.append((item, found))
+        self._observe(len(images_nhwc), ended - started)
         return answers
 
     def _deliver(self, answers: list[_Answer], since: float) -> None:
@@ -301,6 +359,11 @@ class Batcher:
                 item.future.set_exception(answer)
             else:
                 item.future.set_result(answer)
+
+
+def _count(items: Sequence[_Item]) -> int:
+    """Images of all of them."""
+    return sum([len(item.images_nhwc) for item in items])
 
 
 def _too_late() -> DeadlineExceeded:

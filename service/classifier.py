@@ -20,7 +20,7 @@ from service.answers import (
     Winner,
     raised,
 )
-from service.batching import Batcher, Row
+from service.batching import Batcher, Outputs, Row
 from service.box import Box, locate
 from service.calls import Call
 from service.engine import Engine
@@ -61,8 +61,12 @@ class Classifier:
         self._max_pixels = max_pixels
         self._max_passes = max_passes
         self._indices = {label: index for index, label in enumerate(manifest.classes)}
-        detects = manifest.out_of_distribution is not None
-        self.read_always = ("probabilities", "ood_score") if detects else ("probabilities",)
+        abstention, detection = manifest.abstention, manifest.out_of_distribution
+        self._least_confidence = None if abstention is None else abstention.threshold
+        self._greatest_ood_score = None if detection is None else detection.threshold
+        self.read_always = (
+            ("probabilities",) if detection is None else ("probabilities", "ood_score")
+        )
         """Outputs that a prediction is made of."""
 
     def obstacle(self, call: Call, *, spare: bool) -> ServiceError | None:
@@ -142,13 +146,22 @@ class Classifier:
             call.passed("render", started)
         return Explanation(prediction, upload.view, cam, every_cam, zoom, picture)
 
-    def winner(self, outputs: Row) -> Winner:
-        """What a prediction of these outputs, `read_always`, counts as."""
+    def winners(self, outputs: Outputs) -> list[Winner]:
+        """What predictions of these outputs, `read_always` of N images, count as."""
         probabilities = outputs["probabilities"]
-        index = int(probabilities.argmax())
-        abstain, _, strange = self._doubts(probabilities[index], outputs)
-        flags = raised(abstain=abstain, out_of_distribution=strange)
-        return Winner(self.manifest.classes[index], float(probabilities[index]), flags)
+        confidences = probabilities.max(1)
+        weak = strange = [False] * len(confidences)
+        if self._least_confidence is not None:
+            weak = (confidences < self._least_confidence).tolist()
+        if self._greatest_ood_score is not None:
+            strange = (outputs["ood_score"] > self._greatest_ood_score).tolist()
+        indices, classes = probabilities.argmax(1).tolist(), self.manifest.classes
+        return [
+            Winner(classes[index], confidence, raised(abstain=abstain, out_of_distribution=unlike))
+            for index, confidence, abstain, unlike in zip(
+                indices, confidences.tolist(), weak, strange, strict=True
+            )
+        ]
 
     async def close(self) -> None:
         """Finish what is in flight."""
@@ -243,11 +256,11 @@ class Classifier:
         None where the model cannot say.
         """
         abstain = ood_score = strange = None
-        if self.manifest.abstention is not None:
-            abstain = bool(confidence < self.manifest.abstention.threshold)
-        if self.manifest.out_of_distribution is not None:
+        if self._least_confidence is not None:
+            abstain = bool(confidence < self._least_confidence)
+        if self._greatest_ood_score is not None:
             ood_score = np.float32(outputs["ood_score"])
-            strange = bool(ood_score > self.manifest.out_of_distribution.threshold)
+            strange = bool(ood_score > self._greatest_ood_score)
         return abstain, ood_score, strange
 
     def _check_top_k(self, top_k: int) -> None:

@@ -7,7 +7,6 @@ from service import perturbation
 from service.batching import Batcher, Row
 from service.calls import Call
 from service.manifest import Method
-from service.together import run_together
 
 MASKING: tuple[Method, ...] = ("occlusion", "scorecam")
 """The methods that look many times."""
@@ -55,5 +54,5 @@ async def _logits(
     if not len(images_nhwc):  # of a blank image no channel is worth a look
         return []
     with batcher.place(call, spare=True, images=len(images_nhwc)):
-        rows = await run_together(batcher, list(images_nhwc), ("logits",), call)
-    return [float(row["logits"][index]) for row in rows]
+        found = await batcher.submit_all(images_nhwc, ("logits",), call)
+    return [float(logit) for logit in found["logits"][:, index]]

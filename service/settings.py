@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     """Most images in one pass through the network."""
     max_passes: int = Field(default=256, ge=4, le=4096)
     """Most masked images that one explanation by occlusion or Score-CAM may look at."""
-    max_queued: int = Field(default=1024, ge=1)
+    max_queued: int = Field(default=4096, ge=1)
     """Most images that wait in one worker for one model; further ones are refused."""
     max_queued_bytes: int = Field(default=256_000_000, ge=1)
     """Most bytes of uploads that one worker holds at a time; further ones are refused."""

@@ -20,9 +20,9 @@ def classified(
     if values.shape[1:] != (len(classes),):
         labels = [""] * rows.shape[1]
     order = np.argsort(-rows, axis=1, kind="stable")[:, :count]
+    largest = np.take_along_axis(rows, order, 1)
     elements = [
-        f"{row[index]:f}:{index}{labels[index]}".encode()
-        for row, indices in zip(rows, order, strict=True)
-        for index in indices
+        f"{value:f}:{index}{labels[index]}".encode()
+        for value, index in zip(largest.ravel().tolist(), order.ravel().tolist(), strict=True)
     ]
     return (len(rows), count), elements

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service import images
 from service.answers import OverlayStyle
-from service.batching import Row
+from service.batching import Outputs
 from service.calls import Call
 from service.classifier import Classifier
 from service.errors import InvalidInference
@@ -27,7 +27,6 @@ from service.oip.requests import (
 )
 from service.overlay import overlay, png
 from service.settings import Settings
-from service.together import run_together
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,54 +71,55 @@ class Inference:
         # All places at once: whoever cannot be served in time learns it before the work.
         places = classifier.batcher.place(call, spare=planned.explains, images=len(planned.images))
         with places:
-            seen = await self._see(planned, classifier, call)
-            pixels = [one.pixels_hwc for one in seen]
+            pixels_nhwc, seen = await self._see(planned, classifier, call)
             # What is predicted is counted, whether or not it is asked for.
             wanted = tuple({*planned.graph_outputs, *classifier.read_always})
-            rows = await run_together(classifier.batcher, pixels, wanted, call)
+            found = await classifier.batcher.submit_all(pixels_nhwc, wanted, call)
             started = time.perf_counter()
             outputs = []
             for output in planned.outputs:
                 if output.name == OVERLAY and planned.picture is not None:
-                    pictures = await self._draw(seen, rows, planned.picture, target)
+                    pictures = await self._draw(seen, found, planned.picture, target)
                     outputs.append(_bytes_tensor(output, (len(pictures), 1), pictures))
                 else:
-                    outputs.append(_tensor(output, rows, planned, manifest.classes))
+                    outputs.append(_tensor(output, found, planned, manifest.classes))
             call.passed("render", started)
         return InferResponse(
             model=manifest.name,
             version=manifest.version,
             id=request.id,
             outputs=outputs,
-            winners=[classifier.winner(row) for row in rows],
+            winners=classifier.winners(found),
             method=planned.method,
         )
 
-    async def _see(self, planned: Plan, classifier: Classifier, call: Call) -> list[_Seen]:
+    async def _see(
+        self, planned: Plan, classifier: Classifier, call: Call
+    ) -> tuple[NDArray[np.uint8], list[_Seen]]:
+        """The images as the network sees them, (N, H, W, C); and one by one, if to be drawn on."""
         if isinstance(planned.images, np.ndarray):
             rule = classifier.manifest.image
             whole = View(0, 0, rule.width, rule.height)
-            return [_Seen(pixels_hwc, whole, None) for pixels_hwc in planned.images]
+            shown = () if planned.picture is None else planned.images
+            return planned.images, [_Seen(pixels, whole, None) for pixels in shown]
         started = time.perf_counter()
         uploads = await asyncio.gather(*(classifier.read(body) for body in planned.images))
         call.passed("decode", started)
-        return [
+        seen = [
             _Seen(upload.pixels_hwc, upload.view, body)
             for upload, body in zip(uploads, planned.images, strict=True)
         ]
+        return np.stack([one.pixels_hwc for one in seen]), seen
 
     async def _draw(
-        self, seen: Sequence[_Seen], rows: Sequence[Row], picture: Picture, target: int | None
+        self, seen: Sequence[_Seen], found: Outputs, picture: Picture, target: int | None
     ) -> list[bytes]:
-        def choose(row: Row) -> NDArray[np.float32]:
-            index = int(row["probabilities"].argmax()) if target is None else target
-            cam_hw: NDArray[np.float32] = row["cams"][index]
-            return cam_hw
-
+        targets = found["probabilities"].argmax(1) if target is None else [target] * len(seen)
+        cams_nhw = [found["cams"][at, index] for at, index in enumerate(targets)]
         return await asyncio.gather(
             *(
-                asyncio.to_thread(self._picture, one, choose(row), picture.style)
-                for one, row in zip(seen, rows, strict=True)
+                asyncio.to_thread(self._picture, one, cam_hw, picture.style)
+                for one, cam_hw in zip(seen, cams_nhw, strict=True)
             )
         )
 
@@ -141,9 +141,9 @@ def _shorten(call: Call, parameters: Parameters) -> None:
 
 
 def _tensor(
-    output: RequestedOutput, rows: Sequence[Row], planned: Plan, classes: Sequence[str]
+    output: RequestedOutput, found: Outputs, planned: Plan, classes: Sequence[str]
 ) -> OutputTensor:
-    values = np.stack([row[output.name] for row in rows])
+    values = found[output.name]
     count = planned.class_counts.get(output.name)
     if count is not None:
         shape, elements = classified(values, count, classes)

@@ -269,6 +269,15 @@ def test_a_quick_run_is_short_and_a_whole_one_grows_with_what_is_asked() -> None
     assert total_s("--only", "ours") < total_s("--only", "ours,ceiling") < total_s()
 
 
+def test_only_those_are_visited_who_can_be_asked() -> None:
+    planned = serve.plan_of(serve.parser().parse_args(["--workloads", "digits-batch"]))
+    assert [entry.name for entry in planned.entries] == ["ours", "bentoml", "fastapi", "mlserver"]
+    asked = [contestant for entry in planned.entries for contestant in entry.contestants]
+    assert all(contestant.takes_batches for contestant in asked)
+    everything = serve.plan_of(serve.parser().parse_args([]))
+    assert list(everything.entries) == list(ENTRIES)
+
+
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         serve.parser().parse_args(["--only", "nginx"])

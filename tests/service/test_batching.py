@@ -274,6 +274,83 @@ async def test_a_network_that_loses_a_row_fails_rather_than_mixing_answers() -> 
     assert [values for values, _ in recorder.batches] == [[0], [1, 2], [1], [2]]
 
 
+def images(*values: int) -> NDArray[np.uint8]:
+    return np.stack([image(value) for value in values])
+
+
+async def test_images_of_one_caller_stay_together_and_share_a_pass_where_they_fit() -> None:
+    recorder = Recorder()
+    sizes: list[int] = []
+    batcher = Batcher(recorder, max_batch=4, observe=lambda size, _: sizes.append(size))
+    first = await busy(batcher, recorder)
+    tasks = [
+        asyncio.create_task(batcher.submit_all(images(*values), ["a"]))
+        for values in ([1, 2], [3], [4, 5, 6], [7], [8, 9, 10, 11])
+    ]
+    await asyncio.sleep(0)
+    assert batcher.depth == 11
+    recorder.gate.set()
+    await first
+    found = [(await task)["a"].tolist() for task in tasks]
+    assert found == [[[2], [4]], [[6]], [[8], [10], [12]], [[14]], [[16], [18], [20], [22]]]
+    passes = [values for values, _ in recorder.batches]
+    assert passes == [[0], [1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert sizes == [1, 3, 4, 4]
+    assert batcher.depth == 0
+
+
+async def test_more_images_than_a_pass_takes_are_parted_and_count_as_one_in_time() -> None:
+    recorder = Recorder()
+    recorder.pass_s = 0.02
+    batcher = Batcher(recorder, max_batch=4)
+    call = Call()
+    found = await batcher.submit_all(images(*range(10)), ["a", "b"], call)
+    assert found["a"].tolist() == found["b"].tolist() == [[2 * value] for value in range(10)]
+    assert [len(values) for values, _ in recorder.batches] == [4, 4, 2]
+    (queue, q0, q1), (compute, c0, c1) = call.stages
+    assert (queue, compute) == ("queue", "compute")
+    assert q0 <= q1 == c0 < c1 - 0.06 + 1e-9
+
+
+async def test_a_bad_image_fails_its_caller_and_nobody_else() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=8)
+    first = await busy(batcher, recorder)
+    tasks = [
+        asyncio.create_task(batcher.submit_all(images(*values), ["a"]))
+        for values in ([1, 2], [3, POISON], [4])
+    ]
+    await asyncio.sleep(0)
+    recorder.gate.set()
+    good, bad, alone = await asyncio.gather(*tasks, return_exceptions=True)
+    await first
+    assert isinstance(bad, RuntimeError)
+    assert not isinstance(good, BaseException)
+    assert not isinstance(alone, BaseException)
+    assert (good["a"].tolist(), alone["a"].tolist()) == ([[2], [4]], [[8]])
+    many = await asyncio.gather(
+        batcher.submit_all(images(*range(9), POISON), ["a"]), return_exceptions=True
+    )
+    assert isinstance(many[0], RuntimeError)
+
+
+async def test_closing_finishes_what_did_not_fit_into_the_last_pass() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=2)
+    first = await busy(batcher, recorder)
+    tasks = [
+        asyncio.create_task(batcher.submit_all(images(*values), ["a"]))
+        for values in ([1], [2, 3], [4], [5, 6])
+    ]
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0)
+    recorder.gate.set()
+    await asyncio.gather(closing, first)
+    assert [len((await task)["a"]) for task in tasks] == [1, 2, 1, 2]
+    assert [values for values, _ in recorder.batches] == [[0], [1], [2, 3], [4], [5, 6]]
+
+
 @pytest.mark.parametrize("refusal", [ClientGone, DeadlineExceeded])
 async def test_a_refusal_leaves_nothing_for_the_garbage_collector(
     refusal: type[ServiceError],
