@@ -339,16 +339,15 @@ async def test_closing_finishes_what_did_not_fit_into_the_last_pass() -> None:
     batcher = Batcher(recorder, max_batch=2)
     first = await busy(batcher, recorder)
     tasks = [
-        asyncio.create_task(batcher.submit_all(images(*values), ["a"]))
-        for values in ([1], [2, 3], [4], [5, 6])
+        asyncio.create_task(batcher.submit_all(images(*values), ["a"])) for values in ([1], [2, 3])
     ]
     await asyncio.sleep(0)
     closing = asyncio.create_task(batcher.close())
     await asyncio.sleep(0)
     recorder.gate.set()
     await asyncio.gather(closing, first)
-    assert [len((await task)["a"]) for task in tasks] == [1, 2, 1, 2]
-    assert [values for values, _ in recorder.batches] == [[0], [1], [2, 3], [4], [5, 6]]
+    assert [len((await task)["a"]) for task in tasks] == [1, 2]
+    assert [values for values, _ in recorder.batches] == [[0], [1], [2, 3]]
 
 
 @pytest.mark.parametrize("refusal", [ClientGone, DeadlineExceeded])
