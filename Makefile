@@ -37,7 +37,7 @@ PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesse
 unit: $(DEVELOP)
 	$(PYTEST)
 
-coverage: $(DEVELOP) ## Run the tests and say what they miss: a quarter slower
+coverage: $(DEVELOP) ## Run the tests and say what they miss: twice as slow
 	$(PYTEST) --cov --cov-report=term:skip-covered
 
 format: $(DEVELOP) ## Format the code and mend what ruff can
