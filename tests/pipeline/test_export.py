@@ -20,7 +20,6 @@ from pipeline.graph import ServingGraph, find_finer_stage
 from pipeline.inference import evaluate
 from pipeline.parity import EXACT, HALF, TorchRuntime, check_parity, measure_parity
 from pipeline.runs import Run, read_run
-from pipeline.saving import save_onnx, trace
 from pipeline.trained import rebuild_run
 from service.artifact import load_artifact
 from service.engine import Engine
@@ -265,13 +264,10 @@ def test_the_onnx_checker_is_a_gate(
         model.graph.node[0].op_type = "NoSuchOperator"
         return model
 
-    example = torch.from_numpy(load_dataset("digits8").test.images[:2])
-    graph = ServingGraph(digits8_run.network, digits8_run.config.normalisation, 1.0).eval()
-    traced = trace(graph, example)
-    save_onnx(traced, graph.outputs, tmp_path / "model.onnx")
     monkeypatch.setattr(onnx, "load", damaged)
     with pytest.raises(GateError, match=r"model\.onnx: the ONNX checker refuses it"):
-        save_onnx(traced, graph.outputs, tmp_path / "model.onnx")
+        export(digits8_run, tmp_path, finer_maps=False)
+    assert not any(tmp_path.iterdir())
 
 
 def test_data_that_changed_since_training_is_refused(digits8_run: Run, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from pipeline.report.history import read_history
 from pipeline.report.maps import explain
 from pipeline.report.page import amount, duration, flattened, percent, render
 from pipeline.report.study import Study, study
-from pipeline.runs import plan_run, read_run
+from pipeline.runs import Run, plan_run, read_run
 from pipeline.weights import make_network
 from service.images import View
 from service.overlay import overlay
@@ -176,8 +176,12 @@ def test_the_command_writes_a_page_without_what_a_run_has_no_history_of(
     assert "Model card" in page.headings
 
 
-def test_a_run_that_was_not_watched_has_a_page_without_layers(studied: Study) -> None:
-    page = Page(render(replace(studied, history=replace(studied.history, layers=()))))
+def test_a_run_that_was_not_watched_has_a_page_without_layers(
+    studied: Study, digits8_run: Run
+) -> None:
+    unwatched = read_history(digits8_run.folder)
+    assert unwatched.layers == ()
+    page = Page(render(replace(studied, history=unwatched)))
     assert "Inside the network" not in page.headings
     assert "The schedule" in page.text
 
