@@ -57,7 +57,7 @@ def watched(
 def logged(server: Server, request_id: str, timeout_s: float = 10) -> dict[str, Any]:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        for line in server.log().splitlines():
+        for line in server.log().rpartition("\n")[0].splitlines():
             if request_id in line:
                 found: dict[str, Any] = json.loads(line)
                 return found
