@@ -80,6 +80,7 @@ def _process(rank: int, size: int, port: int, folder: str) -> None:
         _in_float32(monkeypatch)
         with joined(CPU) as world:
             torch.save(_train(world), f"{folder}/{rank}.pt")
+    os._exit(0)  # as `python -m pipeline` ends, and for the same reason
 
 
 def test_two_processes_have_the_loss_curve_of_one(
@@ -191,3 +192,32 @@ def test_torchrun_trains_a_run_that_can_be_read(tmp_path: Path) -> None:
     lines = (tmp_path / "run" / EPOCHS).read_text().splitlines()
     assert [Epoch(**json.loads(line)).epoch for line in lines] == [1, 2]
     assert STATE not in files
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [("--help", 0, "Usage"), ("no-such-command", 2, "No such command")],
+)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_process_of_several_ends_without_ado(
+    tmp_path: Path, command: str, status: int, said: str, processes: int
+) -> None:
+    script = (
+        "import atexit, runpy, sys; atexit.register(print, 'in its own time'); "
+        f"sys.argv = ['limelight', '{command}']; runpy.run_module('pipeline', run_name='__main__')"
+    )
+    _, environment = limelight_command(cwd=tmp_path)
+    if processes > 1:
+        environment = environment | {"WORLD_SIZE": str(processes)}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    assert said in done.stdout + done.stderr
+    assert ("in its own time" in done.stdout) == (processes == 1)
