@@ -1,16 +1,13 @@
 """Ways to run one pass, beside each other: `python -m bench.passes`.
 
 What the service does (`engine`), ONNX Runtime's plain `run`, the same with inputs and outputs bound
-once (`bound`), from and to page-locked memory (`pinned`), and as a CUDA graph (`graph`); of the
-float32 graph and, where the artefact has one, of the float16 one; and the engine from two threads
-at once. Every way has to give what the engine gives before it is timed. What cannot be had is said,
-with why: without a GPU, the page-locked memory and the graph.
-
-Made to be run on a GPU, before any of these ways is put into the service.
+once (`bound`), from and to page-locked memory (`pinned`, which is what the service does on a GPU),
+and as a CUDA graph (`graph`); of the float32 graph and, where the artefact has one, of the float16
+one; and the engine from two threads at once. Every way has to give what the engine gives before it
+is timed. What cannot be had is said, with why: without a GPU, the page-locked memory and the graph.
 """
 
 import argparse
-import ctypes
 import json
 import sys
 import time
@@ -21,14 +18,16 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from bench.serving.environments import ROOT
 from bench.serving.machine import cpu_name
 from bench.serving.plan import rotated
 from bench.serving.summary import Spread
+from service import gpu
 from service.artifact import Artifact, load_artifact, newest_version
 from service.engine import Engine
+from service.lanes import Allocate, Lanes
 from service.sessions import (
     CUDA_OPTIONS,
     Device,
@@ -96,7 +95,6 @@ def engine(setup: Setup) -> Pass:
         device=setup.device,
         threads=setup.threads,
         precision=setup.precision,
-        pad=False,
     )
     return lambda: made.run(setup.images_nhwc, OUTPUTS)
 
@@ -109,14 +107,14 @@ def plain(setup: Setup) -> Pass:
 
 def bound(setup: Setup) -> Pass:
     """Into and out of arrays that stay where they are."""
-    return _bound(setup, np.empty)
+    return _in_lanes(setup, np.empty)
 
 
 def pinned(setup: Setup) -> Pass:
     """The same in memory that a GPU can reach by itself."""
     if setup.provider == "CPU":
         raise NotHereError("page-locked memory is for a GPU")
-    return _bound(setup, _page_locked)
+    return _in_lanes(setup, gpu.page_locked)
 
 
 def graph(setup: Setup) -> Pass:
@@ -154,35 +152,22 @@ WAYS: dict[str, Callable[[Setup], Pass]] = {
 }
 
 
-def _bound(
-    setup: Setup, allocate: Callable[[tuple[int, ...], DTypeLike], NDArray[np.generic]]
-) -> Pass:
-    session = setup.session()
-    binding = session.io_binding()
-    given = allocate(setup.images_nhwc.shape, np.uint8)
-    binding.bind_input("images", "cpu", 0, np.uint8, given.shape, given.ctypes.data)
-    results = {name: allocate(shape, np.float32) for name, shape in setup.blanks().items()}
-    for name, result in results.items():
-        binding.bind_output(name, "cpu", 0, np.float32, result.shape, result.ctypes.data)
+def _in_lanes(setup: Setup, allocate: Allocate) -> Pass:
+    lanes = Lanes(
+        setup.session(),
+        image_shape=setup.images_nhwc.shape[1:],
+        output_shapes={name: shape[1:] for name, shape in setup.blanks().items()},
+        device="cpu" if setup.provider == "CPU" else "cuda",
+        allocate=allocate,
+    )
 
     def run() -> Outputs:
-        given[...] = setup.images_nhwc
-        session.run_with_iobinding(binding)
-        return {name: result.astype(np.float32) for name, result in results.items()}
+        results = lanes.run(setup.images_nhwc, OUTPUTS)
+        if results is None:
+            raise NotHereError("a lane of this size needs more memory than lanes may have")
+        return dict(zip(OUTPUTS, results, strict=True))
 
     return run
-
-
-def _page_locked(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
-    """Never given back: there is little of it, and the process is a short one."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    address = ctypes.c_void_p()
-    driver = ctypes.CDLL("libcuda.so.1")
-    status = driver.cuMemHostAlloc(ctypes.byref(address), ctypes.c_size_t(size), 0)
-    if status != 0 or address.value is None:
-        raise NotHereError(f"the driver gives no page-locked memory (status {status})")
-    memory = (ctypes.c_uint8 * size).from_address(address.value)
-    return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
 
 
 @dataclass(frozen=True, slots=True)

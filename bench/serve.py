@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bench.serving.ceiling import CeilingError
 from bench.serving.contestants import ENTRIES
 from bench.serving.load import LoadError
 from bench.serving.plan import CEILING, Plan, run
@@ -48,6 +49,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         connections=[16] if quick else arguments.connections,
         repeats=1 if quick else arguments.repeats,
         seconds=1.0 if quick else arguments.seconds,
+        device=arguments.device,
     )
 
 
@@ -59,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--connections", type=_numbers, default=[1, 16, 64, 256])
     made.add_argument("--workloads", type=_names(tuple(WORKLOADS)), default=list(WORKLOADS))
     made.add_argument("--only", type=_names(NAMES), default=list(NAMES), help=", ".join(NAMES))
+    device = "where the networks run, of every server and of the runtime alone"
+    made.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help=device)
     made.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
     made.add_argument("--plot", type=Path, metavar="FILE", help="draw it as an SVG")
     made.add_argument("--quick", action="store_true", help="1 repeat of 1 s at 16 connections")
@@ -98,7 +102,7 @@ def main() -> int:
         print(f"about {minutes} minutes; let nothing else run meanwhile", flush=True)
         try:
             results = run(plan, json_file=arguments.json)
-        except LoadError as error:
+        except (LoadError, CeilingError) as error:
             print(error, file=sys.stderr)
             return 1
         if arguments.json is not None:

@@ -1,5 +1,6 @@
 """The network itself: the graphs of one artefact, and what comes out of a pass."""
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from service import gpu
 from service.artifact import Artifact
+from service.lanes import Lanes
 from service.manifest import Manifest, TensorSpec
 from service.sessions import (
     Device,
@@ -21,9 +24,14 @@ from service.sessions import (
     provider_of,
 )
 
+logger = logging.getLogger("limelight.engine")
+
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 # Finer maps take some megabytes an image, which the runtime would keep of the largest batch.
 _MOST_FINER = 8
+_COMPARED = ("probabilities",)
+# Of float16 layers, which may be added up in another order for another size of batch.
+_AGREEMENT = 0.01
 
 
 class Engine:
@@ -36,8 +44,8 @@ class Engine:
         threads: CPU threads for one pass; 0 is every core.
         precision: of the network's layers. ``auto`` takes float16 on a GPU, where the artefact has
             such a graph, and float32 elsewhere; any other is a demand. Finer maps are float32.
-        pad: bring batches to powers of two with blank images. A GPU chooses its algorithms anew
-            for each size, so it does so by default; on a CPU each image has its price.
+        lanes: run passes in `service.lanes`, as a GPU does by default. On a CPU each blank image
+            has its price, and bound memory brings nothing.
 
     Attributes:
         precision: what the layers compute in, in a pass without finer maps.
@@ -55,7 +63,7 @@ class Engine:
         device: Device = "auto",
         threads: int = 1,
         precision: Literal["auto", Precision] = "auto",
-        pad: bool | None = None,
+        lanes: bool | None = None,
     ) -> None:
         self.manifest = artifact.manifest
         path, self.precision = _choose(artifact, precision, device)
@@ -65,6 +73,8 @@ class Engine:
             path, self.precision = artifact.onnx_path, "float32"
             session = open_session(path, device=device, threads=threads)
         self._session = session
+        self._lanes: Lanes | None = None
+        self._finer_lanes: Lanes | None = None
         self.file = path.name
         self._dear = dear = self.manifest.dear_outputs
         _check_graph(
@@ -79,7 +89,10 @@ class Engine:
             _check_graph(
                 self._finer, artifact.finer_path.name, self.manifest, self.manifest.outputs
             )
-        self._pad = self.provider != "CPU" if pad is None else pad
+        on_gpu = self.provider != "CPU"
+        if on_gpu if lanes is None else lanes:
+            self._lanes = self._lanes_of(session)
+            self._finer_lanes = self._finer and self._lanes_of(self._finer)
 
     @property
     def provider(self) -> Provider:
@@ -106,28 +119,42 @@ class Engine:
                 f"not {images_nhwc.dtype} {images_nhwc.shape}"
             )
         if self._finer is None or self._dear.isdisjoint(outputs):
-            return self._pass(self._session, images_nhwc, outputs)
+            return self._pass(self._session, self._lanes, images_nhwc, outputs)
         starts = range(0, len(images_nhwc) or 1, _MOST_FINER)
         parts = [
-            self._pass(self._finer, images_nhwc[at : at + _MOST_FINER], outputs) for at in starts
+            self._pass(self._finer, self._finer_lanes, images_nhwc[at : at + _MOST_FINER], outputs)
+            for at in starts
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
 
     def _pass(
-        self, session: ort.InferenceSession, images_nhwc: NDArray[np.uint8], outputs: Sequence[str]
+        self,
+        session: ort.InferenceSession,
+        lanes: Lanes | None,
+        images_nhwc: NDArray[np.uint8],
+        outputs: Sequence[str],
     ) -> dict[str, NDArray[np.float32]]:
-        batch = len(images_nhwc)
-        if self._pad:
-            images_nhwc = _padded(images_nhwc)
         try:
-            results = session.run(list(outputs), {"images": np.ascontiguousarray(images_nhwc)})
+            results = None if lanes is None else lanes.run(images_nhwc, outputs)
+            if results is None:
+                results = session.run(list(outputs), {"images": np.ascontiguousarray(images_nhwc)})
         except Exception as error:  # the runtime's exceptions share no base of their own
             raise EngineError(
                 f"ONNX Runtime failed on {len(images_nhwc)} images: {error}"
             ) from error
         if not all(np.isfinite(result).all() for result in results):
             raise EngineError(f"{self.manifest.name} gave values that are not finite")
-        return {name: result[:batch] for name, result in zip(outputs, results, strict=True)}
+        return dict(zip(outputs, results, strict=True))
+
+    def _lanes_of(self, session: ort.InferenceSession) -> Lanes:
+        rule, on_gpu = self.manifest.image, self.provider != "CPU"
+        return Lanes(
+            session,
+            image_shape=(rule.height, rule.width, rule.channels),
+            output_shapes={tensor.name: tensor.shape[1:] for tensor in self.manifest.outputs},
+            device="cuda" if on_gpu else "cpu",
+            allocate=gpu.page_locked if on_gpu else np.empty,
+        )
 
     def warm_up(self, batch_sizes: Sequence[int] = (1, 2)) -> float:
         """Run blank images at each batch size and check what comes out; seconds it took.
@@ -136,17 +163,47 @@ class Engine:
             EngineError: an output has another shape than the manifest says, or see `run`.
         """
         started = time.perf_counter()
+        self._compare_lanes()
         cheap = [tensor for tensor in self.manifest.outputs if tensor.name not in self._dear]
         for batch in batch_sizes:
-            self._try_out(batch, cheap)
-        if self._dear:
-            self._try_out(1, self.manifest.outputs)
+            self._try_out(self._session, batch, cheap)
+        if self._dear and self._finer is not None:
+            self._try_out(self._finer, 1, self.manifest.outputs)
         return time.perf_counter() - started
 
-    def _try_out(self, batch: int, outputs: Sequence[TensorSpec]) -> None:
+    def _compare_lanes(self) -> None:
+        """Do without lanes where they do not give, each time, what the runtime's own way gives.
+
+        Where a session reads its input and when it has written its outputs is between the runtime,
+        the driver and the device; a wrong answer would look like any other.
+        """
+        if self._lanes is None:
+            return
+        rule, rng = self.manifest.image, np.random.default_rng(0)
+        shape = (3, rule.height, rule.width, rule.channels)
+        problem = None
+        for _ in range(3):
+            images = rng.integers(0, 256, shape, np.uint8)
+            wanted = self._pass(self._session, None, images, _COMPARED)
+            try:
+                found = self._pass(self._session, self._lanes, images, _COMPARED)
+            except EngineError as error:
+                problem = str(error)
+                break
+            worst = max(float(np.abs(found[name] - wanted[name]).max()) for name in _COMPARED)
+            if not worst <= _AGREEMENT:
+                problem = f"its probabilities differ by {worst:.2g}"
+                break
+        if problem is not None:
+            logger.warning("%s runs without bound memory: %s", self.manifest.name, problem)
+            self._lanes = self._finer_lanes = None
+
+    def _try_out(
+        self, session: ort.InferenceSession, batch: int, outputs: Sequence[TensorSpec]
+    ) -> None:
         rule = self.manifest.image
         blank = np.zeros((batch, rule.height, rule.width, rule.channels), np.uint8)
-        results = self.run(blank, [tensor.name for tensor in outputs])
+        results = self._pass(session, None, blank, [tensor.name for tensor in outputs])
         for tensor in outputs:
             shape, wanted = results[tensor.name].shape, (batch, *tensor.shape[1:])
             if shape != wanted:
@@ -171,15 +228,6 @@ def _choose(
     if half is not None and (precision == "float16" or (precision == "auto" and on_gpu)):
         return half, "float16"
     return artifact.onnx_path, "float32"
-
-
-def _padded(images_nhwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Blank images at the end make the batch a power of two."""
-    batch = len(images_nhwc)
-    missing = (1 << max(0, batch - 1).bit_length()) - batch
-    if missing == 0:
-        return images_nhwc
-    return np.pad(images_nhwc, ((0, missing), (0, 0), (0, 0), (0, 0)))
 
 
 def _check_graph(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from PIL import Image
@@ -17,7 +17,8 @@ from service.batching import Batcher
 from service.engine import Engine
 
 network = Network()
-engine = Engine(load_artifact(Path(os.environ["BENCH_MODEL"])), device="cpu", threads=1)
+device: Literal["cpu", "cuda"] = "cuda" if os.environ.get("BENCH_DEVICE") == "cuda" else "cpu"
+engine = Engine(load_artifact(Path(os.environ["BENCH_MODEL"])), device=device, threads=1)
 batcher = Batcher(engine.run, max_batch=32)
 
 

@@ -1,7 +1,8 @@
 """What every peer serves: one artefact through ONNX Runtime, with Pillow in front of it.
 
-BENCH_MODEL names the artefact's folder. Threads and spinning are set as our service sets them,
-so that servers are compared and not runtimes; BENCH_UNTUNED leaves both as they come.
+BENCH_MODEL names the artefact's folder, and BENCH_DEVICE where it runs, ``cpu`` or ``cuda``.
+Threads and spinning are set as our service sets them, so that servers are compared and not
+runtimes; BENCH_UNTUNED leaves both as they come.
 """
 
 import json
@@ -15,13 +16,28 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
-def open_session(onnx_path: Path, *, threads: int = 1) -> ort.InferenceSession:
-    """A CPU session that leaves the cores alone while it has nothing to do."""
+def open_session(
+    onnx_path: Path, *, threads: int = 1, device: str = "cpu", tuned: bool = True
+) -> ort.InferenceSession:
+    """A session on `device`; if `tuned`, it leaves the cores alone while it has nothing to do.
+
+    Raises:
+        RuntimeError: the device cannot be had.
+    """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(str(onnx_path), options, providers=["CPUExecutionProvider"])
+    if tuned:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = ["CPUExecutionProvider"]
+    if device == "cuda":
+        ort.preload_dlls()
+        providers.insert(0, "CUDAExecutionProvider")
+    session = ort.InferenceSession(str(onnx_path), options, providers=providers)
+    if session.get_providers()[0] != providers[0]:
+        # The runtime itself takes the CPU without a word.
+        raise RuntimeError(f"ONNX Runtime cannot use {providers[0]} here")
+    return session
 
 
 class Network:
@@ -34,11 +50,10 @@ class Network:
         self.classes: list[str] = manifest["classes"]
         self._mode: str = rule["mode"]
         self._size: tuple[int, int] = (rule["width"], rule["height"])
-        untuned = "BENCH_UNTUNED" in os.environ
-        self._session = (
-            ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-            if untuned
-            else open_session(folder / "model.onnx")
+        self._session = open_session(
+            folder / "model.onnx",
+            device=os.environ.get("BENCH_DEVICE", "cpu"),
+            tuned="BENCH_UNTUNED" not in os.environ,
         )
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""What the service was to reach on two cores, load generator included, and whether it did."""
+"""What the service was to reach on two cores, load generator included, or on a GPU."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -41,7 +41,17 @@ def aims(results: Results) -> list[Aim]:
     But for `/explain` beside `/predict`, which are loads of one and the same server: there it is
     the median of what the repeats say, each for itself.
     """
+    if results.machine.gpu is not None:
+        return list(_share_of_a_gpu(results))
     return [*_throughput(results), *_tails(results), *_footprint(results)]
+
+
+def _share_of_a_gpu(results: Results) -> Iterable[Aim]:
+    for workload, title in results.workloads.items():
+        ours = peak(results, "infer", workload)
+        top = ceiling(results, results.models[workload])
+        if ours is not None and top is not None:
+            yield Aim(f"{title}: batches to the ceiling", ours / top, 0.8)
 
 
 def _throughput(results: Results) -> Iterable[Aim]:

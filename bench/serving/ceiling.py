@@ -1,7 +1,7 @@
-"""What ONNX Runtime alone makes of the cores: images already decoded, no HTTP, no load generator.
+"""What ONNX Runtime alone makes of a device: images already decoded, no HTTP, no load generator.
 
-`python -m bench.serving.ceiling MODEL_FOLDER THREADS` is one process of it: for each line `BATCH
-SECONDS` on its input it runs that long and prints the images per second.
+`python -m bench.serving.ceiling MODEL_FOLDER THREADS DEVICE` is one process of it: for each line
+`BATCH SECONDS` on its input it runs that long and prints the images per second.
 """
 
 import subprocess
@@ -19,10 +19,17 @@ from bench.peers.network import open_session
 from bench.serving.environments import ROOT
 from service.artifact import newest_version
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
-# (processes, threads each) that two cores can be used with; whichever is faster counts.
-LAYOUTS = ((2, 1), (1, 2))
+BATCHES = {
+    "cpu": (1, 2, 4, 8, 16, 32, 64),
+    "cuda": (1, 8, 32, 64, 128, 256, 512, 1024),
+}
+# (processes, threads each) that two cores, or a GPU, can be used with; whichever is faster counts.
+LAYOUTS = {"cpu": ((2, 1), (1, 2)), "cuda": ((1, 1), (2, 1))}
 _PROBE_S = 0.5
+
+
+class CeilingError(Exception):
+    """ONNX Runtime alone could not be run; its process has said why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +42,19 @@ class Rate:
     images_per_s: float
 
 
-def measure(model: str, *, seconds: float, batches: Sequence[int] = BATCHES) -> list[Rate]:
-    """Every layout at every batch size, `seconds` each."""
+def measure(
+    model: str, *, seconds: float, device: str = "cpu", batches: Sequence[int] | None = None
+) -> list[Rate]:
+    """Every layout at every batch size, `seconds` each.
+
+    Raises:
+        CeilingError: the device cannot be had.
+    """
     rates = []
-    for processes, threads in LAYOUTS:
+    for processes, threads in LAYOUTS[device]:
         with ExitStack() as stack:
-            group = [stack.enter_context(_runner(model, threads)) for _ in range(processes)]
-            for batch in batches:
+            group = [stack.enter_context(_runner(model, threads, device)) for _ in range(processes)]
+            for batch in batches or BATCHES[device]:
                 images_per_s = _together(group, batch, seconds)
                 rates.append(Rate(processes, threads, batch, images_per_s))
     return rates
@@ -53,7 +66,7 @@ def probe() -> float:
     Shared machines change their speed, and a server must not be blamed for that.
     """
     with ExitStack() as stack:
-        group = [stack.enter_context(_runner("cifar10", 1)) for _ in range(LAYOUTS[0][0])]
+        group = [stack.enter_context(_runner("cifar10", 1)) for _ in range(LAYOUTS["cpu"][0][0])]
         return _together(group, 1, _PROBE_S)
 
 
@@ -64,10 +77,10 @@ def _together(group: Sequence[subprocess.Popen[str]], batch: int, seconds: float
 
 
 @contextmanager
-def _runner(model: str, threads: int) -> Iterator[subprocess.Popen[str]]:
+def _runner(model: str, threads: int, device: str = "cpu") -> Iterator[subprocess.Popen[str]]:
     folder = newest_version(ROOT / "zoo" / model)
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.serving.ceiling", str(folder), str(threads)],
+        [sys.executable, "-m", "bench.serving.ceiling", str(folder), str(threads), device],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -96,7 +109,7 @@ def _read(process: subprocess.Popen[str]) -> str:
         raise RuntimeError("the process was started without a pipe")
     line = process.stdout.readline()
     if not line:
-        raise RuntimeError(f"ONNX Runtime's process ended with status {process.wait()}")
+        raise CeilingError(f"ONNX Runtime's process ended with status {process.wait()}")
     return line
 
 
@@ -114,8 +127,8 @@ def _run(session: ort.InferenceSession, batch: int, seconds: float) -> float:
     return passes * batch / elapsed
 
 
-def _main(folder: str, threads: str) -> None:
-    session = open_session(Path(folder) / "model.onnx", threads=int(threads))
+def _main(folder: str, threads: str, device: str) -> None:
+    session = open_session(Path(folder) / "model.onnx", threads=int(threads), device=device)
     _run(session, 1, 0.1)
     print("ready", flush=True)
     for line in sys.stdin:

@@ -117,7 +117,6 @@ OURS = Entry(
     environment=None,
     packages=("bentoml", "onnxruntime-gpu", "onnxruntime", "pillow", "uvloop", "httptools"),
     command=_bentoml(None),
-    variables={"LIMELIGHT_DEVICE": "cpu"},
     contestants=(
         Contestant(
             name="predict",
@@ -275,10 +274,12 @@ PEERS: tuple[Entry, ...] = (
 ENTRIES: tuple[Entry, ...] = (OURS, *PEERS)
 
 
-def variables(entry: Entry, *, model: str, folder: Path) -> dict[str, str]:
+def variables(entry: Entry, *, model: str, folder: Path, device: str) -> dict[str, str]:
     """What a server finds in its environment besides what it inherits."""
     return {
         **entry.variables,
+        "LIMELIGHT_DEVICE": device,
+        "BENCH_DEVICE": device,
         "BENCH_MODEL": str(newest_version(ROOT / "zoo" / model)),
         # BentoML empties this folder's metrics at its start, so each run has its own.
         "BENTOML_HOME": str(folder / "bentoml"),

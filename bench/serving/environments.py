@@ -62,8 +62,10 @@ def own() -> Environment:
     return Environment(Path(sys.executable))
 
 
-def prepare(name: str, packages: tuple[str, ...] | None = None) -> Environment:
-    """The environment `name`; made, or made anew, where it isn't what `packages` say.
+def prepare(
+    name: str, packages: tuple[str, ...] | None = None, *, device: str = "cpu"
+) -> Environment:
+    """The environment `name` for a device; made, or made anew, where it isn't what `packages` say.
 
     Without them they are those of PACKAGES.
 
@@ -71,6 +73,11 @@ def prepare(name: str, packages: tuple[str, ...] | None = None) -> Environment:
         NotInstallableError: pip failed.
     """
     packages = packages or PACKAGES[name]
+    if device == "cuda":
+        name += "-cuda"
+        packages = tuple(
+            each.replace("onnxruntime==", "onnxruntime-gpu[cuda,cudnn]==") for each in packages
+        )
     folder, wanted = FOLDER / name, "\n".join(packages)
     marker, python = folder / "installed.txt", folder / "bin" / "python"
     if not (marker.is_file() and marker.read_text(encoding="utf-8") == wanted):

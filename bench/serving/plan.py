@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from bench.serving import ceiling, environments, machine
 from bench.serving.contestants import Entry
@@ -30,6 +31,8 @@ class Plan:
     connections: Sequence[int]
     repeats: int
     seconds: float
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the networks run."""
 
     @property
     def models(self) -> list[str]:
@@ -47,7 +50,8 @@ class Plan:
         ]
         loads = len(pairs) * len(self.connections)
         visits = len(self.entries) * len(self.models)
-        rates = len(self.models) * len(ceiling.LAYOUTS) * len(ceiling.BATCHES) * self.ceiling
+        rates = len(ceiling.LAYOUTS[self.device]) * len(ceiling.BATCHES[self.device])
+        rates *= len(self.models) * self.ceiling
         one = loads * (self.seconds + WARM_UP_S) + visits * _VISIT_S + rates * self.ceiling_s
         return one * self.repeats
 
@@ -70,6 +74,7 @@ def run(plan: Plan, *, json_file: Path | None) -> Results:
 
     Raises:
         LoadError: wrk is not installed.
+        CeilingError: the device cannot be had.
     """
     results = _blank(plan)
     ready = _environments(plan, results)
@@ -107,6 +112,7 @@ def _visit(
                 seconds=plan.seconds,
                 repeat=repeat,
                 record=results.measurements.append,
+                device=plan.device,
             )
         except (ServerError, LoadError) as error:
             _mark_failed(results, entry, str(error))
@@ -117,7 +123,7 @@ def _visit(
 def _blank(plan: Plan) -> Results:
     return Results(
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
-        machine=machine.describe(),
+        machine=machine.describe(gpu=plan.device == "cuda"),
         seconds=plan.seconds,
         repeats=plan.repeats,
         connections=list(plan.connections),
@@ -145,7 +151,7 @@ def _environments(plan: Plan, results: Results) -> dict[str | None, Environment]
         name = entry.environment
         if name is not None and name not in ready and name not in failures:
             try:
-                ready[name] = environments.prepare(name)
+                ready[name] = environments.prepare(name, device=plan.device)
             except NotInstallableError as error:
                 failures[name] = str(error)
         if name in failures:
@@ -157,7 +163,7 @@ def _environments(plan: Plan, results: Results) -> dict[str | None, Environment]
 
 def _measure_ceiling(plan: Plan, repeat: int, results: Results) -> None:
     for model in plan.models:
-        rates = ceiling.measure(model, seconds=plan.ceiling_s)
+        rates = ceiling.measure(model, seconds=plan.ceiling_s, device=plan.device)
         results.ceiling.extend(
             CeilingRate(model=model, repeat=repeat, **asdict(rate)) for rate in rates
         )

@@ -53,8 +53,9 @@ def heading(results: Results) -> str:
         else f" The machine itself ran the CIFAR-10 network at {_spread(speed)} images/s before "
         "each server's visit."
     )
+    networks = "" if machine.gpu is None else f"The networks run on one {machine.gpu}; "
     return (
-        f"{machine.cpu}, {machine.cores} cores, {machine.memory_gb:.0f} GB, Linux "
+        f"{networks}{machine.cpu}, {machine.cores} cores, {machine.memory_gb:.0f} GB, Linux "
         f"{machine.kernel}, {results.date}. wrk {machine.wrk} makes the load on the same cores "
         "as the server, with 64 different requests; the ceiling has the cores to "
         f"itself. {results.repeats} repeats of {results.seconds:g} s each, in rotated order: "

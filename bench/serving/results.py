@@ -18,6 +18,8 @@ class Machine(_Record):
     kernel: str
     python: str
     wrk: str
+    gpu: str | None = None
+    """Where the networks ran, if not on the processor."""
 
 
 class Participant(_Record):

@@ -82,7 +82,12 @@ class Target:
 
 @contextmanager
 def started(
-    entry: Entry, environment: Environment, model: str, added: Mapping[str, str] | None = None
+    entry: Entry,
+    environment: Environment,
+    model: str,
+    added: Mapping[str, str] | None = None,
+    *,
+    device: str = "cpu",
 ) -> Iterator[tuple[Server, Path]]:
     """The entry's server on a free port, and an empty folder that lives as long."""
     with tempfile.TemporaryDirectory(prefix="limelight-bench-") as name:
@@ -93,7 +98,10 @@ def started(
         with servers.running(
             entry.command(place),
             port=port,
-            environment={**variables(entry, model=model, folder=folder), **(added or {})},
+            environment={
+                **variables(entry, model=model, folder=folder, device=device),
+                **(added or {}),
+            },
             log=folder / "log",
             stop_signal=entry.stop_signal,
         ) as server:
@@ -109,6 +117,7 @@ def visit(
     seconds: float,
     repeat: int,
     record: Callable[[Measurement], None],
+    device: str = "cpu",
 ) -> Visit:
     """Measure every contestant of one server under `images`, all of which are one model's.
 
@@ -121,7 +130,7 @@ def visit(
     """
     model = images[0].workload.model
     probe_images_per_s = ceiling.probe()
-    with started(entry, environment, model) as (server, folder):
+    with started(entry, environment, model, device=device) as (server, folder):
         first_answer_s = None
         for contestant in entry.contestants[:: -1 if repeat % 2 else 1]:
             for each in images:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 import threading
 from email.parser import BytesParser
@@ -16,7 +17,8 @@ import pytest
 from PIL import Image
 
 from bench import serve, stages
-from bench.serving import aims, environments, formats, load, plan, report, servers, summary
+from bench.serving import aims, ceiling, environments, formats, load, plan, report, servers, summary
+from bench.serving.ceiling import CeilingError
 from bench.serving.contestants import ENTRIES
 from bench.serving.load import Load, LoadError
 from bench.serving.plot import render_svg
@@ -32,6 +34,7 @@ from bench.serving.results import (
 from bench.serving.scrape import Samples
 from bench.serving.servers import Question, ServerError
 from bench.serving.workloads import WORKLOADS
+from service.sessions import cuda_obstacle
 
 WRK = """Running 1s test @ http://127.0.0.1:1
   2 requests in 1.00s
@@ -511,3 +514,56 @@ def test_the_stages_table_has_a_cell_under_every_head() -> None:
     heads, rule, row = table.splitlines()
     assert heads.count("|") == rule.count("|") == row.count("|")
     assert row.startswith("| `/predict` | w | 1 | 1,000 | 2,000 | 3,000 | 2,500 | 500 | 1,000 |")
+
+
+def test_on_a_gpu_the_aim_is_its_share_in_batches(results: Results) -> None:
+    batches = Measurement(
+        contestant="infer",
+        workload="cifar10-png",
+        connections=16,
+        repeat=0,
+        requests_per_s=250.0,
+        p50_ms=1.0,
+        p99_ms=2.0,
+        max_ms=3.0,
+        errors={},
+        images=32,
+    )
+    rate = CeilingRate(
+        model="cifar10", repeat=0, processes=1, threads=1, batch=512, images_per_s=10_000.0
+    )
+    machine = results.machine.model_copy(update={"gpu": "A card"})
+    changes = {"machine": machine, "measurements": [batches], "ceiling": [rate]}
+    on_gpu = results.model_copy(update=changes)
+    (aim,) = aims.aims(on_gpu)
+    assert (aim.value, aim.limit, aim.met) == (0.8, 0.8, True)
+    assert report.heading(on_gpu).startswith("The networks run on one A card; Test, 2 cores")
+
+
+@pytest.mark.skipif(cuda_obstacle() is None, reason="this machine has a usable GPU")
+def test_a_ceiling_of_a_gpu_that_is_not_there_is_an_error(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(CeilingError, match="status 1"):
+        ceiling.measure("digits", seconds=0.1, device="cuda")
+    assert "cannot use CUDAExecutionProvider here" in capfd.readouterr().err
+
+
+def test_the_peers_of_a_gpu_live_apart_and_have_its_runtime(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    installed: list[list[str]] = []
+
+    def create(folder: Path, **_: bool) -> None:
+        folder.mkdir()
+
+    def run(command: list[str], **_: bool) -> subprocess.CompletedProcess[str]:
+        installed.append(command)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(environments, "FOLDER", tmp_path)
+    monkeypatch.setattr("venv.create", create)
+    monkeypatch.setattr("subprocess.run", run)
+    made = environments.prepare("main", ("numpy==2", "onnxruntime==1.31.1"), device="cuda")
+    assert made.python == tmp_path / "main-cuda" / "bin" / "python"
+    assert installed[0][-2:] == ["numpy==2", "onnxruntime-gpu[cuda,cudnn]==1.31.1"]

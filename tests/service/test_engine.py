@@ -9,6 +9,7 @@ import pytest
 
 from service.artifact import Artifact, load_artifact
 from service.engine import Engine
+from service.lanes import Lanes
 from service.sessions import EngineError, cuda_obstacle
 from tests.service.kit import COLOUR_NETWORK, DIGIT_NETWORK, REPOSITORY, write_artifact
 
@@ -204,23 +205,56 @@ def test_warm_up_finds_outputs_that_are_not_finite(
         engine.warm_up()
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 5, 8])
-def test_padding_changes_the_size_of_the_pass_and_no_answer(
+@pytest.mark.parametrize("batch", [0, 1, 2, 3, 5, 8])
+def test_lanes_change_the_size_of_the_pass_and_no_answer(
     colours: Artifact, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    plain, padded = Engine(colours, device="cpu"), Engine(colours, device="cpu", pad=True)
-    images = rng.integers(0, 256, (batch, 8, 8, 3), np.uint8)
-    sizes: list[int] = []
-    session = padded._session
+    plain, bound = Engine(colours, device="cpu"), Engine(colours, device="cpu", lanes=True)
+    bound.warm_up()
+    monkeypatch.setattr(bound, "_session", None)  # the runtime's own way is not taken
+    for _ in range(2):
+        images = rng.integers(0, 256, (batch, 8, 8, 3), np.uint8)
+        expected, got = (engine.run(images, ["logits", "cams"]) for engine in (plain, bound))
+        for name, values in expected.items():
+            assert got[name].shape == values.shape
+            np.testing.assert_allclose(got[name], values, rtol=1e-6)
 
-    class Watched:
-        def run(self, names: list[str], feed: dict[str, np.ndarray]) -> Any:
-            sizes.append(len(feed["images"]))
-            return session.run(names, feed)
 
-    monkeypatch.setattr(padded, "_session", Watched())
-    expected, got = (engine.run(images, ["logits", "cams"]) for engine in (plain, padded))
+def test_finer_maps_run_in_lanes_of_their_own(tmp_path: Path, rng: np.random.Generator) -> None:
+    artifact = load_artifact(write_artifact(tmp_path, finer=True))
+    plain, bound = Engine(artifact, device="cpu"), Engine(artifact, device="cpu", lanes=True)
+    bound.warm_up()
+    bound._finer = object()  # the runtime's own way is not taken
+    images = rng.integers(0, 256, (11, 8, 8, 3), np.uint8)
+    expected, got = (engine.run(images, ["logits", "layercams"]) for engine in (plain, bound))
     for name, values in expected.items():
-        assert got[name].shape == values.shape
-        np.testing.assert_allclose(got[name], values, rtol=1e-6)
-    assert sizes == [{1: 1, 2: 2, 3: 4, 5: 8, 8: 8}[batch]]
+        np.testing.assert_allclose(got[name], values, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("fault", ["stale", "broken"])
+def test_an_engine_whose_lanes_do_not_agree_does_without_and_says_so(
+    colours: Artifact,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fault: str,
+) -> None:
+    """As they would if what is bound were copied when it is bound, and not when a pass is run."""
+    first: dict[int, list[np.ndarray]] = {}
+    real = Lanes.run
+
+    def run(lanes: Lanes, images: np.ndarray, outputs: list[str]) -> list[np.ndarray] | None:
+        if fault == "broken":
+            raise MemoryError("no page-locked memory")
+        return first.setdefault(len(images), real(lanes, images, outputs) or [])
+
+    monkeypatch.setattr(Lanes, "run", run)
+    engine = Engine(colours, device="cpu", lanes=True)
+    engine.warm_up()
+    (record,) = caplog.records
+    assert record.getMessage().startswith("colours runs without bound memory: ")
+    assert {"stale": "differ by", "broken": "no page-locked memory"}[fault] in record.getMessage()
+    images = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
+    np.testing.assert_allclose(
+        engine.run(images, ["logits"])["logits"], COLOUR_NETWORK.logits(images), atol=1e-5
+    )
