@@ -65,6 +65,8 @@ _WITH_PARAMETER = {
 # what connections that were given up leave behind, in cycles of uvicorn's, came to 10 MB.
 _COLLECT_AFTER = 10_000
 _LEAST_THREADS = 2
+# How often a worker says how it does.
+_TELL_S = 0.25
 # When not everybody can be served, predictions come first.
 _SPARE = {"/predict": False, "/explain": True}
 _VARY_ACCEPT = ((b"vary", b"Accept"),)
@@ -378,11 +380,14 @@ class Application:
 
     async def _count(self, acceptor: Acceptor) -> None:
         """Keep current what other workers see: the metrics, for a scrape, and the connections."""
+        counted = 0.0
         while True:
             acceptor.tell()
             self._measure()
-            self._metrics.flush()
-            await asyncio.sleep(prometheus.FLUSH_S)
+            if time.perf_counter() > counted + prometheus.FLUSH_S:
+                self._metrics.flush()
+                counted = time.perf_counter()
+            await asyncio.sleep(_TELL_S)
 
     def _measure(self) -> None:
         in_flight = self._in_flight + self._port.in_flight

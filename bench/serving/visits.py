@@ -17,8 +17,8 @@ from bench.serving.servers import Question, Server
 from bench.serving.workloads import Workload, surest
 
 WARM_UP_S = 1.0
-# Each worker of ours counts a few times a second what it has observed (`service.metrics.FLUSH_S`).
-_COUNTED_S = 0.5
+# Each worker of ours counts every second what it has observed (`service.metrics.FLUSH_S`).
+_COUNTED_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)

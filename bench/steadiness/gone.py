@@ -70,7 +70,7 @@ async def _hang_up(service: Service, route: str, arguments: argparse.Namespace) 
     await staying.finish()
     await leaving.finish()
     # A pass for those who left may still run.
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.5)
     answered = sum(each.result == "200" for each in (*leaving.outcomes, *staying.outcomes))
     return {
         "in_front": in_front,

@@ -154,7 +154,7 @@ def _ask_for_nonsense(client: httpx.Client, word: str) -> None:
 
 def _series(client: httpx.Client) -> set[str]:
     client.get("/metrics")  # itself a series from now on
-    time.sleep(0.5)  # workers count what they did a few times a second
+    time.sleep(1.5)  # workers count what they did every second
     lines = client.get("/metrics").text.splitlines()
     return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
 
