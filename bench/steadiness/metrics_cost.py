@@ -6,7 +6,11 @@ decides how many connections each gets, and that moves throughput by more than m
 
 import argparse
 import itertools
+import shutil
+import signal
 import statistics
+import subprocess
+import time
 from typing import Any
 
 from bench.steadiness.calls import digit_call
@@ -16,6 +20,8 @@ from bench.steadiness.step import Step, busy
 
 _MOST_COST = 0.02
 _WARM_UP_S = 2
+_COUNTED = 10_000  # requests whose instructions are counted
+_ATTACHED_S = 0.2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +48,7 @@ def measure(arguments: argparse.Namespace, report: Report) -> None:
             f"with metrics {row['on']['rate']:.0f}/s, without {row['off']['rate']:.0f}/s: cost "
             f"{row['cost']:+.2%}; CPU time a request {row['on']['us']:.1f} and "
             f"{row['off']['us']:.1f} µs: {row['cpu_cost']:+.2%}; others "
-            f"{row['other_cores']:.2f} cores"
+            f"{row['other_cores']:.2f} cores{_more_instructions(row)}"
         )
     report.measurements["repeats"] = rows
     costs = [row["cost"] for row in rows]
@@ -68,6 +74,10 @@ def _round(arguments: argparse.Namespace, *, reverse: bool) -> dict[str, Any]:
             turned = reverse != bool(pair % 2)
             for name in ("off", "on") if turned else ("on", "off"):
                 steps[name].append(_load(services[name], arguments.connections, arguments.seconds))
+        counted = {
+            name: _instructions(service, arguments.connections)
+            for name, service in services.items()
+        }
     costs = [
         1 - one.load.goodput() / other.load.goodput()
         for one, other in zip(steps["on"], steps["off"], strict=True)
@@ -76,8 +86,32 @@ def _round(arguments: argparse.Namespace, *, reverse: bool) -> dict[str, Any]:
     found["costs"] = costs
     found["cost"] = statistics.median(costs)
     found["cpu_cost"] = found["on"]["us"] / found["off"]["us"] - 1
+    if None not in counted.values():
+        found["instructions"] = counted
     found["other_cores"] = max(step.other_cores for each in steps.values() for step in each)
     return found
+
+
+def _instructions(service: Service, connections: int) -> float | None:
+    """What the workers execute for one request, by the processor's own count.
+
+    It hardly depends on what else goes on, and says how much work is added; not how long it takes.
+    None where there is no `perf`, or where it is not let near the counters.
+    """
+    if (perf := shutil.which("perf")) is None:
+        return None
+    pids = ",".join(map(str, service.workers()))
+    counting = subprocess.Popen(
+        [perf, "stat", "--field-separator", ",", "--event", "instructions", "--pid", pids],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(_ATTACHED_S)
+    calls = itertools.repeat(digit_call())
+    load = busy(service, calls, connections=connections, count=_COUNTED).load
+    counting.send_signal(signal.SIGINT)
+    first = counting.communicate()[1].partition(",")[0]
+    return float(first) / len(load.outcomes) if first.isdecimal() else None
 
 
 def _load(service: Service, connections: int, seconds: float) -> Step:
@@ -86,6 +120,13 @@ def _load(service: Service, connections: int, seconds: float) -> Step:
     if set(step.load.count()) != {"200"}:
         raise RuntimeError(f"requests failed: {dict(step.load.count())}")
     return step
+
+
+def _more_instructions(row: dict[str, Any]) -> str:
+    counted = row.get("instructions")
+    if counted is None:
+        return ""
+    return f"; instructions {counted['on'] / counted['off'] - 1:+.2%}"
 
 
 def _summary(steps: list[Step]) -> dict[str, float]:
