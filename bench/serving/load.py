@@ -42,6 +42,10 @@ class LoadError(Exception):
     """No load can be made; the message says why and what to do."""
 
 
+class NothingAnsweredError(LoadError):
+    """Not one request was, in all the time of a load."""
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """What wrk saw. `errors` counts statuses from 400 up and connections that failed.
@@ -109,14 +113,15 @@ def parse(output: str) -> Load:
     """Read the line that the script's `done` wrote.
 
     Raises:
-        LoadError: there is none, or no request was answered.
+        LoadError: there is none.
+        NothingAnsweredError: no request was answered.
     """
     line = next((line for line in output.splitlines() if line.startswith(_MARK)), None)
     if line is None:
         raise LoadError(f"wrk printed no summary: {output.strip()[-300:]}")
     said = json.loads(line.removeprefix(_MARK))
     if not said["requests"]:
-        raise LoadError(f"no request was answered: {line}")
+        raise NothingAnsweredError(f"no request was answered: {line}")
     kinds = ("connect", "read", "write", "status", "timeout")
     return Load(
         requests=said["requests"],

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -112,6 +113,7 @@ def _visit(
                 seconds=plan.seconds,
                 repeat=repeat,
                 record=results.measurements.append,
+                failed=partial(_mark_failed, results, entry),
                 device=plan.device,
             )
         except (ServerError, LoadError) as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.serving import ceiling, load, servers
 from bench.serving.contestants import Contestant, Entry, Place, variables
 from bench.serving.environments import Environment
-from bench.serving.load import Load
+from bench.serving.load import Load, NothingAnsweredError
 from bench.serving.results import Measurement, ProcessMemory, Visit
 from bench.serving.scrape import Samples
 from bench.serving.servers import Question, Server
@@ -117,16 +117,18 @@ def visit(
     seconds: float,
     repeat: int,
     record: Callable[[Measurement], None],
+    failed: Callable[[str], None],
     device: str = "cpu",
 ) -> Visit:
     """Measure every contestant of one server under `images`, all of which are one model's.
 
-    Each measurement goes to `record` as soon as it is made, so that a failure costs only what
-    would have followed.
+    Each measurement goes to `record` as soon as it is made. Under a load that it answers nothing
+    of, a contestant has failed, as `failed` is told: it is spared larger ones, and asked the next
+    thing.
 
     Raises:
         ServerError: the server does not start, or answers wrong.
-        LoadError: wrk failed, or nothing was answered.
+        LoadError: wrk failed.
     """
     model = images[0].workload.model
     probe_images_per_s = ceiling.probe()
@@ -140,7 +142,11 @@ def visit(
                 waited = server.wait(target.question)
                 first_answer_s = waited if first_answer_s is None else first_answer_s
                 for count in connections:
-                    measured = _measure(server, target, count, seconds=seconds, repeat=repeat)
+                    try:
+                        measured = _measure(server, target, count, seconds=seconds, repeat=repeat)
+                    except NothingAnsweredError as error:
+                        failed(f"{each.workload.name} at {count} connections: {error}")
+                        break
                     record(measured)
                     print(_line(measured), flush=True)
                 server.wait(target.question)  # it still answers right

@@ -12,6 +12,7 @@ from typing import Any
 from bench.steadiness.calls import cifar_call, cifar_png
 from bench.steadiness.client import Call
 from bench.steadiness.load import Load, percentile
+from bench.steadiness.profile import profiled
 from bench.steadiness.report import Report, spread
 from bench.steadiness.service import Service, running
 from bench.steadiness.step import Step, busy, offered
@@ -53,6 +54,7 @@ def measure(arguments: argparse.Namespace, report: Report) -> None:
         peak = statistics.median(each["peak"] for each in repeats)
         timeout_ms = round(statistics.median(each["timeout_ms"] for each in repeats))
         _mixed(service, arguments, report, rate=peak * arguments.factor, timeout_ms=timeout_ms)
+        _profile(service, arguments, report, rate=peak * arguments.factor, timeout_ms=timeout_ms)
 
 
 def _repeat(service: Service, arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
@@ -150,6 +152,33 @@ def _mixed(
         f"{shares['/explain']:.1%} of explanations and {shares['/predict']:.1%} of predictions",
         shares["/explain"] > shares["/predict"],
     )
+
+
+def _profile(
+    service: Service,
+    arguments: argparse.Namespace,
+    report: Report,
+    *,
+    rate: float,
+    timeout_ms: int,
+) -> None:
+    """What the service's cores do at the peak, and what under overload."""
+    pids, seconds, found = service.workers(), arguments.seconds, {}
+    with profiled(pids) as at_peak:
+        calls = itertools.repeat(cifar_call())
+        peak = busy(service, calls, connections=_CONNECTIONS, seconds=seconds)
+    with profiled(pids) as in_overload:
+        calls = itertools.repeat(cifar_call(timeout_ms=timeout_ms))
+        overload = offered(service, calls, rate=rate, seconds=seconds)
+    for name, step, shares in (("peak", peak, at_peak), ("overload", overload, in_overload)):
+        if not shares:
+            report.say("  no profile: perf is not installed, or not let near the counters")
+            return
+        cores = {kind: share * step.service_cores for kind, share in sorted(shares.items())}
+        found[name] = {"answers": dict(step.load.count()), "cores": cores} | step.cost()
+        by_kind = ", ".join(f"{kind} {share:.2f}" for kind, share in cores.items())
+        report.say(f"  {name}: of the service's {step.service_cores:.2f} cores {by_kind}")
+    report.measurements["profile"] = found
 
 
 def _refusal_ms(load: Load) -> float:

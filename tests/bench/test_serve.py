@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -17,10 +19,21 @@ import pytest
 from PIL import Image
 
 from bench import serve, stages
-from bench.serving import aims, ceiling, environments, formats, load, plan, report, servers, summary
+from bench.serving import (
+    aims,
+    ceiling,
+    environments,
+    formats,
+    load,
+    plan,
+    report,
+    servers,
+    summary,
+    visits,
+)
 from bench.serving.ceiling import CeilingError
 from bench.serving.contestants import ENTRIES
-from bench.serving.load import Load, LoadError
+from bench.serving.load import Load, LoadError, NothingAnsweredError
 from bench.serving.plot import render_svg
 from bench.serving.results import (
     CeilingRate,
@@ -567,3 +580,49 @@ def test_the_peers_of_a_gpu_live_apart_and_have_its_runtime(
     made = environments.prepare("main", ("numpy==2", "onnxruntime==1.31.1"), device="cuda")
     assert made.python == tmp_path / "main-cuda" / "bin" / "python"
     assert installed[0][-2:] == ["numpy==2", "onnxruntime-gpu[cuda,cudnn]==1.31.1"]
+
+
+def test_a_contestant_that_answers_nothing_is_asked_the_next_thing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Answering:
+        port = 1
+
+        def wait(self, question: Question) -> float:
+            return 0.5
+
+        def processes(self) -> list[servers.Process]:
+            return []
+
+    @contextmanager
+    def started(*_: object, **__: object) -> Iterator[tuple[Answering, Path]]:
+        yield Answering(), tmp_path
+
+    def run(script: Path, *, port: int, connections: int, seconds: float) -> Load:
+        if "batch" in str(script) and connections > 4:
+            raise NothingAnsweredError("no request was answered")
+        return load.parse(WRK)
+
+    monkeypatch.setattr(visits, "started", started)
+    monkeypatch.setattr(ceiling, "probe", lambda: 1.0)
+    monkeypatch.setattr(load, "run", run)
+    entry = next(entry for entry in ENTRIES if entry.name == "fastapi")
+    names = ["cifar10-batch", "cifar10-png"]
+    images = [visits.Images(WORKLOADS[name], [b"body"], 0, "cat") for name in names]
+    measured: list[Measurement] = []
+    failures: list[str] = []
+    visits.visit(
+        entry,
+        environments.own(),
+        images,
+        connections=[4, 16, 64],
+        seconds=1,
+        repeat=1,  # the one for batches comes first
+        record=measured.append,
+        failed=failures.append,
+    )
+    assert [(each.workload, each.connections) for each in measured] == [
+        ("cifar10-batch", 4),
+        *(("cifar10-png", count) for count in (4, 16, 64)),
+    ]
+    assert failures == ["cifar10-batch at 16 connections: no request was answered"]

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from bench.steadiness.load import Load, keep_busy, offer, percentile
 from bench.steadiness.memory import mixed_calls, stray_calls
 from bench.steadiness.nginx import Balancer, configuration
 from bench.steadiness.overload import refusal_cpu_us
+from bench.steadiness.profile import by_kind, profiled
 from bench.steadiness.report import Report, spread
 from bench.steadiness.service import Metrics
 from bench.steadiness.step import Step
@@ -261,3 +263,24 @@ def test_a_spread_names_median_smallest_and_largest() -> None:
 
 def test_every_command_says_what_it_measures() -> None:
     assert all(command.__doc__ for command in COMMANDS.values())
+
+
+def test_a_profile_is_sorted_by_kind_of_code() -> None:
+    report = """
+    60.50%  onnxruntime_pybind11_state.so
+    20.25%  [kernel.kallsyms]
+    10.00%  python3.11
+     5.00%  loop.cpython-311-x86_64-linux-gnu.so
+     4.25%  [guest.kernel.kallsyms]
+
+"""
+    assert by_kind(report) == pytest.approx(
+        {"ONNX Runtime": 0.605, "kernel": 0.245, "Python": 0.15}
+    )
+
+
+def test_without_perf_there_is_no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with profiled([os.getpid()]) as shares:
+        pass
+    assert not shares
