@@ -91,13 +91,18 @@ class Lanes:
             if needed > self._bytes_left:
                 return None
             self._bytes_left -= needed
-        return _Lane(
-            self._session,
-            (size, *self._image_shape),
-            shapes,
-            device=self._device,
-            allocate=self._allocate,
-        )
+        try:
+            return _Lane(
+                self._session,
+                (size, *self._image_shape),
+                shapes,
+                device=self._device,
+                allocate=self._allocate,
+            )
+        except MemoryError:
+            # There is less than was meant for them: the lanes that were made go on.
+            self._bytes_left = 0
+            return None
 
 
 class _Lane:

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from service import gpu
 from service.artifact import Artifact
-from service.lanes import Lanes, size_of_pass
+from service.lanes import Allocate, Lanes, size_of_pass
 from service.sessions import open_session
 from tests.service.kit import COLOUR_NETWORK
 
@@ -24,20 +24,26 @@ def allocated() -> list[NDArray[np.generic]]:
 
 @pytest.fixture
 def lanes(colours: Artifact, allocated: list[NDArray[np.generic]]) -> Lanes:
-    return make(colours, allocated)
+    return make(colours, noted(allocated))
 
 
-def make(
-    artifact: Artifact,
-    allocated: list[NDArray[np.generic]],
-    shapes: dict[str, tuple[int | str, ...]] = SHAPES,
-    **limits: int,
-) -> Lanes:
+def noted(allocated: list[NDArray[np.generic]]) -> Allocate:
+    """Memory that is not blank, each piece of which is put into `allocated`."""
+
     def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
         made = np.full(shape, 77, dtype)
         allocated.append(made)
         return made
 
+    return allocate
+
+
+def make(
+    artifact: Artifact,
+    allocate: Allocate = np.empty,
+    shapes: dict[str, tuple[int | str, ...]] = SHAPES,
+    **limits: int,
+) -> Lanes:
     return Lanes(
         open_session(artifact.onnx_path, device="cpu", threads=1),
         image_shape=(8, 8, 3),
@@ -123,7 +129,7 @@ def test_no_lane_is_made_beyond_the_memory_there_is(
     colours: Artifact, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
 ) -> None:
     one = 8 * 8 * 3 + 4 * 3
-    lanes = make(colours, allocated, most_bytes=3 * one)
+    lanes = make(colours, noted(allocated), most_bytes=3 * one)
     assert lanes.run(images(rng, 1), ["logits"]) is not None
     assert lanes.run(images(rng, 2), ["logits"]) is not None
     assert lanes.run(images(rng, 4), ["logits"]) is None
@@ -131,11 +137,31 @@ def test_no_lane_is_made_beyond_the_memory_there_is(
     assert sum(each.nbytes for each in allocated) == 3 * one
 
 
+def test_where_memory_is_not_given_the_lanes_that_there_are_go_on(
+    colours: Artifact, rng: np.random.Generator
+) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
+        asked.append(shape)
+        if len(asked) == 3:  # the second lane's first
+            raise MemoryError("the driver gives none")
+        return np.empty(shape, dtype)
+
+    lanes = make(colours, allocate)
+    some = images(rng, 2)
+    logits(lanes, some)
+    for batch in (4, 8):
+        assert lanes.run(images(rng, batch), ["logits"]) is None
+    np.testing.assert_allclose(logits(lanes, some), COLOUR_NETWORK.logits(some), atol=1e-5)
+    assert len(asked) == 3  # after the refusal nothing more is asked for
+
+
 @pytest.mark.parametrize("outputs", [["cams"], ["logits", "cams"], ["logits", "nonsense"]])
 def test_an_output_whose_size_is_not_known_has_no_lane(
     colours: Artifact, rng: np.random.Generator, outputs: list[str]
 ) -> None:
-    lanes = make(colours, [], {"logits": (3,), "cams": (3, "height", "width")})
+    lanes = make(colours, shapes={"logits": (3,), "cams": (3, "height", "width")})
     assert lanes.run(images(rng, 1), outputs) is None
 
 
