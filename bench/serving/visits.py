@@ -15,10 +15,11 @@ from bench.serving.results import Measurement, ProcessMemory, Visit
 from bench.serving.scrape import Samples
 from bench.serving.servers import Question, Server
 from bench.serving.workloads import Workload, surest
+from service.metrics import FLUSH_S
 
 WARM_UP_S = 1.0
-# Each worker of ours counts every second what it has observed (`service.metrics.FLUSH_S`).
-_COUNTED_S = 1.5
+# By then each worker of ours has counted what it has observed.
+_COUNTED_S = FLUSH_S + 0.5
 
 
 @dataclass(frozen=True, slots=True)

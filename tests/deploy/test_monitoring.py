@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from tests.service.kit import (
     bentoml_serve,
     write_artifact,
 )
+from tests.service.scraping import let_workers_count
 
 GRAFANA = REPOSITORY / "deploy" / "grafana"
 DASHBOARD: dict[str, Any] = json.loads((GRAFANA / "dashboards" / "limelight.json").read_text())
@@ -154,7 +154,7 @@ def _ask_for_nonsense(client: httpx.Client, word: str) -> None:
 
 def _series(client: httpx.Client) -> set[str]:
     client.get("/metrics")  # itself a series from now on
-    time.sleep(1.5)  # workers count what they did every second
+    let_workers_count()
     lines = client.get("/metrics").text.splitlines()
     return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
 

@@ -17,6 +17,7 @@ from tritonclient.grpc import aio, service_pb2
 from service.oip.rpc.messages import METHODS, SERVICE
 from tests.oip.kit import GIVEN, pixels, result_matches, rpc_message
 from tests.service.kit import COLOURS, Server, colour_image, encode
+from tests.service.scraping import let_workers_count
 
 STREAM = f"/{SERVICE}/ModelStreamInfer"
 ROUTE = f"/{SERVICE}/ModelInfer"
@@ -72,7 +73,7 @@ def test_statistics_are_those_over_http(
     remote: Any, client: httpx.Client, rng: np.random.Generator
 ) -> None:
     remote.infer("colours", [images_input(pixels(rng, 2))])
-    time.sleep(0.6)  # by then each worker has counted what it did
+    let_workers_count()
     (found,) = remote.get_inference_statistics("colours", "1").model_stats
     (told,) = client.get("/v2/models/colours/stats").json()["model_stats"]
     for name in ("name", "version", "inference_count", "execution_count"):
@@ -226,13 +227,13 @@ def test_calls_are_counted_as_requests_are(
         text = client.get("/metrics").text
         return sum(float(row[len(line) :]) for row in text.splitlines() if row.startswith(line))
 
-    time.sleep(0.6)  # by then each worker has counted what it did
+    let_workers_count()
     before = count(200), count(400)
     images_nhwc = pixels(rng)
     stub.ModelInfer(rpc_message(images_nhwc, raw_input_contents=[images_nhwc.tobytes()]))
     with pytest.raises(grpc.RpcError):
         stub.ModelInfer(rpc_message(images_nhwc, raw_input_contents=[b""]))
-    time.sleep(0.6)
+    let_workers_count()
     assert (count(200), count(400)) == (before[0] + 1, before[1] + 1)
 
 

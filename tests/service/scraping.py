@@ -1,11 +1,19 @@
 """What Prometheus sees of a server."""
 
+import time
+
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.metrics import FLUSH_S
 from tests.service.kit import Server
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def let_workers_count() -> None:
+    """Wait until each worker has counted what it did."""
+    time.sleep(FLUSH_S + 1)
 
 
 def samples(server: Server) -> Samples:

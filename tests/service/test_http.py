@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +21,7 @@ from tests.service.kit import (
     colour_image,
     encode,
 )
+from tests.service.scraping import let_workers_count
 
 PNG = encode(colour_image(np.random.default_rng(3)))
 
@@ -369,13 +369,13 @@ def test_the_metrics_count_and_do_not_grow_with_paths(client: httpx.Client) -> N
 
     client.get("/nope")
     client.post("/predict?model=nope", content=PNG)
-    time.sleep(1)  # by then each worker has counted what it did
+    let_workers_count()
     before = client.get("/metrics").text
     client.post("/predict", content=PNG)
     for index in range(50):
         client.get(f"/nope/{index}")
         client.post(f"/predict?model=nope{index}", content=PNG)
-    time.sleep(1)
+    let_workers_count()
     after = client.get("/metrics").text
     assert count(after) == count(before) + 1
     assert after.count("\n") == before.count("\n")
