@@ -1,4 +1,6 @@
-"""Random crops, mirror images and painted squares of uint8 images, a batch in one gather."""
+"""Random crops, mirror images, painted squares and boxes of other images, a batch at a time."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -16,8 +18,26 @@ def pad_reflect(images_nhwc: Tensor, padding: int) -> Tensor:
     return images_nhwc[:, rows][:, :, columns]
 
 
+class Mixture(NamedTuple):
+    """What of each image of a batch belongs to another one."""
+
+    partners: Tensor
+    """(B,) indices of the images that the boxes are from."""
+    own: Tensor
+    """(B,) share of its pixels that each image kept, float32; its label weighs as much."""
+
+
+class Drawn(NamedTuple):
+    """Images as one epoch sees them."""
+
+    images_nhwc: Tensor
+    """uint8 (B, H, W, C)."""
+    mixture: Mixture | None = None
+    """Where images are mixed."""
+
+
 class Augmenter:
-    """Draws crops, mirror images and painted squares from images that lie on a device.
+    """Draws crops, mirror images, painted squares and mixtures of images that lie on a device.
 
     What is drawn comes from a CPU generator, so that a seed gives the same on every device.
 
@@ -36,12 +56,11 @@ class Augmenter:
         # What normalisation brings to zero.
         self._paint = images_nhwc.float().mean((0, 1, 2)).round().to(torch.uint8)
 
-    def draw(
-        self, indices: Tensor, epoch: int, rng: Generator, part: slice = slice(None)
-    ) -> Tensor:
-        """The images at `indices`, (B,), as this epoch sees them: uint8 (B, H, W, C).
+    def draw(self, indices: Tensor, epoch: int, rng: Generator, part: slice = slice(None)) -> Drawn:
+        """The images at `indices`, (B,), as this epoch sees them.
 
         Of a batch that several processes share, each takes its `part` of what is drawn for all.
+        Where `cutmix` is chosen, an image is painted over or mixed with another of the batch.
         """
         count, device, padding = len(indices), self._padded.device, self._choice.pad
         height, width = self._size
@@ -52,15 +71,29 @@ class Augmenter:
         if self._choice.flip != "none":
             mirrored = self._mirrored(indices, epoch, rng)
             columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-        crops = self._padded[
-            indices[part].to(device)[:, None, None],
-            rows[part].to(device)[:, :, None],
-            columns[part].to(device)[:, None, :],
-        ]
-        if self._choice.cutout:
-            inside = self._squares(count, rng)[part]
-            crops = torch.where(inside.to(device), self._paint, crops)
-        return crops
+
+        def crop(chosen: slice | Tensor) -> Tensor:
+            return self._padded[
+                indices[chosen].to(device)[:, None, None],
+                rows[chosen].to(device)[:, :, None],
+                columns[chosen].to(device)[:, None, :],
+            ]
+
+        crops = crop(part)
+        squares = self._squares(count, rng) if self._choice.cutout else None
+        if not self._choice.cutmix:
+            if squares is not None:
+                crops = torch.where(squares[part].to(device), self._paint, crops)
+            return Drawn(crops)
+        boxes = self._boxes(count, rng)
+        mixed = boxes.flatten(1).any(1)
+        others = torch.randperm(count, generator=rng)
+        if squares is not None:
+            squares &= ~mixed[:, None, None, None]
+            crops = torch.where(squares[part].to(device), self._paint, crops)
+        crops = torch.where(boxes[part].to(device), crop(others[part]), crops)
+        own = 1 - boxes.float().mean((1, 2, 3))
+        return Drawn(crops, Mixture(indices[others[part]], own[part]))
 
     def _mirrored(self, indices: Tensor, epoch: int, rng: Generator) -> Tensor:
         if self._choice.flip == "random":
@@ -69,13 +102,25 @@ class Augmenter:
         return self._mirrored_first[indices] ^ bool(epoch % 2)
 
     def _squares(self, count: int, rng: Generator) -> Tensor:
-        side, painted = self._choice.cutout, []
-        for size in self._size:
-            # The centre lies anywhere in the image; the square may reach over its edge.
-            first = torch.randint(size, (count, 1), generator=rng) - side // 2
+        side = torch.full((count, 1), self._choice.cutout)
+        return self._rectangles((side, side), rng)
+
+    def _boxes(self, count: int, rng: Generator) -> Tensor:
+        """Of the image's shape, their areas uniform as in the paper; most images have none."""
+        share = torch.rand((count, 1), generator=rng).sqrt()
+        chosen = torch.rand((count, 1), generator=rng) < self._choice.cutmix
+        height, width = ((share * size).round().long() * chosen for size in self._size)
+        return self._rectangles((height, width), rng)
+
+    def _rectangles(self, sides: tuple[Tensor, Tensor], rng: Generator) -> Tensor:
+        """Masks (B, H, W, 1) of rectangles of so many pixels, (B, 1) high and wide."""
+        inside = []
+        for size, side in zip(self._size, sides, strict=True):
+            # The centre lies anywhere in the image; the rectangle may reach over its edge.
+            first = torch.randint(size, (len(side), 1), generator=rng) - side // 2
             positions = torch.arange(size)
-            painted.append((positions >= first) & (positions < first + side))
-        return painted[0][:, :, None, None] & painted[1][:, None, :, None]
+            inside.append((positions >= first) & (positions < first + side))
+        return inside[0][:, :, None, None] & inside[1][:, None, :, None]
 
 
 def _mirrored(size: int, padding: int) -> Tensor:

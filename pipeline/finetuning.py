@@ -1,5 +1,6 @@
 """What a model that was trained before gives to a new one: its network, weights and input."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -28,13 +29,38 @@ class Origin:
     network: NetworkOptions
     normalisation: Normalisation
     image: ImageRule
-    features: Weights
-    """Of everything but the head, which belongs to the old classes."""
+    classes: tuple[str, ...]
+    weights: Weights
+    data_sha256: str
+    seed: int
+    validation: float
+    """With `seed`, which of its data's images it was validated on."""
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width that it was trained with."""
         return self.image.height, self.image.width
+
+    def weights_for(self, classes: Sequence[str]) -> Weights:
+        """What a network of `classes` begins with: of other classes than its own, no head."""
+        if tuple(classes) == self.classes:
+            return self.weights
+        return {name: value for name, value in self.weights.items() if not name.startswith(HEAD)}
+
+    def check_validation(self, data_sha256: str, seed: int, validation: float) -> None:
+        """See that a run does not validate on images which this model has learnt.
+
+        Raises:
+            RunError: the data is the same, and another part of it would be set aside.
+
+        """
+        same = (seed, validation) == (self.seed, self.validation)
+        if data_sha256 == self.data_sha256 and not same:
+            raise RunError(
+                f"{self.name} has learnt images of this data that would be validated on now: it "
+                f"set {self.validation:.1%} aside with seed {self.seed}; pass --seed {self.seed} "
+                f"--set validation={self.validation:g}"
+            )
 
 
 def read_origin(path: Path) -> Origin:
@@ -52,7 +78,11 @@ def read_origin(path: Path) -> Origin:
             network=config.recipe.network,
             normalisation=config.normalisation,
             image=config.image,
-            features=_without_head(dict(run.network.state_dict())),
+            classes=config.classes,
+            weights=dict(run.network.state_dict()),
+            data_sha256=config.data_sha256,
+            seed=config.seed,
+            validation=config.recipe.validation,
         )
     return _read_artifact(newest_version(path))
 
@@ -73,7 +103,11 @@ def _read_artifact(folder: Path) -> Origin:
         network=_validated(NetworkOptions, manifest, "network"),
         normalisation=_validated(Normalisation, manifest, "normalisation"),
         image=manifest.image,
-        features=_without_head(read_tensors(folder / file)[0]),
+        classes=manifest.classes,
+        weights=read_tensors(folder / file)[0],
+        data_sha256=manifest.data.sha256,
+        seed=_validated(int, manifest, "seed"),
+        validation=_validated(float, manifest, "validation"),
     )
 
 
@@ -85,7 +119,3 @@ def _validated(kind: type[_T], manifest: Manifest, key: str) -> _T:
             f"--from {manifest.name}/{manifest.version}: its manifest does not say its {key}: "
             f"{error}"
         ) from error
-
-
-def _without_head(weights: Weights) -> Weights:
-    return {name: value for name, value in weights.items() if not name.startswith(HEAD)}

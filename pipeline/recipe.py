@@ -27,6 +27,8 @@ class Augmentation(_Frozen):
     """Pixels of reflection at each side, before a random crop to size."""
     cutout: int = Field(default=0, ge=0)
     """Side in pixels of a square that is painted over (DeVries and Taylor, 2017)."""
+    cutmix: float = Field(default=0.0, ge=0, le=1)
+    """Share of the images of which a box shows another one instead (Yun et al., 2019)."""
 
 
 class Optimizer(_Frozen):

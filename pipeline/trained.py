@@ -7,7 +7,6 @@ from pydantic import ValidationError
 
 from models import ClassMapNetwork, build_network
 from pipeline.callbacks import Epoch
-from pipeline.checkpoint import read_tensors
 from pipeline.datasets import DATASETS
 from pipeline.errors import RunError
 from pipeline.finetuning import read_origin
@@ -37,12 +36,11 @@ def read_trained(path: Path) -> Trained:
     folder = newest_version(path)
     origin = read_origin(folder)
     manifest = load_artifact(folder).manifest
-    file = next(name for name, each in manifest.files.items() if each.format == "safetensors")
     try:
         network = build_network(
             origin.network, in_channels=manifest.image.channels, classes=len(manifest.classes)
         )
-        network.load_state_dict(read_tensors(folder / file)[0])
+        network.load_state_dict(origin.weights)
     except (ValueError, RuntimeError) as error:
         raise RunError(f"{folder}: its weights are not its network's ({error})") from error
     network.eval()

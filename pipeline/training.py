@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.whitening import WhitenedConv
-from pipeline.augmentation import Augmenter
+from pipeline.augmentation import Augmenter, Mixture
 from pipeline.balance import class_weights
 from pipeline.callbacks import Batch, Callback, Epoch
 from pipeline.datasets import Split
@@ -193,11 +193,11 @@ class Trainer:
         part = self.world.part()
         rate = self._rate(frozen)
         self.optimizers.set(rate)
-        crops = self._augmenter.draw(indices, self.epoch, self._rng, part)
+        drawn = self._augmenter.draw(indices, self.epoch, self._rng, part)
         with autocast(self.device):
-            logits = forward(self._prepare(crops))
+            logits = forward(self._prepare(drawn.images_nhwc))
         labels = self._labels[indices[part].to(self.device)]
-        loss = self._loss(logits.float(), labels)
+        loss = self._loss(logits.float(), labels, drawn.mixture)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizers.step()
         if self._average is not None:
@@ -222,15 +222,23 @@ class Trainer:
             return self.schedule.at(self.step, before, self.steps_per_epoch)
         return self.schedule.at(self.step - before, self.steps - before, self.steps_per_epoch)
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        total = nn.functional.cross_entropy(
+    def _loss(self, logits: Tensor, labels: Tensor, mixture: Mixture | None = None) -> Tensor:
+        """Of a mixture each label counts as much as its pixels."""
+        losses = self._losses(logits, labels)
+        if mixture is not None:
+            partners = self._labels[mixture.partners.to(self.device)]
+            own = mixture.own.to(self.device)
+            losses = own * losses + (1 - own) * self._losses(logits, partners)
+        return losses.sum() / len(labels)
+
+    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(
             logits,
             labels,
             weight=self._class_weights,
             label_smoothing=self.recipe.label_smoothing,
-            reduction="sum",
+            reduction="none",
         )
-        return total / len(labels)
 
     def _stop_if_diverged(self, batch: Batch) -> None:
         loss = float(batch.loss)

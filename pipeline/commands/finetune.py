@@ -1,5 +1,6 @@
 """`limelight finetune`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,10 @@ from pipeline.commands.running import (
     Out,
     Report,
     Seed,
+    Set,
     Track,
     parse_rates,
+    parse_settings,
     parse_size,
     run_training,
 )
@@ -52,12 +55,14 @@ def finetune(
     image_size: Annotated[
         str | None, typer.Option(help="side in pixels, or HEIGHTxWIDTH; default: the origin's")
     ] = None,
+    choices: Set = None,
     balance: Balance = False,
     track: Track = None,
     report: Report = True,
 ) -> None:
     """Teach a trained network new classes: its head first, then all of it; prints the run folder.
 
+    Of the classes that it knows it keeps its head, and goes on where it was.
     An interrupted run goes on with limelight train --resume RUN.
 
     Example: limelight finetune --from zoo/cifar10 ./my-photos
@@ -77,12 +82,12 @@ def finetune(
                 schedule__peak=parse_rates(lr),
                 bn_freeze=bn_freeze,
                 balance=balance or None,
+                **parse_settings(choices),
             ),
             seed=seed,
             device=choose_device(device),
             image_size=begin.image_size if image_size is None else parse_size(image_size),
             normalisation=begin.normalisation,
-            initial=begin.features,
             origin=begin.name,
             processes=world.size,
         )
@@ -92,6 +97,8 @@ def finetune(
                 f"{origin} takes images of {begin.image.channels} channel(s), and {source} has "
                 f"{channels}; choose another model to begin --from"
             )
-        return plan
+        config = plan.config
+        begin.check_validation(config.data_sha256, config.seed, config.recipe.validation)
+        return replace(plan, initial=begin.weights_for(config.classes))
 
     run_training(make_plan, out=out, device=device, track=track, report=report)

@@ -92,12 +92,58 @@ def test_a_run_and_its_artefact_give_the_same_origin(
     assert by_artifact.normalisation == by_run.normalisation
     assert by_artifact.image == by_run.image
     assert newest.name == by_artifact.name == "digits8/1"
-    assert by_artifact.features.keys() == by_run.features.keys()
-    assert not any(name.startswith("head.") for name in by_run.features)
-    for name, value in by_run.features.items():
-        assert torch.equal(by_artifact.features[name], value)
-    initial = small_trainer(digits8_run.config.recipe, initial=by_run.features).weights()
-    assert torch.equal(initial["features.0.0.weight"], by_run.features["features.0.0.weight"])
+    assert by_artifact.classes == by_run.classes == digits8_run.config.classes
+    assert by_artifact.data_sha256 == by_run.data_sha256 == digits8_run.config.data_sha256
+    assert (by_artifact.seed, by_artifact.validation) == (by_run.seed, by_run.validation)
+    assert by_artifact.weights.keys() == by_run.weights.keys()
+    for name, value in by_run.weights.items():
+        assert torch.equal(by_artifact.weights[name], value)
+
+
+def test_of_other_classes_a_network_begins_with_a_head_of_its_own(digits8_run: Run) -> None:
+    origin = read_origin(digits8_run.folder)
+    names = set(origin.weights)
+    assert set(origin.weights_for(origin.classes)) == names
+    features = {name for name in names if not name.startswith("head.")}
+    assert features < names
+    assert set(origin.weights_for(origin.classes[::-1])) == features
+    initial = origin.weights_for(("odd", "even"))
+    trainer = small_trainer(digits8_run.config.recipe, initial=initial)
+    begun = trainer.weights()
+    assert _changed(dict(origin.weights), begun) == names - features
+
+
+def test_images_that_a_model_has_learnt_do_not_validate_what_begins_from_it(
+    digits8_run: Run,
+) -> None:
+    origin = read_origin(digits8_run.folder)
+    data, seed, share = origin.data_sha256, origin.seed, origin.validation
+    origin.check_validation(data, seed, share)
+    origin.check_validation("other data", seed + 1, share / 2)
+    for other in ((seed + 1, share), (seed, share / 2)):
+        with pytest.raises(RunError, match=r"pass --seed 0 --set validation=0\.15"):
+            origin.check_validation(data, *other)
+
+
+@pytest.mark.timeout(300)
+def test_of_the_same_classes_a_second_training_goes_on_where_the_first_ended(
+    digits8_run: Run, tmp_path: Path
+) -> None:
+    command = (
+        "finetune", "digits8", "--from", str(digits8_run.folder), "--recipe", "digits8",
+        "--epochs", "1", "--lr", "0.001", "--no-report",
+    )  # fmt: skip
+    refused = limelight(*command, "--seed", "1", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "pass --seed 0" in refused.stderr
+    trained = limelight(*command, "--set", "average=0.5", "--out", "second", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    run = read_run(tmp_path / "second")
+    assert run.config.recipe.average == 0.5
+    before, after = digits8_run.network.state_dict(), run.network.state_dict()
+    for name in ("features.0.0.weight", "head.linear.weight"):
+        assert 0 < (after[name] - before[name]).norm() < 0.1 * before[name].norm()
+    assert run.best.validation_accuracy >= digits8_run.best.validation_accuracy - 0.01
 
 
 def test_what_is_neither_run_nor_artefact_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Training on the small digits: it learns, repeats itself, and fails in words."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.augmentation import Augmenter, Drawn, Mixture
+from pipeline.balance import class_weights
 from pipeline.callbacks import Batch, Callback
 from pipeline.datasets import DATASETS, Split, load_dataset
 from pipeline.device import choose_device
@@ -18,7 +21,7 @@ from pipeline.recipe import RECIPES, Recipe, recipe_names
 from pipeline.runs import Run
 from pipeline.training import Record, Trainer, train
 from pipeline.weights import make_network
-from tests.pipeline.trainings import CPU, short_training, small_trainer, splits
+from tests.pipeline.trainings import CPU, DIGITS, short_training, small_trainer, splits
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_last_bit() -> None:
@@ -52,12 +55,45 @@ def test_the_small_digits_are_learnt(digits8_run: Run) -> None:
         {"average": 0.9},
         {"network__whiten": True},
         {"augmentation__cutout": 2, "augmentation__flip": "none"},
+        {"augmentation__cutmix": 0.5},
         {"balance": True},
     ],
     ids=str,
 )
 def test_every_choice_of_a_recipe_learns(changes: dict[str, Any]) -> None:
     assert short_training(epochs=6, **changes).best.validation_accuracy > 0.9
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_a_mixtures_label_is_as_much_of_each_as_its_pixels(
+    balance: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.device.uses_bfloat16", lambda device: False)
+    size = 64
+    choices = {"batch_size": size, "augmentation__cutmix": 0.5, "balance": balance}
+    trainer = small_trainer(Recipe.load("digits8", **choices))
+    fit, rng = splits()[0], torch.Generator().manual_seed(0)
+    own = torch.rand(size, generator=rng)
+    partners = torch.randint(len(fit), (size,), generator=rng)
+    order: list[torch.Tensor] = []
+
+    def draw(self: Augmenter, indices: torch.Tensor, *_: object) -> Drawn:
+        order.append(indices)
+        return Drawn(torch.from_numpy(fit.images)[indices], Mixture(partners, own))
+
+    monkeypatch.setattr(Augmenter, "draw", draw)
+    network = copy.deepcopy(trainer.network).train()
+    loss = next(trainer.run_epoch()).loss
+    images = fit.take(order[0].numpy()).images
+    logits = network(Normalisation.of(fit.images).on(CPU)(torch.from_numpy(images)))
+    labels = torch.from_numpy(fit.labels)
+    first, second = (nn.functional.one_hot(labels[at], 10) for at in (order[0], partners))
+    target = own[:, None] * first + (1 - own[:, None]) * second
+    weights = torch.from_numpy(class_weights(fit.labels, DIGITS)).float() if balance else None
+    expected = nn.functional.cross_entropy(
+        logits, target, weight=weights, label_smoothing=trainer.recipe.label_smoothing
+    )
+    torch.testing.assert_close(loss, expected)
 
 
 def test_the_best_epochs_weights_are_kept_and_not_the_last_ones() -> None:
@@ -110,7 +146,7 @@ def test_a_loss_that_is_no_number_names_its_place_and_a_rate_to_try() -> None:
 def test_a_loss_that_grows_is_stopped_while_it_is_a_number() -> None:
     trainer = small_trainer(Recipe.load("digits8", label_smoothing=0.0))
     losses = iter([2.3] * 30 + [2.3 * 1.1**step for step in range(60)])
-    trainer._loss = lambda logits, labels: logits.sum() * 0 + next(losses)  # type: ignore[method-assign]
+    trainer._loss = lambda logits, *_: logits.sum() * 0 + next(losses)  # type: ignore[method-assign]
     with pytest.raises(RunError, match=r"diverges \(1\d, and guessing gives 2\.3\).*--lr"):
         [batch for _ in range(10) for batch in trainer.run_epoch()]
 
@@ -118,7 +154,7 @@ def test_a_loss_that_grows_is_stopped_while_it_is_a_number() -> None:
 def test_a_loss_that_has_come_down_from_a_wild_start_is_left_alone() -> None:
     trainer = small_trainer(Recipe.load("digits8", label_smoothing=0.0))
     losses = iter([1000.0] * 10 + [2.3] * 100)
-    trainer._loss = lambda logits, labels: logits.sum() * 0 + next(losses)  # type: ignore[method-assign]
+    trainer._loss = lambda logits, *_: logits.sum() * 0 + next(losses)  # type: ignore[method-assign]
     steps = sum(1 for _ in range(2) for _ in trainer.run_epoch())
     assert steps > 30  # well past those in which nothing is stopped
 

@@ -64,7 +64,7 @@ def test_training_may_draw_each_view() -> None:
     images, choice = _images()[:1], Augmentation(flip="random", pad=1)
     rng = torch.Generator().manual_seed(0)
     augmenter = Augmenter(torch.from_numpy(images), choice, rng)
-    drawn = augmenter.draw(torch.zeros(500, dtype=torch.int64), 1, rng).numpy()
+    drawn = augmenter.draw(torch.zeros(500, dtype=torch.int64), 1, rng).images_nhwc.numpy()
     seen = {crop.tobytes() for crop in drawn}
     assert all(view.tobytes() in seen for view in views_of(images, choice))
 
