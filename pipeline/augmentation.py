@@ -81,16 +81,14 @@ class Augmenter:
 
         crops = crop(part)
         squares = self._squares(count, rng) if self._choice.cutout else None
-        if not self._choice.cutmix:
-            if squares is not None:
-                crops = torch.where(squares[part].to(device), self._paint, crops)
-            return Drawn(crops)
-        boxes = self._boxes(count, rng)
-        mixed = boxes.flatten(1).any(1)
-        others = torch.randperm(count, generator=rng)
+        boxes = self._boxes(count, rng) if self._choice.cutmix else None
         if squares is not None:
-            squares &= ~mixed[:, None, None, None]
+            if boxes is not None:
+                squares &= ~boxes.any((1, 2, 3), keepdim=True)
             crops = torch.where(squares[part].to(device), self._paint, crops)
+        if boxes is None:
+            return Drawn(crops)
+        others = torch.randperm(count, generator=rng)
         crops = torch.where(boxes[part].to(device), crop(others[part]), crops)
         own = 1 - boxes.float().mean((1, 2, 3))
         return Drawn(crops, Mixture(indices[others[part]], own[part]))

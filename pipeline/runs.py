@@ -180,7 +180,6 @@ def plan_run(
     device: torch.device,
     image_size: int | tuple[int, int] = 64,
     normalisation: Normalisation | None = None,
-    initial: Weights | None = None,
     origin: str | None = None,
     processes: int = 1,
 ) -> RunPlan:
@@ -210,7 +209,7 @@ def plan_run(
         origin=origin,
         libraries=library_versions(),
     )
-    return RunPlan(config, dataset, device, initial)
+    return RunPlan(config, dataset, device)
 
 
 def resume_run(folder: Path, device: torch.device, *, processes: int = 1) -> RunPlan:
