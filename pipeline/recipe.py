@@ -69,7 +69,7 @@ class Recipe(_Frozen):
     """BatchNorm layers of the features keep their statistics."""
 
     @classmethod
-    def load(cls, name: str, **changes: object) -> Self:
+    def load(cls, name: str, /, **changes: object) -> Self:
         """Read the recipe NAME, or a TOML file; `changes` that are not None replace its fields.
 
         A field of a table is named with two underscores, as in `schedule__peak`.
@@ -99,18 +99,18 @@ class Recipe(_Frozen):
             PipelineError: naming the first field that is wrong.
 
         """
-        merged: dict[str, Any] = {
-            key: dict(value) if isinstance(value, Mapping) else value
-            for key, value in fields.items()
-        }
+        merged = dict(fields)
         for key, value in changes.items():
-            table, _, field = key.partition("__")
             if value is None:
                 continue
-            if field:
-                merged.setdefault(table, {})[field] = value
-            else:
+            table, _, field = key.partition("__")
+            if not field:
                 merged[table] = value
+                continue
+            before = merged.get(table, {})
+            if not isinstance(before, Mapping):
+                raise PipelineError(f"recipe {name}: {table} is one value; set {table} itself")
+            merged[table] = {**before, field: value}
         try:
             return cls.model_validate(merged)
         except ValidationError as error:

@@ -1,6 +1,6 @@
 """`limelight finetune`."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -70,20 +70,19 @@ def finetune(
 
     def make_plan(world: World) -> RunPlan:
         begin = read_origin(origin)
+        options = {
+            "network": asdict(begin.network),
+            "freeze_epochs": freeze_epochs,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "schedule__peak": parse_rates(lr),
+            "bn_freeze": bn_freeze,
+            "balance": balance or None,
+        }
         plan = plan_run(
             source,
             recipe_name=recipe,
-            recipe=Recipe.load(
-                recipe,
-                network=begin.network,
-                freeze_epochs=freeze_epochs,
-                epochs=epochs,
-                batch_size=batch_size,
-                schedule__peak=parse_rates(lr),
-                bn_freeze=bn_freeze,
-                balance=balance or None,
-                **parse_settings(choices),
-            ),
+            recipe=Recipe.load(recipe, **options | parse_settings(choices)),
             seed=seed,
             device=choose_device(device),
             image_size=begin.image_size if image_size is None else parse_size(image_size),

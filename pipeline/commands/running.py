@@ -33,7 +33,10 @@ LearningRate = Annotated[
 ImageSize = Annotated[str, typer.Option(help="side of one's own images in pixels, or HEIGHTxWIDTH")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="any other choice of the recipe: optimizer.kind=muon, average=0.99"),
+    typer.Option(
+        "--set",
+        help="any choice of the recipe, whatever else says: optimizer.kind=muon, average=0.99",
+    ),
 ]
 Balance = Annotated[
     bool, typer.Option("--balance", help="weigh each class by the inverse of its frequency")

@@ -77,16 +77,15 @@ def train(
         if source is None:
             raise PipelineError("say what to train on, or which run to --resume")
         name = recipe or default_recipe(source)
-        chosen = Recipe.load(
-            name,
-            epochs=epochs,
-            batch_size=batch_size,
-            schedule__peak=parse_rates(lr),
-            balance=balance or None,
-            network={"architecture": arch} if arch else None,
-            network__pretrained=pretrained or None,
-            **parse_settings(choices),
-        )
+        options = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "schedule__peak": parse_rates(lr),
+            "balance": balance or None,
+            "network": {"architecture": arch} if arch else None,
+            "network__pretrained": pretrained or None,
+        }
+        chosen = Recipe.load(name, **options | parse_settings(choices))
         return plan_run(
             source,
             recipe_name=name,

@@ -136,10 +136,13 @@ def test_of_the_same_classes_a_second_training_goes_on_where_the_first_ended(
     refused = limelight(*command, "--seed", "1", cwd=tmp_path)
     assert refused.returncode == 1
     assert "pass --seed 0" in refused.stderr
-    trained = limelight(*command, "--set", "average=0.5", "--out", "second", cwd=tmp_path)
+    choices = ("--set", "average=0.5", "--set", "network.dropout=0.25", "--set", "epochs=2")
+    trained = limelight(*command, *choices, "--out", "second", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     run = read_run(tmp_path / "second")
     assert run.config.recipe.average == 0.5
+    assert run.config.recipe.network.dropout == 0.25
+    assert run.config.recipe.epochs == 2
     before, after = digits8_run.network.state_dict(), run.network.state_dict()
     for name in ("features.0.0.weight", "head.linear.weight"):
         assert 0 < (after[name] - before[name]).norm() < 0.1 * before[name].norm()
