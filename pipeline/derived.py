@@ -32,6 +32,21 @@ DERIVED: dict[str, Derived] = {
 }
 
 
+def share_images(first: str, second: str) -> bool:
+    """Whether one of two data sets, by their names, is derived and has images of the other."""
+    if first not in DERIVED and second not in DERIVED:
+        return False
+
+    def part(name: str) -> tuple[str, tuple[str, ...] | None]:
+        derived = DERIVED.get(name)
+        return (name, None) if derived is None else (derived.parent, derived.classes)
+
+    (parent, classes), (other_parent, others) = part(first), part(second)
+    if parent != other_parent:
+        return False
+    return classes is None or others is None or not set(classes).isdisjoint(others)
+
+
 def take_classes(split: Split, parent: Sequence[str], classes: Sequence[str]) -> Split:
     """The images of `classes`, in their order, their labels counted anew from 0.
 

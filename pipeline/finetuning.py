@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from models import NetworkOptions
 from pipeline.checkpoint import read_tensors
+from pipeline.derived import share_images
 from pipeline.errors import RunError
 from pipeline.normalisation import Normalisation
 from pipeline.run_writer import CONFIG
@@ -31,6 +32,7 @@ class Origin:
     image: ImageRule
     classes: tuple[str, ...]
     weights: Weights
+    data: str
     data_sha256: str
     seed: int
     validation: float
@@ -47,15 +49,24 @@ class Origin:
             return self.weights
         return {name: value for name, value in self.weights.items() if not name.startswith(HEAD)}
 
-    def check_validation(self, data_sha256: str, seed: int, validation: float) -> None:
+    def check_validation(self, data: str, data_sha256: str, seed: int, validation: float) -> None:
         """See that a run does not validate on images which this model has learnt.
 
+        `data` is the name of the run's data set, or where its images are.
+
         Raises:
-            RunError: the data is the same, and another part of it would be set aside.
+            RunError: the data is the same, and another part of it would be set aside; or one is
+                made of the other.
 
         """
-        same = (seed, validation) == (self.seed, self.validation)
-        if data_sha256 == self.data_sha256 and not same:
+        if data_sha256 != self.data_sha256:
+            if share_images(data, self.data):
+                raise RunError(
+                    f"{self.name} has learnt images of {self.data} that are in {data} too, and "
+                    "would be validated on now; begin --from a model that has not seen them"
+                )
+            return
+        if (seed, validation) != (self.seed, self.validation):
             raise RunError(
                 f"{self.name} has learnt images of this data that would be validated on now: it "
                 f"set {self.validation:.1%} aside with seed {self.seed}; pass --seed {self.seed} "
@@ -80,6 +91,7 @@ def read_origin(path: Path) -> Origin:
             image=config.image,
             classes=config.classes,
             weights=dict(run.network.state_dict()),
+            data=config.source,
             data_sha256=config.data_sha256,
             seed=config.seed,
             validation=config.recipe.validation,
@@ -105,6 +117,7 @@ def _read_artifact(folder: Path) -> Origin:
         image=manifest.image,
         classes=manifest.classes,
         weights=read_tensors(folder / file)[0],
+        data=manifest.data.name,
         data_sha256=manifest.data.sha256,
         seed=_validated(int, manifest, "seed"),
         validation=_validated(float, manifest, "validation"),

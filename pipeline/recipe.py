@@ -60,7 +60,10 @@ class Recipe(_Frozen):
     validation: float = Field(default=0.1, gt=0, lt=1)
     """Share of the training images that chooses the epoch and fits the temperature."""
     average: float = Field(default=0.0, ge=0, lt=1)
-    """Decay, per step, of the moving average of the weights that is kept; 0 keeps the last."""
+    """Decay, per step, of the moving average of the weights that is kept; 0 keeps the last.
+
+    The average's BatchNorm layers are measured anew after each epoch.
+    """
     balance: bool = False
     """Weigh each class by the inverse of its frequency."""
     freeze_epochs: int = Field(default=0, ge=0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from models.whitening import WhitenedConv
 from pipeline.augmentation import Augmenter, Mixture
@@ -26,6 +26,8 @@ from pipeline.schedules import Rate, Schedule
 from pipeline.weights import Weights, copied, make_network, under
 
 WHITENING_IMAGES = 5000
+# Images that the norms of the average are measured on.
+_NORM_IMAGES = 8192
 # A GPU runs ahead of Python; asking it for the loss at every step would hold it up.
 _STEPS_BETWEEN_LOOKS = 20
 # Steps before a loss counts as diverging, and the multiple of pure chance's log loss it needs.
@@ -170,6 +172,7 @@ class Trainer:
             for callback in callbacks:
                 callback.end_batch(self, batch)
             yield batch
+        self._measure_norms()
 
     def _begin_epoch(self, frozen: bool) -> None:
         """Say what learns, and make ready what is called for a step."""
@@ -214,6 +217,25 @@ class Trainer:
         if self.device.type == "cpu" or self.step % _STEPS_BETWEEN_LOOKS == 0:
             self._stop_if_diverged(batch)
         return batch
+
+    def _measure_norms(self) -> None:
+        """Give the average's BatchNorm layers the statistics of its own activations.
+
+        Those of the weights that were averaged are of activations which it does not have
+        (Izmailov et al., 2018, arXiv 1803.05407, section 3.2). They see images as training does.
+        """
+        if self._average is None or self._frozen or self.recipe.bn_freeze:
+            return
+        rng = torch.Generator().manual_seed(self.step)
+        size = self.recipe.batch_size
+        count = min(self._images, max(_NORM_IMAGES, size)) // size * size
+        order = torch.randperm(self._images, generator=rng)[:count]
+        drawn = (
+            self._augmenter.draw(indices, self.epoch, rng, self.world.part())
+            for indices in torch.split(order, size)
+        )
+        with autocast(self.device):
+            update_bn((self._prepare(each.images_nhwc) for each in drawn), self._average.module)
 
     def _rate(self, frozen: bool) -> Rate:
         """The schedule runs twice where the head is trained first."""

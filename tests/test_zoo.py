@@ -23,7 +23,7 @@ def test_digits_and_cifar10_ship() -> None:
     assert sorted(find_artifacts(ZOO)) == ["cifar10", "digits"]
 
 
-@pytest.mark.parametrize(("name", "least"), [("digits", 0.996), ("cifar10", 0.935)])
+@pytest.mark.parametrize(("name", "least"), [("digits", 0.996), ("cifar10", 0.940)])
 def test_each_is_intact_and_reaches_its_accuracy_at_its_cost(name: str, least: float) -> None:
     manifest = load(name).manifest
     assert manifest.metrics.images == manifest.data.test_images == 10_000

@@ -97,7 +97,9 @@ def finetune(
                 f"{channels}; choose another model to begin --from"
             )
         config = plan.config
-        begin.check_validation(config.data_sha256, config.seed, config.recipe.validation)
+        begin.check_validation(
+            config.source, config.data_sha256, config.seed, config.recipe.validation
+        )
         return replace(plan, initial=begin.weights_for(config.classes))
 
     run_training(make_plan, out=out, device=device, track=track, report=report)

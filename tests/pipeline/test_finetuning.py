@@ -1,6 +1,8 @@
 """A trained network learns other classes: what is frozen, what moves, and where it begins."""
 
 import shutil
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,11 +120,32 @@ def test_images_that_a_model_has_learnt_do_not_validate_what_begins_from_it(
 ) -> None:
     origin = read_origin(digits8_run.folder)
     data, seed, share = origin.data_sha256, origin.seed, origin.validation
-    origin.check_validation(data, seed, share)
-    origin.check_validation("other data", seed + 1, share / 2)
+    origin.check_validation("digits8", data, seed, share)
+    origin.check_validation("photos", "other data", seed + 1, share / 2)
     for other in ((seed + 1, share), (seed, share / 2)):
         with pytest.raises(RunError, match=r"pass --seed 0 --set validation=0\.15"):
-            origin.check_validation(data, *other)
+            origin.check_validation("digits8", data, *other)
+
+
+@pytest.mark.parametrize(
+    ("learnt", "data", "shared"),
+    [
+        ("cifar8", "cifar10", True),
+        ("cifar10", "cifar8", True),
+        ("cifar10", "cats-and-dogs", True),
+        ("cats-and-dogs", "cats-and-dogs", True),
+        ("cifar8", "cats-and-dogs", False),
+        ("mnist37", "cifar10", False),
+        ("photos", "photos", False),
+    ],
+)
+def test_a_part_of_what_a_model_has_learnt_does_not_validate_it(
+    digits8_run: Run, *, learnt: str, data: str, shared: bool
+) -> None:
+    origin = replace(read_origin(digits8_run.folder), data=learnt)
+    refused = pytest.raises(RunError, match=f"has learnt images of {learnt} that are in {data}")
+    with refused if shared else nullcontext():
+        origin.check_validation(data, "of other bytes", origin.seed, origin.validation)
 
 
 @pytest.mark.timeout(300)

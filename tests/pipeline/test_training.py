@@ -199,6 +199,30 @@ def test_the_average_is_the_moving_average_of_the_weights() -> None:
     torch.testing.assert_close(trainer.weights()["head.linear.bias"], expected)
 
 
+def test_the_norms_of_the_average_have_the_statistics_of_its_own_activations() -> None:
+    fit = splits()[0].take(np.arange(600))
+    # All images are one batch, and none is changed: training and evaluating then see the same.
+    choices = {"average": 0.9, "batch_size": 600, "augmentation__pad": 0}
+    trainer = small_trainer(Recipe.load("digits8", **choices), fit=fit)
+    for _ in range(10):
+        list(trainer.run_epoch())
+    evaluated = evaluate(trainer.evaluated, fit.images, trainer.normalisation, CPU)
+    with torch.no_grad():
+        by_the_batch = trainer.evaluated.train()(
+            trainer.normalisation.on(CPU)(torch.from_numpy(fit.images))
+        )
+    torch.testing.assert_close(evaluated, by_the_batch, atol=0.02, rtol=0)
+
+
+def test_frozen_norms_stay_as_they_were_in_the_average_too() -> None:
+    trainer = small_trainer(Recipe.load("digits8", average=0.9, bn_freeze=True))
+    before = trainer.weights()
+    list(trainer.run_epoch())
+    after = trainer.weights()
+    for name in (name for name in before if "running_" in name):
+        assert torch.equal(after[name], before[name]), name
+
+
 def test_normalisation_gives_every_channel_mean_0_and_deviation_1() -> None:
     rng = np.random.default_rng(0)
     images = (rng.random((50, 9, 8, 3)) * (50, 120, 250)).astype(np.uint8)
