@@ -228,8 +228,8 @@ class Trainer:
             return
         rng = torch.Generator().manual_seed(self.step)
         size = self.recipe.batch_size
-        count = min(self._images, max(_NORM_IMAGES, size)) // size * size
-        order = torch.randperm(self._images, generator=rng)[:count]
+        batches = min(self.steps_per_epoch, max(_NORM_IMAGES // size, 1))
+        order = torch.randperm(self._images, generator=rng)[: batches * size]
         drawn = (
             self._augmenter.draw(indices, self.epoch, rng, self.world.part())
             for indices in torch.split(order, size)
