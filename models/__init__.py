@@ -17,11 +17,10 @@ from models.lessons import (
 )
 from models.network import ClassMapNetwork
 from models.options import NetworkOptions
-from models.resnet import ResNet, TwoScaleResNet
+from models.resnet import ResNet
 
 ARCHITECTURES: dict[str, Callable[[int, int, NetworkOptions], ClassMapNetwork]] = {
     "resnet": ResNet,
-    "two-scale": TwoScaleResNet,
     "three-or-seven": three_or_seven,
     "simple-cnn": simple_cnn,
     "simplenet": simplenet,
@@ -35,9 +34,6 @@ ARCHITECTURES: dict[str, Callable[[int, int, NetworkOptions], ClassMapNetwork]] 
 
 `torchvision:NAME` stands beside them, for each of torchvision's ResNets.
 """
-
-WHITENABLE = ("resnet", "two-scale")
-"""Those that `NetworkOptions.whiten` is for."""
 
 
 def build_network(options: NetworkOptions, *, in_channels: int, classes: int) -> ClassMapNetwork:
@@ -54,7 +50,7 @@ def build_network(options: NetworkOptions, *, in_channels: int, classes: int) ->
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise ValueError(f"no architecture {name!r}; there are: {known}, {PREFIX}NAME")
-    refuse(options, "pretrained", *(() if name in WHITENABLE else ("whiten",)))
+    refuse(options, "pretrained", *(() if name == "resnet" else ("whiten",)))
     return ARCHITECTURES[name](in_channels, classes, options)
 
 
@@ -64,7 +60,6 @@ __all__ = [
     "Head",
     "NetworkOptions",
     "ResNet",
-    "TwoScaleResNet",
     "WeightsUnavailable",
     "build_network",
 ]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from models.layers import Hypercolumn, Residual
+from models.layers import Residual
 from models.norms import LessonNorm
 
 PullBack = Callable[[Tensor], Tensor]
@@ -36,8 +36,6 @@ def with_pull_back(layer: nn.Module, x: Tensor) -> tuple[Tensor, PullBack]:
         case Residual():
             inside, back = with_pull_back(layer.branch, x)
             return x + inside, lambda by_output: by_output + back(by_output)
-        case Hypercolumn():
-            return _hypercolumn(layer, x)
         case nn.Conv2d():
             return layer(x), lambda by_output: _transposed(layer, by_output, x)
         case nn.BatchNorm2d() if layer.running_var is not None:
@@ -113,43 +111,22 @@ def _transposed(layer: nn.Conv2d, by_output: Tensor, x: Tensor) -> Tensor:
 
 
 def _halves(layer: nn.MaxPool2d) -> bool:
-    return (layer.kernel_size, layer.stride, layer.padding) == (2, 2, 0)
+    return (layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode) == (2, 2, 0, False)
 
 
 def _pool(layer: nn.MaxPool2d, x: Tensor) -> tuple[Tensor, PullBack]:
     pooled = layer(x)
-    rows, columns = (
-        int(before) - 2 * int(after)
-        for before, after in zip(x.shape[2:], pooled.shape[2:], strict=True)
-    )
+    rows, columns = (int(size) % 2 for size in x.shape[2:])
 
     def enlarged(values: Tensor) -> Tensor:
         twice = values.repeat_interleave(2, -2).repeat_interleave(2, -1)
         return nn.functional.pad(twice, (0, columns, 0, rows))
 
     largest = x == enlarged(pooled)
-    if rows > 0 or columns > 0:  # an odd last row or column belongs to no window
+    if rows or columns:  # an odd last row or column belongs to no window
         seen = enlarged(torch.ones_like(pooled))
         largest = largest & (seen > 0)
     return pooled, lambda by_output: enlarged(by_output) * largest[:, None]
-
-
-def _hypercolumn(layer: Hypercolumn, x: Tensor) -> tuple[Tensor, PullBack]:
-    inside, back = with_pull_back(layer.branch, x)
-    rows, columns = (
-        2 * int(coarse) - int(fine)
-        for fine, coarse in zip(x.shape[2:], inside.shape[2:], strict=True)
-    )
-    channels = x.shape[1]
-
-    def pull(by_output: Tensor) -> Tensor:
-        copies = nn.functional.pad(by_output[:, :, channels:], (0, columns, 0, rows))
-        height, width = inside.shape[2:]
-        sums = copies.reshape(*copies.shape[:3], height, 2, width, 2).sum((4, 6))
-        return by_output[:, :, :channels] + back(sums)
-
-    enlarged = nn.functional.interpolate(inside, x.shape[2:])
-    return torch.cat([x, enlarged], 1), pull
 
 
 def _is_torchvision_block(layer: nn.Module) -> bool:

@@ -3,13 +3,12 @@
 from torch import nn
 
 from models.heads import ClassMapHead
-from models.layers import ConvLayer, Hypercolumn, Residual
+from models.layers import ConvLayer, Residual
 from models.network import ClassMapNetwork
 from models.options import NetworkOptions
 from models.whitening import WhitenedConv
 
 WIDTHS = (32, 64, 112, 176)
-TWO_SCALE_WIDTHS = (32, 64, 112, 320)
 
 
 class ResNet(ClassMapNetwork):
@@ -21,7 +20,10 @@ class ResNet(ClassMapNetwork):
     """
 
     def __init__(self, in_channels: int, classes: int, options: NetworkOptions) -> None:
-        stem, first, second, third = _widths(options, WIDTHS)
+        widths = options.widths or WIDTHS
+        if len(widths) != len(WIDTHS):
+            raise ValueError(f"widths: 4 numbers are needed (stem and 3 stages), got {len(widths)}")
+        stem, first, second, third = widths
         features = nn.Sequential(
             _stem(in_channels, stem, options),
             ConvLayer(stem, first, options),
@@ -34,41 +36,6 @@ class ResNet(ClassMapNetwork):
             residual(third, options),
         )
         super().__init__(features, ClassMapHead.of(options, third, classes))
-
-
-class TwoScaleResNet(ClassMapNetwork):
-    """A ResNet whose last stage is coarse, and wide for it; the head sees the stage before as well.
-
-    At an eighth of the image's resolution a stage costs a quarter of what it would cost at a
-    quarter, so that it can have more parameters for the same multiplications. Its features are
-    enlarged and put beside the finer ones (`Hypercolumn`): the maps keep a quarter of the image's
-    resolution, and stay exact. Pooling comes before the norm, as in Jordan's networks (2024).
-    `options.widths` are the channels of the stem and of the three stages.
-    """
-
-    def __init__(self, in_channels: int, classes: int, options: NetworkOptions) -> None:
-        stem, first, second, third = _widths(options, TWO_SCALE_WIDTHS)
-        coarse = nn.Sequential(
-            nn.MaxPool2d(2, ceil_mode=True),
-            ConvLayer(second, third, options),
-            residual(third, options),
-        )
-        features = nn.Sequential(
-            _stem(in_channels, stem, options),
-            ConvLayer(stem, first, options, pool=True),
-            residual(first, options),
-            ConvLayer(first, second, options, pool=True),
-            residual(second, options),
-            Hypercolumn(coarse),
-        )
-        super().__init__(features, ClassMapHead.of(options, second + third, classes))
-
-
-def _widths(options: NetworkOptions, default: tuple[int, ...]) -> tuple[int, ...]:
-    widths = options.widths or default
-    if len(widths) != len(default):
-        raise ValueError(f"widths: 4 numbers are needed (stem and 3 stages), got {len(widths)}")
-    return widths
 
 
 def _stem(in_channels: int, out_channels: int, options: NetworkOptions) -> nn.Module:

@@ -62,7 +62,9 @@ class Recipe(_Frozen):
     average: float = Field(default=0.0, ge=0, lt=1)
     """Decay, per step, of the moving average of the weights that is kept; 0 keeps the last.
 
-    The average's BatchNorm layers are measured anew after each epoch.
+    The average begins with the schedule's tail, or at once where it has none; until it is
+    1 / (1 - decay) steps old all of them count the same. Its BatchNorm layers are measured anew
+    after each epoch.
     """
     balance: bool = False
     """Weigh each class by the inverse of its frequency."""

@@ -20,9 +20,17 @@ class Rate(NamedTuple):
 class _Schedule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def averaged_from(self, steps: int) -> int:
+        """The first of `steps` steps whose weights belong into an average of the weights."""
+        return 0
+
 
 class OneCycle(_Schedule):
-    """Cosine 1cycle with cyclical momentum (Smith and Topin, 2017; as fast.ai teaches it)."""
+    """Cosine 1cycle with cyclical momentum (Smith and Topin, 2017; as fast.ai teaches it).
+
+    With a `tail`, a constant rate follows, which keeps the weights moving for `Recipe.average` to
+    average them: stochastic weight averaging (Izmailov et al., 2018).
+    """
 
     kind: Literal["one-cycle"] = "one-cycle"
     peak: Rates
@@ -34,10 +42,22 @@ class OneCycle(_Schedule):
     """The last rate is the peak's this-th part."""
     momentum: tuple[float, float, float] = (0.95, 0.85, 0.95)
     """At the start, at the peak of the rate, and at the end."""
+    tail: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the steps that come after the cycle, with the momentum of the peak."""
+    tail_div: float = Field(default=4.0, ge=1)
+    """Their rate is the peak's this-th part."""
+
+    def averaged_from(self, steps: int) -> int:
+        """The first step of the tail, or 0 where there is none."""
+        return steps - round(self.tail * steps) if self.tail else 0
 
     def at(self, step: int, steps: int, steps_per_epoch: int) -> Rate:
         """The rate of step 0 ... `steps` - 1."""
         first, top, last = self.momentum
+        if self.tail:
+            steps = self.averaged_from(steps)
+            if step >= steps:
+                return Rate(1 / self.tail_div, top)
         peak_step = max(1.0, self.pct_start * steps - 1)
         if step <= peak_step:
             share = step / peak_step

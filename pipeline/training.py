@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from models.whitening import WhitenedConv
 from pipeline.augmentation import Augmenter, Mixture
+from pipeline.averaging import moving_average
 from pipeline.balance import class_weights
 from pipeline.callbacks import Batch, Callback, Epoch
 from pipeline.datasets import Split
@@ -106,6 +107,10 @@ class Trainer:
         self.steps_per_epoch = len(fit) // recipe.batch_size
         self.epochs = recipe.freeze_epochs + recipe.epochs
         self.steps = self.epochs * self.steps_per_epoch
+        self._unfrozen_from = recipe.freeze_epochs * self.steps_per_epoch
+        self._averaged_from = self._unfrozen_from + self.schedule.averaged_from(
+            self.steps - self._unfrozen_from
+        )
         self._classes = len(classes)
         self._images = len(fit)
         torch.manual_seed(seed)
@@ -134,8 +139,7 @@ class Trainer:
             torch.manual_seed(seed + self.world.rank)
         self._average: AveragedModel | None = None
         if recipe.average:
-            decay = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
-            self._average = AveragedModel(self.network, multi_avg_fn=decay, use_buffers=True)
+            self._average = moving_average(self.network, recipe.average)
         self.optimizers = Optimizers(self.network, recipe)
         self._augmenter = Augmenter(images, recipe.augmentation, self._rng)
         self._smoothed = math.nan
@@ -146,7 +150,11 @@ class Trainer:
     @property
     def evaluated(self) -> nn.Module:
         """The network that is evaluated and kept: the average, or the one that learns."""
-        return self.network if self._average is None else self._average.module
+        return self.network if self._begun_average is None else self._begun_average.module
+
+    @property
+    def _begun_average(self) -> AveragedModel | None:
+        return self._average if self.step > self._averaged_from else None
 
     def weights(self) -> Weights:
         """A copy of the evaluated network's weights, on the CPU."""
@@ -203,7 +211,7 @@ class Trainer:
         loss = self._loss(logits.float(), labels, drawn.mixture)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizers.step()
-        if self._average is not None:
+        if self._average is not None and self.step >= self._averaged_from:
             self._average.update_parameters(self.network)
         self.step += 1
         batch = Batch(
@@ -224,7 +232,7 @@ class Trainer:
         Those of the weights that were averaged are of activations which it does not have
         (Izmailov et al., 2018, arXiv 1803.05407, section 3.2). They see images as training does.
         """
-        if self._average is None or self._frozen or self.recipe.bn_freeze:
+        if self._begun_average is None or self.recipe.bn_freeze:
             return
         rng = torch.Generator().manual_seed(self.step)
         size = self.recipe.batch_size
@@ -235,11 +243,11 @@ class Trainer:
             for indices in torch.split(order, size)
         )
         with autocast(self.device):
-            update_bn((self._prepare(each.images_nhwc) for each in drawn), self._average.module)
+            update_bn((self._prepare(each.images_nhwc) for each in drawn), self.evaluated)
 
     def _rate(self, frozen: bool) -> Rate:
         """The schedule runs twice where the head is trained first."""
-        before = self.recipe.freeze_epochs * self.steps_per_epoch
+        before = self._unfrozen_from
         if frozen:
             return self.schedule.at(self.step, before, self.steps_per_epoch)
         return self.schedule.at(self.step - before, self.steps - before, self.steps_per_epoch)
@@ -304,8 +312,8 @@ class Trainer:
     def state(self) -> Weights:
         """Everything that the rest of the training depends on, copied to the CPU."""
         state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        if self._average is not None:
-            average = self._average.state_dict()
+        if self._begun_average is not None:
+            average = self._begun_average.state_dict()
             state |= {f"average.{name}": value for name, value in average.items()}
         state |= {f"optimizer.{name}": value for name, value in self.optimizers.state().items()}
         state["random.order"] = self._rng.get_state()
@@ -324,15 +332,15 @@ class Trainer:
 
         """
         try:
+            self.epoch, self.step = state["progress"].tolist()
             self.network.load_state_dict(under("network", state))
-            if self._average is not None:
-                self._average.load_state_dict(under("average", state))
+            if self._begun_average is not None:
+                self._begun_average.load_state_dict(under("average", state))
             self.optimizers.restore(under("optimizer", state))
             self._rng.set_state(state["random.order"])
             torch.set_rng_state(state["random.torch"])
             if self.device.type == "cuda" and "random.cuda" in state:
                 torch.cuda.set_rng_state(state["random.cuda"], self.device)
-            self.epoch, self.step = state["progress"].tolist()
             self._smoothed = float(state["smoothed"])
         except (RuntimeError, KeyError, ValueError) as error:
             raise RunError(f"the saved state does not fit this training: {error}") from error

@@ -119,17 +119,3 @@ def test_a_convolution_has_a_bias_only_where_nothing_takes_it_away(norm: Norm) -
 def test_a_layer_keeps_the_resolution_but_for_its_stride(kernel: int, stride: int) -> None:
     layer = ConvLayer(1, 4, LESSON, kernel=kernel, stride=stride)
     assert layer(torch.rand(2, 1, 13, 8)).shape == (2, 4, -(-13 // stride), 8 // stride)
-
-
-@pytest.mark.parametrize("order", ["norm-relu", "relu-norm"])
-def test_a_pooled_layer_normalises_what_the_pooling_left(order: Order) -> None:
-    layer = ConvLayer(3, 4, NetworkOptions(architecture="", order=order), pool=True).eval()
-    convolution, norm = layer[0], layer[2 if order == "norm-relu" else 3]
-    assert isinstance(norm, nn.BatchNorm2d)
-    for parameter in (norm.weight, norm.bias):
-        nn.init.normal_(parameter)
-    images = torch.randn(2, 3, 8, 7)
-    pooled = F.max_pool2d(convolution(images), 2)
-    expected = norm(pooled).relu() if order == "norm-relu" else norm(pooled.relu())
-    assert expected.shape == (2, 4, 4, 3)
-    torch.testing.assert_close(layer(images), expected)

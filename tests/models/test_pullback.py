@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models import ARCHITECTURES, NetworkOptions, build_network
 from models.heads import ClassMapHead, ConvHead, ConvMapHead, Head
-from models.layers import Hypercolumn, Residual
+from models.layers import Residual
 from models.norms import LessonNorm
 from models.pullback import NotDifferentiableHereError, finer_stage, with_pull_back
 
@@ -45,11 +45,9 @@ def lively(layer: nn.Module) -> nn.Module:
         LessonNorm(6),
         nn.ReLU(inplace=True),
         nn.MaxPool2d(2),
-        nn.MaxPool2d(2, ceil_mode=True),
         nn.Dropout(),
         Residual(nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(inplace=True))),
         nn.Sequential(nn.Conv2d(6, 4, 1), nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.ReLU()),
-        Hypercolumn(nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), nn.Conv2d(6, 4, 1))),
     ],
     ids=lambda layer: type(layer).__name__,
 )

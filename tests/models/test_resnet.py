@@ -1,14 +1,12 @@
-"""Our ResNets: their blocks, and the names of its weights, which checkpoints are read by."""
+"""Our ResNet: its blocks, and the names of its weights, which checkpoints are read by."""
 
 import pytest
 import torch
 from torch import nn
 
-from models import NetworkOptions, ResNet, TwoScaleResNet
-from models.layers import ConvLayer, Hypercolumn, Residual
-from pipeline.summary import summarise
+from models import NetworkOptions, ResNet
+from models.layers import ConvLayer, Residual
 
-Architecture = type[ResNet] | type[TwoScaleResNet]
 OPTIONS = NetworkOptions(architecture="resnet", widths=(4, 8, 12, 16))
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -29,37 +27,9 @@ def test_checkpoints_of_earlier_versions_have_the_same_names() -> None:
     assert state["head.linear.weight"].shape == (10, 16)
 
 
-@pytest.mark.parametrize(("build", "channels"), [(ResNet, 16), (TwoScaleResNet, 12 + 16)])
-def test_the_maps_have_a_quarter_of_the_images_resolution(
-    build: Architecture, channels: int
-) -> None:
-    network = build(3, 10, OPTIONS)
-    assert network.features(torch.rand(2, 3, 28, 44)).shape == (2, channels, 7, 11)
-
-
-def test_the_coarse_stage_stands_beside_the_finer_one_each_position_four_times() -> None:
-    network = TwoScaleResNet(3, 10, OPTIONS).eval()
-    images = torch.rand(2, 3, 28, 44)
-    *before, last = network.features
-    assert isinstance(last, Hypercolumn)
-    finer = nn.Sequential(*before)(images)
-    coarse = last.branch(finer)
-    assert coarse.shape == (2, 16, 4, 6)
-    features = network.features(images)
-    torch.testing.assert_close(features[:, :12], finer)
-    for row in range(7):
-        for column in range(11):
-            found = features[:, 12:, row, column]
-            torch.testing.assert_close(found, coarse[:, :, row // 2, column // 2])
-
-
-def test_two_scales_have_more_parameters_for_fewer_multiplications() -> None:
-    fine, two = (
-        summarise(build(3, 10, NetworkOptions(architecture="")), 3, 32, 32)
-        for build in (ResNet, TwoScaleResNet)
-    )
-    assert sum(row.parameters for row in two) > 2 * sum(row.parameters for row in fine)
-    assert sum(row.multiplications for row in two) < 0.9 * sum(row.multiplications for row in fine)
+def test_the_maps_have_a_quarter_of_the_images_resolution() -> None:
+    network = ResNet(3, 10, OPTIONS)
+    assert network.features(torch.rand(2, 3, 28, 44)).shape == (2, 16, 7, 11)
 
 
 def test_a_residual_block_without_its_branch_is_the_identity() -> None:
@@ -75,7 +45,6 @@ def test_a_residual_block_adds_its_branch() -> None:
     torch.testing.assert_close(Residual(nn.Identity())(images), 2 * images)
 
 
-@pytest.mark.parametrize("build", [ResNet, TwoScaleResNet])
-def test_a_wrong_number_of_widths_is_refused(build: Architecture) -> None:
+def test_a_wrong_number_of_widths_is_refused() -> None:
     with pytest.raises(ValueError, match="4 numbers are needed"):
-        build(3, 10, NetworkOptions(architecture="resnet", widths=(8, 16)))
+        ResNet(3, 10, NetworkOptions(architecture="resnet", widths=(8, 16)))

@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 Map = NDArray[np.float32]
 
 
-@pytest.fixture(params=["resnet", "two-scale", "conv-bn-net"])
+@pytest.fixture(params=["resnet", "conv-bn-net"])
 def network(request: pytest.FixtureRequest) -> ClassMapNetwork:
     """With average pooling, and layers whose normalisation is not that of a fresh network."""
     widths = (8, 8, 12, 16)

@@ -81,13 +81,22 @@ def _same_results(one: Path, other: Path) -> None:
             StopAt(epoch=2),
             {"optimizer__kind": "muon", "average": 0.9, "augmentation__flip": "alternating"},
         ),
+        (StopAt(epoch=1), {"average": 0.9, "schedule__tail": 0.5}),
+        (StopAt(epoch=3), {"average": 0.9, "schedule__tail": 0.5}),
         (
             StopAt(step=21),
             {"optimizer__kind": "adamw", "schedule__peak": 0.01, "network__dropout": 0.3},
         ),
         (StopAt(step=1), {"network__whiten": True}),
     ],
-    ids=["sgd", "muon, average, flips", "adamw, dropout", "in the first epoch, whitened"],
+    ids=[
+        "sgd",
+        "muon, average, flips",
+        "before the average",
+        "in the average",
+        "adamw, dropout",
+        "in the first epoch, whitened",
+    ],
 )
 def test_a_resumed_run_ends_with_the_same_bits(
     stop: StopAt, changes: dict[str, object], tmp_path: Path

@@ -62,6 +62,17 @@ def test_one_cycle_of_few_steps_stays_between_its_ends(steps: int) -> None:
     assert shares[0] == pytest.approx(1 / 25)
 
 
+@pytest.mark.parametrize(("tail", "cycle"), [(1 / 3, 200), (0.3333, 200), (0.9, 30), (0.001, 300)])
+def test_a_tail_follows_the_whole_cycle_at_a_constant_rate(tail: float, cycle: int) -> None:
+    alone = OneCycle(peak=0.4, momentum=(0.95, 0.8, 0.9))
+    tailed = OneCycle(peak=0.4, momentum=(0.95, 0.8, 0.9), tail=tail, tail_div=5)
+    rates = [tailed.at(step, 300, 10) for step in range(300)]
+    assert rates[:cycle] == [alone.at(step, cycle, 10) for step in range(cycle)]
+    assert rates[cycle:] == [Rate(0.2, 0.8)] * (300 - cycle)
+    assert tailed.averaged_from(300) == cycle
+    assert alone.averaged_from(300) == 0
+
+
 def test_momentum_may_end_elsewhere_than_it_began() -> None:
     schedule = OneCycle(peak=1.0, momentum=(0.9, 0.8, 0.7))
     momenta = [schedule.at(step, 100, 10).momentum for step in range(100)]

@@ -199,6 +199,27 @@ def test_the_average_is_the_moving_average_of_the_weights() -> None:
     torch.testing.assert_close(trainer.weights()["head.linear.bias"], expected)
 
 
+def test_a_young_average_is_the_mean_of_all_weights_since_the_tail_began() -> None:
+    recipe = Recipe.load("digits8", epochs=2, average=0.999, schedule__tail=0.5)
+    trainer = small_trainer(recipe)
+    before = [trainer.network.head.bias.detach().clone() for _ in trainer.run_epoch()]
+    torch.testing.assert_close(trainer.weights()["head.linear.bias"], before[-1], atol=0, rtol=0)
+    tail = [trainer.network.head.bias.detach().clone() for _ in trainer.run_epoch()]
+    assert len(before) == len(tail)
+    mean = torch.stack(tail).mean(0)
+    assert not torch.allclose(tail[-1], mean)
+    torch.testing.assert_close(trainer.weights()["head.linear.bias"], mean)
+
+
+def test_the_average_begins_after_the_epochs_of_the_head_alone() -> None:
+    recipe = Recipe.load("digits8", epochs=1, freeze_epochs=1, average=0.999)
+    trainer = small_trainer(recipe)
+    for batch in trainer.run_epoch():
+        assert trainer.evaluated is trainer.network, batch.step
+    after = [trainer.network.head.bias.detach().clone() for _ in trainer.run_epoch()]
+    torch.testing.assert_close(trainer.weights()["head.linear.bias"], torch.stack(after).mean(0))
+
+
 def test_the_norms_of_the_average_have_the_statistics_of_its_own_activations() -> None:
     fit = splits()[0].take(np.arange(600))
     # All images are one batch, and none is changed: training and evaluating then see the same.
