@@ -133,6 +133,11 @@ def slowness() -> float:
     return max(1.0, load) * 2
 
 
+def unready(*clients: httpx.Client) -> bool:
+    """Whether all are told so: each worker learns of a signal by itself."""
+    return all(client.get("/readyz").status_code == 503 for client in clients)
+
+
 def test_sigterm_ends_it_without_losing_anybody(in_a_container: Server) -> None:
     server = in_a_container
     halfway = connect(server, 20)
@@ -145,10 +150,10 @@ def test_sigterm_ends_it_without_losing_anybody(in_a_container: Server) -> None:
         until(lambda: visitors.outcomes["200"] and more.outcomes["200"], 10, "answers")
         server.process.send_signal(signal.SIGTERM)
         sent = time.monotonic()
-        until(lambda: anew.get("/readyz").status_code == 503, 3, "unready")
-        unready = kept.get("/readyz")
-        assert unready.json()["code"] == "draining"
-        assert int(unready.headers["retry-after"]) >= 1
+        until(lambda: unready(anew, anew, anew, anew, kept), 3, "unready")
+        refused = kept.get("/readyz")
+        assert refused.json()["code"] == "draining"
+        assert int(refused.headers["retry-after"]) >= 1
         for path in ("/predict", "/livez", "/nowhere"):  # served in the pause, and asked to leave
             answer = anew.post(path, content=PNG)
             assert answer.headers["connection"] == "close"
