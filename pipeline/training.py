@@ -211,9 +211,9 @@ class Trainer:
         loss = self._loss(logits.float(), labels, drawn.mixture)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizers.step()
-        if self._average is not None and self.step >= self._averaged_from:
-            self._average.update_parameters(self.network)
         self.step += 1
+        if self._begun_average is not None:
+            self._begun_average.update_parameters(self.network)
         batch = Batch(
             step=self.step,
             steps=self.steps,
