@@ -57,6 +57,8 @@ class Recipe(_Frozen):
     optimizer: Optimizer = Optimizer()
     augmentation: Augmentation = Augmentation()
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    distillation_temperature: float = Field(default=2.0, gt=0)
+    """What logits are divided by where teachers' answers are learnt instead of the labels."""
     validation: float = Field(default=0.1, gt=0, lt=1)
     """Share of the training images that chooses the epoch and fits the temperature."""
     average: float = Field(default=0.0, ge=0, lt=1)

@@ -13,6 +13,7 @@ from pipeline.weights import under
 
 CONFIG, EPOCHS, CHECKPOINT = "config.json", "epochs.jsonl", "checkpoint.safetensors"
 HISTORY, STATE, INITIAL = "history.safetensors", "state.safetensors", "initial.safetensors"
+TEACHERS = "teachers.safetensors"
 
 
 class RunWriter(Callback):

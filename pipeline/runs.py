@@ -6,7 +6,7 @@ other files but the first are written from it, so that they agree whatever was i
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,17 +20,20 @@ from pipeline.callbacks import Callback, Epoch
 from pipeline.checkpoint import read_tensors, write_tensors, write_text
 from pipeline.datasets import DATASETS, Dataset, Split, load_dataset, split_validation
 from pipeline.device import uses_bfloat16
+from pipeline.distillation import Teacher, Teachers
 from pipeline.distributed import World
 from pipeline.errors import RunError
 from pipeline.history import History
 from pipeline.normalisation import Normalisation
 from pipeline.recipe import Recipe
-from pipeline.run_writer import CHECKPOINT, CONFIG, EPOCHS, INITIAL, STATE, RunWriter
+from pipeline.run_writer import CHECKPOINT, CONFIG, EPOCHS, INITIAL, STATE, TEACHERS, RunWriter
 from pipeline.training import Record, Trainer, train
-from pipeline.weights import Weights, make_network
+from pipeline.weights import Weights, load_network
 from service.manifest import ImageRule
 
-RECORDED = ("seed", "device", "bfloat16", "threads", "processes", "normalisation", "origin")
+RECORDED = (
+    "seed", "device", "bfloat16", "threads", "processes", "normalisation", "origin", "teachers",
+)  # fmt: skip
 """What a manifest says of a run beside its recipe."""
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "numpy", "pillow")
 
@@ -57,6 +60,8 @@ class RunConfig(BaseModel):
     normalisation: Normalisation
     origin: str | None = None
     """The model that the first weights are from."""
+    teachers: tuple[Teacher, ...] = ()
+    """The models whose answers are learnt instead of the labels."""
     libraries: dict[str, str]
 
     def load_data(self) -> Dataset:
@@ -104,6 +109,8 @@ class RunPlan:
     dataset: Dataset
     device: torch.device
     initial: Weights | None = None
+    teachers: Weights = field(default_factory=dict)
+    """The weights of the config's teachers, as `Teachers` takes them."""
     begun: bool = False
     """Whether its folder is there already."""
 
@@ -115,8 +122,19 @@ class RunPlan:
             RunError: the recipe fits neither itself nor the data.
 
         """
+        recipe, teachers = self.config.recipe, None
+        if self.config.teachers:
+            teachers = Teachers(
+                self.config.teachers,
+                self.teachers,
+                classes=len(self.config.classes),
+                temperature=recipe.distillation_temperature,
+                # Where mirror images are the same, the teachers' mean over both is the better.
+                mirrored=recipe.augmentation.flip != "none",
+                device=self.device,
+            )
         return Trainer(
-            self.config.recipe,
+            recipe,
             self.config.split(self.dataset)[0],
             classes=self.config.classes,
             normalisation=self.config.normalisation,
@@ -124,6 +142,7 @@ class RunPlan:
             seed=self.config.seed,
             initial=self.initial,
             world=world,
+            teachers=teachers,
         )
 
     def train(
@@ -168,6 +187,8 @@ class RunPlan:
         folder.mkdir(parents=True, exist_ok=True)
         if self.initial is not None:
             write_tensors(folder / INITIAL, self.initial)
+        if self.teachers:
+            write_tensors(folder / TEACHERS, self.teachers)
         write_text(folder / CONFIG, self.config.model_dump_json(indent=2) + "\n")
 
 
@@ -229,9 +250,10 @@ def resume_run(folder: Path, device: torch.device, *, processes: int = 1) -> Run
     if is_finished(folder):
         raise RunError(f"{folder} is finished; next: limelight export {folder}")
     initial = read_tensors(folder / INITIAL)[0] if (folder / INITIAL).is_file() else None
+    teachers = read_tensors(folder / TEACHERS)[0] if config.teachers else {}
     # Sums depend on how many threads share them.
     torch.set_num_threads(config.threads)
-    return RunPlan(config, config.load_data(), device, initial, begun=True)
+    return RunPlan(config, config.load_data(), device, initial, teachers, begun=True)
 
 
 def is_finished(folder: Path) -> bool:
@@ -280,15 +302,14 @@ def read_run(folder: Path) -> Run:
     if not epochs:
         raise RunError(f"{folder}: no epoch was finished; train again")
     weights, _ = read_tensors(folder / CHECKPOINT)
-    channels = len(config.normalisation.mean)
-    # Its weights are these, wherever the first ones came from.
-    recipe = config.recipe.but(network__pretrained=False)
-    network = make_network(recipe, channels=channels, classes=len(config.classes))
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise RunError(f"{folder}: the checkpoint does not fit its recipe: {error}") from error
-    return Run(folder, config, network.eval(), Record(epochs=epochs).best)
+    network = load_network(
+        config.recipe.network,
+        weights,
+        name=str(folder),
+        channels=len(config.normalisation.mean),
+        classes=len(config.classes),
+    )
+    return Run(folder, config, network, Record(epochs=epochs).best)
 
 
 def describe_training(config: RunConfig) -> dict[str, JsonValue]:

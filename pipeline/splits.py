@@ -48,13 +48,26 @@ def set_aside(
         DataError: if a class has too few images to be split; the message names it.
 
     """
-    splitter = StratifiedShuffleSplit(n_splits=1, test_size=share, random_state=seed)
     try:
-        rest, aside = next(splitter.split(images.labels, images.labels))
+        rest, aside = choose(images.labels, share, seed)
     except ValueError as error:
         problem = _too_few(images.labels, share, classes) or f"{error}; add images"
         raise DataError(f"cannot set {what} aside: {problem}") from error
-    return images.take(np.sort(rest)), images.take(np.sort(aside))
+    return images.take(rest), images.take(aside)
+
+
+def choose(
+    labels: NDArray[np.int64], share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which of the images with these labels, (N,), are set aside: indices of (rest, aside).
+
+    Raises:
+        ValueError: a class has too few.
+
+    """
+    splitter = StratifiedShuffleSplit(n_splits=1, test_size=share, random_state=seed)
+    rest, aside = next(splitter.split(labels, labels))
+    return np.sort(rest), np.sort(aside)
 
 
 def _too_few(labels: NDArray[np.int64], share: float, classes: Sequence[str]) -> str | None:

@@ -5,14 +5,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from models import ClassMapNetwork, build_network
+from models import ClassMapNetwork
 from pipeline.callbacks import Epoch
 from pipeline.datasets import DATASETS
 from pipeline.errors import RunError
-from pipeline.finetuning import read_origin
 from pipeline.normalisation import Normalisation
+from pipeline.origin import read_origin
 from pipeline.recipe import Recipe
 from pipeline.runs import RECORDED, Run, RunConfig
+from pipeline.weights import load_network
 from service.artifact import load_artifact, newest_version
 from service.manifest import Manifest
 
@@ -36,14 +37,13 @@ def read_trained(path: Path) -> Trained:
     folder = newest_version(path)
     origin = read_origin(folder)
     manifest = load_artifact(folder).manifest
-    try:
-        network = build_network(
-            origin.network, in_channels=manifest.image.channels, classes=len(manifest.classes)
-        )
-        network.load_state_dict(origin.weights)
-    except (ValueError, RuntimeError) as error:
-        raise RunError(f"{folder}: its weights are not its network's ({error})") from error
-    network.eval()
+    network = load_network(
+        origin.network,
+        origin.weights,
+        name=str(folder),
+        channels=manifest.image.channels,
+        classes=len(manifest.classes),
+    )
     return Trained(network=network, normalisation=origin.normalisation, manifest=manifest)
 
 
@@ -65,7 +65,7 @@ def rebuild_run(path: Path) -> Run:
     fields = dict(manifest.training)
     try:
         best = Epoch(**fields.pop("best_epoch"))  # type: ignore[arg-type]
-        about = {key: fields.pop(key) for key in RECORDED}
+        about = {key: fields.pop(key) for key in RECORDED if key in fields}
         recipe_name = str(fields.pop("recipe"))
         config = RunConfig.model_validate(
             {

@@ -11,12 +11,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from models.whitening import WhitenedConv
-from pipeline.augmentation import Augmenter, Mixture
+from pipeline.augmentation import Augmenter, Drawn
 from pipeline.averaging import moving_average
 from pipeline.balance import class_weights
 from pipeline.callbacks import Batch, Callback, Epoch
 from pipeline.datasets import Split
 from pipeline.device import autocast
+from pipeline.distillation import Teachers
 from pipeline.distributed import World, synchronise_batch_norm
 from pipeline.errors import DataError, RunError
 from pipeline.inference import evaluate
@@ -68,6 +69,7 @@ class Trainer:
         seed: of the weights, the order and the augmentation.
         initial: weights to begin with; those of the head may be missing.
         world: the processes that train together.
+        teachers: whose answers are learnt instead of the labels.
 
     Raises:
         DataError: there are fewer images than a batch.
@@ -86,6 +88,7 @@ class Trainer:
         seed: int,
         initial: Weights | None = None,
         world: World | None = None,
+        teachers: Teachers | None = None,
     ) -> None:
         if len(fit) < recipe.batch_size:
             raise DataError(
@@ -93,6 +96,7 @@ class Trainer:
                 "add images or pass a smaller --batch-size"
             )
         self.recipe, self.device, self.world = recipe, device, world or World()
+        self.teachers = teachers
         if recipe.batch_size % self.world.size:
             raise RunError(
                 f"a batch of {recipe.batch_size} cannot be shared by {self.world.size} "
@@ -207,8 +211,7 @@ class Trainer:
         drawn = self._augmenter.draw(indices, self.epoch, self._rng, part)
         with autocast(self.device):
             logits = forward(self._prepare(drawn.images_nhwc))
-        labels = self._labels[indices[part].to(self.device)]
-        loss = self._loss(logits.float(), labels, drawn.mixture)
+        loss = self._loss(logits.float(), indices[part], drawn)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizers.step()
         self.step += 1
@@ -252,19 +255,22 @@ class Trainer:
             return self.schedule.at(self.step, before, self.steps_per_epoch)
         return self.schedule.at(self.step - before, self.steps - before, self.steps_per_epoch)
 
-    def _loss(self, logits: Tensor, labels: Tensor, mixture: Mixture | None = None) -> Tensor:
-        """Of a mixture each label counts as much as its pixels."""
-        losses = self._losses(logits, labels)
-        if mixture is not None:
-            partners = self._labels[mixture.partners.to(self.device)]
-            own = mixture.own.to(self.device)
-            losses = own * losses + (1 - own) * self._losses(logits, partners)
-        return losses.sum() / len(labels)
+    def _loss(self, logits: Tensor, indices: Tensor, drawn: Drawn) -> Tensor:
+        """Of a mixture each label counts as much as its pixels; teachers are asked instead."""
+        if self.teachers is not None:
+            with autocast(self.device):
+                answers = self.teachers.answer(drawn.images_nhwc)
+            return self.teachers.losses(logits, answers).mean()
+        losses = self._losses(logits, indices)
+        if drawn.mixture is not None:
+            own = drawn.mixture.own.to(self.device)
+            losses = own * losses + (1 - own) * self._losses(logits, drawn.mixture.partners)
+        return losses.sum() / len(losses)
 
-    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _losses(self, logits: Tensor, indices: Tensor) -> Tensor:
         return nn.functional.cross_entropy(
             logits,
-            labels,
+            self._labels[indices.to(self.device)],
             weight=self._class_weights,
             label_smoothing=self.recipe.label_smoothing,
             reduction="none",

@@ -1,8 +1,10 @@
-"""A network's weights by their names, and the network of a recipe that they belong to."""
+"""A network's weights by their names, and the network that they belong to."""
+
+from dataclasses import replace
 
 from torch import Tensor
 
-from models import ClassMapNetwork, WeightsUnavailable, build_network
+from models import ClassMapNetwork, NetworkOptions, WeightsUnavailable, build_network
 from pipeline.errors import RunError
 from pipeline.recipe import Recipe
 
@@ -23,6 +25,25 @@ def make_network(recipe: Recipe, *, channels: int, classes: int) -> ClassMapNetw
         raise RunError(f"network: {error}") from error
     except WeightsUnavailable as error:
         raise RunError(str(error)) from error
+
+
+def load_network(
+    options: NetworkOptions, weights: Weights, *, name: str, channels: int, classes: int
+) -> ClassMapNetwork:
+    """The network that `weights` belong to, in evaluation mode; `name` is for the message.
+
+    Raises:
+        RunError: there is no such network, or the weights are another's.
+
+    """
+    try:
+        # Its weights are these, wherever the first ones came from.
+        options = replace(options, pretrained=False)
+        network = build_network(options, in_channels=channels, classes=classes)
+        network.load_state_dict(weights)
+    except (ValueError, RuntimeError) as error:
+        raise RunError(f"{name}: its weights are not its network's ({error})") from error
+    return network.eval()
 
 
 def copied(weights: Weights) -> Weights:

@@ -1,6 +1,6 @@
 """`limelight finetune`."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from pipeline.commands.running import (
     Report,
     Seed,
     Set,
+    Teachers,
     Track,
     parse_rates,
     parse_settings,
@@ -24,8 +25,7 @@ from pipeline.commands.running import (
 )
 from pipeline.device import choose_device
 from pipeline.distributed import World
-from pipeline.errors import RunError
-from pipeline.finetuning import read_origin
+from pipeline.origin import begin_from, learn_from, read_origin
 from pipeline.recipe import Recipe
 from pipeline.runs import RunPlan, plan_run
 
@@ -55,6 +55,7 @@ def finetune(
     image_size: Annotated[
         str | None, typer.Option(help="side in pixels, or HEIGHTxWIDTH; default: the origin's")
     ] = None,
+    teachers: Teachers = None,
     choices: Set = None,
     balance: Balance = False,
     track: Track = None,
@@ -90,16 +91,6 @@ def finetune(
             origin=begin.name,
             processes=world.size,
         )
-        channels = plan.dataset.train.images.shape[3]
-        if channels != begin.image.channels:
-            raise RunError(
-                f"{origin} takes images of {begin.image.channels} channel(s), and {source} has "
-                f"{channels}; choose another model to begin --from"
-            )
-        config = plan.config
-        begin.check_validation(
-            config.source, config.data_sha256, config.seed, config.recipe.validation
-        )
-        return replace(plan, initial=begin.weights_for(config.classes))
+        return learn_from(begin_from(plan, begin), [read_origin(path) for path in teachers or ()])
 
     run_training(make_plan, out=out, device=device, track=track, report=report)

@@ -38,6 +38,13 @@ Set = Annotated[
         help="any choice of the recipe, whatever else says: optimizer.kind=muon, average=0.99",
     ),
 ]
+Teachers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--teacher",
+        help="learn what this artefact or run answers, instead of the labels; may be repeated",
+    ),
+]
 Balance = Annotated[
     bool, typer.Option("--balance", help="weigh each class by the inverse of its frequency")
 ]
@@ -155,6 +162,9 @@ def _introduce(plan: RunPlan) -> None:
         f"{len(config.classes)} classes, on {config.device}"
         f"{' in bfloat16' if config.bfloat16 else ''}{processes}"
     )
+    if config.teachers:
+        names = ", ".join(teacher.name for teacher in config.teachers)
+        say(f"learning what {names} would answer, and not the labels")
     uneven = imbalance_report(plan.dataset.train.labels, config.classes)
     if uneven and not config.recipe.balance:
         say(uneven)

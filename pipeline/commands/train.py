@@ -16,6 +16,7 @@ from pipeline.commands.running import (
     Report,
     Seed,
     Set,
+    Teachers,
     Track,
     parse_rates,
     parse_settings,
@@ -26,6 +27,7 @@ from pipeline.datasets import DATASETS
 from pipeline.device import choose_device
 from pipeline.distributed import World
 from pipeline.errors import PipelineError
+from pipeline.origin import learn_from, read_origin
 from pipeline.recipe import Recipe, default_recipe, recipe_names
 from pipeline.runs import RunPlan, plan_run, resume_run
 
@@ -59,6 +61,7 @@ def train(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="begin with the weights torchvision publishes")
     ] = False,
+    teachers: Teachers = None,
     choices: Set = None,
     balance: Balance = False,
     track: Track = None,
@@ -86,7 +89,7 @@ def train(
             "network__pretrained": pretrained or None,
         }
         chosen = Recipe.load(name, **options | parse_settings(choices))
-        return plan_run(
+        plan = plan_run(
             source,
             recipe_name=name,
             recipe=chosen,
@@ -95,6 +98,7 @@ def train(
             image_size=parse_size(image_size),
             processes=world.size,
         )
+        return learn_from(plan, [read_origin(path) for path in teachers or ()])
 
     run_training(
         make_plan,

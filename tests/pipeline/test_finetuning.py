@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.model_selection import train_test_split
 
 from pipeline.datasets import load_dataset
 from pipeline.errors import RunError
 from pipeline.export import WEIGHTS, export
-from pipeline.finetuning import read_origin
+from pipeline.origin import read_origin
 from pipeline.recipe import Recipe
 from pipeline.runs import Run, read_run
 from service.artifact import load_artifact
@@ -119,12 +120,38 @@ def test_images_that_a_model_has_learnt_do_not_validate_what_begins_from_it(
     digits8_run: Run,
 ) -> None:
     origin = read_origin(digits8_run.folder)
+    labels = load_dataset("digits8").train.labels
+
+    def check(data: str, sha256: str, *, seed: int, share: float) -> None:
+        origin.check_validation(data, sha256, labels, seed=seed, validation=share)
+
     data, seed, share = origin.data_sha256, origin.seed, origin.validation
-    origin.check_validation("digits8", data, seed, share)
-    origin.check_validation("photos", "other data", seed + 1, share / 2)
-    for other in ((seed + 1, share), (seed, share / 2)):
-        with pytest.raises(RunError, match=r"pass --seed 0 --set validation=0\.15"):
-            origin.check_validation("digits8", data, *other)
+    check("digits8", data, seed=seed, share=share)
+    check("photos", "other data", seed=seed + 1, share=share / 2)
+    for other, refused in ((seed + 1, share), (seed, share * 2)):
+        _, aside = train_test_split(
+            np.arange(len(labels)), test_size=refused, random_state=other, stratify=labels
+        )
+        _, own = train_test_split(
+            np.arange(len(labels)), test_size=share, random_state=seed, stratify=labels
+        )
+        learnt = len(set(aside) - set(own))
+        said = f"learnt {learnt} of the {len(aside)} images .* pass --seed 0 --set validation=0.15"
+        with pytest.raises(RunError, match=said):
+            check("digits8", data, seed=other, share=refused)
+
+
+def test_a_part_of_what_a_model_has_set_aside_may_validate_what_begins_from_it(
+    digits8_run: Run,
+) -> None:
+    # Of as many images of each class, those that a smaller share sets aside are among the others.
+    labels = np.repeat(np.arange(10), 100)
+    origin = read_origin(digits8_run.folder)
+    data = origin.data_sha256
+    for smaller in (0.05, 0.1):
+        origin.check_validation("digits8", data, labels, seed=origin.seed, validation=smaller)
+    with pytest.raises(RunError, match="has learnt 50 of the 200 images"):
+        origin.check_validation("digits8", data, labels, seed=origin.seed, validation=0.2)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +172,13 @@ def test_a_part_of_what_a_model_has_learnt_does_not_validate_it(
     origin = replace(read_origin(digits8_run.folder), data=learnt)
     refused = pytest.raises(RunError, match=f"has learnt images of {learnt} that are in {data}")
     with refused if shared else nullcontext():
-        origin.check_validation(data, "of other bytes", origin.seed, origin.validation)
+        origin.check_validation(
+            data,
+            "of other bytes",
+            np.zeros(0, np.int64),
+            seed=origin.seed,
+            validation=origin.validation,
+        )
 
 
 @pytest.mark.timeout(300)

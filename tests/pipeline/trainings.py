@@ -6,6 +6,7 @@ import torch
 
 from pipeline.callbacks import Callback
 from pipeline.datasets import Split, load_dataset, split_validation
+from pipeline.distillation import Teachers
 from pipeline.normalisation import Normalisation
 from pipeline.recipe import Recipe
 from pipeline.training import Record, Trainer, train
@@ -21,7 +22,12 @@ def splits() -> tuple[Split, Split]:
 
 
 def small_trainer(
-    recipe: Recipe, *, seed: int = 0, fit: Split | None = None, initial: Weights | None = None
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    fit: Split | None = None,
+    initial: Weights | None = None,
+    teachers: Teachers | None = None,
 ) -> Trainer:
     fit = fit or splits()[0]
     return Trainer(
@@ -32,6 +38,7 @@ def small_trainer(
         device=CPU,
         seed=seed,
         initial=initial,
+        teachers=teachers,
     )
 
 

@@ -1,19 +1,23 @@
-"""What a model that was trained before gives to a new one: its network, weights and input."""
+"""What models that were trained before give to a new one: their weights, or their answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from models import NetworkOptions
 from pipeline.checkpoint import read_tensors
 from pipeline.derived import share_images
+from pipeline.distillation import Teacher
 from pipeline.errors import RunError
 from pipeline.normalisation import Normalisation
 from pipeline.run_writer import CONFIG
-from pipeline.runs import read_run
+from pipeline.runs import RunPlan, read_run
+from pipeline.splits import choose
 from pipeline.weights import Weights
 from service.artifact import ArtifactError, load_artifact, newest_version
 from service.manifest import ImageRule, Manifest
@@ -49,28 +53,39 @@ class Origin:
             return self.weights
         return {name: value for name, value in self.weights.items() if not name.startswith(HEAD)}
 
-    def check_validation(self, data: str, data_sha256: str, seed: int, validation: float) -> None:
+    def check_validation(
+        self,
+        data: str,
+        data_sha256: str,
+        labels: NDArray[np.int64],
+        *,
+        seed: int,
+        validation: float,
+    ) -> None:
         """See that a run does not validate on images which this model has learnt.
 
-        `data` is the name of the run's data set, or where its images are.
+        `data` is the name of the run's data set, or where its images are, and `labels`, (N,), are
+        those of its training images.
 
         Raises:
-            RunError: the data is the same, and another part of it would be set aside; or one is
-                made of the other.
+            RunError: the data is the same, and the model has learnt some of what would be set
+                aside; or one is made of the other.
 
         """
         if data_sha256 != self.data_sha256:
             if share_images(data, self.data):
                 raise RunError(
                     f"{self.name} has learnt images of {self.data} that are in {data} too, and "
-                    "would be validated on now; begin --from a model that has not seen them"
+                    "would be validated on now; choose a model that has not seen them"
                 )
             return
-        if (seed, validation) != (self.seed, self.validation):
+        _, aside = choose(labels, validation, seed)
+        learnt = np.setdiff1d(aside, choose(labels, self.validation, self.seed)[1])
+        if len(learnt):
             raise RunError(
-                f"{self.name} has learnt images of this data that would be validated on now: it "
-                f"set {self.validation:.1%} aside with seed {self.seed}; pass --seed {self.seed} "
-                f"--set validation={self.validation:g}"
+                f"{self.name} has learnt {len(learnt):,} of the {len(aside):,} images that would "
+                f"be validated on now: it set {self.validation:.1%} aside with seed {self.seed}; "
+                f"pass --seed {self.seed} --set validation={self.validation:g}"
             )
 
 
@@ -99,11 +114,69 @@ def read_origin(path: Path) -> Origin:
     return _read_artifact(newest_version(path))
 
 
+def begin_from(plan: RunPlan, origin: Origin) -> RunPlan:
+    """The run with the first weights of `origin`.
+
+    Raises:
+        RunError: it takes other images, or has learnt some that would be validated on.
+
+    """
+    _check(plan, origin)
+    return replace(plan, initial=origin.weights_for(plan.config.classes))
+
+
+def learn_from(plan: RunPlan, teachers: Sequence[Origin]) -> RunPlan:
+    """The run with teachers, whose answers it learns instead of the labels.
+
+    Raises:
+        RunError: one takes other images, tells other classes apart, or has learnt images that
+            would be validated on; or the recipe weighs the labels.
+
+    """
+    config = plan.config
+    if teachers and config.recipe.balance:
+        raise RunError("--balance weighs the labels, and with a --teacher none is looked at")
+    for teacher in teachers:
+        if teacher.classes != config.classes:
+            raise RunError(
+                f"--teacher {teacher.name} tells {', '.join(teacher.classes)} apart, and "
+                f"{config.source} has {', '.join(config.classes)}; choose another model"
+            )
+        _check(plan, teacher)
+    described = tuple(
+        Teacher(name=each.name, network=each.network, normalisation=each.normalisation)
+        for each in teachers
+    )
+    weights = {
+        f"{number}.{name}": value
+        for number, teacher in enumerate(teachers)
+        for name, value in teacher.weights.items()
+    }
+    config = config.model_copy(update={"teachers": described})
+    return replace(plan, config=config, teachers=weights)
+
+
+def _check(plan: RunPlan, origin: Origin) -> None:
+    config, channels = plan.config, plan.dataset.train.images.shape[3]
+    if channels != origin.image.channels:
+        raise RunError(
+            f"{origin.name} takes images of {origin.image.channels} channel(s), and "
+            f"{config.source} has {channels}; choose another model"
+        )
+    origin.check_validation(
+        config.source,
+        config.data_sha256,
+        plan.dataset.train.labels,
+        seed=config.seed,
+        validation=config.recipe.validation,
+    )
+
+
 def _read_artifact(folder: Path) -> Origin:
     try:
         manifest = load_artifact(folder).manifest
     except ArtifactError as error:
-        raise RunError(f"--from {folder}: neither a run nor an artefact ({error})") from error
+        raise RunError(f"{folder}: neither a run nor an artefact ({error})") from error
     file = next((name for name, f in manifest.files.items() if f.format == "safetensors"), None)
     if file is None:
         raise RunError(
