@@ -35,7 +35,6 @@ class Teachers:
         classes: how many they tell apart.
         temperature: what logits are divided by; the higher, the more an answer says of the classes
             that it is not.
-        mirrored: whether an answer is of the image and of its mirror image, half and half.
         device: where they answer.
 
     Raises:
@@ -50,10 +49,11 @@ class Teachers:
         *,
         classes: int,
         temperature: float,
-        mirrored: bool,
         device: torch.device,
     ) -> None:
-        self._temperature, self._mirrored = temperature, mirrored
+        self._temperature = temperature
+        self.scale = temperature**2
+        """What losses are multiplied by, so that gradients are of one size at all temperatures."""
         self._asked = []
         for number, teacher in enumerate(teachers):
             network = load_network(
@@ -69,21 +69,18 @@ class Teachers:
     @torch.no_grad()
     def answer(self, images_nhwc: Tensor) -> Tensor:
         """Probabilities of uint8 images (B, H, W, C) at the temperature: float32 (B, K)."""
-        views = [images_nhwc, images_nhwc.flip(2)] if self._mirrored else [images_nhwc]
         answers = [
-            (network(prepare(view)).float() / self._temperature).softmax(1)
+            (network(prepare(images_nhwc)).float() / self._temperature).softmax(1)
             for network, prepare in self._asked
-            for view in views
         ]
         return torch.stack(answers).mean(0)
 
     def losses(self, logits: Tensor, answers: Tensor) -> Tensor:
         """Cross entropy of `logits` at the temperature with `answers`: (B, K) and (B, K) -> (B,).
 
-        Times the temperature's square, so that gradients stay of one size (Hinton et al., 2015,
-        section 2).
+        Times `scale` (Hinton et al., 2015, section 2).
         """
         softened = nn.functional.cross_entropy(
             logits / self._temperature, answers, reduction="none"
         )
-        return softened * self._temperature**2
+        return softened * self.scale

@@ -129,8 +129,6 @@ class RunPlan:
                 self.teachers,
                 classes=len(self.config.classes),
                 temperature=recipe.distillation_temperature,
-                # Where mirror images are the same, the teachers' mean over both is the better.
-                mirrored=recipe.augmentation.flip != "none",
                 device=self.device,
             )
         return Trainer(

@@ -279,7 +279,7 @@ class Trainer:
     def _stop_if_diverged(self, batch: Batch) -> None:
         loss = float(batch.loss)
         self._smoothed = loss if self.step == 1 else 0.9 * self._smoothed + 0.1 * loss
-        chance = math.log(self._classes)
+        chance = math.log(self._classes) * (self.teachers.scale if self.teachers else 1)
         # Both: a loss that has come down from a wild start is a network that has died, perhaps.
         worst = min(loss, self._smoothed)
         diverged = self.step > _SETTLING_STEPS and worst > _DIVERGED * chance
