@@ -190,15 +190,30 @@ def test_what_holds_no_network_is_refused(tmp_path: Path) -> None:
         read_trained(tmp_path)
 
 
+class OfBytes(nn.Module):
+    """A network that sees its input rounded to bytes, as everything the service looks at is."""
+
+    def __init__(self, trained: Trained) -> None:
+        super().__init__()
+        self.network = trained.network
+        scale, shift = trained.normalisation.scale_and_shift()
+        self.scale, self.shift = scale[:, None, None], shift[:, None, None]
+
+    def forward(self, input_nchw: Tensor) -> Tensor:
+        grey_levels = ((input_nchw - self.shift) / self.scale).round()
+        logits: Tensor = self.network(grey_levels * self.scale + self.shift)
+        return logits
+
+
 def test_score_cam_is_torchcams_where_both_mask_with_the_data_sets_mean(example: Example) -> None:
-    """They differ by rounding: our masked images are bytes, as everything the service looks at."""
-    network = example.trained.network
+    """Up to grey levels that lie halfway between two bytes, and may go either way."""
+    network = OfBytes(example.trained)
     for index in example.classes():
-        with torchcam.ScoreCAM(network, "features") as extractor, torch.inference_mode():
+        with torchcam.ScoreCAM(network, "network.features") as extractor, torch.inference_mode():
             network(example.input)
             (theirs,) = extractor(class_idx=index, normalized=False)
         ours = example.ours(index, over_data_mean=True)
-        np.testing.assert_allclose(ours, theirs[0], atol=0.02 * float(theirs.max()))
+        np.testing.assert_allclose(ours, theirs[0], atol=0.03 * float(theirs.max()))
 
 
 def test_score_cam_agrees_with_pytorch_grad_cams_but_for_its_way_to_enlarge_masks(
