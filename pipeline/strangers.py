@@ -22,8 +22,18 @@ def kinds_for(dataset: str) -> tuple[str, ...]:
 
     Those of a published data set are left out where it is not in the cache.
     """
-    kinds = _FOR_DIGITS if dataset in DIGITS else _FOR_PHOTOS
-    return tuple(kind for kind in kinds if kind in DRAWN or cached_file(kind).is_file())
+    missing = kinds_missing(dataset)
+    return tuple(kind for kind in _kinds(dataset) if kind not in missing)
+
+
+def kinds_missing(dataset: str) -> tuple[str, ...]:
+    """Names of the published data sets that it could be tried on too, were they in the cache."""
+    published = (kind for kind in _kinds(dataset) if kind not in DRAWN)
+    return tuple(kind for kind in published if not cached_file(kind).is_file())
+
+
+def _kinds(dataset: str) -> tuple[str, ...]:
+    return _FOR_DIGITS if dataset in DIGITS else _FOR_PHOTOS
 
 
 def strange_images(

@@ -9,6 +9,7 @@ from pipeline import export as exporting
 from pipeline.console import say
 from pipeline.run_writer import CONFIG
 from pipeline.runs import read_run
+from pipeline.strangers import kinds_missing
 from pipeline.trained import rebuild_run
 from service.artifact import load_artifact, newest_version
 from service.manifest import MANIFEST_FILE
@@ -38,6 +39,13 @@ def export(
     """
     is_run = (run / CONFIG).is_file() or not (newest_version(run) / MANIFEST_FILE).is_file()
     source = read_run(run) if is_run else rebuild_run(run)
+    missing = kinds_missing(source.config.source)
+    if missing:
+        say(
+            f"without {' and '.join(missing)} among the strange images that it is tried on; "
+            "to have them there, fetch them first: "
+            + "; ".join(f"limelight data fetch {kind}" for kind in missing)
+        )
     folder = exporting.export(source, to, name=name, finer_maps=finer_maps, half=half)
     manifest = load_artifact(folder).manifest
     for file, parity in manifest.parity.items():

@@ -41,6 +41,8 @@ def test_a_folder_of_photos_becomes_an_artefact(tmp_path: Path) -> None:
     manifest = load_artifact(tmp_path / "artifacts" / "colours" / "1").manifest
     assert manifest.classes == ("blue", "red")
     assert f"accuracy {manifest.metrics.accuracy:.2%}" in exported.stderr
+    assert "without mnist and fashion among the strange images" in exported.stderr
+    assert "limelight data fetch mnist; limelight data fetch fashion" in exported.stderr
     with pytest.raises(RunError, match="does not know where its data is; export its run again"):
         rebuild_run(tmp_path / "artifacts" / "colours")
 

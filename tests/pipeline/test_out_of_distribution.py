@@ -14,7 +14,7 @@ from pipeline.cache import write_cached
 from pipeline.datasets import digit_rule, photo_rule
 from pipeline.out_of_distribution import Choice, choose_score, measure_detection
 from pipeline.strangeness import Energy, MaxLogit, VirtualLogit, candidates
-from pipeline.strangers import kinds_for, strange_images
+from pipeline.strangers import kinds_for, kinds_missing, strange_images
 from service.manifest import OodScore
 
 Images = NDArray[np.uint8]
@@ -133,6 +133,7 @@ def test_a_twentieth_of_the_validation_images_is_flagged() -> None:
 
 def test_published_sets_are_strange_to_others_only_and_only_where_they_are(cache: Path) -> None:
     assert kinds_for("mnist") == kinds_for("my-photos") == ("noise", "textures")
+    assert kinds_missing("mnist") == ("fashion", "cifar10")
     rng = np.random.default_rng(0)
     arrays = {
         "train_images": rng.integers(0, 100, (9, 28, 28, 1), np.uint8),
@@ -145,6 +146,7 @@ def test_published_sets_are_strange_to_others_only_and_only_where_they_are(cache
     assert cache.is_dir()
     assert kinds_for("digits8") == ("fashion", "cifar10", "noise", "textures")
     assert kinds_for("my-photos") == ("mnist", "fashion", "noise", "textures")
+    assert kinds_missing("digits8") == kinds_missing("my-photos") == ()
 
 
 def test_strange_images_come_as_the_service_would_see_them() -> None:
