@@ -125,15 +125,15 @@ def begin_from(plan: RunPlan, origin: Origin) -> RunPlan:
     return replace(plan, initial=origin.weights_for(plan.config.classes))
 
 
-def learn_from(plan: RunPlan, teachers: Sequence[Origin]) -> RunPlan:
-    """The run with teachers, whose answers it learns instead of the labels.
+def learn_from(plan: RunPlan, paths: Sequence[Path]) -> RunPlan:
+    """The run with the models at `paths` as teachers: it learns their answers, not the labels.
 
     Raises:
-        RunError: one takes other images, tells other classes apart, or has learnt images that
-            would be validated on; or the recipe weighs the labels.
+        RunError: one cannot be read, takes other images, tells other classes apart, or has learnt
+            images that would be validated on; or the recipe weighs the labels.
 
     """
-    config = plan.config
+    config, teachers = plan.config, [read_origin(path) for path in paths]
     if teachers and config.recipe.balance:
         raise RunError("--balance weighs the labels, and with a --teacher none is looked at")
     for teacher in teachers:

@@ -91,6 +91,6 @@ def finetune(
             origin=begin.name,
             processes=world.size,
         )
-        return learn_from(begin_from(plan, begin), [read_origin(path) for path in teachers or ()])
+        return learn_from(begin_from(plan, begin), teachers or ())
 
     run_training(make_plan, out=out, device=device, track=track, report=report)

@@ -27,7 +27,7 @@ from pipeline.datasets import DATASETS
 from pipeline.device import choose_device
 from pipeline.distributed import World
 from pipeline.errors import PipelineError
-from pipeline.origin import learn_from, read_origin
+from pipeline.origin import learn_from
 from pipeline.recipe import Recipe, default_recipe, recipe_names
 from pipeline.runs import RunPlan, plan_run, resume_run
 
@@ -98,7 +98,7 @@ def train(
             image_size=parse_size(image_size),
             processes=world.size,
         )
-        return learn_from(plan, [read_origin(path) for path in teachers or ()])
+        return learn_from(plan, teachers or ())
 
     run_training(
         make_plan,

@@ -13,7 +13,7 @@ from pipeline.datasets import Split
 from pipeline.distillation import Teacher, Teachers
 from pipeline.errors import RunError
 from pipeline.normalisation import Normalisation
-from pipeline.origin import learn_from, read_origin
+from pipeline.origin import learn_from
 from pipeline.recipe import Recipe
 from pipeline.runs import Run, plan_run, read_run, resume_run
 from pipeline.trained import rebuild_run
@@ -24,26 +24,11 @@ from tests.pipeline.trainings import CPU, DIGITS, short_training, small_trainer,
 
 
 def _teachers(*runs: Run, temperature: float = 2.0) -> Teachers:
-    described = [
-        Teacher(
-            name=str(run.folder),
-            network=run.config.recipe.network,
-            normalisation=run.config.normalisation,
-        )
-        for run in runs
-    ]
-    weights = {
-        f"{number}.{name}": value
-        for number, run in enumerate(runs)
-        for name, value in run.network.state_dict().items()
-    }
-    return Teachers(
-        described,
-        weights,
-        classes=len(DIGITS),
-        temperature=temperature,
-        device=CPU,
-    )
+    recipe = Recipe.load("digits8", distillation_temperature=temperature)
+    plan = plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
+    teachers = learn_from(plan, [run.folder for run in runs]).trainer().teachers
+    assert teachers is not None
+    return teachers
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +108,7 @@ def test_a_command_with_teachers_can_be_broken_off_and_exported(
     assert [teacher.name for teacher in run.config.teachers] == ["one", "other"]
 
     plan = plan_run("digits8", recipe_name="digits8", recipe=run.config.recipe, seed=0, device=CPU)
-    plan = learn_from(plan, [read_origin(copy) for copy in copies])
+    plan = learn_from(plan, copies)
     with pytest.raises(BrokenOffError):
         plan.train(tmp_path / "broken", [StopAt(epoch=1)])
     # Where its teachers were does not matter any more.
@@ -159,7 +144,7 @@ def test_who_cannot_teach_a_run_is_refused(digits8_run: Run) -> None:
     def plan(source: str = "digits8", seed: int = 0, **changes: object) -> None:
         recipe = Recipe.load("digits8", **changes)
         planned = plan_run(source, recipe_name="digits8", recipe=recipe, seed=seed, device=CPU)
-        learn_from(planned, [read_origin(digits8_run.folder)])
+        learn_from(planned, [digits8_run.folder])
 
     with pytest.raises(RunError, match=r"has learnt .* of the .* images .* pass --seed 0"):
         plan(seed=1)
@@ -173,7 +158,7 @@ def test_a_teacher_of_other_classes_is_refused(digits8_run: Run) -> None:
     config = planned.config.model_copy(update={"classes": DIGITS[::-1]})
     other = type(planned)(config, planned.dataset, CPU)
     with pytest.raises(RunError, match=r"tells 0, 1, .* apart, and digits8 has 9, 8, .*; choose"):
-        learn_from(other, [read_origin(digits8_run.folder)])
+        learn_from(other, [digits8_run.folder])
 
 
 def test_weights_of_another_network_are_refused(digits8_run: Run, hurried_run: Run) -> None:
