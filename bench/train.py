@@ -1,30 +1,37 @@
 """How long training takes to an accuracy: our recipe beside the lesson's Resnet2 and a ResNet-18.
 
 `python -m bench.train` trains each on CIFAR-10, one after the other on the same machine, and notes
-when the accuracy on the validation split first reached each mark; `--minutes` bounds each. The
-validation split and not the test set decides, since the clock is stopped by looking at it. Times
-are of training and validation together, without loading data.
+when the accuracy on the validation split first reached each mark. The validation split and not the
+test set decides, since the clock is stopped by looking at it. Times are of training and validation
+together, without loading data; they are summed over epochs, so that what is broken off can be gone
+on with by the same command, on the same machine. `--minutes` bounds each.
 """
 
 import argparse
+import contextlib
 import json
 import os
-import time
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from bench.serving.machine import cpu_name
-from pipeline.callbacks import Batch, Callback
-from pipeline.datasets import load_dataset, split_validation
+from pipeline.callbacks import Callback, Epoch
+from pipeline.checkpoint import write_text
 from pipeline.device import choose_device, uses_bfloat16
-from pipeline.normalisation import Normalisation
+from pipeline.errors import PipelineError
+from pipeline.plans import complete_run, plan_run
 from pipeline.recipe import Recipe
-from pipeline.training import Record, Trainer, train
+from pipeline.run_writer import EPOCHS
+from pipeline.runs import is_finished
+from pipeline.training import Record, Trainer
 
 MARKS = (0.823, 0.849, 0.94)
 """The lesson's Resnet and Resnet2, and the usual target of the field."""
+_MACHINE = "machine.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,12 +40,15 @@ class Contestant:
 
     name: str
     recipe: str
-    changes: dict[str, object]
+    changes: Mapping[str, object]
+
+    def load(self) -> Recipe:
+        """All are validated on the same 5,000 images."""
+        return Recipe.load(self.recipe, **{"validation": 0.1, **self.changes})
 
 
 CONTESTANTS = (
     Contestant(name="ours, 5 epochs", recipe="cifar10", changes={"epochs": 5}),
-    Contestant(name="ours", recipe="cifar10", changes={}),
     Contestant(name="the lesson's Resnet2", recipe="resnet2", changes={}),
     Contestant(
         name="ResNet-18",
@@ -47,6 +57,17 @@ CONTESTANTS = (
             "network": {"architecture": "torchvision:resnet18"},
             "optimizer": {"kind": "sgd", "weight_decay": 5e-4},
             "batch_size": 256,
+        },
+    ),
+    Contestant(
+        name="ours, 36 epochs and a tail of 22",
+        recipe="cifar10",
+        changes={
+            "epochs": 58,
+            "optimizer__muon_momentum": 0.9,
+            "optimizer__muon_peak": 0.025,
+            "schedule__tail": 0.3793,
+            "average": 0.999,
         },
     ),
 )
@@ -58,10 +79,28 @@ class Result:
 
     name: str
     epochs: int
-    finished: bool
+    planned: int
     best: float
     seconds: float
     reached: dict[str, float | None]
+
+    @classmethod
+    def of(cls, name: str, epochs: Sequence[Epoch], planned: int) -> "Result":
+        """What came of so many epochs, of those that were planned."""
+        seconds, reached = 0.0, dict.fromkeys(f"{mark:.1%}" for mark in MARKS)
+        for epoch in epochs:
+            seconds += epoch.seconds
+            for mark in MARKS:
+                if reached[f"{mark:.1%}"] is None and epoch.validation_accuracy >= mark:
+                    reached[f"{mark:.1%}"] = seconds
+        return cls(
+            name=name,
+            epochs=len(epochs),
+            planned=planned,
+            best=max((epoch.validation_accuracy for epoch in epochs), default=0.0),
+            seconds=seconds,
+            reached=reached,
+        )
 
 
 class _OutOfTimeError(Exception):
@@ -69,57 +108,65 @@ class _OutOfTimeError(Exception):
 
 
 class _Clock(Callback):
+    """Shows each epoch, and stops a training whose time is over, once its state is saved."""
+
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
-        self._started = time.perf_counter()
-        self.accuracies: list[tuple[float, float]] = []
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._started
-
-    def end_batch(self, trainer: Trainer, batch: Batch) -> None:
-        if self.seconds > self._limit_s:
-            raise _OutOfTimeError
 
     def end_epoch(self, trainer: Trainer, record: Record) -> None:
+        seconds = sum(epoch.seconds for epoch in record.epochs)
         accuracy = record.epochs[-1].validation_accuracy
-        self.accuracies.append((self.seconds, accuracy))
-        print(f"  epoch {trainer.epoch}: {accuracy:.2%} after {self.seconds:.0f} s", flush=True)
+        print(f"  epoch {trainer.epoch}: {accuracy:.2%} after {seconds:.0f} s", flush=True)
+        if seconds >= self._limit_s and trainer.epoch < trainer.epochs:
+            raise _OutOfTimeError
 
 
-def measure(contestant: Contestant, device: torch.device, *, minutes: float, seed: int) -> Result:
-    """Train one contestant until its schedule or its time is over."""
-    recipe = Recipe.load(contestant.recipe, validation=0.1, **contestant.changes)
-    dataset = load_dataset("cifar10")
-    fit, validation = split_validation(dataset.train, recipe.validation, seed)
-    trainer = Trainer(
-        recipe,
-        fit,
-        classes=dataset.classes,
-        normalisation=Normalisation.of(fit.images),
-        device=device,
-        seed=seed,
-    )
-    clock, finished = _Clock(60 * minutes), True
-    try:
-        train(trainer, validation, [clock])
-    except _OutOfTimeError:
-        finished = False
-    return Result(
-        name=contestant.name,
-        epochs=len(clock.accuracies),
-        finished=finished,
-        best=max((accuracy for _, accuracy in clock.accuracies), default=0.0),
-        seconds=clock.seconds,
-        reached={
-            f"{mark:.1%}": next((s for s, found in clock.accuracies if found >= mark), None)
-            for mark in MARKS
-        },
-    )
+def measure(
+    contestant: Contestant, folder: Path, device: torch.device, *, minutes: float, seed: int
+) -> Result:
+    """Train one contestant in `folder` until its schedule or its time is over.
+
+    Raises:
+        PipelineError: see `plan_run` and `complete_run`.
+
+    """
+    recipe = contestant.load()
+    epochs = _epochs(folder)
+    if is_finished(folder) or sum(epoch.seconds for epoch in epochs) < 60 * minutes:
+        plan = plan_run(
+            recipe.data, recipe_name=contestant.recipe, recipe=recipe, seed=seed, device=device
+        )
+        with contextlib.suppress(_OutOfTimeError):
+            complete_run(plan, folder, [_Clock(60 * minutes)])
+        epochs = _epochs(folder)
+    return Result.of(contestant.name, epochs, recipe.epochs)
 
 
-def as_markdown(results: list[Result]) -> str:
+def _epochs(folder: Path) -> list[Epoch]:
+    file = folder / EPOCHS
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return [Epoch(**json.loads(line)) for line in lines]
+
+
+def stay_on_machine(folder: Path, machine: dict[str, object]) -> None:
+    """Note in `folder` where its contestants are trained.
+
+    Raises:
+        PipelineError: they were begun elsewhere, so that times would not compare.
+
+    """
+    file = folder / _MACHINE
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(machine) + "\n")
+    elif (begun := json.loads(file.read_text())) != machine:
+        raise PipelineError(
+            f"{folder} was begun on another machine ({begun}), whose times do not compare with "
+            f"this one's ({machine}); choose another --out"
+        )
+
+
+def as_markdown(results: Sequence[Result]) -> str:
     """The table."""
     marks = [f"{mark:.1%}" for mark in MARKS]
     lines = [
@@ -129,7 +176,7 @@ def as_markdown(results: list[Result]) -> str:
     for result in results:
         times = (result.reached[mark] for mark in marks)
         reached = " | ".join("not reached" if s is None else f"{s:.0f} s" for s in times)
-        over = "" if result.finished else " (out of time)"
+        over = "" if result.epochs == result.planned else f" of {result.planned} (out of time)"
         lines.append(
             f"| {result.name} | {reached} | {result.best:.2%} | {result.epochs}{over} | "
             f"{result.seconds:.0f} s |"
@@ -140,34 +187,47 @@ def as_markdown(results: list[Result]) -> str:
 def main() -> None:
     """Train them all, print the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60, help="at most, for each")
+    parser.add_argument("--minutes", type=float, default=150, help="at most, for each")
     parser.add_argument("--only", nargs="*", help="names of contestants")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench-train"), help="folder of the runs"
+    )
     parser.add_argument("--to", type=Path, default=Path("build"), help="folder of both files")
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
+    cuda = device.type == "cuda"
+    machine = {
+        "machine": torch.cuda.get_device_name()
+        if cuda
+        else f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores",
+        "bfloat16": uses_bfloat16(device),
+        "threads": torch.get_num_threads(),
+    }
     results: list[Result] = []
-    for contestant in CONTESTANTS:
-        if arguments.only and contestant.name not in arguments.only:
-            continue
-        print(contestant.name, flush=True)
-        results.append(measure(contestant, device, minutes=arguments.minutes, seed=arguments.seed))
-        machine = (
-            torch.cuda.get_device_name()
-            if device.type == "cuda"
-            else f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores"
-        )
-        report = {
-            "machine": machine,
-            "bfloat16": uses_bfloat16(device),
-            "seed": arguments.seed,
-            "results": [asdict(result) for result in results],
-        }
-        arguments.to.mkdir(parents=True, exist_ok=True)
-        (arguments.to / "train.json").write_text(json.dumps(report, indent=2) + "\n")
-        (arguments.to / "train.md").write_text(f"{machine}.\n\n{as_markdown(results)}")
-    print(as_markdown(results))
+    try:
+        stay_on_machine(arguments.out, machine)
+        for contestant in CONTESTANTS:
+            if arguments.only and contestant.name not in arguments.only:
+                continue
+            print(contestant.name, flush=True)
+            folder = arguments.out / contestant.name.replace(",", "").replace(" ", "-")
+            result = measure(
+                contestant, folder, device, minutes=arguments.minutes, seed=arguments.seed
+            )
+            results.append(result)
+    except PipelineError as error:
+        sys.exit(f"error: {error}")
+    table = as_markdown(results)
+    report = machine | {
+        "seed": arguments.seed,
+        "results": [asdict(result) for result in results],
+    }
+    arguments.to.mkdir(parents=True, exist_ok=True)
+    (arguments.to / "train.json").write_text(json.dumps(report, indent=2) + "\n")
+    (arguments.to / "train.md").write_text(f"{machine['machine']}.\n\n{table}")
+    print(table)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from pipeline.callbacks import Callback
 from pipeline.checkpoint import read_tensors, write_text
 from pipeline.errors import PipelineError
 from pipeline.inference import evaluate
+from pipeline.plans import complete_run, plan_run
 from pipeline.recipe import Recipe
-from pipeline.run_writer import CONFIG, EPOCHS, HISTORY
-from pipeline.runs import is_finished, plan_run, read_run, resume_run
+from pipeline.run_writer import EPOCHS, HISTORY
 from pipeline.views import evaluate_views
 
 CHANCE_MARGIN = 0.05
@@ -143,7 +143,7 @@ def climb(
     A rung that must fail is trained `FAILING_SEEDS` times, and the median run counts.
 
     Raises:
-        PipelineError: see `plan_run` and `RunPlan.train`.
+        PipelineError: see `plan_run` and `complete_run`.
 
     """
     if not rung.fails:
@@ -160,17 +160,13 @@ def climb(
 def _climb_once(
     rung: Rung, folder: Path, *, seed: int, device: torch.device, callbacks: Iterable[Callback]
 ) -> Climbed:
-    result = folder / "rung.json"
-    if result.is_file():
-        return Climbed(**json.loads(result.read_text()))
     recipe = Recipe.load(rung.recipe, **rung.changes)
     plan = plan_run(recipe.data, recipe_name=rung.recipe, recipe=recipe, seed=seed, device=device)
     watching = {"activations": ActivationStatistics()}
-    if not (folder / CONFIG).is_file():
-        plan.train(folder, list(callbacks), watching=watching)
-    elif not is_finished(folder):  # it was broken off
-        resume_run(folder, device).train(folder, list(callbacks), watching=watching)
-    run = read_run(folder)
+    run = complete_run(plan, folder, list(callbacks), watching=watching)
+    result = folder / "rung.json"
+    if result.is_file():
+        return Climbed(**json.loads(result.read_text()))
     network = run.network.to(device)
     test, normalisation = plan.dataset.test, run.config.normalisation
     labels = torch.from_numpy(test.labels)

@@ -15,8 +15,9 @@ from pipeline.derived import share_images
 from pipeline.distillation import Teacher
 from pipeline.errors import RunError
 from pipeline.normalisation import Normalisation
+from pipeline.plans import RunPlan
 from pipeline.run_writer import CONFIG
-from pipeline.runs import RunPlan, read_run
+from pipeline.runs import read_run
 from pipeline.splits import choose
 from pipeline.weights import Weights
 from service.artifact import ArtifactError, load_artifact, newest_version

@@ -11,9 +11,9 @@ from pipeline.checkpoint import write_text
 from pipeline.commands.running import BatchSize, Device, Epochs
 from pipeline.console import say
 from pipeline.device import choose_device
+from pipeline.plans import complete_run, plan_run
 from pipeline.progress import training_bar
 from pipeline.recipe import Recipe
-from pipeline.runs import plan_run
 
 
 def ablate(
@@ -30,7 +30,8 @@ def ablate(
 ) -> None:
     """Change one choice at a time: order of ReLU and norm, the norm, the pooling of the head.
 
-    Prints a table of validation accuracies; the test set is not looked at.
+    Prints a table of validation accuracies; the test set is not looked at. What was trained in OUT
+    before is not trained again.
 
     Example: limelight ablate resnet-max --field order --epochs 8 --seeds 3
     """
@@ -41,7 +42,7 @@ def ablate(
         say(folder.name)
         plan = plan_run(variant.data, recipe_name=recipe, recipe=variant, seed=seed, device=chosen)
         with training_bar() as bar:
-            return plan.train(folder, [bar]).best.validation_accuracy
+            return complete_run(plan, folder, [bar]).best.validation_accuracy
 
     table = as_markdown(run_ablation(base, field or list(CHOICES), range(seeds), train, out))
     write_text(out / "ablation.md", table)

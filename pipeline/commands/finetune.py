@@ -26,8 +26,8 @@ from pipeline.commands.running import (
 from pipeline.device import choose_device
 from pipeline.distributed import World
 from pipeline.origin import begin_from, learn_from, read_origin
+from pipeline.plans import RunPlan, plan_run
 from pipeline.recipe import Recipe
-from pipeline.runs import RunPlan, plan_run
 
 
 def finetune(

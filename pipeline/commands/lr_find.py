@@ -11,8 +11,8 @@ from pipeline.console import say
 from pipeline.datasets import DATASETS
 from pipeline.device import choose_device
 from pipeline.lr_finder import STEPS, RateCurve, find_rate
+from pipeline.plans import plan_run
 from pipeline.recipe import Recipe, default_recipe
-from pipeline.runs import plan_run
 from pipeline.schedules import Rates
 from pipeline.training import Trainer
 

@@ -16,8 +16,8 @@ from pipeline.datasets import imbalance_report
 from pipeline.device import choose_device
 from pipeline.distributed import World, joined
 from pipeline.errors import PipelineError
+from pipeline.plans import RunPlan
 from pipeline.progress import training_bar
-from pipeline.runs import RunPlan
 
 Out = Annotated[Path | None, typer.Option(help="run folder; default runs/NAME-TIME")]
 Seed = Annotated[int, typer.Option(help="of the split, the weights and the crops")]

@@ -28,8 +28,8 @@ from pipeline.device import choose_device
 from pipeline.distributed import World
 from pipeline.errors import PipelineError
 from pipeline.origin import learn_from
+from pipeline.plans import RunPlan, plan_run, resume_run
 from pipeline.recipe import Recipe, default_recipe, recipe_names
-from pipeline.runs import RunPlan, plan_run, resume_run
 
 
 def train(

@@ -8,8 +8,9 @@ import torch
 
 from pipeline import faithfulness, out_of_distribution
 from pipeline.export import export
+from pipeline.plans import plan_run
 from pipeline.recipe import Recipe
-from pipeline.runs import Run, plan_run, read_run
+from pipeline.runs import Run, read_run
 
 
 @pytest.fixture

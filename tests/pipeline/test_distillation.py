@@ -14,8 +14,9 @@ from pipeline.distillation import Teacher, Teachers
 from pipeline.errors import RunError
 from pipeline.normalisation import Normalisation
 from pipeline.origin import learn_from
+from pipeline.plans import plan_run, resume_run
 from pipeline.recipe import Recipe
-from pipeline.runs import Run, plan_run, read_run, resume_run
+from pipeline.runs import Run, read_run
 from pipeline.trained import rebuild_run
 from service.artifact import load_artifact
 from tests.pipeline.commands import limelight

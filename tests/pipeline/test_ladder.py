@@ -1,6 +1,7 @@
 """The ladder's verdicts, and the ablation's variants, on the small digits."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from pipeline.callbacks import Callback
 from pipeline.errors import PipelineError, RunError
 from pipeline.ladder import LADDER, Climbed, Rung, as_markdown, climb, climb_all
 from pipeline.recipe import Recipe
+from pipeline.run_writer import EPOCHS
 from pipeline.training import Record, Trainer
+from tests.pipeline.commands import limelight
 from tests.pipeline.trainings import CPU
 
 REACHED = Climbed(
@@ -95,6 +98,13 @@ def test_a_rung_that_was_broken_off_goes_on(tmp_path: Path) -> None:
     assert climb(rung, tmp_path / "parts", seed=0, device=CPU) == parts
 
 
+def test_a_rung_of_another_seed_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    rung = Rung(name="small", recipe="digits8", lesson=0.9, lesson_epochs=4, changes={"epochs": 1})
+    climb(rung, tmp_path, seed=0, device=CPU)
+    with pytest.raises(PipelineError, match="has a run with another seed"):
+        climb(rung, tmp_path, seed=1, device=CPU)
+
+
 def test_a_rate_without_a_norm_that_kills_a_network_is_a_failure_that_shows(
     tmp_path: Path,
 ) -> None:
@@ -166,3 +176,17 @@ def test_an_ablation_averages_seeds_and_reports_what_failed(tmp_path: Path) -> N
     table = ablation_table(outcomes)
     assert "| norm = none | 55.0% | 50.0% to 60.0% | -20.0 points |" in table
     assert "| pool = max | failed: the loss is nan | | |" in table
+
+
+def test_an_ablation_that_was_broken_off_goes_on(tmp_path: Path) -> None:
+    command = ("ablate", "digits8", "--field", "pool", "--epochs", "1", "--out", "runs")
+    first = limelight(*command, cwd=tmp_path)
+    assert "| pool = max |" in first.stdout
+    kept = (tmp_path / "runs" / "as-it-is-0" / EPOCHS).read_bytes()
+    shutil.rmtree(tmp_path / "runs" / "pool-max-0")
+    assert limelight(*command, cwd=tmp_path).stdout == first.stdout
+    # The time it took is in there, too.
+    assert (tmp_path / "runs" / "as-it-is-0" / EPOCHS).read_bytes() == kept
+    longer = limelight(*command, "--epochs", "2", cwd=tmp_path)
+    assert longer.returncode == 1
+    assert "has a run with another recipe" in longer.stderr

@@ -23,13 +23,14 @@ from pipeline.errors import RunError
 from pipeline.graph import ServingGraph
 from pipeline.inference import evaluate
 from pipeline.normalisation import Normalisation
+from pipeline.plans import plan_run
 from pipeline.recipe import Recipe
 from pipeline.report import write_report
 from pipeline.report.history import read_history
 from pipeline.report.maps import explain
 from pipeline.report.page import amount, duration, flattened, percent, render
 from pipeline.report.study import Study, study
-from pipeline.runs import Run, plan_run, read_run
+from pipeline.runs import Run, read_run
 from pipeline.weights import make_network
 from service.images import View
 from service.overlay import overlay

@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 
 from pipeline.callbacks import Batch, Callback
 from pipeline.checkpoint import read_tensors, write_tensors, write_text
-from pipeline.errors import RunError
+from pipeline.errors import PipelineError, RunError
+from pipeline.plans import RunPlan, complete_run, plan_run, resume_run
 from pipeline.recipe import Recipe
 from pipeline.run_writer import CHECKPOINT, EPOCHS, HISTORY, STATE
-from pipeline.runs import RunPlan, plan_run, read_run, resume_run
+from pipeline.runs import read_run
 from pipeline.training import Record, Trainer
 from tests.pipeline.commands import limelight, limelight_command
 from tests.pipeline.trainings import CPU
@@ -144,6 +145,28 @@ def test_results_lost_between_two_files_are_written_again(tmp_path: Path) -> Non
     _same_results(whole, broken)
     assert not (broken / STATE).exists()
     read_run(broken)
+
+
+def test_what_is_missing_of_a_run_is_trained_and_nothing_twice(tmp_path: Path) -> None:
+    whole = complete_run(_plan(), tmp_path / "whole")
+    with pytest.raises(BrokenOffError):
+        complete_run(_plan(), tmp_path / "parts", [StopAt(epoch=2)])
+    parts = complete_run(_plan(), tmp_path / "parts")
+    _same_results(whole.folder, parts.folder)
+    # Every event of a second training would raise.
+    again = complete_run(_plan(), tmp_path / "parts", [StopAt(step=1), StopAt(epoch=1)])
+    assert again.best == parts.best
+
+
+@pytest.mark.parametrize("change", [{"epochs": 5}, {"optimizer__weight_decay": 0.1}], ids=str)
+def test_a_folder_with_a_run_of_other_choices_is_refused(
+    change: dict[str, object], tmp_path: Path
+) -> None:
+    complete_run(_plan(), tmp_path / "run")
+    recipe = Recipe.load("digits8", **({"epochs": EPOCHS_TRAINED} | change))
+    other = plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
+    with pytest.raises(PipelineError, match="has a run with another recipe; choose another --out"):
+        complete_run(other, tmp_path / "run")
 
 
 def test_a_run_is_resumed_with_as_many_processes_as_it_began_with(tmp_path: Path) -> None:
