@@ -28,8 +28,10 @@ from pipeline.schedules import Rate, Schedule
 from pipeline.weights import Weights, copied, make_network, under
 
 WHITENING_IMAGES = 5000
-# Images that the norms of the average are measured on.
+# Images that norms are measured on.
 _NORM_IMAGES = 8192
+# Steps after which running statistics, which keep nine tenths at each, have forgotten what was.
+_FORGETTING_STEPS = 50
 # A GPU runs ahead of Python; asking it for the loss at every step would hold it up.
 _STEPS_BETWEEN_LOOKS = 20
 # Steps before a loss counts as diverging, and the multiple of pure chance's log loss it needs.
@@ -184,7 +186,7 @@ class Trainer:
             for callback in callbacks:
                 callback.end_batch(self, batch)
             yield batch
-        self._measure_norms()
+        self._measure_norms(frozen)
 
     def _begin_epoch(self, frozen: bool) -> None:
         """Say what learns, and make ready what is called for a step."""
@@ -229,13 +231,16 @@ class Trainer:
             self._stop_if_diverged(batch)
         return batch
 
-    def _measure_norms(self) -> None:
-        """Give the average's BatchNorm layers the statistics of its own activations.
+    def _measure_norms(self, frozen: bool) -> None:
+        """Give BatchNorm layers the statistics of the evaluated network's own activations.
 
-        Those of the weights that were averaged are of activations which it does not have
-        (Izmailov et al., 2018, arXiv 1803.05407, section 3.2). They see images as training does.
+        Those of the weights that were averaged are of activations which the average does not have
+        (Izmailov et al., 2018, arXiv 1803.05407, section 3.2). Where an epoch has few steps,
+        running statistics are of networks gone by (Wu and Johnson, 2021, arXiv 2105.07576, section
+        3). Images are seen as training sees them.
         """
-        if self._begun_average is None or self.recipe.bn_freeze:
+        settled = self.steps_per_epoch >= _FORGETTING_STEPS
+        if frozen or self.recipe.bn_freeze or (self._begun_average is None and settled):
             return
         rng = torch.Generator().manual_seed(self.step)
         size = self.recipe.batch_size

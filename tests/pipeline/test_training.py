@@ -222,10 +222,11 @@ def test_the_average_begins_after_the_epochs_of_the_head_alone() -> None:
     torch.testing.assert_close(trainer.weights()["head.linear.bias"], torch.stack(after).mean(0))
 
 
-def test_the_norms_of_the_average_have_the_statistics_of_its_own_activations() -> None:
+@pytest.mark.parametrize("average", [0, 0.9])
+def test_norms_have_the_statistics_of_the_networks_own_activations(average: float) -> None:
     fit = splits()[0].take(np.arange(600))
     # All images are one batch, and none is changed: training and evaluating then see the same.
-    choices = {"average": 0.9, "batch_size": 600, "augmentation__pad": 0}
+    choices = {"average": average, "batch_size": 600, "augmentation__pad": 0}
     trainer = small_trainer(Recipe.load("digits8", **choices), fit=fit)
     for _ in range(10):
         list(trainer.run_epoch())
@@ -235,6 +236,18 @@ def test_the_norms_of_the_average_have_the_statistics_of_its_own_activations() -
             trainer.normalisation.on(CPU)(torch.from_numpy(fit.images))
         )
     torch.testing.assert_close(evaluated, by_the_batch, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(("steps", "measured"), [(49, True), (50, False)])
+def test_norms_are_measured_anew_where_an_epoch_has_few_steps(
+    steps: int, measured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[nn.Module] = []
+    monkeypatch.setattr("pipeline.training.update_bn", lambda _, network: seen.append(network))
+    fit = splits()[0].take(np.arange(4 * steps))
+    trainer = small_trainer(Recipe.load("digits8", batch_size=4), fit=fit)
+    list(trainer.run_epoch())
+    assert seen == [trainer.network] * measured
 
 
 def test_frozen_norms_stay_as_they_were_in_the_average_too() -> None:
