@@ -1,7 +1,7 @@
 """What each choice about a network is worth: the recipe with one of them changed at a time."""
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,10 +77,10 @@ def ablate(
 
 
 def as_markdown(outcomes: list[Outcome]) -> str:
-    """The table, each variant beside the recipe as it is."""
-    base = outcomes[0].mean
+    """The table, each variant beside the recipe as it is; seed by seed they see the same images."""
+    base = outcomes[0].accuracies
     lines = [
-        "| variant | validation accuracy | lowest to highest | difference |",
+        "| variant | validation accuracy | lowest to highest | difference, seed by seed |",
         "|---|---|---|---|",
     ]
     for outcome in outcomes:
@@ -90,6 +90,15 @@ def as_markdown(outcomes: list[Outcome]) -> str:
         low, high = min(outcome.accuracies), max(outcome.accuracies)
         lines.append(
             f"| {outcome.change} | {outcome.mean:.1%} | {low:.1%} to {high:.1%} | "
-            f"{100 * (outcome.mean - base):+.1f} points |"
+            f"{_difference(outcome.accuracies, base)} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _difference(ours: Sequence[float], base: Sequence[float]) -> str:
+    """The mean of the differences between runs of the same seed, and their range."""
+    if not base or ours is base:
+        return ""
+    points = [100 * (one - other) for one, other in zip(ours, base, strict=True)]
+    spread = f" ({min(points):+.1f} to {max(points):+.1f})" if len(points) > 1 else ""
+    return f"{statistics.fmean(points):+.1f} points{spread}"
