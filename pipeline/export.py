@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,46 +15,33 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.abstention import choose_threshold, measure_abstention
 from pipeline.calibration import calibrate, confidence_of
 from pipeline.card import card
-from pipeline.checkpoint import write_tensors
 from pipeline.datasets import Dataset, Split
 from pipeline.errors import PipelineError
 from pipeline.evaluation import answer, as_served
 from pipeline.explaining import look_at
 from pipeline.faithfulness import check_faithfulness, measure_faithfulness
-from pipeline.graph import ServingGraph, find_finer_stage
+from pipeline.graph import ServingGraph
 from pipeline.inference import evaluate, look_inside
+from pipeline.model_files import FINER_ONNX, ONNX, compare_formats, make_graphs, save_formats
 from pipeline.out_of_distribution import choose_score, measure_detection
-from pipeline.parity import EXACT, HALF, Runtime, TorchRuntime, check_parity, measure_parity
 from pipeline.runs import Run, describe_training, library_versions
-from pipeline.saving import OPSET, describe, load_torchscript, save_onnx, save_torchscript, trace
-from pipeline.strangeness import Strangeness
-from pipeline.weights import copied
-from service.artifact import Artifact, load_artifact
+from pipeline.saving import OPSET
+from service.artifact import load_artifact
 from service.engine import Engine
 from service.manifest import (
     MANIFEST_FILE,
     OUTPUT_OF_METHOD,
     SCHEMA_VERSION,
     Data,
-    FileFormat,
     Manifest,
     Method,
     Metrics,
-    ModelFile,
     Name,
     Network,
-    Parity,
     TensorSpec,
 )
 
-ONNX, TORCHSCRIPT, PT2 = "model.onnx", "model.ts", "model.pt2"
-FINER_ONNX, HALF_ONNX = "model.finer.onnx", "model.half.onnx"
-WEIGHTS, CARD = "model.safetensors", "README.md"
-_FORMATS: dict[str, FileFormat] = {
-    ONNX: "onnx",
-    FINER_ONNX: "onnx-finer",
-    HALF_ONNX: "onnx-half",
-}
+CARD = "README.md"
 NAMES = {"mnist": "digits"}
 DESCRIPTIONS = {
     "mnist": "Handwritten digits, trained on MNIST",
@@ -61,20 +49,24 @@ DESCRIPTIONS = {
     "digits8": "Handwritten digits of 8x8 pixels",
 }
 _CPU = torch.device("cpu")
-# Whose passes take ten times as long: of these all are compared at every batch size.
-_FINER_IMAGES = 100
 _NOT_YET_MEASURED = Metrics(images=0, accuracy=0.0, log_loss=0.0, ece=0.0)
 
 
 def export(
-    run: Run, root: Path, *, name: str | None = None, finer_maps: bool = True, half: bool = False
+    run: Run,
+    root: Path,
+    *,
+    name: str | None = None,
+    finer_maps: bool = True,
+    half: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Export a run as the next version of `root`/NAME and return that folder.
 
     With `finer_maps` LayerCAM comes too, of networks that can give it. ONNX Runtime computes all
     of a graph in every pass, whatever is asked for, and the derivatives take ten times as long as
     the rest: a graph of its own has them. With `half` comes one whose layers compute in float16,
-    which the service runs on a GPU.
+    which the service runs on a GPU. What takes long is said to `tell` as it begins.
 
     The folder is written beside its place and renamed into it after every gate has passed; a
     failed export leaves nothing behind.
@@ -95,8 +87,13 @@ def export(
     try:
         staging.chmod(0o755)
         version = str(_newest_version(home) + 1)
-        named = {"name": name, "version": version}
-        _write(staging, run, dataset, validation, finer_maps=finer_maps, half=half, **named)
+        _write(
+            *(staging, run, dataset, validation, tell),
+            finer_maps=finer_maps,
+            half=half,
+            name=name,
+            version=version,
+        )
         return staging.rename(home / version)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -109,17 +106,20 @@ def _write(
     run: Run,
     dataset: Dataset,
     validation: Split,
+    tell: Callable[[str], None],
     *,
     finer_maps: bool,
     half: bool,
     name: str,
     version: str,
 ) -> None:
+    tell(f"calibrating on {len(validation):,} validation images")
     logits = evaluate(run.network, validation.images, run.config.normalisation, _CPU)
     labels = torch.from_numpy(validation.labels)
     calibration = calibrate(logits, labels)
     confidence, right = confidence_of(logits, labels, calibration.temperature)
     threshold, error_limit = choose_threshold(confidence, right)
+    tell("choosing how strange images are told from ordinary ones")
     choice = choose_score(
         partial(look_inside, run.network, normalisation=run.config.normalisation, device=_CPU),
         run.config.split(dataset)[0].images,
@@ -128,12 +128,12 @@ def _write(
         rule=dataset.image,
     )
     example = torch.from_numpy(dataset.test.images[:2])
-    graphs = _graphs(
+    graphs = make_graphs(
         *(run, calibration.temperature, choice.strangeness, example),
         finer_maps=finer_maps,
         half=half,
     )
-    files = _save(folder, graphs, example)
+    files = save_formats(folder, graphs, example)
     draft = Manifest(
         name=name,
         version=version,
@@ -146,8 +146,10 @@ def _write(
     engine = Engine(artifact, device="cpu", threads=0)
     engine.warm_up()
     test = Split(as_served(dataset.test.images, dataset.image), dataset.test.labels)
-    parity = _pass_gates(artifact, engine, graphs, test)
+    tell(f"comparing each format with eager torch on {len(test):,} test images")
+    parity = compare_formats(artifact, engine, graphs, test)
     answers = answer(engine, test)
+    tell(f"measuring the maps of {', '.join(draft.methods)}")
     faithfulness = measure_faithfulness(
         engine.run,
         run.network.head,
@@ -156,6 +158,7 @@ def _write(
         methods=draft.methods,
     )
     check_faithfulness(ONNX, faithfulness)
+    tell("measuring how well strange images are told")
     measured = {
         "metrics": answers.metrics(),
         "parity": parity,
@@ -174,47 +177,6 @@ def _write(
     _write_manifest(folder, manifest)
     (folder / CARD).write_text(card(manifest), encoding="utf-8")
     load_artifact(folder, in_place=False)
-
-
-def _graphs(
-    run: Run,
-    temperature: float,
-    strangeness: Strangeness,
-    example: torch.Tensor,
-    *,
-    finer_maps: bool,
-    half: bool,
-) -> dict[str, ServingGraph]:
-    """Those that are wanted, by the ONNX file of each."""
-    network, normalisation = run.network, run.config.normalisation
-    early = find_finer_stage(network, normalisation, example) if finer_maps else None
-    graph = partial(ServingGraph, network, normalisation, temperature, strangeness=strangeness)
-    graphs = {ONNX: graph()}
-    if early is not None:
-        graphs[FINER_ONNX] = graph(early=early)
-    if half:
-        graphs[HALF_ONNX] = graph(half=True)
-    return {file: each.eval() for file, each in graphs.items()}
-
-
-def _save(
-    folder: Path, graphs: dict[str, ServingGraph], example: torch.Tensor
-) -> dict[str, ModelFile]:
-    graph = graphs[ONNX]
-    save_torchscript(graph, example, folder / TORCHSCRIPT)
-    traced = {file: trace(each, example) for file, each in graphs.items()}
-    torch.export.save(traced[ONNX], folder / PT2)
-    # What `limelight finetune` begins from: the only format that holds layers by their names.
-    write_tensors(folder / WEIGHTS, copied(graph.network.state_dict()))
-    files = {}
-    for file, each in graphs.items():
-        save_onnx(traced[file], each.outputs, folder / file)
-        files[file] = describe(folder / file, _FORMATS[file])
-    return files | {
-        TORCHSCRIPT: describe(folder / TORCHSCRIPT, "torchscript"),
-        PT2: describe(folder / PT2, "torch.export"),
-        WEIGHTS: describe(folder / WEIGHTS, "safetensors"),
-    }
 
 
 def _facts(
@@ -258,32 +220,6 @@ def _facts(
         "libraries": run.config.libraries
         | {f"export:{k}": v for k, v in library_versions().items()},
     }
-
-
-def _pass_gates(
-    artifact: Artifact, engine: Engine, graphs: dict[str, ServingGraph], test: Split
-) -> dict[str, Parity]:
-    folder, graph = artifact.folder, graphs[ONNX]
-    runtimes: dict[str, tuple[Runtime, ServingGraph]] = {
-        ONNX: (partial(engine.run, outputs=graph.outputs), graph),
-        TORCHSCRIPT: (TorchRuntime(load_torchscript(folder / TORCHSCRIPT), graph.outputs), graph),
-        PT2: (TorchRuntime(torch.export.load(folder / PT2).module(), graph.outputs), graph),
-    }
-    finer = graphs.get(FINER_ONNX)
-    if finer is not None:
-        runtimes[FINER_ONNX] = partial(engine.run, outputs=finer.outputs), finer
-    if HALF_ONNX in graphs:
-        in_half = Engine(artifact, device="cpu", threads=0, precision="float16")
-        runtimes[HALF_ONNX] = partial(in_half.run, outputs=graph.outputs), graph
-    parity = {
-        file: measure_parity(
-            runtime, asked, test.images if asked is graph else test.images[:_FINER_IMAGES]
-        )
-        for file, (runtime, asked) in runtimes.items()
-    }
-    for file, measured in parity.items():
-        check_parity(file, measured, HALF if file == HALF_ONNX else EXACT)
-    return parity
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:

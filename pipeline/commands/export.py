@@ -46,7 +46,7 @@ def export(
             "to have them there, fetch them first: "
             + "; ".join(f"limelight data fetch {kind}" for kind in missing)
         )
-    folder = exporting.export(source, to, name=name, finer_maps=finer_maps, half=half)
+    folder = exporting.export(source, to, name=name, finer_maps=finer_maps, half=half, tell=say)
     manifest = load_artifact(folder).manifest
     for file, parity in manifest.parity.items():
         identity = (

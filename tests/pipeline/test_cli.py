@@ -43,6 +43,12 @@ def test_a_folder_of_photos_becomes_an_artefact(tmp_path: Path) -> None:
     assert f"accuracy {manifest.metrics.accuracy:.2%}" in exported.stderr
     assert "without mnist and fashion among the strange images" in exported.stderr
     assert "limelight data fetch mnist; limelight data fetch fashion" in exported.stderr
+    said = exported.stderr.splitlines()
+    # What takes long is announced, before its result is.
+    images = manifest.metrics.images
+    compared = said.index(f"comparing each format with eager torch on {images} test images")
+    assert any(line.startswith("calibrating on ") for line in said[:compared])
+    assert any(f"of eager torch on {images} images" in line for line in said[compared:])
     with pytest.raises(RunError, match="does not know where its data is; export its run again"):
         rebuild_run(tmp_path / "artifacts" / "colours")
 

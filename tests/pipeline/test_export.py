@@ -248,7 +248,7 @@ def test_one_swapped_answer_is_counted_at_every_batch_size(digits8_run: Run) -> 
 def test_a_failed_gate_leaves_nothing_behind(
     digits8_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.export.EXACT", replace(EXACT, probability=0.0))
+    monkeypatch.setattr("pipeline.model_files.EXACT", replace(EXACT, probability=0.0))
     with pytest.raises(GateError, match="probabilities differ"):
         export(digits8_run, tmp_path, finer_maps=False)
     assert not any(tmp_path.iterdir())

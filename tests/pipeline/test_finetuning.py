@@ -13,7 +13,8 @@ from sklearn.model_selection import train_test_split
 
 from pipeline.datasets import load_dataset
 from pipeline.errors import RunError
-from pipeline.export import WEIGHTS, export
+from pipeline.export import export
+from pipeline.model_files import WEIGHTS
 from pipeline.origin import read_origin
 from pipeline.recipe import Recipe
 from pipeline.runs import Run, read_run

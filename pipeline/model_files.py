@@ -1,0 +1,116 @@
+"""An artefact's formats: what each computes, its file, and whether it agrees with eager torch."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from pipeline.checkpoint import write_tensors
+from pipeline.datasets import Split
+from pipeline.graph import ServingGraph, find_finer_stage
+from pipeline.parity import EXACT, HALF, Runtime, TorchRuntime, check_parity, measure_parity
+from pipeline.runs import Run
+from pipeline.saving import describe, load_torchscript, save_onnx, save_torchscript, trace
+from pipeline.strangeness import Strangeness
+from pipeline.weights import copied
+from service.artifact import Artifact
+from service.engine import Engine
+from service.manifest import FileFormat, ModelFile, Parity
+
+ONNX, TORCHSCRIPT, PT2 = "model.onnx", "model.ts", "model.pt2"
+FINER_ONNX, HALF_ONNX = "model.finer.onnx", "model.half.onnx"
+WEIGHTS = "model.safetensors"
+_FORMATS: dict[str, FileFormat] = {
+    ONNX: "onnx",
+    FINER_ONNX: "onnx-finer",
+    HALF_ONNX: "onnx-half",
+}
+# Whose passes take ten times as long: of these all are compared at every batch size.
+_FINER_IMAGES = 100
+
+
+def make_graphs(
+    run: Run,
+    temperature: float,
+    strangeness: Strangeness,
+    example: torch.Tensor,
+    *,
+    finer_maps: bool,
+    half: bool,
+) -> dict[str, ServingGraph]:
+    """The graphs that are wanted, by the ONNX file of each.
+
+    Args:
+        run: whose network they compute.
+        temperature: what its logits are divided by.
+        strangeness: the score of images unlike those of the training.
+        example: two images, uint8 (2, H, W, C).
+        finer_maps: also that of LayerCAM, where the network can give it.
+        half: also one whose layers compute in float16.
+
+    """
+    network, normalisation = run.network, run.config.normalisation
+    early = find_finer_stage(network, normalisation, example) if finer_maps else None
+    graph = partial(ServingGraph, network, normalisation, temperature, strangeness=strangeness)
+    graphs = {ONNX: graph()}
+    if early is not None:
+        graphs[FINER_ONNX] = graph(early=early)
+    if half:
+        graphs[HALF_ONNX] = graph(half=True)
+    return {file: each.eval() for file, each in graphs.items()}
+
+
+def save_formats(
+    folder: Path, graphs: dict[str, ServingGraph], example: torch.Tensor
+) -> dict[str, ModelFile]:
+    """Write every format of `graphs` into `folder`; the files by their names.
+
+    `example` are two images, uint8 (2, H, W, C).
+    """
+    graph = graphs[ONNX]
+    save_torchscript(graph, example, folder / TORCHSCRIPT)
+    traced = {file: trace(each, example) for file, each in graphs.items()}
+    torch.export.save(traced[ONNX], folder / PT2)
+    # What `limelight finetune` begins from: the only format that holds layers by their names.
+    write_tensors(folder / WEIGHTS, copied(graph.network.state_dict()))
+    files = {}
+    for file, each in graphs.items():
+        save_onnx(traced[file], each.outputs, folder / file)
+        files[file] = describe(folder / file, _FORMATS[file])
+    return files | {
+        TORCHSCRIPT: describe(folder / TORCHSCRIPT, "torchscript"),
+        PT2: describe(folder / PT2, "torch.export"),
+        WEIGHTS: describe(folder / WEIGHTS, "safetensors"),
+    }
+
+
+def compare_formats(
+    artifact: Artifact, engine: Engine, graphs: dict[str, ServingGraph], test: Split
+) -> dict[str, Parity]:
+    """How far each format's answers on the test images are from eager torch's, by file.
+
+    Raises:
+        GateError: one does not agree.
+
+    """
+    folder, graph = artifact.folder, graphs[ONNX]
+    runtimes: dict[str, tuple[Runtime, ServingGraph]] = {
+        ONNX: (partial(engine.run, outputs=graph.outputs), graph),
+        TORCHSCRIPT: (TorchRuntime(load_torchscript(folder / TORCHSCRIPT), graph.outputs), graph),
+        PT2: (TorchRuntime(torch.export.load(folder / PT2).module(), graph.outputs), graph),
+    }
+    finer = graphs.get(FINER_ONNX)
+    if finer is not None:
+        runtimes[FINER_ONNX] = partial(engine.run, outputs=finer.outputs), finer
+    if HALF_ONNX in graphs:
+        in_half = Engine(artifact, device="cpu", threads=0, precision="float16")
+        runtimes[HALF_ONNX] = partial(in_half.run, outputs=graph.outputs), graph
+    parity = {
+        file: measure_parity(
+            runtime, asked, test.images if asked is graph else test.images[:_FINER_IMAGES]
+        )
+        for file, (runtime, asked) in runtimes.items()
+    }
+    for file, measured in parity.items():
+        check_parity(file, measured, HALF if file == HALF_ONNX else EXACT)
+    return parity
