@@ -54,6 +54,7 @@ CONTESTANTS = (
         name="ResNet-18",
         recipe="cifar10",
         changes={
+            "epochs": 16,
             "network": {"architecture": "torchvision:resnet18"},
             "optimizer": {"kind": "sgd", "weight_decay": 5e-4},
             "batch_size": 256,
