@@ -10,7 +10,6 @@ from typing import Any, get_args
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.abstention import choose_threshold, measure_abstention
 from pipeline.calibration import calibrate, confidence_of
@@ -19,9 +18,9 @@ from pipeline.datasets import Dataset, Split
 from pipeline.errors import PipelineError
 from pipeline.evaluation import answer, as_served
 from pipeline.explaining import look_at
-from pipeline.faithfulness import check_faithfulness, measure_faithfulness
+from pipeline.faithfulness import check_faithfulness, how_many, measure_faithfulness
 from pipeline.graph import ServingGraph
-from pipeline.inference import evaluate, look_inside
+from pipeline.inference import evaluate, look_inside, multiply_accumulates
 from pipeline.model_files import FINER_ONNX, ONNX, compare_formats, make_graphs, save_formats
 from pipeline.out_of_distribution import choose_score, measure_detection
 from pipeline.runs import Run, describe_training, library_versions
@@ -156,6 +155,7 @@ def _write(
         validation,
         rule=dataset.image,
         methods=draft.methods,
+        images=how_many(draft.network.multiply_accumulates),
     )
     check_faithfulness(ONNX, faithfulness)
     tell("measuring how well strange images are told")
@@ -227,13 +227,12 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def _measure_network(run: Run, example: torch.Tensor) -> Network:
-    image = run.config.normalisation.on(example.device)(example[:1])
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        run.network(image)
     return Network(
         architecture=run.config.recipe.network.architecture,
         parameters=sum(parameter.numel() for parameter in run.network.parameters()),
-        multiply_accumulates=counter.get_total_flops() // 2,
+        multiply_accumulates=multiply_accumulates(
+            run.network, run.config.normalisation, example[:1]
+        ),
     )
 
 

@@ -20,8 +20,10 @@ from service.images import picture_of
 from service.manifest import Faithfulness, ImageRule, Method, MethodFaithfulness
 from service.perturbation import mean_colour
 
-EXPLAINED = 128
-"""Images that the maps are measured on."""
+EXPLAINED, FEWEST = 128, 32
+"""Images that the maps are measured on, and of a dear network at least."""
+# Multiply-accumulates of one look at each of them. Every image is looked at some hundred times.
+_WORK = 16e9
 STEPS = 16
 """Of deletion and insertion, from nothing to everything."""
 SHUFFLES = 10
@@ -32,6 +34,11 @@ _BLUR = 0.125
 Shown = Method | Literal["random"]
 
 
+def how_many(multiply_accumulates: int) -> int:
+    """On how many images the maps of a network are measured whose pass takes so many."""
+    return min(EXPLAINED, max(FEWEST, int(_WORK / multiply_accumulates)))
+
+
 def measure_faithfulness(
     look: Look,
     head: Head,
@@ -39,7 +46,7 @@ def measure_faithfulness(
     *,
     rule: ImageRule,
     methods: Sequence[Method],
-    images: int | None = None,
+    images: int,
 ) -> Faithfulness:
     """Measure the maps of each of `methods` on the first validation images, and those of noise.
 
@@ -49,10 +56,9 @@ def measure_faithfulness(
         validation: images (N, H, W, C) as the network takes them, and their labels.
         rule: how a scene becomes the network's input.
         methods: ways to explain; `contrast` is left out, being a difference of maps.
-        images: how many are looked at; `EXPLAINED` by default.
+        images: how many are looked at, at most; see `how_many`.
 
     """
-    images = EXPLAINED if images is None else images
     chosen, labels = validation.images[:images], validation.labels[:images]
     classes = look_at(look, chosen, "probabilities").argmax(1)
     cams = look_at(look, chosen, "cams")

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from models import ClassMapNetwork
 from pipeline.normalisation import Normalisation
@@ -23,6 +24,18 @@ def evaluate(
     prepare = normalisation.on(device)
     batches = torch.split(torch.from_numpy(images), BATCH)
     return torch.cat([network(prepare(batch.to(device))).cpu() for batch in batches])
+
+
+@torch.no_grad()
+def multiply_accumulates(
+    network: nn.Module, normalisation: Normalisation, image_nhwc: Tensor
+) -> int:
+    """What a pass of one image, uint8 (1, H, W, C), costs: as PyTorch counts it."""
+    network.eval()
+    prepared = normalisation.on(image_nhwc.device)(image_nhwc)
+    with FlopCounterMode(display=False) as counter:
+        network(prepared)
+    return int(counter.get_total_flops()) // 2
 
 
 @torch.inference_mode()

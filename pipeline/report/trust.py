@@ -11,9 +11,9 @@ from pipeline.abstention import choose_threshold, measure_abstention
 from pipeline.calibration import confidence_of
 from pipeline.datasets import Dataset, Split
 from pipeline.explaining import TorchLook, look_at
-from pipeline.faithfulness import measure_faithfulness
+from pipeline.faithfulness import how_many, measure_faithfulness
 from pipeline.graph import find_finer_stage
-from pipeline.inference import look_inside
+from pipeline.inference import look_inside, multiply_accumulates
 from pipeline.normalisation import Normalisation
 from pipeline.out_of_distribution import choose_score, measure_detection
 from service.manifest import Abstention, Faithfulness, OutOfDistribution
@@ -68,6 +68,7 @@ def find_trust(
             rule=dataset.image,
             # The others take as long as all the rest of a report; an export has them.
             methods=("cam", "layercam") if look.has_fine_maps else ("cam",),
+            images=how_many(multiply_accumulates(network, normalisation, two[:1])),
         ),
         strangeness=measure_detection(
             score,

@@ -15,6 +15,7 @@ from pipeline.faithfulness import (
     check_faithfulness,
     deletion,
     head_similarity,
+    how_many,
     insertion,
     measure_faithfulness,
 )
@@ -125,6 +126,16 @@ def test_a_picture_is_whole_again_at_the_end_of_insertion_and_gone_at_the_end_of
     np.testing.assert_array_equal(seen[-1], np.broadcast_to(colour, images.shape))
     insertion(look, images, ONES[:1], shown)
     np.testing.assert_array_equal(seen[-1], images)
+
+
+@pytest.mark.parametrize(
+    ("millions", "images"), [(8, 128), (125, 128), (126, 126), (467, 34), (3600, 32)]
+)
+def test_maps_of_a_dear_network_are_measured_on_fewer_images(
+    millions: int, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.faithfulness.EXPLAINED", 128)
+    assert how_many(millions * 10**6) == images
 
 
 def measured(look: Corner) -> Faithfulness:
