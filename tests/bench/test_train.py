@@ -26,11 +26,13 @@ def an_epoch(number: int, accuracy: float) -> Epoch:
 def test_a_mark_is_reached_at_the_end_of_the_first_epoch_that_has_it() -> None:
     epochs = [an_epoch(1, 0.5), an_epoch(2, 0.849), an_epoch(3, 0.83), an_epoch(4, 0.9)]
     result = Result.of("net", epochs, planned=5)
-    assert result.reached == {"82.3%": 20.0, "84.9%": 20.0, "94.0%": None}
+    assert result.reached == {"82.3%": 20.0, "84.9%": 20.0, "94.0%": None, "96.0%": None}
     assert result.best == 0.9
-    assert (
-        "| net | 20 s | 20 s | not reached | 90.00% | 4 of 5 (out of time) | 40 s |"
-        in as_markdown([result])
+    row = "| net | 20 s | 20 s | not reached | not reached | 90.00% | 4 of 5 (out of time) | 40 s |"
+    alone, beside = as_markdown([result], gpu=False), as_markdown([result], gpu=True)
+    assert row in alone
+    assert beside.removeprefix(alone) == (
+        "| airbench, published, on an A100 |  |  | 2.59 s | 27.3 s | | | |\n"
     )
 
 
