@@ -25,7 +25,7 @@ from pipeline.device import choose_device, uses_bfloat16
 from pipeline.errors import PipelineError
 from pipeline.plans import complete_run, plan_run
 from pipeline.recipe import Recipe
-from pipeline.run_writer import EPOCHS
+from pipeline.run_writer import read_epochs
 from pipeline.runs import is_finished
 from pipeline.training import Record, Trainer
 
@@ -134,21 +134,14 @@ def measure(
 
     """
     recipe = contestant.load()
-    epochs = _epochs(folder)
-    if is_finished(folder) or sum(epoch.seconds for epoch in epochs) < 60 * minutes:
+    spent_s = sum(epoch.seconds for epoch in read_epochs(folder))
+    if is_finished(folder) or spent_s < 60 * minutes:
         plan = plan_run(
             recipe.data, recipe_name=contestant.recipe, recipe=recipe, seed=seed, device=device
         )
         with contextlib.suppress(_OutOfTimeError):
             complete_run(plan, folder, [_Clock(60 * minutes)])
-        epochs = _epochs(folder)
-    return Result.of(contestant.name, epochs, recipe.epochs)
-
-
-def _epochs(folder: Path) -> list[Epoch]:
-    file = folder / EPOCHS
-    lines = file.read_text().splitlines() if file.is_file() else []
-    return [Epoch(**json.loads(line)) for line in lines]
+    return Result.of(contestant.name, read_epochs(folder), recipe.epochs)
 
 
 def stay_on_machine(folder: Path, machine: dict[str, object]) -> None:

@@ -20,7 +20,7 @@ from pipeline.errors import PipelineError
 from pipeline.inference import evaluate
 from pipeline.plans import complete_run, plan_run
 from pipeline.recipe import Recipe
-from pipeline.run_writer import EPOCHS, HISTORY
+from pipeline.run_writer import HISTORY, read_epochs
 from pipeline.views import evaluate_views
 
 CHANCE_MARGIN = 0.05
@@ -184,7 +184,8 @@ def _climb_once(
         views_accuracy=_accuracy(looked, labels),
         log_loss=float(nn.functional.cross_entropy(logits, labels)),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        seconds=_seconds(folder),
+        # Of all epochs, whether they came in one go or not.
+        seconds=sum(epoch.seconds for epoch in read_epochs(folder)),
         dead=_dead(folder),
         classes=len(plan.dataset.classes),
     )
@@ -242,12 +243,6 @@ def as_markdown(climbed: Iterable[Climbed]) -> str:
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
     return float((logits.argmax(1) == labels).double().mean())
-
-
-def _seconds(folder: Path) -> float:
-    """Of all epochs, whether they came in one go or not."""
-    lines = (folder / EPOCHS).read_text().splitlines()
-    return float(sum(json.loads(line)["seconds"] for line in lines))
 
 
 def _dead(folder: Path) -> float:

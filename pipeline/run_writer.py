@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pipeline.callbacks import Callback, Epoch
 from pipeline.checkpoint import read_tensors, write_tensors, write_text
+from pipeline.errors import RunError
 from pipeline.training import Record, Trainer
 from pipeline.weights import under
 
@@ -45,7 +46,7 @@ class RunWriter(Callback):
         history = under("history", state)
         for name, callback in self.watching.items():
             callback.restore(under(name, history) if name else history)
-        epochs = [Epoch(**json.loads(line)) for line in metadata["epochs"].splitlines()]
+        epochs = _of_lines(metadata["epochs"])
         record = Record(epochs=epochs, weights=under("best", state))
         self._write_results(record, history)
         return record
@@ -72,6 +73,26 @@ class RunWriter(Callback):
         best = {"epoch": str(record.best.epoch)}
         write_tensors(self._folder / CHECKPOINT, record.weights, best)
         write_text(self._folder / EPOCHS, _as_lines(record.epochs))
+
+
+def read_epochs(folder: Path) -> list[Epoch]:
+    """The epochs that a run has behind it; none where there is no run.
+
+    Raises:
+        RunError: they cannot be read.
+
+    """
+    file = folder / EPOCHS
+    if not file.is_file():
+        return []
+    try:
+        return _of_lines(file.read_text())
+    except (ValueError, TypeError, OSError) as error:
+        raise RunError(f"{folder} cannot be read: {error}") from error
+
+
+def _of_lines(text: str) -> list[Epoch]:
+    return [Epoch(**json.loads(line)) for line in text.splitlines()]
 
 
 def _as_lines(epochs: Sequence[Epoch]) -> str:

@@ -4,7 +4,6 @@ While a training goes on there is `state.safetensors` as well, from which it can
 other files but the first are written from it, so that they agree whatever was interrupted.
 """
 
-import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +19,7 @@ from pipeline.distillation import Teacher
 from pipeline.errors import RunError
 from pipeline.normalisation import Normalisation
 from pipeline.recipe import Recipe
-from pipeline.run_writer import CHECKPOINT, CONFIG, EPOCHS, STATE
+from pipeline.run_writer import CHECKPOINT, CONFIG, EPOCHS, STATE, read_epochs
 from pipeline.training import Record
 from pipeline.weights import load_network
 from service.manifest import ImageRule
@@ -133,11 +132,7 @@ def read_run(folder: Path) -> Run:
     for name in (EPOCHS, CHECKPOINT):
         if not (folder / name).is_file():
             raise RunError(f"{folder} is not a run: {name} is missing")
-    try:
-        lines = (folder / EPOCHS).read_text().splitlines()
-        epochs = [Epoch(**json.loads(line)) for line in lines]
-    except (ValueError, TypeError, OSError) as error:
-        raise RunError(f"{folder} cannot be read: {error}") from error
+    epochs = read_epochs(folder)
     if not epochs:
         raise RunError(f"{folder}: no epoch was finished; train again")
     weights, _ = read_tensors(folder / CHECKPOINT)

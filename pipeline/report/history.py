@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.callbacks import Epoch
 from pipeline.checkpoint import read_tensors
-from pipeline.run_writer import EPOCHS, HISTORY
+from pipeline.run_writer import HISTORY, read_epochs
 
 Values = NDArray[np.float32]
 
@@ -56,8 +56,7 @@ def read_history(folder: Path) -> RunHistory:
         RunError: the history is not whole.
 
     """
-    lines = (folder / EPOCHS).read_text().splitlines()
-    epochs = tuple(Epoch(**json.loads(line)) for line in lines)
+    epochs = tuple(read_epochs(folder))
     if not (folder / HISTORY).is_file():
         return RunHistory(epochs=epochs, steps=None, layers=())
     tensors, metadata = read_tensors(folder / HISTORY)
