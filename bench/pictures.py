@@ -6,6 +6,7 @@
 
 import argparse
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def photograph_page(browser: Browser, url: str, picture: Path) -> None:
     page = browser.new_page(viewport={"width": 1060, "height": 860})
     page.goto(url)
     page.get_by_role("button", name="A cat").click()
-    page.get_by_text("cat, 9").wait_for()
+    page.get_by_text(re.compile(r"^cat, [\d.]+%")).wait_for()
     page.mouse.move(5, 5)
     page.evaluate("scrollTo(0, 0)")
     _shoot(page.screenshot(), picture)
