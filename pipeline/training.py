@@ -268,7 +268,7 @@ class Trainer:
             return self.teachers.losses(logits, answers).mean()
         losses = self._losses(logits, indices)
         if drawn.mixture is not None:
-            own = drawn.mixture.own.to(self.device)
+            own = drawn.mixture.own
             losses = own * losses + (1 - own) * self._losses(logits, drawn.mixture.partners)
         return losses.sum() / len(losses)
 
