@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help serve train-setup test lint format types imports unit coverage test-data test-accuracy test-container bench-serve bench-steady bench-maps bench-zoom bench-train bench-activations pictures test-triton protocol lock clean
+.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container bench-serve bench-steady bench-maps bench-zoom bench-train bench-activations pictures test-triton protocol lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -19,6 +19,9 @@ serve: $(SERVE) ## Start the service with the shipped models (PORT=3000)
 train-setup: $(DEVELOP) ## Install what training needs: the command .venv/bin/limelight
 
 test: lint types imports unit ## Everything CI checks
+
+gpu: $(DEVELOP) ## Measure and train everything that needs a GPU, into build/gpu: eight minutes
+	$(BIN)/python -m bench.gpu
 
 lint: $(DEVELOP)
 	$(BIN)/ruff check

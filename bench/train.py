@@ -31,8 +31,6 @@ from pipeline.training import Record, Trainer
 
 MARKS = (0.823, 0.849, 0.94, 0.96)
 """The lesson's Resnet and Resnet2, and the usual targets of the field."""
-AIRBENCH = {0.94: 2.59, 0.96: 27.3}
-"""Seconds on an A100 that Keller Jordan's cifar10-airbench publishes, of the test set, with TTA."""
 _MACHINE = "machine.json"
 
 
@@ -162,8 +160,8 @@ def stay_on_machine(folder: Path, machine: dict[str, object]) -> None:
         )
 
 
-def as_markdown(results: Sequence[Result], *, gpu: bool) -> str:
-    """The table; on a GPU beside airbench's published times."""
+def as_markdown(results: Sequence[Result]) -> str:
+    """Return the table."""
     marks = [f"{mark:.1%}" for mark in MARKS]
     lines = [
         f"| network | {' | '.join(marks)} | best | epochs | all of it |",
@@ -177,9 +175,6 @@ def as_markdown(results: Sequence[Result], *, gpu: bool) -> str:
             f"| {result.name} | {reached} | {result.best:.2%} | {result.epochs}{over} | "
             f"{_shown(result.seconds)} |"
         )
-    if gpu:
-        published = " | ".join(_shown(AIRBENCH[mark]) if mark in AIRBENCH else "" for mark in MARKS)
-        lines.append(f"| airbench, published, on an A100 | {published} | | | |")
     return "\n".join(lines) + "\n"
 
 
@@ -222,7 +217,7 @@ def main() -> None:
             results.append(result)
     except PipelineError as error:
         sys.exit(f"error: {error}")
-    table = as_markdown(results, gpu=cuda)
+    table = as_markdown(results)
     report = machine | {
         "seed": arguments.seed,
         "results": [asdict(result) for result in results],

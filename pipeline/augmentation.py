@@ -97,7 +97,8 @@ class Augmenter:
         height, width = (torch.arange(size, device=crops.device) for size in self._size)
         rows, columns = top + height, left + width
         columns = torch.where(mirrored.bool(), columns.flip(1), columns)
-        return self._padded[indices[:, :, None], rows[:, :, None], columns[:, None, :]]
+        windows: Tensor = self._padded[indices[:, :, None], rows[:, :, None], columns[:, None, :]]
+        return windows
 
     def _mask(self, rectangles: Tensor) -> Tensor:
         """Pixels inside: int64 (top, height, left, width), (4, B) -> (B, H, W, 1)."""
@@ -105,7 +106,8 @@ class Augmenter:
         rows, columns = (torch.arange(size, device=top.device) for size in self._size)
         inside_rows = (rows >= top) & (rows < top + height)
         inside_columns = (columns >= left) & (columns < left + width)
-        return inside_rows[:, :, None, None] & inside_columns[:, None, :, None]
+        inside: Tensor = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]
+        return inside
 
     def _mirrored(self, indices: Tensor, epoch: int, rng: Generator) -> Tensor:
         if self._choice.flip == "random":

@@ -36,6 +36,11 @@ def uses_bfloat16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def compiles(device: torch.device) -> bool:
+    """Whether training runs faster under torch.compile; see `uses_bfloat16` for the CPU."""
+    return device.type == "cuda"
+
+
 def autocast(device: torch.device) -> AbstractContextManager[None]:
     """Mixed precision where it pays: bfloat16 matrix products, float32 everywhere else."""
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(device))

@@ -1,9 +1,12 @@
 """An artefact's formats: what each computes, its file, and whether it agrees with eager torch."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.checkpoint import write_tensors
 from pipeline.datasets import Split
@@ -16,6 +19,7 @@ from pipeline.weights import copied
 from service.artifact import Artifact
 from service.engine import Engine
 from service.manifest import FileFormat, ModelFile, Parity
+from service.sessions import Device
 
 ONNX, TORCHSCRIPT, PT2 = "model.onnx", "model.ts", "model.pt2"
 FINER_ONNX, HALF_ONNX = "model.finer.onnx", "model.half.onnx"
@@ -27,6 +31,7 @@ _FORMATS: dict[str, FileFormat] = {
 }
 # Whose passes take ten times as long: of these all are compared at every batch size.
 _FINER_IMAGES = 100
+_CPU = torch.device("cpu")
 
 
 def make_graphs(
@@ -93,24 +98,63 @@ def compare_formats(
         GateError: one does not agree.
 
     """
-    folder, graph = artifact.folder, graphs[ONNX]
-    runtimes: dict[str, tuple[Runtime, ServingGraph]] = {
-        ONNX: (partial(engine.run, outputs=graph.outputs), graph),
-        TORCHSCRIPT: (TorchRuntime(load_torchscript(folder / TORCHSCRIPT), graph.outputs), graph),
-        PT2: (TorchRuntime(torch.export.load(folder / PT2).module(), graph.outputs), graph),
-    }
-    finer = graphs.get(FINER_ONNX)
-    if finer is not None:
-        runtimes[FINER_ONNX] = partial(engine.run, outputs=finer.outputs), finer
-    if HALF_ONNX in graphs:
-        in_half = Engine(artifact, device="cpu", threads=0, precision="float16")
-        runtimes[HALF_ONNX] = partial(in_half.run, outputs=graph.outputs), graph
     parity = {
-        file: measure_parity(
-            runtime, asked, test.images if asked is graph else test.images[:_FINER_IMAGES]
-        )
-        for file, (runtime, asked) in runtimes.items()
+        file: measure_format(file, load(), graphs, test.images)
+        for file, load in runtimes(artifact, engine, graphs).items()
     }
     for file, measured in parity.items():
-        check_parity(file, measured, HALF if file == HALF_ONNX else EXACT)
+        check_format(file, measured)
     return parity
+
+
+def runtimes(
+    artifact: Artifact,
+    engine: Engine,
+    graphs: dict[str, ServingGraph],
+    device: torch.device = _CPU,
+) -> dict[str, Callable[[], Runtime]]:
+    """Return what loads each format of an artefact, by file; `engine` runs the float32 ones."""
+    folder, outputs = artifact.folder, graphs[ONNX].outputs
+
+    def torchscript() -> Runtime:
+        return TorchRuntime(load_torchscript(folder / TORCHSCRIPT, device), outputs, device)
+
+    def exported() -> Runtime:
+        module = torch.export.load(folder / PT2).module().to(device)
+        return TorchRuntime(module, outputs, device)
+
+    def half() -> Runtime:
+        on: Device = "cuda" if device.type == "cuda" else "cpu"
+        in_half = Engine(artifact, device=on, threads=0, precision="float16")
+        return partial(in_half.run, outputs=outputs)
+
+    found: dict[str, Callable[[], Runtime]] = {
+        ONNX: lambda: partial(engine.run, outputs=outputs),
+        TORCHSCRIPT: torchscript,
+        PT2: exported,
+    }
+    if FINER_ONNX in graphs:
+        finer = graphs[FINER_ONNX].outputs
+        found[FINER_ONNX] = lambda: partial(engine.run, outputs=finer)
+    if HALF_ONNX in graphs:
+        found[HALF_ONNX] = half
+    return found
+
+
+def measure_format(
+    file: str, runtime: Runtime, graphs: dict[str, ServingGraph], images: NDArray[np.uint8]
+) -> Parity:
+    """Compare one format with eager torch on images, uint8 (N, H, W, C)."""
+    if file == FINER_ONNX:
+        return measure_parity(runtime, graphs[file], images[:_FINER_IMAGES])
+    return measure_parity(runtime, graphs[ONNX], images)
+
+
+def check_format(file: str, parity: Parity) -> None:
+    """Fail unless a format is within its bounds.
+
+    Raises:
+        GateError: see `check_parity`.
+
+    """
+    check_parity(file, parity, HALF if file == HALF_ONNX else EXACT)

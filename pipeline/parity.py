@@ -15,6 +15,7 @@ BATCH_SIZES = (1, 7, 64)
 IMAGES, IN_SMALL_BATCHES = 1000, 100
 MAX_LAYERCAM_ERROR = 1e-3
 MAX_CAM_IDENTITY_ERROR = 1e-4
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,14 @@ class TorchRuntime:
 
     module: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
     names: tuple[str, ...]
+    device: torch.device = _CPU
+    """Where the module is."""
 
     def __call__(self, images_nhwc: NDArray[np.uint8]) -> Arrays:
         """Run the module on a batch."""
         with torch.inference_mode():
-            outputs = self.module(torch.from_numpy(images_nhwc))
-        return {name: out.numpy() for name, out in zip(self.names, outputs, strict=True)}
+            outputs = self.module(torch.from_numpy(images_nhwc).to(self.device))
+        return {name: out.cpu().numpy() for name, out in zip(self.names, outputs, strict=True)}
 
 
 def measure_parity(runtime: Runtime, graph: ServingGraph, images: NDArray[np.uint8]) -> Parity:

@@ -67,10 +67,10 @@ def save_torchscript(graph: ServingGraph, example: torch.Tensor, file: Path) -> 
         torch.jit.save(traced, str(file))
 
 
-def load_torchscript(file: Path) -> nn.Module:
+def load_torchscript(file: Path, device: torch.device) -> nn.Module:
     """Read what `save_torchscript` wrote."""
     with _deprecated_torchscript():
-        return torch.jit.load(str(file))  # type: ignore[no-any-return, no-untyped-call]
+        return torch.jit.load(str(file), map_location=device)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def describe(file: Path, form: FileFormat) -> ModelFile:

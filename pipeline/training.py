@@ -16,7 +16,7 @@ from pipeline.averaging import moving_average
 from pipeline.balance import class_weights
 from pipeline.callbacks import Batch, Callback, Epoch
 from pipeline.datasets import Split
-from pipeline.device import autocast
+from pipeline.device import autocast, compiles
 from pipeline.distillation import Teachers
 from pipeline.distributed import World, synchronise_batch_norm
 from pipeline.errors import DataError, RunError
@@ -203,8 +203,10 @@ class Trainer:
         alone = self.world.size == 1
         self._forward = network if alone else DistributedDataParallel(network)
         self._compiled = self._forward
-        if self.device.type == "cuda":
-            self._compiled = torch.compile(self._forward)  # type: ignore[assignment]
+        if compiles(self.device):
+            # Every batch is of one size; else a second network of other sizes gets slower code.
+            compiled = torch.compile(self._forward, dynamic=False)
+            self._compiled = compiled  # type: ignore[assignment]
 
     def _take_step(self, forward: nn.Module, indices: Tensor, frozen: bool) -> Batch:
         part = self.world.part()

@@ -99,6 +99,11 @@ class Engine:
         """Where the network really runs, as the session says."""
         return provider_of(self._session)
 
+    @property
+    def bound(self) -> bool:
+        """Whether memory is bound to the sessions; `warm_up` gives that up where it fails."""
+        return self._lanes is not None
+
     def run(
         self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:

@@ -1,6 +1,7 @@
 """Training on the small digits: it learns, repeats itself, and fails in words."""
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,18 @@ def test_the_same_seed_gives_the_same_weights_to_the_last_bit() -> None:
     first, second = short_training(), short_training()
     for name, weight in first.weights.items():
         assert torch.equal(weight, second.weights[name]), name
+
+
+def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    eager = short_training(epochs=1)
+    monkeypatch.setattr("pipeline.training.compiles", lambda device: True)
+    # Traced and differentiated as for a GPU; the kernels alone are not made.
+    monkeypatch.setattr("torch.compile", partial(torch.compile, backend="aot_eager"))
+    compiled = short_training(epochs=1)
+    assert compiled.best.train_loss == pytest.approx(eager.best.train_loss, rel=0.02)
+    assert compiled.best.validation_accuracy == pytest.approx(
+        eager.best.validation_accuracy, abs=0.05
+    )
 
 
 def test_another_seed_gives_other_weights() -> None:
