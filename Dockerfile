@@ -37,7 +37,7 @@ COPY pyproject.toml constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca.crt \
-    mkdir service && touch service/__init__.py README.md LICENSE \
+    mkdir limelight service && touch limelight/__init__.py service/__init__.py README.md LICENSE \
     && python -m venv --without-pip /opt/venv \
     && if [ "$DEVICE" = gpu ]; then extra='[cuda,grpc]'; else extra='[grpc]'; fi \
     && python -m pip --python /opt/venv/bin/python install --constraint constraints.txt --editable ".$extra" \
@@ -47,7 +47,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     fi
 COPY . .
 # Nothing can be written where the code lies when it runs, so compile it now.
-RUN python -m compileall -q service
+RUN python -m compileall -q limelight service
 
 FROM base-${DEVICE}
 # BentoML reports usage to its makers unless this is exactly `True`, and writes its counters to its

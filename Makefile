@@ -80,8 +80,8 @@ bench-activations: $(DEVELOP) ## Measure what watching activations costs a train
 pictures: $(DEVELOP) ## Draw the pictures of README and lessons anew: half an hour, chromium
 	$(BIN)/python -m bench.pictures
 
-protocol: $(DEVELOP) ## Compile service/oip/rpc/open_inference.proto anew
-	$(BIN)/python -m grpc_tools.protoc --proto_path=service/oip/rpc --descriptor_set_out=service/oip/rpc/open_inference.binpb open_inference.proto
+protocol: $(DEVELOP) ## Compile service/oip/grpc/open_inference.proto anew
+	$(BIN)/python -m grpc_tools.protoc --proto_path=service/oip/grpc --descriptor_set_out=service/oip/grpc/open_inference.binpb open_inference.proto
 
 lock: $(DEVELOP) ## Rewrite constraints.txt from what is installed
 	$(BIN)/pip freeze --exclude-editable --disable-pip-version-check | grep -v '^limelight' > constraints.txt

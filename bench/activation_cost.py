@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pipeline.activations import EVERY, ActivationStatistics
-from pipeline.datasets import DIGITS, Split
-from pipeline.device import choose_device
-from pipeline.normalisation import Normalisation
-from pipeline.recipe import Recipe
-from pipeline.training import Trainer
+from models.normalization import Normalisation
+from pipeline.data.registry import DIGITS, Split
+from pipeline.training.activation_stats import EVERY, ActivationStatistics
+from pipeline.training.device import choose_device
+from pipeline.training.recipe import Recipe
+from pipeline.training.trainer import Trainer
 
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 

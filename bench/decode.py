@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from service.decoding import decode_with_pillow
-from service.images import is_quick, prepare, read_upload
-from service.manifest import ImageRule
+from limelight.artifact.manifest import ImageRule
+from limelight.imaging.decoding import decode_with_pillow
+from limelight.imaging.preprocessing import is_quick, prepare, read_upload
 
 MAX_PIXELS = 40_000_000
 REPEATS = 15

@@ -8,8 +8,9 @@ MNIST has to be in the cache: `limelight data fetch mnist`.
 import numpy as np
 from PIL import Image
 
-from pipeline.datasets import load_dataset
-from service import fitting, images
+from limelight.imaging import fitting
+from limelight.imaging import preprocessing as images
+from pipeline.data.registry import load_dataset
 
 SAMPLES = 1000
 ENLARGED = 280

@@ -24,11 +24,11 @@ from bench.serving.environments import ROOT
 from bench.serving.machine import cpu_name
 from bench.serving.plan import rotated
 from bench.serving.summary import Spread
-from service import gpu
-from service.artifact import Artifact, load_artifact, newest_version
-from service.engine import Engine
-from service.lanes import Allocate, Lanes
-from service.sessions import (
+from limelight.artifact.store import Artifact, load_artifact, newest_version
+from limelight.runtime import cuda
+from limelight.runtime.engine import Engine
+from limelight.runtime.io_binding import Allocate, Lanes
+from limelight.runtime.onnx_session import (
     CUDA_OPTIONS,
     Device,
     EngineError,
@@ -114,7 +114,7 @@ def pinned(setup: Setup) -> Pass:
     """The same in memory that a GPU can reach by itself."""
     if setup.provider == "CPU":
         raise NotHereError("page-locked memory is for a GPU")
-    return _in_lanes(setup, gpu.page_locked)
+    return _in_lanes(setup, cuda.page_locked)
 
 
 def graph(setup: Setup) -> Pass:

@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, sync_playwright
 from pipeline.report.history import read_history
 from pipeline.report.page import draw_layer
 from service.settings import Settings
-from tests.service.kit import bentoml_serve
+from tests.serving_kit import bentoml_serve
 
 DIMENSIONS = {
     "simple-cnn-constant": "simple-cnn-constant-0.06-batches-of-512/seed-1",

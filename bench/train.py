@@ -19,15 +19,15 @@ from pathlib import Path
 import torch
 
 from bench.serving.machine import cpu_name
-from pipeline.callbacks import Callback, Epoch
-from pipeline.checkpoint import write_text
-from pipeline.device import choose_device, uses_bfloat16
 from pipeline.errors import PipelineError
-from pipeline.plans import complete_run, plan_run
-from pipeline.recipe import Recipe
-from pipeline.run_writer import read_epochs
-from pipeline.runs import is_finished
-from pipeline.training import Record, Trainer
+from pipeline.runs.atomic_files import write_text
+from pipeline.runs.run import is_finished
+from pipeline.runs.run_setup import complete_run, plan_run
+from pipeline.runs.run_writer import read_epochs
+from pipeline.training.callbacks import Callback, Epoch
+from pipeline.training.device import choose_device, uses_bfloat16
+from pipeline.training.recipe import Recipe
+from pipeline.training.trainer import Record, Trainer
 
 MARKS = (0.823, 0.849, 0.94, 0.96)
 """The lesson's Resnet and Resnet2, and the usual targets of the field."""

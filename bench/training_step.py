@@ -14,9 +14,9 @@ from itertools import product
 import torch
 from torch import nn
 
-from pipeline.device import choose_device, uses_bfloat16
-from pipeline.recipe import Recipe
-from pipeline.weights import make_network
+from pipeline.training.device import choose_device, uses_bfloat16
+from pipeline.training.recipe import Recipe
+from pipeline.training.weights import make_network
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 

@@ -3,8 +3,8 @@
 `python -m bench.zoom` puts test images of CIFAR-10, enlarged, somewhere on backgrounds that show
 nothing, asks the service in this process, and writes how often it is right at first and on the
 closer look, and how often its map points at the object. `--tune` tries other cuts
-(`service.zooming`), on training images: nothing is chosen by the test set. CIFAR-10 has to be in
-the cache: `limelight data fetch cifar10`.
+(`limelight.explanations.zoom`), on training images: nothing is chosen by the test set. CIFAR-10
+has to be in the cache: `limelight data fetch cifar10`.
 """
 
 import argparse
@@ -19,12 +19,12 @@ import numpy as np
 
 from bench.explaining.looks import Looks, look_at
 from bench.explaining.zoom_report import Report, Row, render, render_cuts, summarise
-from pipeline.datasets import Split, load_dataset
+from limelight.client.client import AsyncClient
+from limelight.explanations import zoom as zooming
+from pipeline.data.registry import Split, load_dataset
+from pipeline.data.synthetic_scenes import make_scene
 from pipeline.errors import DataError
-from pipeline.scenes import make_scene
-from service import zooming
-from service.client import AsyncClient
-from service.in_process import in_process
+from service.inference.in_process import in_process
 from service.settings import Settings
 
 MODEL = "cifar10"

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from models.backbone import PREFIX, WeightsUnavailable, build_backbone
-from models.choices import refuse
 from models.heads import Head
 from models.lessons import (
     conv_bn_net,
@@ -16,6 +15,7 @@ from models.lessons import (
     three_or_seven,
 )
 from models.network import ClassMapNetwork
+from models.option_checks import refuse
 from models.options import NetworkOptions
 from models.resnet import ResNet
 

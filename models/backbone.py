@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from models.choices import DEFAULTS, refuse
 from models.heads import ConvMapHead
 from models.network import ClassMapNetwork
+from models.option_checks import DEFAULTS, refuse
 from models.options import NetworkOptions
 
 PREFIX = "torchvision:"

@@ -13,10 +13,10 @@ from itertools import pairwise
 from torch import nn
 
 from models.bn_layer import BnLayer
-from models.choices import refuse
 from models.heads import ClassMapHead, ConvHead
 from models.layers import ConvLayer, Residual
 from models.network import ClassMapNetwork
+from models.option_checks import refuse
 from models.options import NetworkOptions
 
 LADDER = (10, 20, 40, 80, 160)

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 
 
 def _run() -> int:

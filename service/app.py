@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
-from service import metrics as prometheus
-from service import page, tracing
-from service.accepting import Acceptor, Tally
-from service.bentoml_schema import bentoml_schema
-from service.catalogue import Catalogue
-from service.classifier import Classifier
-from service.draining import Drain
-from service.errors import (
+from limelight.errors import (
     ClientGone,
     Draining,
     InternalError,
@@ -28,27 +21,35 @@ from service.errors import (
     NotReady,
     ServiceError,
 )
-from service.exchange import Endpoint, Exchange
-from service.http import Header, Request, Response
-from service.metrics import Metrics
-from service.noting import Notes
-from service.oip import outcomes
-from service.oip.port import Port
-from service.oip.rest import Rest
-from service.oip.server import Server
-from service.openapi import document
-from service.parameters import DEFAULT_TOP_K, ExplainParameters, PredictParameters
-from service.protocol import CLOSE
-from service.rendering import (
+from service.http import static_files as page
+from service.http.exchange import Endpoint, Exchange
+from service.http.messages import Header, Request, Response
+from service.http.parameters import DEFAULT_TOP_K, ExplainParameters, PredictParameters
+from service.http.request_body import Intake, is_form, read_form, read_image
+from service.http.responses import (
     explanation_content,
     json_response,
     model_content,
     prediction_content,
     problem_response,
 )
+from service.http.uvicorn_protocol import CLOSE
+from service.inference.classifier import Classifier
+from service.inference.model_registry import Catalogue
+from service.oip import errors as outcomes
+from service.oip.dataplane import Server
+from service.oip.port import Port
+from service.oip.rest import Rest
+from service.openapi.bentoml import bentoml_schema
+from service.openapi.document import document
+from service.process.connection_balancer import Acceptor, Tally
+from service.process.shutdown import Drain
 from service.settings import Settings
-from service.tracing import Tracing
-from service.uploads import Intake, is_form, read_form, read_image
+from service.telemetry import metrics as prometheus
+from service.telemetry import tracing
+from service.telemetry.metrics import Metrics
+from service.telemetry.recorder import Notes
+from service.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span

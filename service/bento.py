@@ -16,9 +16,12 @@ from bentoml._internal.context import server_context
 from pydantic import ValidationError
 from starlette.types import ASGIApp
 
-from service import allocator, gpu, logs, parallelism
-from service.accepting import Tally
+from limelight.runtime import cuda
+from service.process import malloc as allocator
+from service.process import workers as parallelism
+from service.process.connection_balancer import Tally
 from service.settings import Settings, settings_problem
+from service.telemetry import logs
 
 # Read here, so that a setting that makes no sense stops `bentoml serve` instead of its workers.
 try:
@@ -32,7 +35,7 @@ parallel = parallelism.choose(
     workers=settings.workers,
     threads=settings.threads,
     cores=cores,
-    gpu=settings.device != "cpu" and gpu.driver_obstacle() is None,
+    gpu=settings.device != "cpu" and cuda.driver_obstacle() is None,
 )
 
 
@@ -47,9 +50,9 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
         """Called once in each worker."""
         # Here, because the parent process has no use for them, and they take a second to load.
         from service.app import Application
-        from service.catalogue import Catalogue
-        from service.metrics import Metrics
-        from service.tracing import Tracing
+        from service.inference.model_registry import Catalogue
+        from service.telemetry.metrics import Metrics
+        from service.telemetry.tracing import Tracing
 
         self.inject_config()
         allocator.keep_memory_flat()
@@ -88,7 +91,7 @@ class Limelight:
     @staticmethod
     def prepare_parent() -> None:
         """Called once in the parent process, before it starts the workers."""
-        from service import supervision  # of no use to the workers
+        from service.process import supervisor as supervision  # of no use to the workers
 
         logs.configure(settings.log_format)
         supervision.supervise(drain_s=settings.drain_s)

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from service.artifact import Artifact, find_artifacts, load_artifact
-from service.engine import Engine
-from service.images import decode, prepare
+from limelight.artifact.store import Artifact, find_artifacts, load_artifact
+from limelight.imaging.preprocessing import decode, prepare
+from limelight.runtime.engine import Engine
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]

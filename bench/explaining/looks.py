@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scenes import Scene
-from service.box import Box
-from service.client import AsyncClient, Explanation
-from service.images import picture_of
+from limelight.client.client import AsyncClient, Explanation
+from limelight.explanations.bounding_box import Box
+from limelight.imaging.preprocessing import picture_of
+from pipeline.data.synthetic_scenes import Scene
 
 
 @dataclass(frozen=True, slots=True)

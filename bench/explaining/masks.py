@@ -12,8 +12,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torchcam import methods as torchcam
 
 from bench.explaining.subject import Subject, Way, plain, with_onnxruntime, with_torch
-from service import perturbation
-from service.engine import Engine
+from limelight.explanations import perturbation
+from limelight.runtime.engine import Engine
 from service.settings import Settings
 
 # As many images as one pass has in the service, and as torchcam's own default.

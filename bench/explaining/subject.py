@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from limelight.artifact.store import load_artifact, newest_version
+from limelight.imaging.preprocessing import prepare
+from limelight.runtime.engine import Engine
 from models import ClassMapNetwork
-from pipeline.trained import read_trained
-from service.artifact import load_artifact, newest_version
-from service.engine import Engine
-from service.images import prepare
+from pipeline.runs.exported import read_trained
 from service.settings import Settings
 
 Runtime = Literal["ONNX Runtime", "PyTorch"]

@@ -20,7 +20,7 @@ class Row(_Record):
     side: int
     """Of the object, in pixels."""
     cut: float
-    """Side of the closer look as a share of the box's: `service.zooming`."""
+    """Side of the closer look as a share of the box's: `limelight.explanations.zoom`."""
     anew: float
     """Share of the scenes that the service looked at again."""
     first: Estimate

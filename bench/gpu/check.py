@@ -17,11 +17,11 @@ from bench.gpu.scale import Scale
 from bench.serving.environments import ROOT
 from bench.serving.machine import cpu_name
 from bench.training_step import make_step
-from pipeline.device import uses_bfloat16
-from pipeline.recipe import Recipe
-from service.artifact import load_artifact, newest_version
-from service.engine import Engine
-from service.sessions import Device
+from limelight.artifact.store import load_artifact, newest_version
+from limelight.runtime.engine import Engine
+from limelight.runtime.onnx_session import Device
+from pipeline.training.device import uses_bfloat16
+from pipeline.training.recipe import Recipe
 
 _LIBRARIES = (
     "torch", "torchvision", "triton", "numpy", "onnx", "onnxscript", "onnxruntime", "pydantic",

@@ -16,20 +16,20 @@ from bench.gpu.results import Deadline, Results
 from bench.gpu.scale import Scale
 from bench.serving.environments import ROOT
 from bench.serving.workloads import WORKLOADS
-from pipeline.graph import ServingGraph
-from pipeline.model_files import (
+from limelight.artifact.manifest import MANIFEST_FILE
+from limelight.artifact.store import Artifact, load_artifact, newest_version
+from limelight.runtime.engine import Engine
+from models.ood_scores import Energy
+from models.serving_graph import ServingGraph
+from pipeline.export.formats import (
     check_format,
     make_graphs,
     measure_format,
     runtimes,
     save_formats,
 )
-from pipeline.parity import Runtime
-from pipeline.strangeness import Energy
-from pipeline.trained import rebuild_run
-from service.artifact import Artifact, load_artifact, newest_version
-from service.engine import Engine
-from service.manifest import MANIFEST_FILE
+from pipeline.export.parity import Runtime
+from pipeline.runs.exported import rebuild_run
 
 MODELS = "models"
 

@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from pipeline.training import Trainer
+from pipeline.training.trainer import Trainer
 
 _WARM_UP, _TIMED = 5, 20
 

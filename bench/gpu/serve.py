@@ -27,8 +27,8 @@ from bench.steadiness.client import Call, Client
 from bench.steadiness.load import Load, keep_busy, percentile
 from bench.steadiness.load import run as run_loop
 from bench.steadiness.service import running
-from service.artifact import Artifact
-from service.sessions import Device, EngineError
+from limelight.artifact.store import Artifact
+from limelight.runtime.onnx_session import Device, EngineError
 
 # Processes that make the load: one alone is slower than a GPU.
 _CLIENTS = 4

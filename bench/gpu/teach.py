@@ -16,12 +16,12 @@ from pydantic import JsonValue
 from bench.gpu.pace import seconds_per_step
 from bench.gpu.results import Deadline, Results
 from bench.gpu.scale import Changes, Scale, School
-from pipeline.cache import PUBLISHED, cached_file
-from pipeline.inference import multiply_accumulates
-from pipeline.origin import learn_from
-from pipeline.plans import RunPlan, plan_run
-from pipeline.recipe import Recipe
-from pipeline.run_writer import CHECKPOINT, CONFIG, EPOCHS, HISTORY
+from pipeline.data.cache import PUBLISHED, cached_file
+from pipeline.runs.pretrained import learn_from
+from pipeline.runs.run_setup import RunPlan, plan_run
+from pipeline.runs.run_writer import CHECKPOINT, CONFIG, EPOCHS, HISTORY
+from pipeline.training.inference import multiply_accumulates
+from pipeline.training.recipe import Recipe
 
 RUNS = "runs"
 KEPT = (CONFIG, EPOCHS, CHECKPOINT, HISTORY)

@@ -21,12 +21,12 @@ import torch
 from bench.gpu.pace import seconds_per_step, wait
 from bench.gpu.results import Deadline, Results
 from bench.gpu.scale import Scale
-from pipeline.datasets import Dataset, Split, load_dataset, split_validation
-from pipeline.device import autocast
-from pipeline.normalisation import Normalisation
-from pipeline.recipe import Recipe
-from pipeline.training import Trainer
-from pipeline.views import evaluate_views
+from models.normalization import Normalisation
+from pipeline.data.registry import Dataset, Split, load_dataset, split_validation
+from pipeline.evaluation.tta import evaluate_views
+from pipeline.training.device import autocast
+from pipeline.training.recipe import Recipe
+from pipeline.training.trainer import Trainer
 
 AIRBENCH = {0.94: 2.59, 0.96: 27.3}
 """Seconds on an A100 that cifar10-airbench publishes (its README), by accuracy."""

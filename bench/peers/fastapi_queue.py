@@ -12,9 +12,9 @@ from fastapi import FastAPI, Request
 from PIL import Image
 
 from bench.peers.network import Network
-from service.artifact import load_artifact
-from service.batching import Batcher
-from service.engine import Engine
+from limelight.artifact.store import load_artifact
+from limelight.runtime.engine import Engine
+from service.inference.batching import Batcher
 
 network = Network()
 device: Literal["cpu", "cuda"] = "cuda" if os.environ.get("BENCH_DEVICE") == "cuda" else "cpu"

@@ -17,7 +17,7 @@ import onnxruntime as ort
 
 from bench.peers.network import open_session
 from bench.serving.environments import ROOT
-from service.artifact import newest_version
+from limelight.artifact.store import newest_version
 
 BATCHES = {
     "cpu": (1, 2, 4, 8, 16, 32, 64),

@@ -23,7 +23,7 @@ from bench.serving.formats import (
 )
 from bench.serving.servers import free_ports
 from bench.serving.workloads import Workload
-from service.artifact import newest_version
+from limelight.artifact.store import newest_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

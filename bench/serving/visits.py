@@ -15,7 +15,7 @@ from bench.serving.results import Measurement, ProcessMemory, Visit
 from bench.serving.scrape import Samples
 from bench.serving.servers import Question, Server
 from bench.serving.workloads import Workload, surest
-from service.metrics import FLUSH_S
+from service.telemetry.metrics import FLUSH_S
 
 WARM_UP_S = 1.0
 # By then each worker of ours has counted what it has observed.

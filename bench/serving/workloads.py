@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from bench.peers.network import Network
 from bench.serving.environments import ROOT
-from service.artifact import newest_version
+from limelight.artifact.store import newest_version
 
 IMAGES = 64
 _SEED = 0
@@ -129,7 +129,7 @@ def _digit(rng: Generator, size: int) -> Image.Image:
 
 def _main() -> None:
     """Mean bytes of the generated images and, where they are cached, of real ones."""
-    from pipeline.datasets import load_dataset
+    from pipeline.data.registry import load_dataset
 
     for workload in WORKLOADS.values():
         if workload.format == "pixels":

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.errors import RunError
 from pipeline.report.page import render
 from pipeline.report.study import study
-from pipeline.runs import read_run
+from pipeline.runs.run import read_run
 
 __all__ = ["REPORT", "write_report"]
 

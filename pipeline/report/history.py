@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.callbacks import Epoch
-from pipeline.checkpoint import read_tensors
-from pipeline.run_writer import HISTORY, read_epochs
+from pipeline.runs.atomic_files import read_tensors
+from pipeline.runs.run_writer import HISTORY, read_epochs
+from pipeline.training.callbacks import Epoch
 
 Values = NDArray[np.float32]
 

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from limelight.explanations.overlay import overlay
+from limelight.imaging.preprocessing import View, picture_of
 from models import ClassMapNetwork
-from pipeline.assessment import TopLoss
-from pipeline.normalisation import Normalisation
-from service.images import View, picture_of
-from service.overlay import overlay
+from models.normalization import Normalisation
+from pipeline.evaluation.classification_report import TopLoss
 
 # Sharp on a telephone, whose pixels are three to one of a page's.
 SIDE = 160

@@ -10,11 +10,11 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline import figures
+from pipeline.report import figures
 from pipeline.report.history import LayerHistory, RunHistory
 from pipeline.report.study import Study
 
-TEMPLATES = Path(__file__).parent.parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 # Of an epoch's steps, the share that a point of the curve is the mean of.
 _SMOOTHED_OVER = 0.5
 

@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from pipeline.assessment import Assessment, assess
-from pipeline.balance import class_counts, imbalance_report
-from pipeline.calibration import fit_temperature
-from pipeline.datasets import Dataset
-from pipeline.device import choose_device
-from pipeline.inference import evaluate
+from pipeline.data.class_balance import class_counts, imbalance_report
+from pipeline.data.registry import Dataset
+from pipeline.evaluation.calibration import fit_temperature
+from pipeline.evaluation.classification_report import Assessment, assess
+from pipeline.evaluation.layer_summary import summarise
+from pipeline.evaluation.tta import evaluate_views, views_of
 from pipeline.report.history import RunHistory, read_history
 from pipeline.report.maps import ExplainedLoss, explain
 from pipeline.report.trust import Trust, find_trust
-from pipeline.runs import Run
-from pipeline.summary import summarise
-from pipeline.views import evaluate_views, views_of
+from pipeline.runs.run import Run
+from pipeline.training.device import choose_device
+from pipeline.training.inference import evaluate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

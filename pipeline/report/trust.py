@@ -6,17 +6,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from limelight.artifact.manifest import Abstention, Faithfulness, OutOfDistribution
 from models import ClassMapNetwork
-from pipeline.abstention import choose_threshold, measure_abstention
-from pipeline.calibration import confidence_of
-from pipeline.datasets import Dataset, Split
-from pipeline.explaining import TorchLook, look_at
-from pipeline.faithfulness import how_many, measure_faithfulness
-from pipeline.graph import find_finer_stage
-from pipeline.inference import look_inside, multiply_accumulates
-from pipeline.normalisation import Normalisation
-from pipeline.out_of_distribution import choose_score, measure_detection
-from service.manifest import Abstention, Faithfulness, OutOfDistribution
+from models.normalization import Normalisation
+from models.serving_graph import find_finer_stage
+from pipeline.data.registry import Dataset, Split
+from pipeline.evaluation.abstention import choose_threshold, measure_abstention
+from pipeline.evaluation.calibration import confidence_of
+from pipeline.evaluation.faithfulness import how_many, measure_faithfulness
+from pipeline.evaluation.ood_detection import choose_score, measure_detection
+from pipeline.evaluation.saliency import TorchLook, look_at
+from pipeline.training.inference import look_inside, multiply_accumulates
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,11 +22,11 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
+from limelight.artifact.store import load_artifact
 from pipeline.scoring import ScoringError
 from pipeline.scoring.failures import in_words
 from pipeline.scoring.scorer import Scorer, Settings
 from pipeline.scoring.shards import Job, score_shard
-from service.artifact import load_artifact
 
 
 class ShardScorer:

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
+from limelight.artifact.store import ArtifactError
+from limelight.runtime.onnx_session import EngineError
 from pipeline.scoring import ScoringError
-from service.artifact import ArtifactError
-from service.sessions import EngineError
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from limelight.artifact.manifest import MANIFEST_FILE
+from limelight.artifact.store import load_artifact, newest_version
 from pipeline.errors import DataError
 from pipeline.scoring import ScoringError
 from pipeline.scoring.failures import in_words
@@ -14,8 +16,6 @@ from pipeline.scoring.plan import Plan, begin
 from pipeline.scoring.scorer import Scorer, Settings
 from pipeline.scoring.shards import Job, Totals, count, score_shard
 from pipeline.scoring.sources import Source, find_images, list_images
-from service.artifact import load_artifact, newest_version
-from service.manifest import MANIFEST_FILE
 
 EngineName = Literal["local", "ray"]
 OnImages = Callable[[int], None]

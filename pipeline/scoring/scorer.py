@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.labelled import MAX_PIXELS
+from limelight.artifact.store import Artifact
+from limelight.errors import MissingImage, ServiceError
+from limelight.explanations.bounding_box import locate
+from limelight.imaging.preprocessing import Upload, read_upload
+from limelight.runtime.engine import Engine
+from limelight.runtime.onnx_session import Device
+from pipeline.data.labelled_files import MAX_PIXELS
 from pipeline.scoring.sources import Chunk
-from service.artifact import Artifact
-from service.box import locate
-from service.engine import Engine
-from service.errors import MissingImage, ServiceError
-from service.images import Upload, read_upload
-from service.sessions import Device
 
 TOP = 3
 _STRINGS, _FLOATS, _PIXELS = pa.list_(pa.string()), pa.list_(pa.float32()), pa.list_(pa.float64())

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from pipeline.data.labelled_files import SUFFIXES
 from pipeline.errors import DataError
-from pipeline.labelled import SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)

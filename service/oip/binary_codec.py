@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from service.decoding import looks_like_image
-from service.errors import InvalidInference
-from service.manifest import Manifest
+from limelight.artifact.manifest import Manifest
+from limelight.errors import InvalidInference
+from limelight.imaging.decoding import looks_like_image
 from service.oip.json_codec import dump, output_head, output_tree, read_request, response_tree
 from service.oip.metadata import IMAGE_BYTES, IMAGES
-from service.oip.requests import (
+from service.oip.tensors import write_bytes
+from service.oip.types import (
     InferRequest,
     InferResponse,
     InputTensor,
@@ -22,7 +23,6 @@ from service.oip.requests import (
     Parameters,
     Raw,
 )
-from service.oip.tensors import write_bytes
 
 _SIZE = "binary_data_size"
 # Of JSON beside the pixels: names, shapes, parameters, other images than pixels.

@@ -4,8 +4,8 @@ import asyncio
 import gzip
 import zlib
 
-from service.errors import InvalidInference, UnsupportedEncoding
-from service.uploads import Hold
+from limelight.errors import InvalidInference, UnsupportedEncoding
+from service.http.request_body import Hold
 
 # zlib.decompressobj's own numbers: gzip's header or zlib's; and deflate without any.
 _GZIP, _ZLIB, _BARE = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS

@@ -8,24 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service import images
-from service.answers import OverlayStyle
-from service.batching import Outputs
-from service.calls import Call
-from service.classifier import Classifier
-from service.errors import InvalidInference
-from service.images import View
+from limelight.errors import InvalidInference
+from limelight.explanations.overlay import overlay, png
+from limelight.imaging import preprocessing as images
+from limelight.imaging.preprocessing import View
+from limelight.results import OverlayStyle
+from service.inference.batching import Outputs
+from service.inference.classifier import Classifier
 from service.oip.classification import classified
 from service.oip.metadata import OVERLAY
-from service.oip.plan import Picture, Plan, plan
-from service.oip.requests import (
+from service.oip.types import (
     InferRequest,
     InferResponse,
     OutputTensor,
     Parameters,
     RequestedOutput,
 )
-from service.overlay import overlay, png
+from service.oip.validation import Picture, Plan, plan
+from service.request_context import Call
 from service.settings import Settings
 
 
@@ -60,7 +60,7 @@ class Inference:
         """Answer a request; a batch is answered whole, or not at all.
 
         Raises:
-            ServiceError: the request, an image or a parameter is refused; see `service.errors`.
+            ServiceError: the request, an image or a parameter is refused; see `limelight.errors`.
         """
         manifest = classifier.manifest
         _shorten(call, request.parameters)

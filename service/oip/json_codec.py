@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from service.errors import InvalidInference
+from limelight.errors import InvalidInference
 from service.oip.metadata import OVERLAY
-from service.oip.requests import (
+from service.oip.types import (
     InferRequest,
     InferResponse,
     InputTensor,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from service.manifest import Manifest, TensorSpec
+from limelight.artifact.manifest import Manifest, TensorSpec
 
 IMAGES = "images"
 """The input of pixels: UINT8 (N, H, W, C)."""

@@ -4,14 +4,14 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from service.metrics import Metrics
-from service.noting import Notes
-from service.oip.server import Server
-from service.tracing import Tracing
-from service.uploads import Intake
+from service.http.request_body import Intake
+from service.oip.dataplane import Server
+from service.telemetry.metrics import Metrics
+from service.telemetry.recorder import Notes
+from service.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
-    from service.oip.rpc.listening import Listener
+    from service.oip.grpc.listening import Listener
 
 logger = logging.getLogger("limelight.rpc")
 
@@ -38,8 +38,8 @@ class Port:
         """Listen at `host`, or at this machine alone; a failure is told by `problem`."""
         if self._number is None:
             return
-        from service.oip.rpc.listening import Listener
-        from service.oip.rpc.servicer import Servicer
+        from service.oip.grpc.listening import Listener
+        from service.oip.grpc.servicer import Servicer
 
         server = self._parts[0]
         listener = Listener(

@@ -4,16 +4,16 @@ import asyncio
 import time
 from collections.abc import Mapping
 
-from service.errors import InvalidInference
-from service.exchange import Endpoint, Exchange
-from service.http import Response
-from service.metrics import Metrics
+from limelight.errors import InvalidInference
+from service.http.exchange import Endpoint, Exchange
+from service.http.messages import Response
+from service.http.request_body import Intake, read_body
+from service.http.responses import json_response
 from service.oip.binary_codec import decode_request, encode_response
 from service.oip.compression import pack, unpack
+from service.oip.dataplane import EXTENSIONS, NAME, Server, server_version
 from service.oip.json_codec import parse_json
-from service.oip.server import EXTENSIONS, NAME, Server, server_version
-from service.rendering import json_response
-from service.uploads import Intake, read_body
+from service.telemetry.metrics import Metrics
 
 ROOT = "/v2"
 _MODEL = f"{ROOT}/models/{{name}}"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from prometheus_client.samples import Sample
 
-from service.calls import Stage
-from service.manifest import Manifest
+from limelight.artifact.manifest import Manifest
+from service.request_context import Stage
 
 _NANOSECONDS = 1_000_000_000
 # In the protocol's words; what is left is the queue.
@@ -49,7 +49,7 @@ class ModelStatistics:
 
 
 def model_statistics(samples: Iterable[Sample], manifest: Manifest) -> ModelStatistics:
-    """Sum up what `service.metrics` counts."""
+    """Sum up what `service.telemetry.metrics` counts."""
     own = [sample for sample in samples if sample.labels.get("model") == manifest.name]
 
     def total(name: str, **labels: str) -> float:

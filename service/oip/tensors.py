@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidInference
-from service.oip.requests import InputTensor, Raw
+from limelight.errors import InvalidInference
+from service.oip.types import InputTensor, Raw
 
 LENGTH_BYTES = 4
 """Of the length that comes before each element of BYTES, little-endian."""

@@ -15,7 +15,7 @@ from bench.gpu.numbered_parts import PartsError, read_parts, write_parts
 from bench.gpu.results import Deadline, Results
 from bench.gpu.scale import FULL, SMOKE
 from bench.gpu.wheels import NEEDED, THERE, closure, missing_packages
-from pipeline.runs import read_run
+from pipeline.runs.run import read_run
 from tests.bench.isolated import link_packages, make_wheels, run_isolated
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -231,7 +231,7 @@ def test_data_sets_are_unpacked_to_where_the_cache_has_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arrays = {"train_images": np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3)}
-    monkeypatch.setattr("pipeline.cache.load_cached", lambda name: arrays)
+    monkeypatch.setattr("pipeline.data.cache.load_cached", lambda name: arrays)
     (tmp_path / "wheels").mkdir()
     arguments = ["pack", "--for", "train", "--to", str(tmp_path / "parts")]
     assert packing.main([*arguments, "--wheels", str(tmp_path / "wheels")]) == 0

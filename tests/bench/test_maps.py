@@ -18,7 +18,7 @@ from bench.explaining.subject import NotTheSameError, Subject, Way
 from bench.explaining.timing import take_turns, torch_threads
 from bench.explaining.ways import ways_of_one_pass
 from models import ClassMapNetwork
-from pipeline.trained import Trained, read_trained
+from pipeline.runs.exported import Trained, read_trained
 
 SHARED = {"model": "digits", "threads": 1, "batch": 2, "masks": False}
 

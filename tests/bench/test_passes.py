@@ -7,8 +7,8 @@ import pytest
 
 from bench import passes
 from bench.passes import Outputs, Pass, Setup
-from service.artifact import load_artifact
-from tests.service.kit import COLOUR_NETWORK, write_artifact
+from limelight.artifact.store import load_artifact
+from tests.serving_kit import COLOUR_NETWORK, write_artifact
 
 
 def report(folder: Path, *, batches: tuple[int, ...] = (1, 3)) -> passes.Report:
@@ -101,7 +101,9 @@ def test_a_way_that_gives_something_else_is_not_timed(
 def test_a_device_that_is_not_there_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], half: Path
 ) -> None:
-    monkeypatch.setattr("service.sessions.cuda_obstacle", lambda: "there is no driver")
+    monkeypatch.setattr(
+        "limelight.runtime.onnx_session.cuda_obstacle", lambda: "there is no driver"
+    )
     arguments = ["passes", "--device", "cuda", "--models", str(half)]
     monkeypatch.setattr("sys.argv", arguments)
     assert passes.main() == 1

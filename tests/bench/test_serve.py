@@ -47,7 +47,7 @@ from bench.serving.results import (
 from bench.serving.scrape import Samples
 from bench.serving.servers import Question, ServerError
 from bench.serving.workloads import WORKLOADS
-from service.sessions import cuda_obstacle
+from limelight.runtime.onnx_session import cuda_obstacle
 
 WRK = """Running 1s test @ http://127.0.0.1:1
   2 requests in 1.00s

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from bench.train import CONTESTANTS, Contestant, Result, as_markdown, measure, stay_on_machine
-from pipeline.callbacks import Epoch
 from pipeline.errors import PipelineError
-from tests.pipeline.trainings import CPU
+from pipeline.training.callbacks import Epoch
+from tests.pipeline.training.small_trainings import CPU
 
 SMALL = Contestant(name="small", recipe="digits8", changes={"epochs": 3})
 

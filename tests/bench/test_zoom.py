@@ -11,11 +11,11 @@ from bench import zoom
 from bench.explaining.estimates import Estimate, mean, share
 from bench.explaining.looks import Look, Looks, judge, overlap
 from bench.explaining.zoom_report import Report, render, render_cuts, summarise
-from pipeline.datasets import CIFAR10_CLASSES, Split, load_dataset
+from limelight.client.client import ClassMap, Explanation, Score
+from limelight.explanations.bounding_box import Box
+from pipeline.data.registry import CIFAR10_CLASSES, Split, load_dataset
 from pipeline.errors import DataError
-from service.box import Box
-from service.client import ClassMap, Explanation, Score
-from service.in_process import in_process
+from service.inference.in_process import in_process
 from service.settings import Settings
 
 CAT = CIFAR10_CLASSES.index("cat")

@@ -14,7 +14,7 @@ from kubernetes_validate import (  # type: ignore[import-untyped]
 )
 from pydantic import ValidationError as ModelError
 
-from service.openapi import document as openapi
+from service.openapi.document import document as openapi
 from service.settings import Settings
 from tests.deploy import manifests
 from tests.deploy.manifests import KUBERNETES, ROOT, VERSIONS, Manifests

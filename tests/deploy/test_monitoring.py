@@ -23,14 +23,14 @@ from tests.deploy.prometheus import (
     run_prometheus,
 )
 from tests.deploy.traffic import MAX_QUEUED_BYTES, send_everything
-from tests.service.kit import (
+from tests.service.telemetry.scraping import let_workers_count
+from tests.serving_kit import (
     DIGIT_NETWORK,
     REPOSITORY,
     Server,
     bentoml_serve,
     write_artifact,
 )
-from tests.service.scraping import let_workers_count
 
 GRAFANA = REPOSITORY / "deploy" / "grafana"
 DASHBOARD: dict[str, Any] = json.loads((GRAFANA / "dashboards" / "limelight.json").read_text())

@@ -71,7 +71,8 @@ def test_metrics_it_names_are_exposed_or_recorded() -> None:
     known = "".join(
         path.read_text()
         for path in (
-            ROOT / "service" / "metrics.py",
+            ROOT / "service" / "telemetry" / "metrics.py",
+            ROOT / "service" / "telemetry" / "gpu.py",
             *(ROOT / "deploy" / "prometheus").glob("*.yml"),
         )
     )

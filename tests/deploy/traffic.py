@@ -8,7 +8,7 @@ import threading
 import httpx
 import numpy as np
 
-from tests.service.kit import colour_image, encode
+from tests.serving_kit import colour_image, encode
 
 MAX_QUEUED_BYTES = 100_000
 """What a worker must be set to hold, with two workers, for the traffic to be shed."""

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from bench.serving.environments import NotInstallableError, prepare
-from tests.oip.kit import free_port
-from tests.service.kit import (
+from tests.service.oip.kit import free_port
+from tests.serving_kit import (
     COLOUR_NETWORK,
     Server,
     bentoml_serve,

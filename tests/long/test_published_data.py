@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.cache import PUBLISHED, array_sha256, load_cached, verify
-from pipeline.download import silent
-from pipeline.fetch import fetch, npm_members
-from pipeline.formats import ARRAYS, mnist_arrays
+from pipeline.data.archive_formats import ARRAYS, mnist_arrays
+from pipeline.data.cache import PUBLISHED, array_sha256, load_cached, verify
+from pipeline.data.download import fetch, npm_members
+from pipeline.data.transfer import silent
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -12,10 +12,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from pipeline.datasets import Split, load_dataset
+from pipeline.data.registry import Split, load_dataset
 from pipeline.errors import DataError
 from service.settings import Settings
-from tests.service.kit import Server, bentoml_serve
+from tests.serving_kit import Server, bentoml_serve
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -16,8 +16,8 @@ import pytest
 
 from bench.serving.environments import NotInstallableError
 from tests.long.triton_server import NotRunnableError, Triton, triton
-from tests.oip.kit import INFER, LENGTH, binary, images_input, outputs, request
-from tests.service.kit import Server, bentoml_serve, write_artifact
+from tests.service.oip.kit import INFER, LENGTH, binary, images_input, outputs, request
+from tests.serving_kit import Server, bentoml_serve, write_artifact
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 
 from bench.serving.environments import prepare
-from tests.oip.kit import free_port
-from tests.service.kit import COLOUR_NETWORK, COLOURS
+from tests.service.oip.kit import free_port
+from tests.serving_kit import COLOUR_NETWORK, COLOURS
 
 PACKAGES = ("nvidia-pytriton==0.7.0",)
 
@@ -30,7 +30,7 @@ import triton_python_backend_utils as backend
 
 
 class TritonPythonModel:
-    """The network of `tests.service.kit.Reference`."""
+    """The network of `tests.serving_kit.Reference`."""
 
     def initialize(self, arguments):
         network = json.loads({network!r})

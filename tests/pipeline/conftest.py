@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import faithfulness, out_of_distribution
-from pipeline.export import export
-from pipeline.plans import plan_run
-from pipeline.recipe import Recipe
-from pipeline.runs import Run, read_run
+from pipeline.evaluation import faithfulness
+from pipeline.evaluation import ood_detection as out_of_distribution
+from pipeline.export.export import export
+from pipeline.runs.run import Run, read_run
+from pipeline.runs.run_setup import plan_run
+from pipeline.training.recipe import Recipe
 
 
 @pytest.fixture

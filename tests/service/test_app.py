@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from service.app import Application
-from service.catalogue import Catalogue
-from service.metrics import Metrics
+from service.inference.model_registry import Catalogue
 from service.settings import Settings
-from tests.service.kit import REPOSITORY, colour_image, encode, write_artifact
+from service.telemetry.metrics import Metrics
+from tests.serving_kit import REPOSITORY, colour_image, encode, write_artifact
 
 PNG = encode(colour_image(np.random.default_rng(3)))
 LARGE = encode(colour_image(np.random.default_rng(3), 300))
@@ -228,7 +228,7 @@ async def test_an_artefact_that_nobody_foresaw_is_logged_and_leaves_the_service_
     def load(folder: Path) -> None:
         raise RuntimeError("surprise")
 
-    monkeypatch.setattr("service.catalogue.load_artifact", load)
+    monkeypatch.setattr("service.inference.model_registry.load_artifact", load)
     async with Served(Settings(models=zoo, default_model="colours", device="cpu")) as served:
         detail = (await served.http.get("/readyz")).json()["detail"]
         assert "colours cannot be loaded" in detail

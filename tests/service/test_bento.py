@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.service.kit import REPOSITORY, bentoml_serve
-from tests.service.test_http import PNG
+from tests.service.http.test_routes import PNG
+from tests.serving_kit import REPOSITORY, bentoml_serve
 
 
 def test_a_bento_holds_the_service_alone_and_serves_from_anywhere(
@@ -24,7 +24,7 @@ def test_a_bento_holds_the_service_alone_and_serves_from_anywhere(
     files = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
     assert Path("service/bento.py") in files
     assert {path.parts[0] for path in files} <= {
-        *("service", "examples", "zoo", "pyproject.toml", "README.md", "LICENSE"),
+        *("limelight", "service", "examples", "zoo", "pyproject.toml", "README.md", "LICENSE"),
         "bentofile.yaml",  # BentoML's own
     }
     with bentoml_serve(zoo, folder, bento="limelight:latest", cwd=elsewhere) as server:

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from bentoml.exceptions import BentoMLException
 
-from tests.service.kit import Server
-from tests.service.test_http import PNG, expect_problem
+from tests.service.http.test_routes import PNG, expect_problem
+from tests.serving_kit import Server
 
 # Of what BentoML imports when it is first used.
 pytestmark = [

@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.service.kit import Server, bentoml_serve
-from tests.service.scraping import find, samples
-from tests.service.test_http import PNG
-from tests.service.test_request import begin_upload, connect
+from tests.service.http.test_request_body import begin_upload, connect
+from tests.service.http.test_routes import PNG
+from tests.service.telemetry.scraping import find, samples
+from tests.serving_kit import Server, bentoml_serve
 
 DRAIN_S = 3.0
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.sessions import cuda_obstacle
-from tests.service.kit import COLOUR_NETWORK, bentoml_serve, write_artifact
-from tests.service.test_http import PNG, expect_problem
+from limelight.runtime.onnx_session import cuda_obstacle
+from tests.service.http.test_routes import PNG, expect_problem
+from tests.serving_kit import COLOUR_NETWORK, bentoml_serve, write_artifact
 
 
 @pytest.mark.skipif(cuda_obstacle() is None, reason="this machine has a usable GPU")

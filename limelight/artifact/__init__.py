@@ -1,0 +1,1 @@
+"""The artefact: the contract between training and serving."""

@@ -1,0 +1,146 @@
+"""Artefacts on disk: finding them, and trusting none of their bytes before they are verified."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from limelight.artifact.manifest import MANIFEST_FILE, SCHEMA_VERSION, Manifest
+
+_VERSION_FOLDER = re.compile(r"[0-9]{1,9}")
+_NAME_FOLDER = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+class ArtifactError(Exception):
+    """An artefact that cannot be served; the message names the file and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A folder whose files are those that its manifest promises, byte for byte."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def onnx_path(self) -> Path:
+        """The file that the service runs."""
+        return self.folder / self.manifest.onnx_file
+
+    @property
+    def half_path(self) -> Path | None:
+        """The file that it runs instead in half precision, where there is one."""
+        name = self.manifest.half_file
+        return None if name is None else self.folder / name
+
+    @property
+    def finer_path(self) -> Path | None:
+        """The file that it runs for finer maps, where there is one."""
+        name = self.manifest.finer_file
+        return None if name is None else self.folder / name
+
+
+def find_artifacts(root: Path) -> dict[str, Path]:
+    """Find the newest version of each model: its name -> the folder `root`/NAME/VERSION.
+
+    Newest is the highest number. Folders of other forms (an export's staging folder, say) and
+    those without a manifest are passed over.
+
+    Raises:
+        ArtifactError: `root` is not a folder, or there is no artefact in it.
+    """
+    if not root.is_dir():
+        raise ArtifactError(f"{root} is not a folder: set LIMELIGHT_MODELS to one with artefacts")
+    newest: dict[str, Path] = {}
+    for manifest_file in sorted(root.glob(f"*/*/{MANIFEST_FILE}")):
+        folder = manifest_file.parent
+        name = folder.parent.name
+        if not (_NAME_FOLDER.fullmatch(name) and _VERSION_FOLDER.fullmatch(folder.name)):
+            continue
+        if name not in newest or int(folder.name) > int(newest[name].name):
+            newest[name] = folder
+    if not newest:
+        raise ArtifactError(
+            f"{root} holds no artefact (NAME/VERSION/{MANIFEST_FILE}): "
+            "export a run into it, or set LIMELIGHT_MODELS to a folder with artefacts"
+        )
+    return newest
+
+
+def newest_version(path: Path) -> Path:
+    """The newest version in a model's folder; `path` itself if it is an artefact, or none is."""
+    if (path / MANIFEST_FILE).is_file():
+        return path
+    versions = [
+        file.parent
+        for file in path.glob(f"*/{MANIFEST_FILE}")
+        if _VERSION_FOLDER.fullmatch(file.parent.name)
+    ]
+    return max(versions, key=lambda version: int(version.name), default=path)
+
+
+def load_artifact(folder: Path, *, in_place: bool = True) -> Artifact:
+    """Parse the manifest in `folder` and verify the size and SHA-256 of every file it lists.
+
+    With `in_place`, the folder's own name must be the version and its parent's the model's name;
+    an export that still checks its staging folder passes False.
+
+    Raises:
+        ArtifactError: anything is missing, short, altered, or of a schema this code cannot read.
+    """
+    manifest = _read_manifest(folder / MANIFEST_FILE)
+    if in_place and (folder.parent.name, folder.name) != (manifest.name, manifest.version):
+        raise ArtifactError(
+            f"{folder}: the manifest is that of {manifest.name}/{manifest.version}: "
+            "move the folder to that place, or export the run again"
+        )
+    for file_name, expected in manifest.files.items():
+        _verify(folder / file_name, size=expected.bytes, sha256=expected.sha256)
+    return Artifact(folder=folder, manifest=manifest)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing: export the run again") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not JSON ({error}): restore it or export again") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{path} has schema version {version!r}, and this code reads {SCHEMA_VERSION}: "
+            "export the run with this version of Limelight, or update Limelight"
+        )
+    try:
+        return Manifest.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise ArtifactError(f"{path} is not valid: {place}: {first['msg']}") from error
+
+
+def _verify(path: Path, *, size: int, sha256: str) -> None:
+    try:
+        actual_size = path.stat().st_size
+        if actual_size != size:
+            raise ArtifactError(
+                f"{path} has {actual_size} bytes, and its manifest says {size}: "
+                "restore the file (a Git LFS pointer? a partial copy?) or export again"
+            )
+        with path.open("rb") as file:
+            actual_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing: restore it or export the run again") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
+    if actual_sha256 != sha256:
+        raise ArtifactError(
+            f"{path} has SHA-256 {actual_sha256}, and its manifest says {sha256}: "
+            "the file was altered or damaged; restore it or export the run again"
+        )

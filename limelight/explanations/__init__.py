@@ -1,0 +1,1 @@
+"""Maps of what speaks for a class, boxes and overlays out of them."""

@@ -1,0 +1,145 @@
+"""From the bytes of an upload to the pixels that a network was trained on, and back.
+
+Serving and evaluation both go through `read_upload`, so that the accuracy in a manifest is that
+of the service.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from limelight.artifact.manifest import ImageRule
+from limelight.imaging import jpeg, png
+from limelight.imaging.decoding import ACCEPTED, decode, plain, upload_size
+from limelight.imaging.fitting import View, border_median, fit_crop, fit_ink
+
+__all__ = [
+    "ACCEPTED",
+    "Upload",
+    "View",
+    "decode",
+    "flatten",
+    "is_quick",
+    "prepare",
+    "read_part",
+    "read_upload",
+    "upload_size",
+]
+
+_INVERTED = bytes(range(255, -1, -1))
+
+# Up to these sizes, a crop takes about as long as a change of threads: `python -m bench.decode`.
+_QUICK_BYTES = 8192
+_QUICK_PIXELS = 64 * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload as the network sees it, and where in the upload that is."""
+
+    pixels_hwc: NDArray[np.uint8]
+    """Of the rule's size; it may be read-only."""
+    view: View
+    width: int
+    """Of the upright upload, in pixels, as is the height."""
+    height: int
+
+
+def read_upload(body: bytes, rule: ImageRule, *, max_pixels: int) -> Upload:
+    """Decode an upload and bring it to the network's input.
+
+    Raises:
+        UnsupportedMediaType: the bytes are not of an accepted format.
+        ImageTooLarge: width x height in the header exceeds `max_pixels`; nothing was decoded.
+        UndecodableImage: of an accepted format, but truncated or broken.
+    """
+    image = decode(body, max_pixels=max_pixels, sketch_for=rule)
+    pixels_hwc, view = prepare(image, rule)
+    width, height = upload_size(image)
+    return Upload(pixels_hwc, view, width, height)
+
+
+def read_part(body: bytes, rule: ImageRule, part: View, *, max_pixels: int) -> Upload:
+    """`read_upload` of a rectangle of an upload; views and sizes are those of the whole upload.
+
+    Raises:
+        ServiceError: see `read_upload`.
+    """
+    image = decode(body, max_pixels=max_pixels)
+    right, bottom = part.left + part.width, part.top + part.height
+    pixels, view = prepare(image.crop((part.left, part.top, right, bottom)), rule)
+    view = View(view.left + part.left, view.top + part.top, view.width, view.height)
+    return Upload(pixels, view, image.width, image.height)
+
+
+def is_quick(body: bytes, rule: ImageRule | None = None) -> bool:
+    """Whether `read_upload` takes so little time that a change of threads is not worth it.
+
+    Judged by the length and the size in the header, of PNG and JPEG files only: others may hold
+    any number of pixels in a few bytes, and are rare. With `rule`, its fit counts too: ink takes
+    a while to be laid out. Never raises.
+    """
+    if len(body) > _QUICK_BYTES:
+        return False
+    size = png.peek_size(body) or jpeg.peek(body)
+    if size is None or size[0] * size[1] > _QUICK_PIXELS:
+        return False
+    return rule is None or rule.fit != "ink" or size[:2] == (rule.width, rule.height)
+
+
+def picture_of(image_hwc: NDArray[np.uint8]) -> Image.Image:
+    """An image out of its pixels, uint8 (H, W, C): grey or RGB, as C says."""
+    return Image.fromarray(image_hwc[:, :, 0] if image_hwc.shape[2] == 1 else image_hwc)
+
+
+def prepare(image: Image.Image, rule: ImageRule) -> tuple[NDArray[np.uint8], View]:
+    """Bring an image to the network's input: uint8 (H, W, C), and the part of it that this is."""
+    image = _in_mode(plain(image), rule)
+    if image.size == (rule.width, rule.height):
+        pixels, view = _as_it_is(image, rule)
+    else:
+        if rule.invert == "light-border" and border_median(image) > 127:
+            image = image.point(_INVERTED * rule.channels)
+        fit = fit_ink if rule.fit == "ink" else fit_crop
+        pixels, view = fit(image, rule)
+    full_size = upload_size(image)
+    if full_size != image.size:
+        view = view.scaled(full_size[0] / image.width, full_size[1] / image.height)
+    return pixels.reshape(rule.height, rule.width, rule.channels), view
+
+
+def flatten(image: Image.Image, background: int) -> Image.Image:
+    """Lay an image of mode L, LA, RGB or RGBA over the grey level `background`: L or RGB."""
+    if not image.mode.endswith("A"):
+        return image
+    mode, alpha = image.mode[:-1], image.getchannel("A")
+    if alpha.getextrema() == (255, 255):  # nothing shines through
+        return image.convert(mode)
+    flat = Image.new(mode, image.size, background if mode == "L" else (background,) * 3)
+    flat.paste(image.convert(mode), mask=alpha)
+    flat.info = dict(image.info)
+    return flat
+
+
+def _as_it_is(image: Image.Image, rule: ImageRule) -> tuple[NDArray[np.uint8], View]:
+    levels = image.tobytes()
+    if rule.invert == "light-border":
+        grey = levels if rule.mode == "L" else image.convert("L").tobytes()
+        if _has_light_border(grey, rule.width):
+            levels = levels.translate(_INVERTED)
+    pixels = np.frombuffer(levels, np.uint8)
+    return pixels, View(0.0, 0.0, float(rule.width), float(rule.height))
+
+
+def _has_light_border(grey: bytes, width: int) -> bool:
+    """`border_median` of these rows of grey levels > 127; numpy takes longer to start."""
+    ring = sorted(grey[:width] + grey[-width:] + grey[::width] + grey[width - 1 :: width])
+    half = len(ring) // 2  # of an even number: the corners count twice
+    return ring[half - 1] + ring[half] > 2 * 127
+
+
+def _in_mode(image: Image.Image, rule: ImageRule) -> Image.Image:
+    flat = flatten(image, rule.background)
+    return flat if flat.mode == rule.mode else flat.convert(rule.mode)

@@ -1,0 +1,1 @@
+"""ONNX Runtime on a GPU or a CPU."""

@@ -1,0 +1,49 @@
+"""`limelight ablate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.commands.running import BatchSize, Device, Epochs
+from pipeline.cli.console import say
+from pipeline.cli.progress import training_bar
+from pipeline.lessons.ablation import CHOICES, as_markdown
+from pipeline.lessons.ablation import ablate as run_ablation
+from pipeline.runs.atomic_files import write_text
+from pipeline.runs.run_setup import complete_run, plan_run
+from pipeline.training.device import choose_device
+from pipeline.training.recipe import Recipe
+
+
+def ablate(
+    recipe: Annotated[str, typer.Argument(help="a recipe or a TOML file")] = "resnet-max",
+    field: Annotated[
+        list[str] | None,
+        typer.Option(help=f"{', '.join(CHOICES)}; may be repeated; default: all"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="runs of each variant")] = 1,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    out: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/ablation"),
+    device: Device = "auto",
+) -> None:
+    """Change one choice at a time: order of ReLU and norm, the norm, the pooling of the head.
+
+    Prints a table of validation accuracies; the test set is not looked at. What was trained in OUT
+    before is not trained again.
+
+    Example: limelight ablate resnet-max --field order --epochs 8 --seeds 3
+    """
+    base = Recipe.load(recipe, epochs=epochs, batch_size=batch_size)
+    chosen = choose_device(device)
+
+    def train(variant: Recipe, seed: int, folder: Path) -> float:
+        say(folder.name)
+        plan = plan_run(variant.data, recipe_name=recipe, recipe=variant, seed=seed, device=chosen)
+        with training_bar() as bar:
+            return complete_run(plan, folder, [bar]).best.validation_accuracy
+
+    table = as_markdown(run_ablation(base, field or list(CHOICES), range(seeds), train, out))
+    write_text(out / "ablation.md", table)
+    print(table, end="")

@@ -1,0 +1,96 @@
+"""`limelight finetune`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.commands.running import (
+    Balance,
+    BatchSize,
+    Device,
+    Epochs,
+    LearningRate,
+    Out,
+    Report,
+    Seed,
+    Set,
+    Teachers,
+    Track,
+    parse_rates,
+    parse_settings,
+    parse_size,
+    run_training,
+)
+from pipeline.runs.pretrained import begin_from, learn_from, read_origin
+from pipeline.runs.run_setup import RunPlan, plan_run
+from pipeline.training.device import choose_device
+from pipeline.training.distributed import World
+from pipeline.training.recipe import Recipe
+
+
+def finetune(
+    source: Annotated[str, typer.Argument(help="a data set, a folder CLASS/IMAGE, or a CSV file")],
+    origin: Annotated[
+        Path,
+        typer.Option("--from", help="an artefact, a model's folder of artefacts, or a run folder"),
+    ],
+    recipe: Annotated[str, typer.Option(help="a recipe or a TOML file")] = "finetune",
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    freeze_epochs: Annotated[
+        int | None, typer.Option(help="of the head alone, instead of the recipe's")
+    ] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    bn_freeze: Annotated[
+        bool | None,
+        typer.Option(
+            "--bn-freeze/--no-bn-freeze", help="BatchNorm layers keep the origin's statistics"
+        ),
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="side in pixels, or HEIGHTxWIDTH; default: the origin's")
+    ] = None,
+    teachers: Teachers = None,
+    choices: Set = None,
+    balance: Balance = False,
+    track: Track = None,
+    report: Report = True,
+) -> None:
+    """Teach a trained network new classes: its head first, then all of it; prints the run folder.
+
+    Of the classes that it knows it keeps its head, and goes on where it was.
+    An interrupted run goes on with limelight train --resume RUN.
+
+    Example: limelight finetune --from zoo/cifar10 ./my-photos
+    """
+
+    def make_plan(world: World) -> RunPlan:
+        begin = read_origin(origin)
+        options = {
+            "network": asdict(begin.network),
+            "freeze_epochs": freeze_epochs,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "schedule__peak": parse_rates(lr),
+            "bn_freeze": bn_freeze,
+            "balance": balance or None,
+        }
+        plan = plan_run(
+            source,
+            recipe_name=recipe,
+            recipe=Recipe.load(recipe, **options | parse_settings(choices)),
+            seed=seed,
+            device=choose_device(device),
+            image_size=begin.image_size if image_size is None else parse_size(image_size),
+            normalisation=begin.normalisation,
+            origin=begin.name,
+            processes=world.size,
+        )
+        return learn_from(begin_from(plan, begin), teachers or ())
+
+    run_training(make_plan, out=out, device=device, track=track, report=report)

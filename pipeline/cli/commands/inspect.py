@@ -1,0 +1,41 @@
+"""`limelight inspect`: a picture of what a trained network makes of an image."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from limelight.errors import ServiceError
+from limelight.imaging.preprocessing import ACCEPTED, read_upload
+from pipeline.errors import PipelineError
+from pipeline.runs.run import read_run
+
+MAX_PIXELS = 40_000_000
+
+
+def inspect(
+    run: Annotated[Path, typer.Argument(help="a run folder that `limelight train` wrote")],
+    image: Annotated[Path, typer.Argument(help=ACCEPTED)],
+    out: Annotated[Path, typer.Option(help="the picture, a PNG file")] = Path("inspection.png"),
+) -> None:
+    """Draw an image's way through a run's network: maps, kernels, features; prints the file.
+
+    Example: limelight inspect runs/mnist examples/seven.png
+    """
+    # matplotlib takes a while to import, and no other command needs it.
+    from pipeline.evaluation.feature_plot import draw, inspect_network
+
+    trained = read_run(run)
+    try:
+        upload = read_upload(image.read_bytes(), trained.config.image, max_pixels=MAX_PIXELS)
+    except (OSError, ServiceError) as error:
+        raise PipelineError(f"{image} cannot be read ({error}); choose an image file") from error
+    prepare = trained.config.normalisation.on(torch.device("cpu"))
+    images_nhwc = torch.from_numpy(upload.pixels_hwc.copy())[None]
+    inspection = inspect_network(trained.network, prepare(images_nhwc))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure = draw(inspection, upload.pixels_hwc, trained.config.classes)
+    # Without the library's version in it, the same picture is the same file.
+    figure.savefig(out, format="png", dpi=150, metadata={"Software": None})
+    print(out)

@@ -1,0 +1,47 @@
+"""`limelight ladder`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from pipeline.cli.commands.running import Device, Seed
+from pipeline.cli.console import say
+from pipeline.cli.progress import training_bar
+from pipeline.errors import PipelineError
+from pipeline.lessons.ladder import Climbed, Rung, as_markdown, climb, climb_all
+from pipeline.runs.atomic_files import write_text
+from pipeline.training.device import choose_device
+
+
+def ladder(
+    networks: Annotated[
+        list[str] | None, typer.Argument(help="recipes of the ladder; default: all")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/ladder"),
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Train the lessons' networks; prints the lesson's number, ours and the time as a table.
+
+    What was trained in OUT before is not trained again. The exit status is 1 if a network stays
+    below its lesson, or if one trains that must not.
+
+    Example: limelight ladder simplenet convnet
+    """
+    chosen = choose_device(device)
+
+    def climb_one(rung: Rung, folder: Path) -> Climbed:
+        say(rung.name)
+        with training_bar() as bar:
+            return climb(rung, folder, seed=seed, device=chosen, callbacks=[bar])
+
+    climbed = climb_all(networks or (), out, climb_one)
+    table = as_markdown(climbed)
+    write_text(out / "ladder.md", table)
+    Console().print(Markdown(table)) if Console().is_terminal else print(table, end="")
+    missed = [rung.name for rung in climbed if not rung.passed]
+    if missed:
+        raise PipelineError(f"not as in the lessons: {', '.join(missed)}; look at {out}")

@@ -1,0 +1,91 @@
+"""`limelight lr-find`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.commands.running import BatchSize, Device, ImageSize, Seed, parse_size
+from pipeline.cli.commands.train import train as train_command
+from pipeline.cli.console import say
+from pipeline.data.registry import DATASETS
+from pipeline.runs.run_setup import plan_run
+from pipeline.training.device import choose_device
+from pipeline.training.lr_finder import STEPS, RateCurve, find_rate
+from pipeline.training.recipe import Recipe, default_recipe
+from pipeline.training.schedules import Rates
+from pipeline.training.trainer import Trainer
+
+
+def lr_find(
+    source: Annotated[
+        str, typer.Argument(help=f"{', '.join(DATASETS)}; a folder CLASS/IMAGE; or a CSV file")
+    ],
+    recipe: Annotated[
+        str | None, typer.Option(help="a recipe or a TOML file; default: the data set's own")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="the plot, .svg or .png")] = Path("lr-find.svg"),
+    steps: Annotated[int, typer.Option(help="of the test, from a rate of 1e-7 to 10")] = STEPS,
+    device: Device = "auto",
+    seed: Seed = 0,
+    batch_size: BatchSize = None,
+    image_size: ImageSize = "64",
+    train: Annotated[
+        bool, typer.Option("--train", help="go on and train with the rate that was found")
+    ] = False,
+) -> None:
+    """Suggest a peak learning rate by a short training at ever higher rates; prints it.
+
+    The plot shows the loss over the rates, with the suggestion and the steepest fall.
+
+    Example: limelight lr-find mnist
+    """
+    name = recipe or default_recipe(source)
+    chosen = Recipe.load(name, batch_size=batch_size)
+    plan = plan_run(
+        source,
+        recipe_name=name,
+        recipe=chosen.but(freeze_epochs=0),
+        seed=seed,
+        device=choose_device(device),
+        image_size=parse_size(image_size),
+    )
+    fit, _ = plan.config.split(plan.dataset)
+    trainer = Trainer(
+        plan.config.recipe,
+        fit,
+        classes=plan.config.classes,
+        normalisation=plan.config.normalisation,
+        device=plan.device,
+        seed=seed,
+    )
+    curve = find_rate(trainer, steps=steps)
+    _draw(curve, out)
+    rates = scaled(chosen.schedule.peak, curve.suggestions["valley"])
+    print(rates)
+    if train:
+        train_command(
+            source,
+            recipe=recipe,
+            seed=seed,
+            device=device,
+            batch_size=batch_size,
+            image_size=image_size,
+            lr=rates,
+        )
+    else:
+        say(f"Next: limelight train {source} --lr {rates}")
+
+
+def scaled(peak: Rates, highest: float) -> str:
+    """`peak` with `highest` for its highest rate and the others in proportion, as --lr takes it."""
+    rates = peak if isinstance(peak, tuple) else (peak,)
+    return ",".join(f"{rate * highest / max(rates):.3g}" for rate in rates)
+
+
+def _draw(curve: RateCurve, out: Path) -> None:
+    from pipeline.report import figures
+
+    figures.save(figures.learning_rates(curve.rates, curve.losses, curve.suggestions), out)
+    found = ", ".join(f"{name} {rate:.3g}" for name, rate in curve.suggestions.items())
+    say(f"{found}; the curve: {out}")

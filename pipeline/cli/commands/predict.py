@@ -1,0 +1,86 @@
+"""`limelight predict`."""
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from limelight.client.client import ClientError, Prediction
+from pipeline.cli.commands.asking import (
+    AsJson,
+    Files,
+    Model,
+    Models,
+    Url,
+    as_line,
+    asked,
+    bar,
+    doubts,
+    finish,
+    matching,
+)
+
+Answers = list[tuple[Path, Prediction | Exception]]
+
+
+def predict(
+    files: Files,
+    url: Url = None,
+    models: Models = None,
+    model: Model = None,
+    as_json: AsJson = False,
+    concurrency: Annotated[int, typer.Option(min=1, help="requests under way at a time")] = 8,
+) -> None:
+    """Say what images show: a table, or JSON lines.
+
+    What cannot be read is named at the end, with exit status 1; the others are answered.
+
+    Example: limelight predict 'photos/*.jpg' --model cifar10
+    """
+    answers = asyncio.run(_ask(matching(files), url, models, model, concurrency))
+    failures = [(file, answer) for file, answer in answers if isinstance(answer, Exception)]
+    if as_json:
+        print("\n".join(as_line(*pair) for pair in answers))
+    elif len(failures) < len(answers):
+        Console().print(_table(answers))
+    finish(failures)
+
+
+async def _ask(
+    files: list[Path], url: str | None, models: Path | None, model: str | None, concurrency: int
+) -> Answers:
+    readable, answers = [], dict[Path, Prediction | Exception]()
+    for file in files:
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            answers[file] = error
+        else:
+            readable.append(file)
+    with bar() as progress:
+        task = progress.add_task("asking", total=len(readable))
+        async with asked(url, models) as client:
+            found = client.predict_many(readable, model=model, concurrency=concurrency)
+            for file in readable:
+                answers[file] = await anext(found)
+                progress.advance(task)
+    return [(file, answers[file]) for file in files]
+
+
+def _table(answers: Iterable[tuple[Path, Prediction | ClientError | Exception]]) -> Table:
+    table = Table("file", "class", "confidence", "or else", "note")
+    for file, answer in answers:
+        if isinstance(answer, Prediction):
+            rivals = (f"{score.label} {score.probability:.1%}" for score in answer.scores[1:])
+            table.add_row(
+                str(file),
+                answer.label,
+                f"{answer.confidence:.1%}",
+                ", ".join(rivals),
+                doubts(answer),
+            )
+    return table

@@ -1,0 +1,170 @@
+"""What the commands that train have in common: options in words, and the training itself."""
+
+import tomllib
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.console import say
+from pipeline.cli.progress import training_bar
+from pipeline.data.registry import imbalance_report
+from pipeline.errors import PipelineError
+from pipeline.runs.run_setup import RunPlan
+from pipeline.training.activation_stats import ActivationStatistics
+from pipeline.training.callbacks import Callback
+from pipeline.training.device import choose_device
+from pipeline.training.distributed import World, joined
+
+Out = Annotated[Path | None, typer.Option(help="run folder; default runs/NAME-TIME")]
+Seed = Annotated[int, typer.Option(help="of the split, the weights and the crops")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Epochs = Annotated[int | None, typer.Option(help="instead of the recipe's")]
+BatchSize = Annotated[int | None, typer.Option(help="instead of the recipe's")]
+LearningRate = Annotated[
+    str | None,
+    typer.Option(
+        "--lr", help="peak rate; or one for each layer group, 'a,b,c'; or 'first,last' of them"
+    ),
+]
+ImageSize = Annotated[str, typer.Option(help="side of one's own images in pixels, or HEIGHTxWIDTH")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="any choice of the recipe, whatever else says: optimizer.kind=muon, average=0.99",
+    ),
+]
+Teachers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--teacher",
+        help="learn what this artefact or run answers, instead of the labels; may be repeated",
+    ),
+]
+Balance = Annotated[
+    bool, typer.Option("--balance", help="weigh each class by the inverse of its frequency")
+]
+Track = Annotated[
+    list[str] | None, typer.Option(help="write to tensorboard or mlflow as well; may be repeated")
+]
+Report = Annotated[bool, typer.Option("--report/--no-report", help="end with a report.html")]
+
+
+def parse_rates(text: str | None) -> float | tuple[float, ...] | None:
+    """What `--lr` says: a rate, or several with commas between them.
+
+    Raises:
+        PipelineError: it says something else.
+
+    """
+    if text is None:
+        return None
+    try:
+        rates = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        rates = ()
+    if not rates or not all(0 < rate < float("inf") for rate in rates):
+        raise PipelineError(f"--lr {text!r}: a positive number is needed, or several: 0.001,0.1")
+    return rates[0] if len(rates) == 1 else rates
+
+
+def parse_settings(texts: list[str] | None) -> dict[str, object]:
+    """What `--set` says, as `Recipe.load` takes it: values are TOML, or plain words.
+
+    Raises:
+        PipelineError: one is not NAME=VALUE.
+
+    """
+    changes: dict[str, object] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise PipelineError(f"--set {text!r}: say NAME=VALUE, such as optimizer.kind=muon")
+        try:
+            parsed: object = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value
+        changes[name.strip().replace(".", "__")] = parsed
+    return changes
+
+
+def parse_size(text: str) -> int | tuple[int, int]:
+    """What `--image-size` says: a side, or (height, width).
+
+    Raises:
+        PipelineError: it says something else.
+
+    """
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
+        raise PipelineError(f"--image-size {text!r}: say 64, or 48x64 for 48 high and 64 wide")
+    if len(parts) == 1:
+        return int(parts[0])
+    return int(parts[0]), int(parts[1])
+
+
+def run_training(
+    make_plan: Callable[[World], RunPlan],
+    *,
+    out: Path | None,
+    device: str,
+    track: list[str] | None,
+    report: bool,
+) -> None:
+    """Plan a run and train it, with a bar, trackers and a report; prints the folder.
+
+    Raises:
+        PipelineError: see `plan_run`, `RunPlan.train` and `tracker`.
+
+    """
+    with ExitStack() as stack:
+        world = stack.enter_context(joined(choose_device(device)))
+        plan = make_plan(world)
+        trainer = plan.trainer(world)
+        folder = out or Path("runs") / f"{plan.dataset.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        callbacks: list[Callback] = []
+        activations = ActivationStatistics()
+        if world.leads:
+            trackers = [_tracker(name, folder, plan, activations) for name in track or ()]
+            _introduce(plan)
+            callbacks = [stack.enter_context(training_bar()), *trackers]
+        watching = {"activations": activations}
+        record = plan.train(folder, callbacks, watching=watching, trainer=trainer)
+        if not world.leads:
+            return
+    if report:
+        from pipeline.report import write_report
+
+        say(f"report: {write_report(folder)}")
+    say(
+        f"best epoch {record.best.epoch}: validation accuracy "
+        f"{record.best.validation_accuracy:.2%}. Next: limelight export {folder}"
+    )
+    print(folder)
+
+
+def _tracker(name: str, folder: Path, plan: RunPlan, activations: ActivationStatistics) -> Callback:
+    from pipeline.runs.tracking import tracker
+
+    return tracker(name, folder, plan.config.model_dump(mode="json"), activations)
+
+
+def _introduce(plan: RunPlan) -> None:
+    config = plan.config
+    fit, validation = config.split(plan.dataset)
+    processes = f" by {config.processes} processes" if config.processes > 1 else ""
+    say(
+        f"{config.source}: {len(fit):,} images to fit, {len(validation):,} to choose the epoch, "
+        f"{len(config.classes)} classes, on {config.device}"
+        f"{' in bfloat16' if config.bfloat16 else ''}{processes}"
+    )
+    if config.teachers:
+        names = ", ".join(teacher.name for teacher in config.teachers)
+        say(f"learning what {names} would answer, and not the labels")
+    uneven = imbalance_report(plan.dataset.train.labels, config.classes)
+    if uneven and not config.recipe.balance:
+        say(uneven)

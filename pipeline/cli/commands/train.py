@@ -1,0 +1,109 @@
+"""`limelight train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.commands.running import (
+    Balance,
+    BatchSize,
+    Device,
+    Epochs,
+    ImageSize,
+    LearningRate,
+    Out,
+    Report,
+    Seed,
+    Set,
+    Teachers,
+    Track,
+    parse_rates,
+    parse_settings,
+    parse_size,
+    run_training,
+)
+from pipeline.data.registry import DATASETS
+from pipeline.errors import PipelineError
+from pipeline.runs.pretrained import learn_from
+from pipeline.runs.run_setup import RunPlan, plan_run, resume_run
+from pipeline.training.device import choose_device
+from pipeline.training.distributed import World
+from pipeline.training.recipe import Recipe, default_recipe, recipe_names
+
+
+def train(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help=f"{', '.join(DATASETS)}; a folder CLASS/IMAGE; or a CSV file of path and label"
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{', '.join(recipe_names())}, or a TOML file; default: the data set's own"
+        ),
+    ] = None,
+    out: Out = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="go on with this run folder after its last whole epoch")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    image_size: ImageSize = "64",
+    arch: Annotated[
+        str | None, typer.Option(help="another architecture, such as torchvision:resnet34")
+    ] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="begin with the weights torchvision publishes")
+    ] = False,
+    teachers: Teachers = None,
+    choices: Set = None,
+    balance: Balance = False,
+    track: Track = None,
+    report: Report = True,
+) -> None:
+    """Train a classifier and write a run folder; prints its path.
+
+    Under torchrun the processes train together: torchrun --nproc-per-node 2 -m pipeline train ...
+
+    Example: limelight train mnist --out runs/mnist
+    """
+
+    def make_plan(world: World) -> RunPlan:
+        if resume is not None:
+            return resume_run(resume, choose_device(device), processes=world.size)
+        if source is None:
+            raise PipelineError("say what to train on, or which run to --resume")
+        name = recipe or default_recipe(source)
+        options = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "schedule__peak": parse_rates(lr),
+            "balance": balance or None,
+            "network": {"architecture": arch} if arch else None,
+            "network__pretrained": pretrained or None,
+        }
+        chosen = Recipe.load(name, **options | parse_settings(choices))
+        plan = plan_run(
+            source,
+            recipe_name=name,
+            recipe=chosen,
+            seed=seed,
+            device=choose_device(device),
+            image_size=parse_size(image_size),
+            processes=world.size,
+        )
+        return learn_from(plan, teachers or ())
+
+    run_training(
+        make_plan,
+        out=resume or out,
+        device=device,
+        track=track,
+        report=report,
+    )

@@ -1,0 +1,1 @@
+"""Data sets: published ones, folders and tables of images, and how they are split."""

@@ -1,0 +1,86 @@
+"""A CSV file of paths and labels, UTF-8, with a header: `path,label` and perhaps `split`."""
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.data.labelled_files import FilesByClass, LabelledFiles, checked
+from pipeline.errors import DataError
+
+COLUMNS: tuple[str, ...] = ("path", "label", "split")
+PARTS = ("train", "test")
+
+
+def list_table(file: Path) -> LabelledFiles:
+    """List the images that the rows of `file` name; other columns than those above are ignored.
+
+    A path is absolute or relative to the file's folder. Without the column `split`, of ``train``
+    and ``test``, test images are to be set aside.
+
+    Raises:
+        DataError: a column or a value is missing, a row cannot be understood, an image is named
+            twice, or there are fewer than two classes.
+
+    """
+    parts: dict[str, FilesByClass] = {"train": {}, "test": {}}
+    lines: dict[Path, int] = {}
+    has_split = False
+    for line, row in _rows(file):
+        path = _path(row["path"], file, line)
+        if path in lines:
+            raise DataError(
+                f"{file}, lines {lines[path]} and {line}: both name {row['path']}: keep one"
+            )
+        lines[path] = line
+        has_split = "split" in row
+        part = row.get("split", "train")
+        if part not in PARTS:
+            raise DataError(f"{file}, line {line}: split is {part!r}, and must be train or test")
+        parts[part].setdefault(row["label"], []).append(path)
+    if not lines:
+        raise DataError(f"{file} has no rows: write a line `path,label` for each image")
+    files = LabelledFiles(
+        parts["train"], parts["test"] if has_split else None, "a table of labelled images"
+    )
+    return checked(files, file, "rows")
+
+
+def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The line and the wanted columns of each row; blank lines are passed over."""
+    try:
+        # What Excel writes begins with a byte order mark.
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            missing = [name for name in ("path", "label") if name not in columns]
+            if missing:
+                raise DataError(
+                    f"{file} has no column {' and no column '.join(missing)}, but "
+                    f"{', '.join(columns) or 'nothing'}: begin it with the line `path,label`, "
+                    "columns apart by commas"
+                )
+            reader.fieldnames = columns
+            wanted = [name for name in COLUMNS if name in columns]
+            for row in reader:
+                values = {name: (row[name] or "").strip() for name in wanted}
+                empty = [name for name, value in values.items() if not value]
+                if empty:
+                    raise DataError(f"{file}, line {reader.line_num}: no {' and no '.join(empty)}")
+                yield reader.line_num, values
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not UTF-8 ({error}): save it as CSV UTF-8") from error
+    except csv.Error as error:
+        raise DataError(f"{file} is not CSV ({error}): save it as CSV UTF-8") from error
+
+
+def _path(written: str, file: Path, line: int) -> Path:
+    if Path(written).is_absolute():
+        return Path(os.path.normpath(written))
+    relative = Path(os.path.normpath(written))
+    if relative.parts[:1] == (os.pardir,):
+        raise DataError(
+            f"{file}, line {line}: {written} leaves the folder of the file: write the whole path, "
+            "from the root"
+        )
+    return file.parent / relative

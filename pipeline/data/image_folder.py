@@ -1,0 +1,48 @@
+"""A folder of labelled images: one sub-folder a class (torchvision's ImageFolder layout)."""
+
+from pathlib import Path
+
+from pipeline.data.labelled_files import FilesByClass, LabelledFiles, checked, is_image
+from pipeline.errors import DataError
+
+
+def list_folder(folder: Path) -> LabelledFiles:
+    """List FOLDER/CLASS/IMAGE, or FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE.
+
+    Without FOLDER/test, test images are to be set aside. Hidden folders are passed over.
+
+    Raises:
+        DataError: there are fewer than two classes, or the parts are not train and test.
+
+    """
+    train, test = folder / "train", None
+    if _sub_folders(train):
+        # A class may be called train; then images lie in it, and no folders.
+        parts = {path.name for path in _sub_folders(folder)}
+        if parts - {"train", "test"}:
+            raise DataError(
+                f"{folder}: beside train there is {', '.join(sorted(parts - {'train', 'test'}))}, "
+                "and only test can be: merge it into train, of which validation images are set "
+                "aside, or name it test"
+            )
+        if "test" in parts:
+            test = _by_class(folder / "test")
+    else:
+        train = folder
+    files = LabelledFiles(_by_class(train), test, "a folder of labelled images")
+    return checked(files, folder, "a sub-folder of images")
+
+
+def _by_class(folder: Path) -> FilesByClass:
+    return {
+        path.name: [file for file in sorted(path.rglob("*")) if is_image(file)]
+        for path in _sub_folders(folder)
+    }
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )

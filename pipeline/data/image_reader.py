@@ -1,0 +1,67 @@
+"""Labelled files become arrays, by the code that reads the service's uploads."""
+
+import logging
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limelight.artifact.manifest import ImageRule
+from limelight.errors import ServiceError
+from limelight.imaging.preprocessing import read_upload
+from pipeline.data.labelled_files import MAX_PIXELS, FilesByClass
+from pipeline.data.splits import Split
+from pipeline.errors import DataError
+
+MOST_NAMED = 10
+
+logger = logging.getLogger(__name__)
+
+
+class ImageReader:
+    """Reads image files by one rule, and remembers those that it cannot read."""
+
+    def __init__(self, rule: ImageRule) -> None:
+        self._rule = rule
+        self.skipped: list[str] = []
+        """Each file that was passed over, and why."""
+
+    def read(self, files: FilesByClass) -> Split:
+        """Read every file, class by class in the order of their names.
+
+        Raises:
+            DataError: if a class has no readable image.
+
+        """
+        images: list[NDArray[np.uint8]] = []
+        labels: list[int] = []
+        for label, name in enumerate(sorted(files)):
+            before = len(images)
+            for path in files[name]:
+                try:
+                    upload = read_upload(path.read_bytes(), self._rule, max_pixels=MAX_PIXELS)
+                except ServiceError as error:
+                    self._skip(f"{path}: {error.detail}")
+                except OSError as error:
+                    self._skip(f"{path}: {error.strerror}")
+                else:
+                    images.append(upload.pixels_hwc)
+            if len(images) == before:
+                why = f" (first {self.skipped[-len(files[name])]})" if files[name] else ""
+                raise DataError(
+                    f"class {name!r}: no readable image{why}; add some, or take the class out"
+                )
+            labels += [label] * (len(images) - before)
+        return Split(np.stack(images), np.array(labels, dtype=np.int64))
+
+    def report(self) -> None:
+        """Say how many more files than those already named were passed over."""
+        unnamed = len(self.skipped) - MOST_NAMED
+        if unnamed > 0:
+            logger.warning(
+                "and %s more (%s files in all)", f"{unnamed:,}", f"{len(self.skipped):,}"
+            )
+
+    def _skip(self, problem: str) -> None:
+        self.skipped.append(problem)
+        if len(self.skipped) <= MOST_NAMED:
+            logger.warning("skipped %s", problem)

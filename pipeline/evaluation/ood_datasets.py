@@ -1,0 +1,78 @@
+"""Images that a classifier was not made for: what its out-of-distribution score is tried on."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limelight.artifact.manifest import ImageRule
+from pipeline.data.cache import cached_file, load_cached
+from pipeline.data.synthetic_scenes import background
+from pipeline.evaluation.test_set import as_served
+
+Images = NDArray[np.uint8]
+
+DIGITS = ("mnist", "mnist37", "digits8")
+_FOR_DIGITS = ("fashion", "cifar10", "noise", "textures")
+_FOR_PHOTOS = ("mnist", "fashion", "noise", "textures")
+
+
+def kinds_for(dataset: str) -> tuple[str, ...]:
+    """Names of the kinds of strange images that a network for `dataset` can be tried on here.
+
+    Those of a published data set are left out where it is not in the cache.
+    """
+    missing = kinds_missing(dataset)
+    return tuple(kind for kind in _kinds(dataset) if kind not in missing)
+
+
+def kinds_missing(dataset: str) -> tuple[str, ...]:
+    """Names of the published data sets that it could be tried on too, were they in the cache."""
+    published = (kind for kind in _kinds(dataset) if kind not in DRAWN)
+    return tuple(kind for kind in published if not cached_file(kind).is_file())
+
+
+def _kinds(dataset: str) -> tuple[str, ...]:
+    return _FOR_DIGITS if dataset in DIGITS else _FOR_PHOTOS
+
+
+def strange_images(
+    kind: str, rule: ImageRule, count: int, rng: np.random.Generator, *, held_out: bool
+) -> Images:
+    """At most `count` images of a kind, as the service would see them: (N, H, W, C).
+
+    `held_out` takes published images from the test split, and otherwise from the training split;
+    what is drawn at random differs by `rng`.
+
+    Raises:
+        DataError: a published data set is corrupt.
+
+    """
+    if kind in DRAWN:
+        drawn = [DRAWN[kind](rng, rule) for _ in range(count)]
+        return as_served(np.stack(drawn), rule)
+    images = load_cached(kind)["test_images" if held_out else "train_images"]
+    chosen = rng.choice(len(images), min(count, len(images)), replace=False)
+    return as_served(images[np.sort(chosen)], rule)
+
+
+def _noise(rng: np.random.Generator, rule: ImageRule) -> Images:
+    """Each pixel on its own: of every level alike, or around one of them."""
+    shape = rule.height, rule.width, rule.channels
+    if rng.random() < 0.5:
+        return rng.integers(0, 256, shape, np.uint8)
+    levels = rng.normal(rng.uniform(64, 192), rng.uniform(16, 96), shape)
+    noise: Images = np.rint(levels).clip(0, 255).astype(np.uint8)
+    return noise
+
+
+def _texture(rng: np.random.Generator, rule: ImageRule) -> Images:
+    side = max(rule.height, rule.width)
+    return background(rng, size=side, channels=rule.channels)[: rule.height, : rule.width]
+
+
+DRAWN: dict[str, Callable[[np.random.Generator, ImageRule], Images]] = {
+    "noise": _noise,
+    "textures": _texture,
+}
+"""Kinds that need no data."""

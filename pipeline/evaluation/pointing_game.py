@@ -1,0 +1,67 @@
+"""The pointing game: is the peak of a map on the object? (Zhang et al., 2018, section 4.2.)"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limelight.artifact.manifest import ImageRule, Method
+from limelight.explanations.bounding_box import Box
+from limelight.imaging.preprocessing import View, picture_of, prepare
+from pipeline.data.synthetic_scenes import make_scene
+from pipeline.evaluation.saliency import Images, Look, Maps, maps_of
+
+SIZE, SIDE = 256, 128
+"""Of a scene and of the object in it, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PointingGame:
+    """How often each way of explaining pointed to the object."""
+
+    scenes: int
+    chance: float
+    hits: dict[Method | Literal["random"], float]
+
+
+def play_pointing_game(
+    look: Look,
+    images: Images,
+    labels: NDArray[np.int64],
+    rule: ImageRule,
+    methods: Sequence[Method | Literal["random"]],
+) -> PointingGame | None:
+    """Paste each image (N, H, W, C) somewhere in a scene, and ask where its class is, (N,).
+
+    None where the image rule crops to what it finds, or images are not square: there is no game.
+    """
+    if rule.fit != "crop" or rule.height != rule.width:
+        return None
+    rng = np.random.default_rng(0)
+    scenes = [make_scene(image, rng, side=SIDE, size=SIZE) for image in images]
+    prepared = [prepare(picture_of(scene.image_hwc), rule) for scene in scenes]
+    pixels, views = np.stack([it[0] for it in prepared]), [it[1] for it in prepared]
+    hits: dict[Method | Literal["random"], float] = {}
+    for method in methods:
+        if method == "random":
+            shape = maps_of(look, pixels[:1], labels[:1], "cam")[0].shape
+            maps = list(rng.random((len(pixels), *shape), np.float32))
+        else:
+            maps = maps_of(look, pixels, labels, method)
+        hit = [
+            is_hit(map_hw, view, scene.box)
+            for map_hw, view, scene in zip(maps, views, scenes, strict=True)
+        ]
+        hits[method] = float(np.mean(hit))
+    return PointingGame(scenes=len(scenes), chance=(SIDE / SIZE) ** 2, hits=hits)
+
+
+def is_hit(map_hw: Maps, view: View, box: Box) -> bool:
+    """Whether the centre of the map's highest cell lies in the box, in pixels of the upload."""
+    rows, columns = map_hw.shape
+    row, column = divmod(int(map_hw.argmax()), columns)
+    x = view.left + (column + 0.5) * view.width / columns
+    y = view.top + (row + 0.5) * view.height / rows
+    return bool(box.left <= x < box.right and box.top <= y < box.bottom)

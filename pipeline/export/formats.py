@@ -1,0 +1,166 @@
+"""An artefact's formats: what each computes, its file, and whether it agrees with eager torch."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from limelight.artifact.manifest import FileFormat, ModelFile, Parity
+from limelight.artifact.store import Artifact
+from limelight.runtime.engine import Engine
+from limelight.runtime.onnx_session import Device
+from models.ood_scores import Strangeness
+from models.serving_graph import ServingGraph, find_finer_stage
+from pipeline.data.registry import Split
+from pipeline.export.parity import EXACT, HALF, Runtime, TorchRuntime, check_parity, measure_parity
+from pipeline.export.serialization import (
+    describe,
+    load_torchscript,
+    save_onnx,
+    save_torchscript,
+    trace,
+)
+from pipeline.runs.atomic_files import write_tensors
+from pipeline.runs.run import Run
+from pipeline.training.weights import copied
+
+ONNX, TORCHSCRIPT, PT2 = "model.onnx", "model.ts", "model.pt2"
+FINER_ONNX, HALF_ONNX = "model.finer.onnx", "model.half.onnx"
+WEIGHTS = "model.safetensors"
+_FORMATS: dict[str, FileFormat] = {
+    ONNX: "onnx",
+    FINER_ONNX: "onnx-finer",
+    HALF_ONNX: "onnx-half",
+}
+# Whose passes take ten times as long: of these all are compared at every batch size.
+_FINER_IMAGES = 100
+_CPU = torch.device("cpu")
+
+
+def make_graphs(
+    run: Run,
+    temperature: float,
+    strangeness: Strangeness,
+    example: torch.Tensor,
+    *,
+    finer_maps: bool,
+    half: bool,
+) -> dict[str, ServingGraph]:
+    """The graphs that are wanted, by the ONNX file of each.
+
+    Args:
+        run: whose network they compute.
+        temperature: what its logits are divided by.
+        strangeness: the score of images unlike those of the training.
+        example: two images, uint8 (2, H, W, C).
+        finer_maps: also that of LayerCAM, where the network can give it.
+        half: also one whose layers compute in float16.
+
+    """
+    network, normalisation = run.network, run.config.normalisation
+    early = find_finer_stage(network, normalisation, example) if finer_maps else None
+    graph = partial(ServingGraph, network, normalisation, temperature, strangeness=strangeness)
+    graphs = {ONNX: graph()}
+    if early is not None:
+        graphs[FINER_ONNX] = graph(early=early)
+    if half:
+        graphs[HALF_ONNX] = graph(half=True)
+    return {file: each.eval() for file, each in graphs.items()}
+
+
+def save_formats(
+    folder: Path, graphs: dict[str, ServingGraph], example: torch.Tensor
+) -> dict[str, ModelFile]:
+    """Write every format of `graphs` into `folder`; the files by their names.
+
+    `example` are two images, uint8 (2, H, W, C).
+    """
+    graph = graphs[ONNX]
+    save_torchscript(graph, example, folder / TORCHSCRIPT)
+    traced = {file: trace(each, example) for file, each in graphs.items()}
+    torch.export.save(traced[ONNX], folder / PT2)
+    # What `limelight finetune` begins from: the only format that holds layers by their names.
+    write_tensors(folder / WEIGHTS, copied(graph.network.state_dict()))
+    files = {}
+    for file, each in graphs.items():
+        save_onnx(traced[file], each.outputs, folder / file)
+        files[file] = describe(folder / file, _FORMATS[file])
+    return files | {
+        TORCHSCRIPT: describe(folder / TORCHSCRIPT, "torchscript"),
+        PT2: describe(folder / PT2, "torch.export"),
+        WEIGHTS: describe(folder / WEIGHTS, "safetensors"),
+    }
+
+
+def compare_formats(
+    artifact: Artifact, engine: Engine, graphs: dict[str, ServingGraph], test: Split
+) -> dict[str, Parity]:
+    """How far each format's answers on the test images are from eager torch's, by file.
+
+    Raises:
+        GateError: one does not agree.
+
+    """
+    parity = {
+        file: measure_format(file, load(), graphs, test.images)
+        for file, load in runtimes(artifact, engine, graphs).items()
+    }
+    for file, measured in parity.items():
+        check_format(file, measured)
+    return parity
+
+
+def runtimes(
+    artifact: Artifact,
+    engine: Engine,
+    graphs: dict[str, ServingGraph],
+    device: torch.device = _CPU,
+) -> dict[str, Callable[[], Runtime]]:
+    """Return what loads each format of an artefact, by file; `engine` runs the float32 ones."""
+    folder, outputs = artifact.folder, graphs[ONNX].outputs
+
+    def torchscript() -> Runtime:
+        return TorchRuntime(load_torchscript(folder / TORCHSCRIPT, device), outputs, device)
+
+    def exported() -> Runtime:
+        module = torch.export.load(folder / PT2).module().to(device)
+        return TorchRuntime(module, outputs, device)
+
+    def half() -> Runtime:
+        on: Device = "cuda" if device.type == "cuda" else "cpu"
+        in_half = Engine(artifact, device=on, threads=0, precision="float16")
+        return partial(in_half.run, outputs=outputs)
+
+    found: dict[str, Callable[[], Runtime]] = {
+        ONNX: lambda: partial(engine.run, outputs=outputs),
+        TORCHSCRIPT: torchscript,
+        PT2: exported,
+    }
+    if FINER_ONNX in graphs:
+        finer = graphs[FINER_ONNX].outputs
+        found[FINER_ONNX] = lambda: partial(engine.run, outputs=finer)
+    if HALF_ONNX in graphs:
+        found[HALF_ONNX] = half
+    return found
+
+
+def measure_format(
+    file: str, runtime: Runtime, graphs: dict[str, ServingGraph], images: NDArray[np.uint8]
+) -> Parity:
+    """Compare one format with eager torch on images, uint8 (N, H, W, C)."""
+    if file == FINER_ONNX:
+        return measure_parity(runtime, graphs[file], images[:_FINER_IMAGES])
+    return measure_parity(runtime, graphs[ONNX], images)
+
+
+def check_format(file: str, parity: Parity) -> None:
+    """Fail unless a format is within its bounds.
+
+    Raises:
+        GateError: see `check_parity`.
+
+    """
+    check_parity(file, parity, HALF if file == HALF_ONNX else EXACT)

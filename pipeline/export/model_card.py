@@ -1,0 +1,29 @@
+"""The model card: what a manifest says, for people."""
+
+from pathlib import Path
+
+import jinja2
+
+from limelight.artifact.manifest import Manifest
+from pipeline.report.page import amount, percent
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def card(manifest: Manifest) -> str:
+    """Markdown of what was measured, and of what the model is not for.
+
+    Raises:
+        jinja2.UndefinedError: the manifest is of an export that did not measure all of it.
+
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=False,  # noqa: S701  # Markdown
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"amount": amount, "percent": percent}
+    return environment.get_template("card.md").render(m=manifest)

@@ -1,0 +1,1 @@
+"""The networks and comparisons of the fast.ai lessons."""

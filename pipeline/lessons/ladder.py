@@ -1,0 +1,251 @@
+"""The lessons' networks, rung by rung, each beside the number that its lesson reached.
+
+The numbers are of fast.ai's lessons: the fourth edition's chapter 13 (digits), and the CIFAR-10
+notebook of 2018's lesson 7. A lesson's accuracy is of the test set, and so is ours, which is read
+once, for the epoch that the validation split chose.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import PipelineError
+from pipeline.evaluation.tta import evaluate_views
+from pipeline.runs.atomic_files import read_tensors, write_text
+from pipeline.runs.run_setup import complete_run, plan_run
+from pipeline.runs.run_writer import HISTORY, read_epochs
+from pipeline.training.activation_stats import ActivationStatistics
+from pipeline.training.callbacks import Callback
+from pipeline.training.inference import evaluate
+from pipeline.training.recipe import Recipe
+
+CHANCE_MARGIN = 0.05
+"""A run that must fail may be this much better than guessing."""
+FAILING_SEEDS = 5
+"""So many runs show a failure: with such a rate, a lucky seed trains now and then."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rung:
+    """A recipe, and what the lesson reached with that network."""
+
+    name: str
+    recipe: str
+    lesson: float | None
+    """Its accuracy; None where it says only that the network trains, or that it does not."""
+    lesson_epochs: int
+    lesson_views: bool = False
+    """Whether the lesson's number is of test-time augmentation."""
+    fails: bool = False
+    changes: Mapping[str, object] = field(default_factory=dict)
+
+
+_CONSTANT: dict[str, object] = {"schedule": {"kind": "constant", "peak": 0.06}}
+
+LADDER = (
+    Rung(name="three-or-seven", recipe="three-or-seven", lesson=0.990, lesson_epochs=2),
+    Rung(
+        name="simple-cnn, constant 0.06, batches of 64",
+        recipe="simple-cnn",
+        lesson=0.11,
+        lesson_epochs=1,
+        fails=True,
+        changes=_CONSTANT | {"batch_size": 64},
+    ),
+    Rung(
+        name="simple-cnn, constant 0.06, batches of 512",
+        recipe="simple-cnn",
+        lesson=0.11,
+        lesson_epochs=1,
+        fails=True,
+        changes=_CONSTANT,
+    ),
+    Rung(name="simple-cnn", recipe="simple-cnn", lesson=None, lesson_epochs=1),
+    Rung(
+        name="simple-cnn-bn, 1 epoch",
+        recipe="simple-cnn-bn",
+        lesson=0.986,
+        lesson_epochs=1,
+        changes={"epochs": 1, "batch_size": 256, "schedule__peak": 0.03},
+    ),
+    Rung(name="simple-cnn-bn", recipe="simple-cnn-bn", lesson=0.992, lesson_epochs=5),
+    Rung(name="simplenet", recipe="simplenet", lesson=0.469, lesson_epochs=4),
+    Rung(name="convnet", recipe="convnet", lesson=0.60, lesson_epochs=6),
+    Rung(name="conv-bn-net", recipe="conv-bn-net", lesson=0.646, lesson_epochs=6),
+    Rung(name="conv-bn-net-deep", recipe="conv-bn-net-deep", lesson=0.646, lesson_epochs=4),
+    Rung(name="resnet-max", recipe="resnet-max", lesson=0.823, lesson_epochs=32),
+    Rung(
+        name="resnet2",
+        recipe="resnet2",
+        lesson=0.849,
+        lesson_epochs=37,
+        lesson_views=True,
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Climbed:
+    """What came of a rung."""
+
+    name: str
+    lesson: float | None
+    lesson_epochs: int
+    lesson_views: bool
+    fails: bool
+    epochs: int
+    accuracy: float
+    """On the test set, one view an image."""
+    views_accuracy: float
+    """The same with test-time augmentation."""
+    log_loss: float
+    parameters: int
+    seconds: float
+    dead: float
+    """The largest share of activations near zero in any hidden layer, at the end."""
+    classes: int
+    seeds: int = 1
+    """Where there are several, all else is of the median run."""
+    failed: int = 0
+    """Of these, those that were no better than chance."""
+
+    @property
+    def is_chance(self) -> bool:
+        """Whether it has learnt next to nothing."""
+        return self.accuracy <= 1 / self.classes + CHANCE_MARGIN
+
+    @property
+    def passed(self) -> bool:
+        """Whether the lesson's number is reached, or the failure it shows."""
+        if self.fails:
+            return self.is_chance
+        if self.lesson is None:
+            return not self.is_chance
+        # The lessons print three digits.
+        ours = self.views_accuracy if self.lesson_views else self.accuracy
+        return self.epochs <= self.lesson_epochs and round(ours, 3) >= self.lesson
+
+
+def climb(
+    rung: Rung,
+    folder: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    callbacks: Iterable[Callback] = (),
+) -> Climbed:
+    """Train a rung in `folder`, as far as it was not before, and measure it on the test set.
+
+    A rung that must fail is trained `FAILING_SEEDS` times, and the median run counts.
+
+    Raises:
+        PipelineError: see `plan_run` and `complete_run`.
+
+    """
+    if not rung.fails:
+        return _climb_once(rung, folder, seed=seed, device=device, callbacks=callbacks)
+    seeds = range(seed, seed + FAILING_SEEDS)
+    runs = [
+        _climb_once(rung, folder / f"seed-{each}", seed=each, device=device, callbacks=())
+        for each in seeds
+    ]
+    median = sorted(runs, key=lambda run: run.accuracy)[len(runs) // 2]
+    return replace(median, seeds=len(runs), failed=sum(run.is_chance for run in runs))
+
+
+def _climb_once(
+    rung: Rung, folder: Path, *, seed: int, device: torch.device, callbacks: Iterable[Callback]
+) -> Climbed:
+    recipe = Recipe.load(rung.recipe, **rung.changes)
+    plan = plan_run(recipe.data, recipe_name=rung.recipe, recipe=recipe, seed=seed, device=device)
+    watching = {"activations": ActivationStatistics()}
+    run = complete_run(plan, folder, list(callbacks), watching=watching)
+    result = folder / "rung.json"
+    if result.is_file():
+        return Climbed(**json.loads(result.read_text()))
+    network = run.network.to(device)
+    test, normalisation = plan.dataset.test, run.config.normalisation
+    labels = torch.from_numpy(test.labels)
+    logits = evaluate(network, test.images, normalisation, device)
+    choice = recipe.augmentation
+    looked = evaluate_views(network, test.images, normalisation, device, choice)
+    climbed = Climbed(
+        name=rung.name,
+        lesson=rung.lesson,
+        lesson_epochs=rung.lesson_epochs,
+        lesson_views=rung.lesson_views,
+        fails=rung.fails,
+        epochs=recipe.epochs,
+        accuracy=_accuracy(logits, labels),
+        views_accuracy=_accuracy(looked, labels),
+        log_loss=float(nn.functional.cross_entropy(logits, labels)),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        # Of all epochs, whether they came in one go or not.
+        seconds=sum(epoch.seconds for epoch in read_epochs(folder)),
+        dead=_dead(folder),
+        classes=len(plan.dataset.classes),
+    )
+    write_text(result, json.dumps(asdict(climbed), indent=2) + "\n")
+    return climbed
+
+
+def climb_all(
+    names: Iterable[str],
+    folder: Path,
+    climb_one: Callable[[Rung, Path], Climbed],
+) -> list[Climbed]:
+    """Climb the rungs whose recipes are named, or all, in their order.
+
+    Raises:
+        PipelineError: there is no such rung.
+
+    """
+    wanted = set(names)
+    known = {rung.recipe for rung in LADDER}
+    if wanted - known:
+        raise PipelineError(
+            f"no rung {', '.join(sorted(wanted - known))}; there are: {', '.join(sorted(known))}"
+        )
+    return [
+        climb_one(rung, folder / rung.name.replace(",", "").replace(" ", "-"))
+        for rung in LADDER
+        if not wanted or rung.recipe in wanted
+    ]
+
+
+def as_markdown(climbed: Iterable[Climbed]) -> str:
+    """The table, with the lesson's number and ours beside each other."""
+    lines = [
+        "| network | parameters | lesson | its epochs | ours | epochs | with TTA | time "
+        "| near zero | reached |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for rung in climbed:
+        if rung.lesson is None:
+            lesson = "trains"
+        else:
+            lesson = f"{rung.lesson:.1%}{' (TTA)' if rung.lesson_views else ''}"
+        expected = f"{lesson}, must fail" if rung.fails else lesson
+        name = rung.name
+        if rung.seeds > 1:
+            name += f" (median of {rung.seeds} seeds, {rung.failed} fail)"
+        lines.append(
+            f"| {name} | {rung.parameters:,} | {expected} | {rung.lesson_epochs} | "
+            f"{rung.accuracy:.1%} | {rung.epochs} | {rung.views_accuracy:.1%} | "
+            f"{rung.seconds:.0f} s | {rung.dead:.0%} | {'yes' if rung.passed else '**no**'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
+    return float((logits.argmax(1) == labels).double().mean())
+
+
+def _dead(folder: Path) -> float:
+    history, _ = read_tensors(folder / HISTORY)
+    # The last layer is the logits, which no ReLU empties.
+    return float(history["activations.near_zero"][:-1, -1].max())

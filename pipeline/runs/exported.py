@@ -1,0 +1,90 @@
+"""What training made of an artefact: its torch network, and the run that it came from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from limelight.artifact.manifest import Manifest
+from limelight.artifact.store import load_artifact, newest_version
+from models import ClassMapNetwork
+from models.normalization import Normalisation
+from pipeline.data.registry import DATASETS
+from pipeline.errors import RunError
+from pipeline.runs.pretrained import read_origin
+from pipeline.runs.run import RECORDED, Run, RunConfig
+from pipeline.training.callbacks import Epoch
+from pipeline.training.recipe import Recipe
+from pipeline.training.weights import load_network
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """A network in evaluation mode, on the CPU, and what its images have to be brought to."""
+
+    network: ClassMapNetwork
+    normalisation: Normalisation
+    manifest: Manifest
+
+
+def read_trained(path: Path) -> Trained:
+    """Read an artefact, or the newest version in a model's folder of artefacts.
+
+    Raises:
+        RunError: `path` is neither, or an artefact whose weights are missing or of another network.
+
+    """
+    folder = newest_version(path)
+    origin = read_origin(folder)
+    manifest = load_artifact(folder).manifest
+    network = load_network(
+        origin.network,
+        origin.weights,
+        name=str(folder),
+        channels=manifest.image.channels,
+        classes=len(manifest.classes),
+    )
+    return Trained(network=network, normalisation=origin.normalisation, manifest=manifest)
+
+
+def rebuild_run(path: Path) -> Run:
+    """The run that an artefact is from, with the weights in it, for another export.
+
+    Its folder is the artefact's. Epochs before the best one are lost.
+
+    Raises:
+        RunError: `path` is no artefact with weights, its manifest does not say how it was trained,
+            or its data was the user's own, whose place it does not know.
+
+    """
+    trained = read_trained(path)
+    manifest, folder = trained.manifest, newest_version(path)
+    name = f"{manifest.name}/{manifest.version}"
+    if manifest.data.name not in DATASETS:
+        raise RunError(f"{name}: an artefact does not know where its data is; export its run again")
+    fields = dict(manifest.training)
+    try:
+        best = Epoch(**fields.pop("best_epoch"))  # type: ignore[arg-type]
+        about = {key: fields.pop(key) for key in RECORDED if key in fields}
+        recipe_name = str(fields.pop("recipe"))
+        config = RunConfig.model_validate(
+            {
+                **about,
+                "created": manifest.created,
+                "source": manifest.data.name,
+                "image_size": (manifest.image.height, manifest.image.width),
+                "image": manifest.image,
+                "data_sha256": manifest.data.sha256,
+                "classes": manifest.classes,
+                "recipe_name": recipe_name,
+                "recipe": Recipe.of(fields, {}, name=recipe_name),
+                "libraries": {
+                    library: version
+                    for library, version in manifest.libraries.items()
+                    if not library.startswith("export:")
+                },
+            }
+        )
+    except (KeyError, TypeError, ValidationError) as error:
+        raise RunError(f"{name}: its manifest does not say how it was trained: {error}") from error
+    return Run(folder, config, trained.network, best)

@@ -1,0 +1,208 @@
+"""What models that were trained before give to a new one: their weights, or their answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from limelight.artifact.manifest import ImageRule, Manifest
+from limelight.artifact.store import ArtifactError, load_artifact, newest_version
+from models import NetworkOptions
+from models.normalization import Normalisation
+from pipeline.data.class_subsets import share_images
+from pipeline.data.splits import choose
+from pipeline.errors import RunError
+from pipeline.runs.atomic_files import read_tensors
+from pipeline.runs.run import read_run
+from pipeline.runs.run_setup import RunPlan
+from pipeline.runs.run_writer import CONFIG
+from pipeline.training.distillation import Teacher
+from pipeline.training.weights import Weights
+
+HEAD = "head."
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """A trained model to begin from."""
+
+    name: str
+    network: NetworkOptions
+    normalisation: Normalisation
+    image: ImageRule
+    classes: tuple[str, ...]
+    weights: Weights
+    data: str
+    data_sha256: str
+    seed: int
+    validation: float
+    """With `seed`, which of its data's images it was validated on."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width that it was trained with."""
+        return self.image.height, self.image.width
+
+    def weights_for(self, classes: Sequence[str]) -> Weights:
+        """What a network of `classes` begins with: of other classes than its own, no head."""
+        if tuple(classes) == self.classes:
+            return self.weights
+        return {name: value for name, value in self.weights.items() if not name.startswith(HEAD)}
+
+    def check_validation(
+        self,
+        data: str,
+        data_sha256: str,
+        labels: NDArray[np.int64],
+        *,
+        seed: int,
+        validation: float,
+    ) -> None:
+        """See that a run does not validate on images which this model has learnt.
+
+        `data` is the name of the run's data set, or where its images are, and `labels`, (N,), are
+        those of its training images.
+
+        Raises:
+            RunError: the data is the same, and the model has learnt some of what would be set
+                aside; or one is made of the other.
+
+        """
+        if data_sha256 != self.data_sha256:
+            if share_images(data, self.data):
+                raise RunError(
+                    f"{self.name} has learnt images of {self.data} that are in {data} too, and "
+                    "would be validated on now; choose a model that has not seen them"
+                )
+            return
+        _, aside = choose(labels, validation, seed)
+        learnt = np.setdiff1d(aside, choose(labels, self.validation, self.seed)[1])
+        if len(learnt):
+            raise RunError(
+                f"{self.name} has learnt {len(learnt):,} of the {len(aside):,} images that would "
+                f"be validated on now: it set {self.validation:.1%} aside with seed {self.seed}; "
+                f"pass --seed {self.seed} --set validation={self.validation:g}"
+            )
+
+
+def read_origin(path: Path) -> Origin:
+    """Read a run folder, an artefact, or the newest version in a model's folder of artefacts.
+
+    Raises:
+        RunError: `path` is none of them, or an artefact without weights.
+
+    """
+    if (path / CONFIG).is_file():
+        run = read_run(path)
+        config = run.config
+        return Origin(
+            name=str(path),
+            network=config.recipe.network,
+            normalisation=config.normalisation,
+            image=config.image,
+            classes=config.classes,
+            weights=dict(run.network.state_dict()),
+            data=config.source,
+            data_sha256=config.data_sha256,
+            seed=config.seed,
+            validation=config.recipe.validation,
+        )
+    return _read_artifact(newest_version(path))
+
+
+def begin_from(plan: RunPlan, origin: Origin) -> RunPlan:
+    """The run with the first weights of `origin`.
+
+    Raises:
+        RunError: it takes other images, or has learnt some that would be validated on.
+
+    """
+    _check(plan, origin)
+    return replace(plan, initial=origin.weights_for(plan.config.classes))
+
+
+def learn_from(plan: RunPlan, paths: Sequence[Path]) -> RunPlan:
+    """The run with the models at `paths` as teachers: it learns their answers, not the labels.
+
+    Raises:
+        RunError: one cannot be read, takes other images, tells other classes apart, or has learnt
+            images that would be validated on; or the recipe weighs the labels.
+
+    """
+    config, teachers = plan.config, [read_origin(path) for path in paths]
+    if teachers and config.recipe.balance:
+        raise RunError("--balance weighs the labels, and with a --teacher none is looked at")
+    for teacher in teachers:
+        if teacher.classes != config.classes:
+            raise RunError(
+                f"--teacher {teacher.name} tells {', '.join(teacher.classes)} apart, and "
+                f"{config.source} has {', '.join(config.classes)}; choose another model"
+            )
+        _check(plan, teacher)
+    described = tuple(
+        Teacher(name=each.name, network=each.network, normalisation=each.normalisation)
+        for each in teachers
+    )
+    weights = {
+        f"{number}.{name}": value
+        for number, teacher in enumerate(teachers)
+        for name, value in teacher.weights.items()
+    }
+    config = config.model_copy(update={"teachers": described})
+    return replace(plan, config=config, teachers=weights)
+
+
+def _check(plan: RunPlan, origin: Origin) -> None:
+    config, channels = plan.config, plan.dataset.train.images.shape[3]
+    if channels != origin.image.channels:
+        raise RunError(
+            f"{origin.name} takes images of {origin.image.channels} channel(s), and "
+            f"{config.source} has {channels}; choose another model"
+        )
+    origin.check_validation(
+        config.source,
+        config.data_sha256,
+        plan.dataset.train.labels,
+        seed=config.seed,
+        validation=config.recipe.validation,
+    )
+
+
+def _read_artifact(folder: Path) -> Origin:
+    try:
+        manifest = load_artifact(folder).manifest
+    except ArtifactError as error:
+        raise RunError(f"{folder}: neither a run nor an artefact ({error})") from error
+    file = next((name for name, f in manifest.files.items() if f.format == "safetensors"), None)
+    if file is None:
+        raise RunError(
+            f"--from {folder}: it has no weights to begin from; export its run again, or name "
+            "the run"
+        )
+    return Origin(
+        name=f"{manifest.name}/{manifest.version}",
+        network=_validated(NetworkOptions, manifest, "network"),
+        normalisation=_validated(Normalisation, manifest, "normalisation"),
+        image=manifest.image,
+        classes=manifest.classes,
+        weights=read_tensors(folder / file)[0],
+        data=manifest.data.name,
+        data_sha256=manifest.data.sha256,
+        seed=_validated(int, manifest, "seed"),
+        validation=_validated(float, manifest, "validation"),
+    )
+
+
+def _validated(kind: type[_T], manifest: Manifest, key: str) -> _T:
+    try:
+        return TypeAdapter(kind).validate_python(manifest.training.get(key))
+    except ValidationError as error:
+        raise RunError(
+            f"--from {manifest.name}/{manifest.version}: its manifest does not say its {key}: "
+            f"{error}"
+        ) from error

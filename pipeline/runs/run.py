@@ -1,0 +1,153 @@
+"""A run folder: `config.json`, `epochs.jsonl`, `checkpoint.safetensors`, `history.safetensors`.
+
+While a training goes on there is `state.safetensors` as well, from which it can be resumed. The
+other files but the first are written from it, so that they agree whatever was interrupted.
+"""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import onnxruntime
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from limelight.artifact.manifest import ImageRule
+from models import ClassMapNetwork
+from models.normalization import Normalisation
+from pipeline.data.registry import Dataset, Split, load_dataset, split_validation
+from pipeline.errors import RunError
+from pipeline.runs.atomic_files import read_tensors
+from pipeline.runs.run_writer import CHECKPOINT, CONFIG, EPOCHS, STATE, read_epochs
+from pipeline.training.callbacks import Epoch
+from pipeline.training.distillation import Teacher
+from pipeline.training.recipe import Recipe
+from pipeline.training.trainer import Record
+from pipeline.training.weights import load_network
+
+RECORDED = (
+    "seed", "device", "bfloat16", "threads", "processes", "normalisation", "origin", "teachers",
+)  # fmt: skip
+"""What a manifest says of a run beside its recipe."""
+LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "numpy", "pillow")
+
+
+class RunConfig(BaseModel):
+    """Everything needed to repeat a run, and to export what came of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    created: str
+    source: str
+    """Name of the data set, or the path of the labelled images."""
+    image_size: int | tuple[int, int]
+    image: ImageRule
+    data_sha256: str
+    classes: tuple[str, ...]
+    recipe_name: str
+    recipe: Recipe
+    seed: int
+    device: str
+    bfloat16: bool
+    threads: int
+    processes: int = 1
+    normalisation: Normalisation
+    origin: str | None = None
+    """The model that the first weights are from."""
+    teachers: tuple[Teacher, ...] = ()
+    """The models whose answers are learnt instead of the labels."""
+    libraries: dict[str, str]
+
+    def load_data(self) -> Dataset:
+        """The run's data set.
+
+        Raises:
+            RunError: it is not what the run was planned with.
+
+        """
+        dataset = load_dataset(self.source, image_size=self.image_size)
+        if dataset.sha256 != self.data_sha256:
+            raise RunError(f"{self.source} has changed since this run was trained; train again")
+        return dataset
+
+    def split(self, dataset: Dataset) -> tuple[Split, Split]:
+        """What the run learns from, and what it is validated on."""
+        return split_validation(dataset.train, self.recipe.validation, self.seed, self.classes)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run, read back."""
+
+    folder: Path
+    config: RunConfig
+    network: ClassMapNetwork
+    best: Epoch
+
+    def load_data(self) -> tuple[Dataset, Split]:
+        """The run's data set and its validation split.
+
+        Raises:
+            RunError: if the data is not what the run was trained on.
+
+        """
+        dataset = self.config.load_data()
+        return dataset, self.config.split(dataset)[1]
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run's last epoch is behind it."""
+    return (folder / CHECKPOINT).is_file() and not (folder / STATE).is_file()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that decide a run's and an export's result."""
+    # ONNX Runtime comes as one of two distributions, which hold one module.
+    installed = {name: version(name) for name in LIBRARIES}
+    return installed | {"onnxruntime": onnxruntime.__version__}
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Read what a run was planned as.
+
+    Raises:
+        RunError: `folder` is no run, or one of another version of this program.
+
+    """
+    if not (folder / CONFIG).is_file():
+        raise RunError(f"{folder} is not a run: {CONFIG} is missing")
+    try:
+        return RunConfig.model_validate_json((folder / CONFIG).read_text())
+    except (ValidationError, OSError) as error:
+        raise RunError(f"{folder} cannot be read: {error}") from error
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's configuration and its best epoch's network.
+
+    Raises:
+        RunError: if a file is missing or cannot be read.
+
+    """
+    config = read_config(folder)
+    for name in (EPOCHS, CHECKPOINT):
+        if not (folder / name).is_file():
+            raise RunError(f"{folder} is not a run: {name} is missing")
+    epochs = read_epochs(folder)
+    if not epochs:
+        raise RunError(f"{folder}: no epoch was finished; train again")
+    weights, _ = read_tensors(folder / CHECKPOINT)
+    network = load_network(
+        config.recipe.network,
+        weights,
+        name=str(folder),
+        channels=len(config.normalisation.mean),
+        classes=len(config.classes),
+    )
+    return Run(folder, config, network, Record(epochs=epochs).best)
+
+
+def describe_training(config: RunConfig) -> dict[str, JsonValue]:
+    """The part of a run's configuration that goes into the manifest."""
+    fields = config.model_dump(mode="json")
+    recorded = {key: fields[key] for key in RECORDED}
+    return {"recipe": config.recipe_name, **fields["recipe"], **recorded}

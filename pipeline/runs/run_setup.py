@@ -1,0 +1,208 @@
+"""A run before it is one: what it will be, its training, and going on with one that broke off."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from models.normalization import Normalisation
+from pipeline.data.registry import DATASETS, Dataset, load_dataset, split_validation
+from pipeline.errors import PipelineError, RunError
+from pipeline.runs.atomic_files import read_tensors, write_tensors, write_text
+from pipeline.runs.run import Run, RunConfig, is_finished, library_versions, read_config, read_run
+from pipeline.runs.run_writer import CONFIG, INITIAL, STATE, TEACHERS, RunWriter
+from pipeline.training.callbacks import Callback
+from pipeline.training.device import uses_bfloat16
+from pipeline.training.distillation import Teachers
+from pipeline.training.distributed import World
+from pipeline.training.recipe import Recipe
+from pipeline.training.step_history import History
+from pipeline.training.trainer import Record, Trainer, train
+from pipeline.training.weights import Weights
+
+_ASKED_FOR = ("source", "image_size", "data_sha256", "recipe", "seed", "origin", "teachers")
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """A run with its data at hand, not begun yet, or broken off."""
+
+    config: RunConfig
+    dataset: Dataset
+    device: torch.device
+    initial: Weights | None = None
+    teachers: Weights = field(default_factory=dict)
+    """The weights of the config's teachers, as `Teachers` takes them."""
+    begun: bool = False
+    """Whether its folder is there already."""
+
+    def trainer(self, world: World | None = None) -> Trainer:
+        """What the run will train with; nothing is written yet.
+
+        Raises:
+            DataError: there are fewer images than a batch.
+            RunError: the recipe fits neither itself nor the data.
+
+        """
+        recipe, teachers = self.config.recipe, None
+        if self.config.teachers:
+            teachers = Teachers(
+                self.config.teachers,
+                self.teachers,
+                classes=len(self.config.classes),
+                temperature=recipe.distillation_temperature,
+                device=self.device,
+            )
+        return Trainer(
+            recipe,
+            self.config.split(self.dataset)[0],
+            classes=self.config.classes,
+            normalisation=self.config.normalisation,
+            device=self.device,
+            seed=self.config.seed,
+            initial=self.initial,
+            world=world,
+            teachers=teachers,
+        )
+
+    def train(
+        self,
+        folder: Path,
+        callbacks: Sequence[Callback] = (),
+        *,
+        watching: Mapping[str, Callback] | None = None,
+        trainer: Trainer | None = None,
+    ) -> Record:
+        """Train and write the run folder, which is new, or has a state to go on from.
+
+        What the callbacks in `watching` hold by their names is saved with each epoch and goes into
+        the history.
+
+        Raises:
+            RunError: `folder` is not empty or cannot be written, or the loss diverges.
+            DataError: there are fewer images than a batch.
+
+        """
+        trainer = trainer or self.trainer()
+        leads = trainer.world.leads
+        if leads and not self.begun:
+            self._begin(folder)
+        writer = RunWriter(folder, {"": History(), **(watching or {})})
+        resumes = self.begun and (folder / STATE).is_file()
+        record = writer.resume(trainer) if resumes else Record()
+        saving = (writer,) if leads else ()
+        validation = self.config.split(self.dataset)[1]
+        record = train(
+            trainer, validation, [*writer.watching.values(), *saving, *callbacks], record
+        )
+        if leads:
+            writer.finish(record)
+        return record
+
+    def _begin(self, folder: Path) -> None:
+        if folder.exists() and any(folder.iterdir()):
+            raise RunError(
+                f"{folder} is not empty; choose another --out, or go on with it: --resume {folder}"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.initial is not None:
+            write_tensors(folder / INITIAL, self.initial)
+        if self.teachers:
+            write_tensors(folder / TEACHERS, self.teachers)
+        write_text(folder / CONFIG, self.config.model_dump_json(indent=2) + "\n")
+
+
+def plan_run(
+    source: str,
+    *,
+    recipe_name: str,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    image_size: int | tuple[int, int] = 64,
+    normalisation: Normalisation | None = None,
+    origin: str | None = None,
+    processes: int = 1,
+) -> RunPlan:
+    """Load `source`, set its validation split aside and note what the run will be.
+
+    Raises:
+        DataError: the data is not there, is corrupt or cannot be split.
+
+    """
+    dataset = load_dataset(source, image_size=image_size)
+    fit, _ = split_validation(dataset.train, recipe.validation, seed, dataset.classes)
+    config = RunConfig(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        source=source if source in DATASETS else str(Path(source).resolve()),
+        image_size=image_size,
+        image=dataset.image,
+        data_sha256=dataset.sha256,
+        classes=dataset.classes,
+        recipe_name=recipe_name,
+        recipe=recipe,
+        seed=seed,
+        device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        bfloat16=uses_bfloat16(device),
+        threads=torch.get_num_threads(),
+        processes=processes,
+        normalisation=normalisation or Normalisation.of(fit.images),
+        origin=origin,
+        libraries=library_versions(),
+    )
+    return RunPlan(config, dataset, device)
+
+
+def resume_run(folder: Path, device: torch.device, *, processes: int = 1) -> RunPlan:
+    """The plan of a run that was broken off.
+
+    Raises:
+        RunError: `folder` is no run, is finished, was begun by another number of processes, or its
+            data has changed.
+
+    """
+    config = read_config(folder)
+    if config.processes != processes:
+        raise RunError(
+            f"{folder} was begun by {config.processes} processes and cannot go on with "
+            f"{processes}; start it with torchrun --nproc-per-node {config.processes}"
+        )
+    if is_finished(folder):
+        raise RunError(f"{folder} is finished; next: limelight export {folder}")
+    initial = read_tensors(folder / INITIAL)[0] if (folder / INITIAL).is_file() else None
+    teachers = read_tensors(folder / TEACHERS)[0] if config.teachers else {}
+    # Sums depend on how many threads share them.
+    torch.set_num_threads(config.threads)
+    return RunPlan(config, config.load_data(), device, initial, teachers, begun=True)
+
+
+def complete_run(
+    plan: RunPlan,
+    folder: Path,
+    callbacks: Sequence[Callback] = (),
+    *,
+    watching: Mapping[str, Callback] | None = None,
+) -> Run:
+    """Train what of `plan` was not yet trained in `folder`, and read what came of it.
+
+    Raises:
+        PipelineError: `folder` has a run of other choices or data.
+        RunError: `folder` is not empty or cannot be written, or the loss diverges.
+        DataError: there are fewer images than a batch.
+
+    """
+    if not (folder / CONFIG).is_file():
+        plan.train(folder, callbacks, watching=watching)
+        return read_run(folder)
+    found = read_config(folder)
+    for name in _ASKED_FOR:
+        if getattr(found, name) != getattr(plan.config, name):
+            raise PipelineError(
+                f"{folder} has a run with another {name.replace('_', ' ')}; choose another --out, "
+                "or remove it"
+            )
+    if not is_finished(folder):
+        resume_run(folder, plan.device).train(folder, callbacks, watching=watching)
+    return read_run(folder)

@@ -1,0 +1,124 @@
+"""`--track`: a training's curves and hyperparameters, to a board as it goes."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from pipeline.errors import PipelineError
+from pipeline.runs.tracking_backends import Board, Field, MLflow, TensorBoard
+from pipeline.training.activation_stats import ActivationStatistics
+from pipeline.training.callbacks import Batch, Callback
+from pipeline.training.trainer import Record, Trainer
+
+BOARDS: dict[str, Callable[[Path], Board]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
+# Asking a GPU for a loss makes it wait.
+_STEPS_BETWEEN_POINTS = 10
+# MLflow takes 6,000 characters; nobody reads so many.
+_LONGEST = 500
+
+
+class Tracker(Callback):
+    """Writes curves over the steps to a board.
+
+    `loss/batch`, `rate` and `momentum` of every tenth step; `loss/train`, `loss/validation` and
+    `accuracy/validation` of every epoch; `activations/mean/LAYER` and
+    `activations/deviation/LAYER` of the batches that `activations` watched.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        fields: Mapping[str, Field],
+        activations: ActivationStatistics | None = None,
+    ) -> None:
+        self._board = board
+        self._fields = fields
+        self._activations = activations
+        self._written = 0
+
+    def begin_training(self, trainer: Trainer) -> None:
+        """Open the board."""
+        self._written = trainer.step
+        self._board.begin(self._fields, resumed=trainer.step > 0)
+
+    def end_batch(self, trainer: Trainer, batch: Batch) -> None:
+        """Write the loss and the schedule, now and then."""
+        if batch.step % _STEPS_BETWEEN_POINTS == 0:
+            self._board.scalar("loss/batch", float(batch.loss), batch.step)
+            self._board.scalar("rate", batch.learning_rate, batch.step)
+            self._board.scalar("momentum", batch.momentum, batch.step)
+
+    def end_epoch(self, trainer: Trainer, record: Record) -> None:
+        """Write what the epoch came to."""
+        epoch, step = record.epochs[-1], trainer.step
+        self._board.scalar("loss/train", epoch.train_loss, step)
+        self._board.scalar("loss/validation", epoch.validation_loss, step)
+        self._board.scalar("accuracy/validation", epoch.validation_accuracy, step)
+        if self._activations is not None:
+            for name, value, watched in _points(self._activations, after=self._written):
+                self._board.scalar(name, value, watched)
+        self._written = step
+        self._board.flush()
+
+    def end_training(self, trainer: Trainer) -> None:
+        """Close the board."""
+        self._board.end()
+
+
+def tracker(
+    name: str,
+    folder: Path,
+    config_fields: Mapping[str, JsonValue],
+    activations: ActivationStatistics | None = None,
+) -> Tracker:
+    """A callback that writes a training to the board `name`, as that of the run in `folder`.
+
+    Nothing is written to `folder` before the training begins. `config_fields` may be nested;
+    `activations` must come before the tracker among a training's callbacks.
+
+    Raises:
+        PipelineError: there is no such board, its library is missing, or it cannot be written to.
+
+    """
+    if name not in BOARDS:
+        raise PipelineError(f"--track {name!r}: there are {' and '.join(BOARDS)}")
+    try:
+        board = BOARDS[name](folder)
+    except ImportError as error:
+        raise PipelineError(
+            f"--track {name} needs a library that is missing ({error}): "
+            "pip install 'limelight[track]'"
+        ) from error
+    return Tracker(board, flattened(config_fields), activations)
+
+
+def flattened(fields: Mapping[str, JsonValue], prefix: str = "") -> dict[str, Field]:
+    """Nested fields by their dotted names; lists as JSON, what is None left out."""
+    flat: dict[str, Field] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            flat[prefix + name] = _shortened(json.dumps(value))
+        elif isinstance(value, str):
+            flat[prefix + name] = _shortened(value)
+        elif value is not None:
+            flat[prefix + name] = value
+    return flat
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _points(activations: ActivationStatistics, *, after: int) -> Iterator[tuple[str, float, int]]:
+    """Name, value and step of each mean and deviation measured after the step `after`."""
+    state = activations.state()
+    for column, step in enumerate(state["steps"].tolist() if state else []):
+        if step > after:
+            for row, layer in enumerate(activations.layers):
+                yield f"activations/mean/{layer}", float(state["means"][row, column]), step
+                deviation = float(state["deviations"][row, column])
+                yield f"activations/deviation/{layer}", deviation, step

@@ -1,0 +1,99 @@
+"""The optimisers of a recipe, with a rate for each layer group."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models import ClassMapNetwork
+from pipeline.errors import RunError
+from pipeline.training.muon import Muon
+from pipeline.training.recipe import Recipe
+from pipeline.training.schedules import Rate, spread
+
+
+class Optimizers:
+    """What moves a network's parameters: one optimiser, or Muon beside SGD."""
+
+    def __init__(self, network: ClassMapNetwork, recipe: Recipe) -> None:
+        groups = network.layer_groups()
+        try:
+            peaks = spread(recipe.schedule.peak, len(groups))
+        except ValueError as error:
+            raise RunError(f"schedule.peak: {error}") from error
+        self._all = _build(groups, peaks, recipe)
+        self.peak = max(peaks)
+        """The highest peak rate of all layer groups."""
+
+    def set(self, rate: Rate) -> None:
+        """Take the next step at `rate`."""
+        for optimizer in self._all:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * rate.share
+                if "betas" in group:
+                    group["betas"] = (rate.momentum, group["betas"][1])
+                elif not isinstance(optimizer, Muon):
+                    group["momentum"] = rate.momentum
+
+    def step(self) -> None:
+        """Move the parameters, and forget the gradients."""
+        for optimizer in self._all:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Momenta and counts by a name each, for a checkpoint."""
+        return {
+            f"{number}.{parameter}.{key}": value
+            for number, optimizer in enumerate(self._all)
+            for parameter, values in optimizer.state_dict()["state"].items()
+            for key, value in values.items()
+            if value is not None
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+        for number, optimizer in enumerate(self._all):
+            values: dict[int, dict[str, Tensor]] = {}
+            for name, value in state.items():
+                owner, parameter, key = name.split(".")
+                if int(owner) == number:
+                    values.setdefault(int(parameter), {})[key] = value
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": values, "param_groups": groups})
+
+
+def _build(
+    groups: list[nn.Module], peaks: list[float], recipe: Recipe
+) -> list[torch.optim.Optimizer]:
+    choice = recipe.optimizer
+    convolutions: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    largest = max(peaks)
+    for group, peak in zip(groups, peaks, strict=True):
+        kernels, weights, biases = _sorted(group)
+        if choice.kind == "muon":
+            scaled = choice.muon_peak * peak / largest
+            convolutions.append({"params": kernels, "peak": scaled})
+        else:
+            weights = kernels + weights
+        decay = choice.weight_decay
+        others.append({"params": weights, "peak": peak, "weight_decay": decay})
+        others.append({"params": biases, "peak": peak * choice.bias_scale, "weight_decay": 0.0})
+    convolutions = [group for group in convolutions if group["params"]]
+    others = [group for group in others if group["params"]]
+    if choice.kind == "adamw":
+        return [torch.optim.AdamW(others, lr=0.0)]
+    sgd = torch.optim.SGD(others, lr=0.0, momentum=0.9, nesterov=True)
+    if not convolutions:
+        return [sgd]
+    return [Muon(convolutions, lr=0.0, momentum=choice.muon_momentum), sgd]
+
+
+def _sorted(module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    kernels: list[Tensor] = []
+    weights: list[Tensor] = []
+    biases: list[Tensor] = []
+    for parameter in module.parameters():
+        {4: kernels, 2: weights}.get(parameter.ndim, biases).append(parameter)
+    return kernels, weights, biases

@@ -1,0 +1,402 @@
+"""The training loop, on data that is resident on the device."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, update_bn
+
+from models.normalization import Normalisation
+from models.whitening import WhitenedConv
+from pipeline.data.class_balance import class_weights
+from pipeline.data.registry import Split
+from pipeline.errors import DataError, RunError
+from pipeline.training.augmentation import Augmenter, Drawn
+from pipeline.training.callbacks import Batch, Callback, Epoch
+from pipeline.training.device import autocast, compiles
+from pipeline.training.distillation import Teachers
+from pipeline.training.distributed import World, synchronise_batch_norm
+from pipeline.training.inference import evaluate
+from pipeline.training.optimizers import Optimizers
+from pipeline.training.recipe import Recipe
+from pipeline.training.schedules import Rate, Schedule
+from pipeline.training.weight_averaging import moving_average
+from pipeline.training.weights import Weights, copied, make_network, under
+
+WHITENING_IMAGES = 5000
+# Images that norms are measured on.
+_NORM_IMAGES = 8192
+# Steps after which running statistics, which keep nine tenths at each, have forgotten what was.
+_FORGETTING_STEPS = 50
+# A GPU runs ahead of Python; asking it for the loss at every step would hold it up.
+_STEPS_BETWEEN_LOOKS = 20
+# Steps before a loss counts as diverging, and the multiple of pure chance's log loss it needs.
+_SETTLING_STEPS = 20
+_DIVERGED = 4.0
+
+
+@dataclass(kw_only=True, slots=True)
+class Record:
+    """The epochs so far, and the best one's weights: highest validation accuracy, lowest loss."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+    weights: Weights = field(default_factory=dict)
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose weights are kept."""
+        return max(self.epochs, key=lambda epoch: epoch.rank)
+
+    @property
+    def improved(self) -> bool:
+        """Whether the last epoch is the best."""
+        return self.best is self.epochs[-1]
+
+
+class Trainer:
+    """A training in progress: the network, what moves it, and how far it has come.
+
+    The same seed on the same device gives the same weights, in one go or resumed.
+
+    Args:
+        recipe: every choice of the training.
+        fit: images to learn from, uint8 (N, H, W, C), and labels.
+        classes: their names, in the order of the labels.
+        normalisation: of the network's input.
+        device: where the training runs; the data is moved there.
+        seed: of the weights, the order and the augmentation.
+        initial: weights to begin with; those of the head may be missing.
+        world: the processes that train together.
+        teachers: whose answers are learnt instead of the labels.
+
+    Raises:
+        DataError: there are fewer images than a batch.
+        RunError: the recipe does not fit the network, or the number of processes the batch.
+
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        fit: Split,
+        *,
+        classes: Sequence[str],
+        normalisation: Normalisation,
+        device: torch.device,
+        seed: int,
+        initial: Weights | None = None,
+        world: World | None = None,
+        teachers: Teachers | None = None,
+    ) -> None:
+        if len(fit) < recipe.batch_size:
+            raise DataError(
+                f"{len(fit)} training images are fewer than one batch of {recipe.batch_size}; "
+                "add images or pass a smaller --batch-size"
+            )
+        self.recipe, self.device, self.world = recipe, device, world or World()
+        self.teachers = teachers
+        if recipe.batch_size % self.world.size:
+            raise RunError(
+                f"a batch of {recipe.batch_size} cannot be shared by {self.world.size} "
+                "processes; pass a --batch-size that they divide"
+            )
+        self.epoch = 0
+        """Epochs that are finished."""
+        self.step = 0
+        self.eager = False
+        """Whether the next step runs uncompiled, so that hooks see its layers."""
+        self.schedule: Schedule = recipe.schedule
+        self.steps_per_epoch = len(fit) // recipe.batch_size
+        self.epochs = recipe.freeze_epochs + recipe.epochs
+        self.steps = self.epochs * self.steps_per_epoch
+        self._unfrozen_from = recipe.freeze_epochs * self.steps_per_epoch
+        self._averaged_from = self._unfrozen_from + self.schedule.averaged_from(
+            self.steps - self._unfrozen_from
+        )
+        self._classes = len(classes)
+        self._images = len(fit)
+        torch.manual_seed(seed)
+        self._rng = torch.Generator().manual_seed(seed)
+        self.normalisation = normalisation
+        self._prepare = normalisation.on(device)
+        images = torch.from_numpy(fit.images).to(device)
+        self._labels = torch.from_numpy(fit.labels).to(device)
+        self._class_weights = None
+        if recipe.balance:
+            weights = class_weights(fit.labels, classes)
+            self._class_weights = torch.from_numpy(weights).to(device)
+        network = make_network(recipe, channels=fit.images.shape[3], classes=len(classes))
+        if initial is not None:
+            network.load_state_dict(initial, strict=False)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        if initial is None:
+            self._whiten(images)
+        if self.world.size > 1:
+            if recipe.network.norm == "lesson":
+                raise RunError(
+                    'the lesson\'s norm knows one process only; choose norm = "batch", which is '
+                    "the same in one"
+                )
+            synchronise_batch_norm(self.network, device)
+            torch.manual_seed(seed + self.world.rank)
+        self._average: AveragedModel | None = None
+        if recipe.average:
+            self._average = moving_average(self.network, recipe.average)
+        self.optimizers = Optimizers(self.network, recipe)
+        self._augmenter = Augmenter(images, recipe.augmentation, self._rng)
+        self._smoothed = math.nan
+        self._frozen: bool | None = None
+        self._forward: nn.Module = self.network
+        self._compiled: nn.Module = self.network
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and kept: the average, or the one that learns."""
+        return self.network if self._begun_average is None else self._begun_average.module
+
+    @property
+    def _begun_average(self) -> AveragedModel | None:
+        return self._average if self.step > self._averaged_from else None
+
+    def weights(self) -> Weights:
+        """A copy of the evaluated network's weights, on the CPU."""
+        return copied(self.evaluated.state_dict())
+
+    def run_epoch(self, callbacks: Sequence[Callback] = ()) -> Iterator[Batch]:
+        """Train one epoch, yielding after each step.
+
+        Raises:
+            RunError: the loss diverges or stops being a number.
+
+        """
+        frozen = self.epoch < self.recipe.freeze_epochs
+        self._begin_epoch(frozen)
+        self.epoch += 1
+        order = torch.randperm(self._images, generator=self._rng)
+        size = self.recipe.batch_size
+        for indices in torch.split(order[: self.steps_per_epoch * size], size):
+            for callback in callbacks:
+                callback.begin_batch(self)
+            forward = self._forward if self.eager else self._compiled
+            batch = self._take_step(forward, indices, frozen)
+            for callback in callbacks:
+                callback.end_batch(self, batch)
+            yield batch
+        self._measure_norms(frozen)
+
+    def _begin_epoch(self, frozen: bool) -> None:
+        """Say what learns, and make ready what is called for a step."""
+        network = self.network.train()
+        if frozen or self.recipe.bn_freeze:
+            for layer in network.features.modules():
+                if hasattr(layer, "running_mean"):
+                    layer.eval()
+        if frozen == self._frozen:
+            return
+        self._frozen = frozen
+        network.features.requires_grad_(not frozen)
+        # What is shared out is settled when the processes' wrapper is made.
+        alone = self.world.size == 1
+        self._forward = network if alone else DistributedDataParallel(network)
+        self._compiled = self._forward
+        if compiles(self.device):
+            # Every batch is of one size; else a second network of other sizes gets slower code.
+            compiled = torch.compile(self._forward, dynamic=False)
+            self._compiled = compiled  # type: ignore[assignment]
+
+    def _take_step(self, forward: nn.Module, indices: Tensor, frozen: bool) -> Batch:
+        part = self.world.part()
+        rate = self._rate(frozen)
+        self.optimizers.set(rate)
+        drawn = self._augmenter.draw(indices, self.epoch, self._rng, part)
+        with autocast(self.device):
+            logits = forward(self._prepare(drawn.images_nhwc))
+        loss = self._loss(logits.float(), indices[part], drawn)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizers.step()
+        self.step += 1
+        if self._begun_average is not None:
+            self._begun_average.update_parameters(self.network)
+        batch = Batch(
+            step=self.step,
+            steps=self.steps,
+            epoch=self.epoch,
+            loss=self.world.mean(loss.detach()),
+            learning_rate=rate.share * self.optimizers.peak,
+            momentum=rate.momentum,
+        )
+        if self.device.type == "cpu" or self.step % _STEPS_BETWEEN_LOOKS == 0:
+            self._stop_if_diverged(batch)
+        return batch
+
+    def _measure_norms(self, frozen: bool) -> None:
+        """Give BatchNorm layers the statistics of the evaluated network's own activations.
+
+        Those of the weights that were averaged are of activations which the average does not have
+        (Izmailov et al., 2018, arXiv 1803.05407, section 3.2). Where an epoch has few steps,
+        running statistics are of networks gone by (Wu and Johnson, 2021, arXiv 2105.07576, section
+        3). Images are seen as training sees them.
+        """
+        settled = self.steps_per_epoch >= _FORGETTING_STEPS
+        if frozen or self.recipe.bn_freeze or (self._begun_average is None and settled):
+            return
+        rng = torch.Generator().manual_seed(self.step)
+        size = self.recipe.batch_size
+        batches = min(self.steps_per_epoch, max(_NORM_IMAGES // size, 1))
+        order = torch.randperm(self._images, generator=rng)[: batches * size]
+        drawn = (
+            self._augmenter.draw(indices, self.epoch, rng, self.world.part())
+            for indices in torch.split(order, size)
+        )
+        with autocast(self.device):
+            update_bn((self._prepare(each.images_nhwc) for each in drawn), self.evaluated)
+
+    def _rate(self, frozen: bool) -> Rate:
+        """The schedule runs twice where the head is trained first."""
+        before = self._unfrozen_from
+        if frozen:
+            return self.schedule.at(self.step, before, self.steps_per_epoch)
+        return self.schedule.at(self.step - before, self.steps - before, self.steps_per_epoch)
+
+    def _loss(self, logits: Tensor, indices: Tensor, drawn: Drawn) -> Tensor:
+        """Of a mixture each label counts as much as its pixels; teachers are asked instead."""
+        if self.teachers is not None:
+            with autocast(self.device):
+                answers = self.teachers.answer(drawn.images_nhwc)
+            return self.teachers.losses(logits, answers).mean()
+        losses = self._losses(logits, indices)
+        if drawn.mixture is not None:
+            own = drawn.mixture.own
+            losses = own * losses + (1 - own) * self._losses(logits, drawn.mixture.partners)
+        return losses.sum() / len(losses)
+
+    def _losses(self, logits: Tensor, indices: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(
+            logits,
+            self._labels[indices.to(self.device)],
+            weight=self._class_weights,
+            label_smoothing=self.recipe.label_smoothing,
+            reduction="none",
+        )
+
+    def _stop_if_diverged(self, batch: Batch) -> None:
+        loss = float(batch.loss)
+        self._smoothed = loss if self.step == 1 else 0.9 * self._smoothed + 0.1 * loss
+        chance = math.log(self._classes) * (self.teachers.scale if self.teachers else 1)
+        # Both: a loss that has come down from a wild start is a network that has died, perhaps.
+        worst = min(loss, self._smoothed)
+        diverged = self.step > _SETTLING_STEPS and worst > _DIVERGED * chance
+        if math.isfinite(loss) and not diverged:
+            return
+        said = (
+            f"diverges ({loss:.3g}, and guessing gives {chance:.3g})" if diverged else f"is {loss}"
+        )
+        raise RunError(
+            f"the loss {said} in epoch {batch.epoch}, step {batch.step}, at a rate of "
+            f"{batch.learning_rate:.3g}: the peak rate {self.optimizers.peak:g} is too high; try "
+            f"--lr {min(self.optimizers.peak, batch.learning_rate) / 4:.2g}, or let `limelight "
+            "lr-find` suggest one"
+        )
+
+    def _whiten(self, images_nhwc: Tensor) -> None:
+        for layer in self.network.modules():
+            if isinstance(layer, WhitenedConv):
+                chosen = torch.randperm(len(images_nhwc), generator=self._rng)[:WHITENING_IMAGES]
+                layer.measure(self._prepare(images_nhwc[chosen.to(images_nhwc.device)]))
+
+    def validate(self, validation: Split) -> tuple[float, float]:
+        """Log loss and accuracy of the evaluated network."""
+        with autocast(self.device):
+            logits = evaluate(
+                self.evaluated,
+                validation.images[self.world.part()],
+                self.normalisation,
+                self.device,
+            )
+        logits = self.world.gather(logits.float(), len(validation))
+        labels = torch.from_numpy(validation.labels)
+        loss = float(nn.functional.cross_entropy(logits, labels))
+        return loss, float((logits.argmax(1) == labels).float().mean())
+
+    def state(self) -> Weights:
+        """Everything that the rest of the training depends on, copied to the CPU."""
+        state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        if self._begun_average is not None:
+            average = self._begun_average.state_dict()
+            state |= {f"average.{name}": value for name, value in average.items()}
+        state |= {f"optimizer.{name}": value for name, value in self.optimizers.state().items()}
+        state["random.order"] = self._rng.get_state()
+        state["random.torch"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            state["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        state["progress"] = torch.tensor([self.epoch, self.step])
+        state["smoothed"] = torch.tensor(self._smoothed, dtype=torch.float64)
+        return copied(state)
+
+    def restore(self, state: Weights) -> None:
+        """Take over what `state` gave, of the same recipe and data.
+
+        Raises:
+            RunError: it does not fit this training.
+
+        """
+        try:
+            self.epoch, self.step = state["progress"].tolist()
+            self.network.load_state_dict(under("network", state))
+            if self._begun_average is not None:
+                self._begun_average.load_state_dict(under("average", state))
+            self.optimizers.restore(under("optimizer", state))
+            self._rng.set_state(state["random.order"])
+            torch.set_rng_state(state["random.torch"])
+            if self.device.type == "cuda" and "random.cuda" in state:
+                torch.cuda.set_rng_state(state["random.cuda"], self.device)
+            self._smoothed = float(state["smoothed"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise RunError(f"the saved state does not fit this training: {error}") from error
+
+
+def train(
+    trainer: Trainer,
+    validation: Split,
+    callbacks: Sequence[Callback] = (),
+    record: Record | None = None,
+) -> Record:
+    """Train to the end, choosing the epoch by `validation`.
+
+    `record` is that of the epochs before a resume.
+
+    Raises:
+        RunError: the loss diverges or stops being a number.
+
+    """
+    record = record or Record()
+    for callback in callbacks:
+        callback.begin_training(trainer)
+    try:
+        while trainer.epoch < trainer.epochs:
+            started = time.perf_counter()
+            total = torch.zeros((), device=trainer.device)
+            for batch in trainer.run_epoch(callbacks):
+                total += batch.loss
+            validation_loss, accuracy = trainer.validate(validation)
+            epoch = Epoch(
+                epoch=trainer.epoch,
+                train_loss=float(total) / trainer.steps_per_epoch,
+                validation_loss=validation_loss,
+                validation_accuracy=accuracy,
+                learning_rate=batch.learning_rate,
+                seconds=time.perf_counter() - started,
+            )
+            record.epochs.append(epoch)
+            if record.improved:
+                record.weights = trainer.weights()
+            for callback in callbacks:
+                callback.end_epoch(trainer, record)
+    finally:
+        for callback in callbacks:
+            callback.end_training(trainer)
+    return record

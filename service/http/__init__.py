@@ -1,0 +1,1 @@
+"""The HTTP edge: requests, parameters, responses and the files of the page."""

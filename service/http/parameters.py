@@ -1,0 +1,146 @@
+"""What a request asks for, out of its query or form fields and its Accept header."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from limelight.artifact.manifest import Method
+from limelight.errors import InvalidParameter
+from limelight.explanations.overlay import COLORMAPS
+from limelight.results import ALL, OverlayStyle, Question
+
+DEFAULT_TOP_K = 3
+DEFAULT_OPACITY = 0.5
+DEFAULT_COLORMAP = "turbo"
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+@dataclass(frozen=True, slots=True)
+class PredictParameters:
+    """`top_k` is None where the client leaves it to us: then at most as many as there are."""
+
+    top_k: int | None
+
+    @classmethod
+    def parse(cls, query: Mapping[str, str]) -> "PredictParameters":
+        return cls(top_k=_count(query, "top_k"))
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainParameters:
+    top_k: int | None
+    question: Question
+    """Its style is None where the answer is JSON."""
+
+    @classmethod
+    def parse(cls, query: Mapping[str, str], accept: str) -> "ExplainParameters":
+        """Raises:
+        InvalidParameter: one of them is malformed, used or not.
+        """
+        if _EXPLAINING.isdisjoint(query):  # as nearly always
+            return _AS_PICTURE if _prefers_png(accept) else _AS_JSON
+        return cls._read(query, accept)
+
+    @classmethod
+    def _read(cls, query: Mapping[str, str], accept: str) -> "ExplainParameters":
+        style = OverlayStyle(opacity=_opacity(query), colormap=_colormap(query))
+        wants_png = _format(query, accept) == "png"
+        question = Question(
+            target=query.get("target"),
+            method=_method(query),
+            against=query.get("against"),
+            passes=_count(query, "passes"),
+            zoom=_flag(query, "zoom"),
+            style=style if wants_png else None,
+        )
+        if wants_png and question.target == ALL:
+            raise InvalidParameter("a picture shows one map: name a class, or ask for JSON")
+        return cls(top_k=_count(query, "top_k"), question=question)
+
+
+def _count(query: Mapping[str, str], name: str) -> int | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise InvalidParameter(f"{name} is {text[:100]!r}, and must be a positive integer")
+    return int(text)
+
+
+def _flag(query: Mapping[str, str], name: str) -> bool:
+    text = query.get(name, "false")
+    if text not in ("true", "false"):
+        raise InvalidParameter(f"{name} is {text[:100]!r}, and must be true or false")
+    return text == "true"
+
+
+def _method(query: Mapping[str, str]) -> Method:
+    text = query.get("method", "cam")
+    for method in METHODS:
+        if text == method:
+            return method
+    raise InvalidParameter(f"method is {text[:100]!r}, and must be one of {', '.join(METHODS)}")
+
+
+def _opacity(query: Mapping[str, str]) -> float:
+    text = query.get("opacity")
+    if text is None:
+        return DEFAULT_OPACITY
+    try:
+        opacity = float(text)
+    except ValueError:
+        opacity = -1.0
+    if not 0 <= opacity <= 1:  # which NaN fails too
+        raise InvalidParameter(f"opacity is {text[:100]!r}, and must be a number from 0 to 1")
+    return opacity
+
+
+def _colormap(query: Mapping[str, str]) -> str:
+    name = query.get("colormap", DEFAULT_COLORMAP)
+    if name not in COLORMAPS:
+        raise InvalidParameter(
+            f"colormap is {name[:100]!r}, and must be one of {', '.join(COLORMAPS)}"
+        )
+    return name
+
+
+def _format(query: Mapping[str, str], accept: str) -> Literal["json", "png"]:
+    match query.get("format"):
+        case "json":
+            return "json"
+        case "png":
+            return "png"
+        case None:
+            return "png" if _prefers_png(accept) else "json"
+        case other:
+            raise InvalidParameter(f"format is {other[:100]!r}, and must be json or png")
+
+
+@functools.lru_cache(maxsize=256)
+def _prefers_png(accept: str) -> bool:
+    """Whether a picture is wanted more than JSON (RFC 9110, 12.5.1); a draw goes to JSON."""
+    weights: dict[str, float] = {}
+    for entry in accept.lower().split(","):
+        media_type, *parameters = (part.strip() for part in entry.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    weight = float(parameter[2:])
+                except ValueError:
+                    weight = 0.0
+        weights[media_type] = weight
+
+    def quality(media_type: str) -> float:
+        family = media_type.split("/")[0] + "/*"
+        return next((weights[key] for key in (media_type, family, "*/*") if key in weights), 0.0)
+
+    return quality("image/png") > quality("application/json")
+
+
+_EXPLAINING = frozenset(
+    ("target", "method", "against", "passes", "zoom", "opacity", "colormap", "format", "top_k")
+)
+_AS_JSON = ExplainParameters._read({}, "application/json")
+_AS_PICTURE = ExplainParameters._read({}, "image/png")

@@ -1,0 +1,76 @@
+"""The web page and the example images: read once, held in memory, with the headers they need."""
+
+import hashlib
+from pathlib import Path
+
+from service.http.messages import Request, Response
+
+_ROOT = Path(__file__).resolve().parents[1]
+_FOLDERS = {"/page/": _ROOT / "page", "/examples/": _ROOT.parent / "examples"}
+_TYPES = {
+    ".css": b"text/css; charset=utf-8",
+    ".html": b"text/html; charset=utf-8",
+    ".js": b"text/javascript; charset=utf-8",
+    ".png": b"image/png",
+    ".svg": b"image/svg+xml",
+}
+INDEX = "/page/index.html"
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        # Pictures that were drawn, dropped or taken are shown from the page's own memory.
+        "img-src 'self' blob:",
+        "media-src 'self' blob:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+_SHARED = (
+    (b"cache-control", b"no-cache"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_OF_PAGES = (
+    (b"content-security-policy", _POLICY.encode()),
+    (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
+)
+
+
+class Files:
+    """What can be fetched, by its path; a browser that has it already is told so."""
+
+    def __init__(self) -> None:
+        self._files = {
+            prefix + file.name: _file(file)
+            for prefix, folder in _FOLDERS.items()
+            for file in sorted(folder.glob("*"))
+            if file.suffix in _TYPES
+        }
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._files
+
+    def answer(self, path: str, request: Request) -> Response:
+        """The file at `path`, or 304 where the request's `If-None-Match` names its present state.
+
+        Raises:
+            KeyError: there is no such file.
+        """
+        tag, whole = self._files[path]
+        known = request.header(b"if-none-match")
+        if tag in (each.strip().removeprefix("W/") for each in known.split(",")):
+            return Response(b"", 304, whole.media_type, whole.headers)
+        return whole
+
+
+def _file(file: Path) -> tuple[str, Response]:
+    content = file.read_bytes()
+    tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+    headers = [*_SHARED, (b"etag", tag.encode())]
+    if file.suffix == ".html":
+        headers += _OF_PAGES
+    return tag, Response(content, 200, _TYPES[file.suffix], headers)

@@ -1,0 +1,158 @@
+"""The models that are served: loaded, verified and warmed up before the first request."""
+
+import logging
+import time
+from functools import partial
+from pathlib import Path
+
+from limelight.artifact.store import ArtifactError, find_artifacts, load_artifact
+from limelight.errors import NotReady, UnknownModel
+from limelight.runtime.engine import Engine
+from limelight.runtime.onnx_session import EngineError
+from service.inference.batching import Batcher
+from service.inference.classifier import Classifier
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+
+logger = logging.getLogger("limelight.catalogue")
+
+
+class Catalogue:
+    """Every model by its name, and the reason why one of them cannot be served.
+
+    A model that fails to load leaves the others alone, but the service is ready only when all
+    of them are.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, *, threads: int = 1) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._threads = threads
+        self._loaded: dict[str, Classifier] = {}
+        self._failures: dict[str, str] = {}
+        self._problem: str | None = "the models are being loaded"
+
+    @property
+    def problem(self) -> str | None:
+        """Why the service is not ready; None when it is."""
+        return self._problem
+
+    @property
+    def classifiers(self) -> dict[str, Classifier]:
+        """Those that are served, in alphabetical order."""
+        return dict(sorted(self._loaded.items()))
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Those that could not be loaded, and why."""
+        return dict(sorted(self._failures.items()))
+
+    @property
+    def default(self) -> str:
+        """Name of the model that answers when none is asked for."""
+        if self._settings.default_model is not None:
+            return self._settings.default_model
+        # One that failed to load counts: another must not quietly answer in its place.
+        names = {*self._loaded, *self._failures}
+        return "digits" if "digits" in names else min(names, default="digits")
+
+    def load(self) -> None:
+        """Load the newest version of every model; never raises, see `problem`."""
+        try:
+            folders = find_artifacts(self._settings.models)
+        except ArtifactError as error:
+            self._fail(str(error))
+            return
+        for name, folder in folders.items():
+            try:
+                self._loaded[name] = self._classifier(folder)
+            except (ArtifactError, EngineError) as error:
+                self._failures[name] = str(error)
+            except Exception:
+                logger.exception("model %s cannot be loaded", name)
+                self._failures[name] = f"{name} cannot be loaded: the log says why"
+        if self._failures:
+            self._fail("; ".join(dict.fromkeys(self._failures.values())))
+        elif self.default not in self._loaded:
+            names = ", ".join(self._loaded)
+            self._fail(f"LIMELIGHT_DEFAULT_MODEL is {self.default!r}, which is not among {names}")
+        else:
+            self._problem = None
+
+    def served(self, name: str | None) -> Classifier | None:
+        """The model called `name`, or the default one; None where it is not there to be asked."""
+        return self._loaded.get(self.default if name is None else name)
+
+    def get(self, name: str | None) -> Classifier:
+        """The model called `name`, or the default one.
+
+        Raises:
+            UnknownModel: there is none of this name.
+            NotReady: there is, but it could not be loaded.
+        """
+        found = self.served(name)
+        if found is not None:
+            return found
+        name = self.default if name is None else name
+        if name in self._failures:
+            raise NotReady(self._failures[name], Retry_After="10")
+        if not self._loaded:
+            raise NotReady(self._problem or "no model is loaded", Retry_After="10")
+        raise UnknownModel(
+            f"there is no model {name[:100]!r}: use one of {', '.join(self._loaded)}"
+        )
+
+    async def close(self) -> None:
+        for classifier in self._loaded.values():
+            await classifier.close()
+
+    def _classifier(self, folder: Path) -> Classifier:
+        settings, started = self._settings, time.perf_counter()
+        artifact = load_artifact(folder)
+        manifest = artifact.manifest
+        engine = Engine(
+            artifact,
+            device=settings.device,
+            threads=self._threads,
+            precision=settings.precision,
+        )
+        loaded = time.perf_counter()
+        warm_up_s = engine.warm_up(_warm_up_sizes(engine, settings.max_batch))
+        self._metrics.served(
+            manifest,
+            file=engine.file,
+            provider=engine.provider,
+            load_s=loaded - started,
+            warm_up_s=warm_up_s,
+        )
+        logger.info(
+            "model %s %s runs on %s in %s, warmed up in %.2f s",
+            *(manifest.name, manifest.version, engine.provider, engine.precision, warm_up_s),
+        )
+        batcher = Batcher(
+            engine.run,
+            max_batch=settings.max_batch,
+            max_queued=settings.max_queued,
+            # While one batch is computed on a GPU, the next one is copied there.
+            concurrency=1 if engine.provider == "CPU" else 2,
+            dear=manifest.dear_outputs,
+            observe=partial(self._metrics.batch_ran, manifest.name),
+        )
+        return Classifier(
+            manifest=manifest,
+            engine=engine,
+            batcher=batcher,
+            max_pixels=settings.max_pixels,
+            max_passes=settings.max_passes,
+        )
+
+    def _fail(self, problem: str) -> None:
+        self._problem = problem
+        logger.error("the service is not ready: %s", problem)
+
+
+def _warm_up_sizes(engine: Engine, max_batch: int) -> list[int]:
+    """On a GPU every size that there will be: the first pass of each takes its time."""
+    if engine.provider == "CPU":
+        return sorted({1, 2, max_batch})
+    return [1 << power for power in range((max_batch - 1).bit_length() + 1)]

@@ -1,0 +1,76 @@
+"""Requests and answers as protobuf messages."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from limelight.errors import InvalidInference
+from service.oip.binary_codec import raw_content
+from service.oip.grpc.messages import message_class
+from service.oip.types import (
+    InferRequest,
+    InferResponse,
+    InputTensor,
+    Parameters,
+    RequestedOutput,
+)
+
+_ModelInferResponse = message_class("ModelInferResponse")
+# Of the datatypes that an input can have here; a tensor of another is refused by its datatype.
+_CONTENTS = {"UINT8": "uint_contents", "BYTES": "bytes_contents"}
+
+
+def read_request(message: Any) -> InferRequest:
+    """Raises:
+    InvalidInference: its tensors' contents are not where they should be, or a parameter is empty.
+    """
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(message.inputs):
+        raise InvalidInference(
+            f"there are {len(raw)} raw_input_contents for {len(message.inputs)} inputs"
+        )
+    inputs = []
+    for place, tensor in enumerate(message.inputs):
+        if raw and tensor.HasField("contents"):
+            raise InvalidInference("give contents or raw_input_contents, and not both")
+        field = _CONTENTS.get(tensor.datatype)
+        values = getattr(tensor.contents, field) if field is not None else ()
+        if any(parameter.startswith("shared_memory") for parameter in tensor.parameters):
+            raise InvalidInference("there is no shared memory here")
+        inputs.append(
+            InputTensor(
+                name=tensor.name,
+                datatype=tensor.datatype,
+                shape=tuple(tensor.shape),
+                content=raw[place] if raw else values,
+            )
+        )
+    return InferRequest(
+        inputs=inputs,
+        outputs=[
+            RequestedOutput(name=output.name, parameters=_parameters(output.parameters))
+            for output in message.outputs
+        ],
+        parameters=_parameters(message.parameters),
+        id=message.id,
+    )
+
+
+def write_response(response: InferResponse) -> Any:
+    """With raw contents, as Triton answers."""
+    message = _ModelInferResponse(
+        model_name=response.model, model_version=response.version, id=response.id
+    )
+    for tensor in response.outputs:
+        message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        message.raw_output_contents.append(raw_content(tensor))
+    return message
+
+
+def _parameters(fields: Mapping[str, Any]) -> Parameters:
+    parameters = {}
+    for name, value in fields.items():
+        choice = value.WhichOneof("parameter_choice")
+        if choice is None:
+            raise InvalidInference(f"parameter {name[:100]!r} has no value")
+        parameters[name] = getattr(value, choice)
+    return parameters

@@ -1,0 +1,211 @@
+"""The methods of `GRPCInferenceService`; each only translates."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
+from typing import Any
+
+import grpc
+from google.protobuf.json_format import ParseDict
+
+from limelight.errors import ClientGone, InternalError, InvalidInference, ServiceError
+from service.http.request_body import Intake
+from service.oip.dataplane import EXTENSIONS, NAME, Server, server_version
+from service.oip.grpc.codec import read_request, write_response
+from service.oip.grpc.exchange import RpcExchange, status_code
+from service.oip.grpc.messages import SERVICE, input_class, message_class
+from service.oip.grpc.wire import reader
+from service.telemetry.metrics import Metrics
+from service.telemetry.recorder import Notes
+from service.telemetry.tracing import Tracing
+
+logger = logging.getLogger("limelight.app")
+
+Answer = Callable[[Any, RpcExchange], Awaitable[Any]]
+
+# Requests of one stream that are under way at once: enough to fill a pass.
+_STREAMED = 64
+_STREAM = "ModelStreamInfer"
+_END = object()
+
+
+class Servicer:
+    """Answers every method; `handler` is what a gRPC server is to be given."""
+
+    def __init__(
+        self,
+        server: Server,
+        intake: Intake,
+        metrics: Metrics,
+        notes: Notes,
+        trace: Tracing | None,
+    ) -> None:
+        self._server = server
+        self._intake = intake
+        self._metrics = metrics
+        self._notes = notes
+        self._tracing = trace
+        self.in_flight = 0
+        self._answers: dict[str, Answer] = {
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ServerMetadata": self._metadata,
+            "ModelReady": self._model_ready,
+            "ModelMetadata": self._model_metadata,
+            "ModelConfig": self._configuration,
+            "ModelStatistics": self._statistics,
+            "ModelInfer": self._infer,
+            "RepositoryIndex": self._index,
+        }
+
+    def handler(self) -> Any:
+        """All methods under the service's published name."""
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(
+                self._unary(name, answer), reader(input_class(name)), _serialize
+            )
+            for name, answer in self._answers.items()
+        }
+        handlers[_STREAM] = grpc.stream_stream_rpc_method_handler(
+            self._stream, reader(input_class(_STREAM)), _serialize
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+    def _unary(self, name: str, answer: Answer) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def call(message: Any, context: Any) -> Any:
+            exchange = RpcExchange.begin(context, timeout_s=self._server.settings.timeout_s)
+            try:
+                return await self._answered(name, answer, message, exchange)
+            except ServiceError as error:
+                headers = tuple((key.lower(), value) for key, value in error.headers.items())
+                await context.abort(status_code(error), error.detail, headers)
+
+        return call
+
+    async def _stream(self, messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        """Answers come in the order of the requests, several of which are under way at once."""
+        response_class = message_class("ModelStreamInferResponse")
+
+        async def call(message: Any) -> Any:
+            exchange = RpcExchange.begin(context, timeout_s=self._server.settings.timeout_s)
+            try:
+                answer = await self._answered(_STREAM, self._infer, message, exchange)
+            except ServiceError as error:
+                refused = response_class(error_message=error.detail)
+                refused.infer_response.id = "" if message is None else message.id
+                return refused
+            # One request has one answer: this is it, and the last.
+            answer.parameters["triton_final_response"].bool_param = True
+            return response_class(infer_response=answer)
+
+        tasks: deque[asyncio.Task[Any]] = deque()
+        arriving: asyncio.Task[Any] | None = None
+        try:
+            ended = False
+            while tasks or not ended:
+                if arriving is None and not ended and len(tasks) < _STREAMED:
+                    arriving = asyncio.ensure_future(anext(messages, _END))
+                waiting = {task for task in (arriving, tasks[0] if tasks else None) if task}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if arriving is not None and arriving.done():
+                    message, arriving = arriving.result(), None
+                    if message is _END:
+                        ended = True
+                    else:
+                        tasks.append(asyncio.ensure_future(call(message)))
+                while tasks and tasks[0].done():
+                    yield tasks.popleft().result()
+        finally:
+            for task in (*tasks, *((arriving,) if arriving is not None else ())):
+                task.cancel()
+
+    async def _answered(
+        self, name: str, answer: Answer, message: Any, exchange: RpcExchange
+    ) -> Any:
+        """Raises:
+        ServiceError: the answer is a refusal; it is noted by then.
+        """
+        route, request, span = f"/{SERVICE}/{name}", exchange.request, None
+        if self._tracing is not None:
+            span = self._tracing.begin(route, request.headers)
+        self.in_flight += 1
+        try:
+            if message is None:
+                raise InvalidInference("the message is malformed, or has too many fields")
+            return await answer(message, exchange)
+        except ServiceError as error:
+            exchange.refused(error)
+            raise
+        except asyncio.CancelledError:
+            exchange.refused(ClientGone("the client has left"))
+            raise
+        except Exception as error:
+            logger.exception("%s failed", route, extra={"request_id": request.id})
+            failure = InternalError("the service failed at this request, and its log says why")
+            exchange.refused(failure)
+            raise failure from error
+        finally:
+            self.in_flight -= 1
+            seconds = time.perf_counter() - exchange.started
+            self._notes.note(exchange, route, exchange.status, exchange.refusal, seconds, span)
+
+    async def _live(self, message: Any, exchange: RpcExchange) -> Any:
+        return message_class("ServerLiveResponse")(live=True)
+
+    async def _ready(self, message: Any, exchange: RpcExchange) -> Any:
+        return message_class("ServerReadyResponse")(ready=self._server.obstacle() is None)
+
+    async def _metadata(self, message: Any, exchange: RpcExchange) -> Any:
+        return message_class("ServerMetadataResponse")(
+            name=NAME, version=server_version(), extensions=EXTENSIONS
+        )
+
+    async def _model_ready(self, message: Any, exchange: RpcExchange) -> Any:
+        """Of an unknown model too it is only said that it is not ready, as Triton does."""
+        try:
+            self._server.check_ready(message.name, message.version)
+        except ServiceError:
+            return message_class("ModelReadyResponse")(ready=False)
+        return message_class("ModelReadyResponse")(ready=True)
+
+    async def _model_metadata(self, message: Any, exchange: RpcExchange) -> Any:
+        metadata = self._server.metadata(message.name, message.version)
+        return ParseDict(asdict(metadata), message_class("ModelMetadataResponse")())
+
+    async def _configuration(self, message: Any, exchange: RpcExchange) -> Any:
+        configuration = self._server.configuration(message.name, message.version)
+        return ParseDict({"config": configuration}, message_class("ModelConfigResponse")())
+
+    async def _statistics(self, message: Any, exchange: RpcExchange) -> Any:
+        self._metrics.flush()
+        found = await asyncio.to_thread(self._server.statistics, message.name, message.version)
+        tree = {"model_stats": [asdict(model) for model in found]}
+        return ParseDict(tree, message_class("ModelStatisticsResponse")())
+
+    async def _index(self, message: Any, exchange: RpcExchange) -> Any:
+        models = self._server.index()
+        wanted = [one for one in models if not message.ready or one["state"] == "READY"]
+        return ParseDict({"models": wanted}, message_class("RepositoryIndexResponse")())
+
+    async def _infer(self, message: Any, exchange: RpcExchange) -> Any:
+        server, call = self._server, exchange.request.call
+        with self._intake.room(max_bytes=server.settings.max_bytes) as hold:
+            hold.grow_to(message.ByteSize())
+            classifier = server.classifier(message.model_name, message.model_version)
+            exchange.asked(classifier)
+            request = read_request(message)
+            call.passed("read", exchange.started)
+            response = await server.inference.infer(classifier, request, call)
+            exchange.winners, exchange.method = response.winners, response.method
+        started = time.perf_counter()
+        answer = write_response(response)
+        call.passed("render", started)
+        return answer
+
+
+def _serialize(message: Any) -> bytes:
+    content: bytes = message.SerializeToString()
+    return content

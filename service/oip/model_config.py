@@ -1,0 +1,43 @@
+"""A model's configuration in the form that Triton gives it: what clients ask before they load."""
+
+from typing import Any
+
+from service.inference.classifier import Classifier
+from service.oip.metadata import PLATFORM, TensorMetadata, model_metadata
+
+Json = dict[str, Any]
+
+
+def model_configuration(classifier: Classifier, *, max_batch: int, workers: int) -> Json:
+    """The fields of the published ModelConfig message that mean something here."""
+    metadata = model_metadata(classifier.manifest)
+    on_gpu = classifier.engine.provider != "CPU"
+    return {
+        "name": metadata.name,
+        "platform": PLATFORM,
+        "backend": "onnxruntime",
+        "version_policy": {"latest": {"num_versions": 1}},
+        "max_batch_size": max_batch,
+        # One of them is to be given, whichever it is.
+        "input": [_tensor(tensor) | {"optional": True} for tensor in metadata.inputs],
+        "output": [_tensor(tensor) for tensor in metadata.outputs],
+        "dynamic_batching": {"max_queue_delay_microseconds": 0},
+        "instance_group": [
+            {
+                "name": f"{metadata.name}_0",
+                "kind": "KIND_GPU" if on_gpu else "KIND_CPU",
+                "count": workers,
+            }
+        ],
+        "default_model_filename": classifier.manifest.onnx_file,
+    }
+
+
+def _tensor(tensor: TensorMetadata) -> Json:
+    """Without the batch, which `max_batch_size` implies."""
+    datatype = "STRING" if tensor.datatype == "BYTES" else tensor.datatype
+    return {
+        "name": tensor.name,
+        "data_type": f"TYPE_{datatype}",
+        "dims": tensor.shape[1:],
+    }

@@ -1,0 +1,169 @@
+"""A request held against a model: what there is to do, or why it cannot be done."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limelight.artifact.manifest import Manifest, Method
+from limelight.errors import InvalidInference
+from limelight.results import OverlayStyle
+from service.http.parameters import ExplainParameters
+from service.oip.metadata import IMAGE_BYTES, IMAGES, OVERLAY
+from service.oip.tensors import read_bytes, read_uint8
+from service.oip.types import InferRequest, InputTensor, Parameters, RequestedOutput
+
+CLASSIFICATION = "classification"
+_STYLE = ("target", "opacity", "colormap")
+_METHODS: dict[str, Method] = {"cams": "cam", "layercams": "layercam"}
+_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    target: str | None
+    """A label or an index; None: the winner of each image."""
+    style: OverlayStyle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to compute of which images, checked."""
+
+    images: NDArray[np.uint8] | list[bytes]
+    """Pixels (N, H, W, C), or encoded images."""
+    outputs: tuple[RequestedOutput, ...]
+    """In the order of the answer, each once."""
+    graph_outputs: tuple[str, ...]
+    """What the network has to give for them."""
+    class_counts: dict[str, int]
+    """Of the outputs that are answered as classes."""
+    picture: Picture | None
+    explains: bool
+    """Whether maps are asked for, and not only what is predicted."""
+    method: Method | None
+    """Of the maps, if they are of classes."""
+
+
+def plan(request: InferRequest, manifest: Manifest, *, max_batch: int) -> Plan:
+    """Check a request, and read no more of it than it really holds.
+
+    Raises:
+        InvalidInference: it is not one for this model.
+        InvalidParameter: neither are the parameters of the picture.
+    """
+    images = _images(request, manifest, max_batch)
+    given = [tensor.name for tensor in manifest.outputs]
+    outputs = _requested(request, given, manifest.dear_outputs)
+    picture = None
+    if any(output.name == OVERLAY for output in outputs):
+        picture = _picture(request, outputs)
+    wanted = {output.name for output in outputs}
+    if picture is not None:
+        wanted |= {"probabilities", "cams"}
+    counts = {output.name: _class_count(output) for output in outputs}
+    maps = {tensor.name for tensor in manifest.outputs if len(tensor.shape) > 2}
+    return Plan(
+        images=images,
+        outputs=outputs,
+        graph_outputs=tuple(name for name in given if name in wanted),
+        class_counts={name: count for name, count in counts.items() if count},
+        picture=picture,
+        explains=not maps.isdisjoint(wanted),
+        method=next((method for name, method in _METHODS.items() if name in wanted), None),
+    )
+
+
+def _images(
+    request: InferRequest, manifest: Manifest, max_batch: int
+) -> NDArray[np.uint8] | list[bytes]:
+    names = [tensor.name for tensor in request.inputs]
+    for name in names:
+        if name not in (IMAGES, IMAGE_BYTES):
+            raise InvalidInference(
+                f"unexpected inference input {name[:_SHOWN]!r} for model {manifest.name!r}: "
+                f"it takes {IMAGES!r} or {IMAGE_BYTES!r}"
+            )
+    if len(names) != 1:
+        raise InvalidInference(
+            f"expected 1 input but got {len(names)} for model {manifest.name!r}: "
+            f"give either {IMAGES!r} or {IMAGE_BYTES!r}, once"
+        )
+    tensor, rule = request.inputs[0], manifest.image
+    if tensor.name == IMAGE_BYTES:
+        _check_datatype(tensor, "BYTES")
+        _check_shape(tensor, (), max_batch)
+        return read_bytes(tensor)
+    _check_datatype(tensor, "UINT8")
+    _check_shape(tensor, (rule.height, rule.width, rule.channels), max_batch)
+    return read_uint8(tensor)
+
+
+def _check_datatype(tensor: InputTensor, expected: str) -> None:
+    if tensor.datatype != expected:
+        raise InvalidInference(
+            f"inference input {tensor.name!r} data-type is {tensor.datatype[:_SHOWN]!r}, and must "
+            f"be {expected!r}"
+        )
+
+
+def _check_shape(tensor: InputTensor, each: tuple[int, ...], max_batch: int) -> None:
+    """(N, *each), and of encoded images both (N, 1) and (N,)."""
+    shape, expected = tensor.shape, [-1, *(each or (1,))]
+    if shape[1:] != each and (each or shape[1:] != (1,)):
+        raise InvalidInference(
+            f"unexpected shape for input {tensor.name!r}: expected {expected}, got "
+            f"{str(list(shape))[:_SHOWN]}"
+        )
+    batch = shape[0] if shape else 0
+    if not 1 <= batch <= max_batch:
+        raise InvalidInference(
+            f"the batch of input {tensor.name!r} has {str(batch)[:_SHOWN]} images, and must have "
+            f"1 to {max_batch}"
+        )
+    if math.prod(shape) < 1:  # a network without pixels, which no manifest has
+        raise InvalidInference(f"input {tensor.name!r} is empty")
+
+
+def _requested(
+    request: InferRequest, given: list[str], dear: frozenset[str]
+) -> tuple[RequestedOutput, ...]:
+    """Without a choice, all that one pass gives: what costs more has to be asked for."""
+    outputs = {output.name: output for output in reversed(request.outputs)}
+    for name in outputs:
+        if name not in given and name != OVERLAY:
+            raise InvalidInference(
+                f"unexpected inference output {name[:_SHOWN]!r}: there are "
+                f"{', '.join([*given, OVERLAY])}"
+            )
+    if not outputs:
+        return tuple(RequestedOutput(name=name) for name in given if name not in dear)
+    return tuple(reversed(outputs.values()))
+
+
+def _picture(request: InferRequest, outputs: tuple[RequestedOutput, ...]) -> Picture:
+    """The output's own parameters count more than the request's."""
+    own: Parameters = next(output.parameters for output in outputs if output.name == OVERLAY)
+    asked = {
+        name: str(parameters[name])
+        for parameters in (request.parameters, own)
+        for name in _STYLE
+        if name in parameters
+    }
+    question = ExplainParameters.parse(asked, "image/png").question
+    if question.style is None:  # never: a picture is what was just asked for
+        raise InvalidInference(f"{OVERLAY} cannot be drawn")
+    return Picture(target=question.target, style=question.style)
+
+
+def _class_count(output: RequestedOutput) -> int:
+    """How many classes are wanted in place of the values; 0: the values."""
+    count = output.parameters.get(CLASSIFICATION, 0)
+    if type(count) is not int or count < 0:
+        raise InvalidInference(
+            f"{CLASSIFICATION} of output {output.name!r} must be a whole number, 0 or more"
+        )
+    if count and output.name == OVERLAY:
+        raise InvalidInference(f"{OVERLAY} has no classes: leave {CLASSIFICATION} out")
+    return count

@@ -1,0 +1,50 @@
+"""What `bentoml.SyncHTTPClient` asks a service for: its methods and their arguments."""
+
+from typing import Any
+
+from limelight.explanations.overlay import COLORMAPS
+from service.http.parameters import METHODS
+
+Json = dict[str, Any]
+
+_IMAGE: Json = {"type": "file", "format": "image", "title": "Image"}
+_INTEGER: Json = {"type": "integer", "minimum": 1}
+_STRING: Json = {"type": "string"}
+
+
+def bentoml_schema() -> Json:
+    """The document at `/schema.json`: one method for each route that takes an image."""
+    shared = {"image": _IMAGE, "model": _STRING, "top_k": _INTEGER}
+    style = {
+        "target": _STRING,
+        "method": {"type": "string", "enum": list(METHODS)},
+        "against": _STRING,
+        "passes": _INTEGER,
+        "zoom": {"type": "boolean"},
+        "opacity": {"type": "number", "minimum": 0, "maximum": 1},
+        "colormap": {"type": "string", "enum": list(COLORMAPS)},
+    }
+    return {
+        "name": "limelight",
+        "type": "service",
+        "routes": [
+            _method("predict", "Classify an image.", shared),
+            _method(
+                "explain",
+                "Classify an image and say what the network looked at.",
+                # The client reads an answer by the type that is promised here, so it gets JSON.
+                shared | style,
+            ),
+        ],
+    }
+
+
+def _method(name: str, text: str, arguments: Json) -> Json:
+    return {
+        "name": name,
+        "route": f"/{name}",
+        "doc": text,
+        "batchable": False,
+        "input": {"type": "object", "properties": arguments, "required": ["image"]},
+        "output": {"type": "object"},
+    }

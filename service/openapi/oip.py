@@ -1,0 +1,244 @@
+"""The protocol's part of the OpenAPI document: the specification's own schemas, and ours."""
+
+from limelight import errors
+from limelight.errors import ServiceError
+from service.oip.errors import http_status
+from service.oip.inference import largest_batch
+from service.oip.metadata import IMAGE_BYTES, IMAGES, OVERLAY
+from service.oip.rest import ROOT
+from service.openapi.parts import Json, answer, record, reference
+from service.settings import Settings
+
+_STRING: Json = {"type": "string"}
+_INTEGER: Json = {"type": "integer"}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_BINARY: Json = {"type": "string", "format": "binary"}
+_UNREADY = (errors.NotReady, errors.Draining)
+_UNKNOWN = (errors.UnknownModel, errors.NotReady)
+_INFER_ERRORS = (
+    errors.InvalidInference,
+    errors.UndecodableImage,
+    errors.InvalidParameter,
+    errors.UnknownModel,
+    errors.RequestTimeout,
+    errors.BodyTooLarge,
+    errors.ImageTooLarge,
+    errors.UnsupportedEncoding,
+    errors.NotReady,
+    errors.DeadlineExceeded,
+    errors.Overloaded,
+)
+
+
+def paths(settings: Settings) -> Json:
+    """Every path below /v2."""
+    found: Json = {
+        ROOT: _read("Name, version and extensions of the server", "OipServer"),
+        f"{ROOT}/health/live": _read("Whether the process answers", "OipLive"),
+        f"{ROOT}/health/ready": _read("Whether every model is ready", "OipReady", *_UNREADY),
+        f"{ROOT}/models/stats": _read("Statistics of every model", "OipStatistics"),
+        f"{ROOT}/repository/index": {"post": _index()},
+    }
+    for place, name in (("", "model"), ("/versions/{version}", "version")):
+        model = f"{ROOT}/models/{{name}}{place}"
+        parameters = [_path_parameter("name", _STRING)]
+        if place:
+            parameters.append(_path_parameter("version", {"type": "string", "pattern": "^[0-9]+$"}))
+        of_model: Json = {
+            model: _read("Inputs and outputs of a model", "OipModel", *_UNKNOWN),
+            f"{model}/ready": _read(
+                "Whether a model is ready", "OipModelReady", *_UNKNOWN, errors.Draining
+            ),
+            f"{model}/config": _read("Its configuration, as Triton has it", "OipConfig", *_UNKNOWN),
+            f"{model}/stats": _read("Its statistics, over all workers", "OipStatistics", *_UNKNOWN),
+            f"{model}/infer": {"post": _infer(settings)},
+        }
+        for path, item in of_model.items():
+            (operation,) = item.values()
+            operation["operationId"] = f"oip_{name}_{path.removeprefix(model)[1:] or 'metadata'}"
+            found[path] = item | {"parameters": parameters}
+    for path, item in found.items():
+        for operation in item.values():
+            if isinstance(operation, dict):
+                default = "oip_" + (path.removeprefix(f"{ROOT}/").replace("/", "_").strip("_"))
+                operation.setdefault("operationId", default)
+                operation["tags"] = ["Open Inference Protocol"]
+    return found
+
+
+def _read(summary: str, schema: str, *raised: type[ServiceError]) -> Json:
+    operation = {
+        "summary": summary,
+        "responses": {"200": answer("OK", schema), **_refusals(*raised, errors.InternalError)},
+    }
+    return {"get": operation}
+
+
+def _index() -> Json:
+    return {
+        "summary": "Every model, and why those that are not ready are not",
+        "requestBody": {
+            "content": {
+                "application/json": {
+                    "schema": {"type": "object", "properties": {"ready": {"type": "boolean"}}}
+                }
+            }
+        },
+        "responses": {
+            "200": answer("OK", "OipIndex"),
+            **_refusals(
+                errors.InvalidInference,
+                errors.RequestTimeout,
+                errors.BodyTooLarge,
+                errors.Overloaded,
+                errors.InternalError,
+            ),
+        },
+    }
+
+
+def _infer(settings: Settings) -> Json:
+    octets = {"application/octet-stream": {"schema": _BINARY}}
+    success = answer("OK", "OipInferResponse")
+    success["content"] |= octets
+    length = "Inference-Header-Content-Length"
+    success["headers"] = {
+        length: {"description": "Bytes of JSON before the binary tensors", "schema": _INTEGER}
+    }
+    return {
+        "summary": "Answer images with the tensors that are asked for",
+        "description": f"Takes `{IMAGES}`, pixels of the network's size, or `{IMAGE_BYTES}`, "
+        f"encoded images, which in JSON are base64; at most {largest_batch(settings)} of them. "
+        f"Every output of the model's metadata can be asked for; `{OVERLAY}` is drawn only then, "
+        "and takes the parameters `target`, `opacity` and `colormap`, its own or the request's. "
+        "Tensors travel in JSON or, by the binary tensor extension, behind it.",
+        "parameters": [
+            {
+                "name": length,
+                "in": "header",
+                "description": "Bytes of JSON before the binary tensors; 0: the body is one image, "
+                "encoded or its pixels.",
+                "schema": _COUNT,
+            },
+            {
+                "name": "Content-Encoding",
+                "in": "header",
+                "schema": {"enum": ["identity", "gzip", "deflate"]},
+            },
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": reference("OipInferRequest")},
+                **octets,
+            },
+        },
+        "responses": {"200": success, **_refusals(*_INFER_ERRORS, errors.InternalError)},
+    }
+
+
+def _refusals(*raised: type[ServiceError]) -> Json:
+    """By their status on these paths."""
+    by_status: dict[int, list[str]] = {}
+    for error in raised:
+        by_status.setdefault(http_status(error("")), []).append(error.title)
+    responses: Json = {}
+    for status, titles in sorted(by_status.items()):
+        responses[str(status)] = answer("; ".join(titles), "OipError")
+    if "503" in responses:
+        responses["503"]["headers"] = {
+            "Retry-After": {"description": "Seconds to wait", "schema": _INTEGER}
+        }
+    return responses
+
+
+def _path_parameter(name: str, schema: Json) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _list(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def schemas() -> Json:
+    """Those of the specification, by names of our own."""
+    parameters: Json = {
+        "type": "object",
+        "additionalProperties": {"type": ["boolean", "integer", "number", "string"]},
+    }
+    shape, size = _list(_INTEGER), _list(_COUNT)
+    boolean: Json = {"type": "boolean"}
+    tensor = record(name=_STRING, datatype=_STRING, shape=shape)
+    data: Json = {
+        "type": "array",
+        "description": "Values in row-major order, nested or flat",
+    }
+    input_tensor = record(
+        ("name", "datatype", "shape"),
+        name={"enum": [IMAGES, IMAGE_BYTES]},
+        datatype={"enum": ["UINT8", "BYTES"]},
+        shape=size,
+        data=data,
+        parameters=parameters,
+    )
+    duration = record(count=_COUNT, ns=_COUNT)
+    phases = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+    return {
+        "OipError": record(error=_STRING),
+        "OipServer": record(name=_STRING, version=_STRING, extensions=_list(_STRING)),
+        "OipLive": record(live=boolean),
+        "OipReady": record(ready=boolean),
+        "OipModelReady": record(name=_STRING, ready=boolean),
+        "OipModel": record(
+            name=_STRING,
+            versions=_list(_STRING),
+            platform=_STRING,
+            inputs=_list(tensor),
+            outputs=_list(tensor),
+        ),
+        "OipConfig": {"type": "object"},
+        "OipIndex": _list(
+            record(
+                name=_STRING,
+                version=_STRING,
+                state={"enum": ["READY", "UNAVAILABLE"]},
+                reason=_STRING,
+            )
+        ),
+        "OipStatistics": record(
+            model_stats=_list(
+                record(
+                    name=_STRING,
+                    version=_STRING,
+                    last_inference=_COUNT,
+                    inference_count=_COUNT,
+                    execution_count=_COUNT,
+                    inference_stats=record(**dict.fromkeys(phases, duration)),
+                    batch_stats=_list(record(batch_size=_COUNT, compute_infer=duration)),
+                )
+            )
+        ),
+        "OipInferRequest": record(
+            ("inputs",),
+            id=_STRING,
+            parameters=parameters,
+            inputs=_list(input_tensor) | {"minItems": 1, "maxItems": 1},
+            outputs=_list(record(("name",), name=_STRING, parameters=parameters)),
+        ),
+        "OipInferResponse": record(
+            ("model_name", "model_version", "outputs"),
+            model_name=_STRING,
+            model_version=_STRING,
+            id=_STRING,
+            outputs=_list(
+                record(
+                    ("name", "datatype", "shape"),
+                    name=_STRING,
+                    datatype={"enum": ["FP32", "BYTES"]},
+                    shape=size,
+                    data={"type": "array"},
+                    parameters=parameters,
+                )
+            ),
+        ),
+    }

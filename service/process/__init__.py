@@ -1,0 +1,1 @@
+"""Worker processes: how many, how they share connections, start and stop."""

@@ -1,0 +1,1 @@
+"""Metrics, traces, logs, and what records them for each request."""

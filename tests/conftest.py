@@ -1,0 +1,54 @@
+"""Artefacts, and a service of them, for tests of every package; both are made in `serving_kit`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from limelight.artifact.store import Artifact, load_artifact
+from tests.serving_kit import DIGIT_NETWORK, Server, bentoml_serve, write_artifact
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20261121)
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("zoo")
+    write_artifact(root)
+    older = ["cam", "contrast", "occlusion"]
+    write_artifact(root, name="digits", version="12", network=DIGIT_NETWORK, methods=older)
+    return root
+
+
+@pytest.fixture(scope="session")
+def colours(zoo: Path) -> Artifact:
+    return load_artifact(zoo / "colours" / "1")
+
+
+@pytest.fixture(scope="session")
+def digits(zoo: Path) -> Artifact:
+    return load_artifact(zoo / "digits" / "12")
+
+
+@pytest.fixture(scope="session")
+def server(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    with bentoml_serve(
+        zoo,
+        folder,
+        LIMELIGHT_MAX_BYTES="200000",
+        LIMELIGHT_MAX_PIXELS="1000000",
+        LIMELIGHT_WORKERS="2",
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def client(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        yield client

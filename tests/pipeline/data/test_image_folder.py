@@ -1,0 +1,179 @@
+"""Images of one's own: a folder, a CSV file, and what may be wrong with either."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data.registry import load_dataset
+from pipeline.errors import DataError
+from tests.pipeline.data.test_registry import COLOURS, make_folder
+
+
+def make_table(folder: Path, rows: list[str], header: str = "path,label") -> Path:
+    """A CSV file beside its images."""
+    file = folder / "labels.csv"
+    file.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return file
+
+
+def image_rows(folder: Path, images: int = 10) -> list[str]:
+    """Rows of the images that `make_folder` makes, labelled by their sub-folders."""
+    make_folder(folder, images)
+    return [f"{name}/{number}.png,{name}" for name in COLOURS for number in range(images)]
+
+
+def test_a_table_gives_the_data_of_the_folder_that_it_lists(tmp_path: Path) -> None:
+    table = make_table(tmp_path, image_rows(tmp_path))
+    by_table, by_folder = (load_dataset(str(path), image_size=16) for path in (table, tmp_path))
+    assert by_table.sha256 == by_folder.sha256
+    assert by_table.classes == by_folder.classes == ("blue", "red")
+    assert (by_table.name, by_folder.name) == ("labels", tmp_path.name)
+
+
+def test_a_byte_order_mark_windows_line_ends_and_further_columns_change_nothing(
+    tmp_path: Path,
+) -> None:
+    rows = image_rows(tmp_path)
+    plain = load_dataset(str(make_table(tmp_path, rows)))
+    decorated = [f'{row},"said ""{n}"", twice"' for n, row in enumerate(rows)]
+    text = "\r\n".join(["path, label, note", *decorated, "", ""])
+    (tmp_path / "labels.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert load_dataset(str(tmp_path / "labels.csv")).sha256 == plain.sha256
+
+
+def test_the_column_split_says_what_is_for_the_test(tmp_path: Path) -> None:
+    rows = [
+        f"{row},{'test' if number % 5 == 0 else 'train'}"
+        for number, row in enumerate(image_rows(tmp_path))
+    ]
+    dataset = load_dataset(str(make_table(tmp_path, rows, "path,label,split")), image_size=(40, 48))
+    assert (len(dataset.train), dataset.test.labels.tolist()) == (16, [0, 0, 1, 1])
+    # Of the rule's size already, so the pixels are the files' own.
+    np.testing.assert_array_equal(
+        dataset.test.images[1], np.asarray(Image.open(tmp_path / "blue" / "5.png"))
+    )
+
+
+def test_paths_are_absolute_or_relative_to_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [str(tmp_path / row) for row in image_rows(tmp_path)]
+    (tmp_path / "tables").mkdir()
+    monkeypatch.chdir(tmp_path / "tables")
+    assert load_dataset(str(make_table(tmp_path / "tables", rows))).skipped == ()
+    assert load_dataset(str(make_table(tmp_path, rows[:10] + image_names("red")))).skipped == ()
+
+
+def image_names(colour: str) -> list[str]:
+    return [f"./{colour}/../{colour}/{number}.png,{colour}" for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "has no column path and no column label, but nothing: begin it with"),
+        ("file,label\na.png,x\n", "has no column path, but file, label"),
+        ("path;label\na.png;x\n", "no column label, but path;label: .* apart by commas"),
+        ("path,label\n", "has no rows"),
+        ("path,label\n\n\n", "has no rows"),
+        ("path,label\na.png\n", "line 2: no label"),
+        ("path,label\n,x\n", "line 2: no path"),
+        ("path,label,split\na.png,x,valid\n", "line 2: split is 'valid', and must be train or"),
+        ("path,label,split\na.png,x,\n", "line 2: no split"),
+        ("path,label\na.png,x\n../b.png,y\n", "line 3: ../b.png leaves the folder"),
+        ("path,label\nc/../../b.png,y\n", "line 2: c/../../b.png leaves the folder"),
+        ("path,label\na.png,x\nb.png,y\n./a.png,y\n", "lines 2 and 4: both name ./a.png"),
+        ("path,label\na.png,x\n", "needs rows for each of at least two classes, found 1"),
+        ("path,label,split\na.png,x,train\nb.png,y,train\n", "classes x, y, and test none"),
+        ("path,label\n\xe4.png,x\n", "is not UTF-8"),
+        ("path,label\n" + "a" * 200_000 + ",x\n", "is not CSV"),
+    ],
+)
+def test_a_table_that_cannot_be_understood_says_where_and_why(
+    text: str, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=words):
+        load_dataset(str(tmp_path / "labels.csv"))
+
+
+def test_at_most_ten_unreadable_files_are_named_and_all_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = image_rows(tmp_path) + [f"missing/{number}.png,red" for number in range(12)]
+    (tmp_path / "red" / "3.png").write_bytes(b"no image")
+    with caplog.at_level(logging.WARNING):
+        dataset = load_dataset(str(make_table(tmp_path, rows)))
+    assert len(dataset.train) + len(dataset.test) == 19
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 11
+    assert messages[0].startswith(f"skipped {tmp_path / 'red' / '3.png'}: the body is not")
+    assert messages[1] == f"skipped {tmp_path / 'missing' / '0.png'}: No such file or directory"
+    assert messages[-1] == "and 3 more (13 files in all)"
+    assert len(dataset.skipped) == 13
+    assert dataset.skipped[-1].startswith(str(tmp_path / "missing" / "11.png"))
+
+
+def test_files_are_named_once_whether_for_training_or_the_test(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for part in ("train", "test"):
+        (make_folder(tmp_path / part) / "red" / "broken.png").touch()
+    dataset = load_dataset(str(tmp_path))
+    assert len(caplog.records) == len(dataset.skipped) == 2
+
+
+@pytest.mark.parametrize("image_size", [16, (16, 24), (30, 7)])
+def test_images_are_brought_to_any_size(image_size: int | tuple[int, int], tmp_path: Path) -> None:
+    dataset = load_dataset(str(make_folder(tmp_path)), image_size=image_size)
+    height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    assert dataset.train.images.shape == (16, height, width, 3)
+    assert (dataset.image.height, dataset.image.width) == (height, width)
+
+
+@pytest.mark.parametrize("image_size", [0, (16, -1), 5000])
+def test_a_size_that_no_network_has_is_refused(
+    image_size: int | tuple[int, int], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="each side must be 1 to 4096 pixels"):
+        load_dataset(str(make_folder(tmp_path)), image_size=image_size)
+
+
+def test_a_fifth_is_set_aside_where_there_is_train_and_no_test(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train")
+    (tmp_path / "train" / ".cache").mkdir()
+    dataset = load_dataset(str(tmp_path))
+    assert (len(dataset.train), len(dataset.test)) == (16, 4)
+    assert dataset.classes == ("blue", "red")
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    (tmp_path / "red").rename(tmp_path / "train")
+    assert load_dataset(str(tmp_path)).classes == ("blue", "train")
+
+
+def test_a_part_that_is_neither_train_nor_test_is_not_taken_for_a_class(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train")
+    make_folder(tmp_path / "valid")
+    with pytest.raises(DataError, match="beside train there is valid, and only test can be"):
+        load_dataset(str(tmp_path))
+
+
+def test_classes_with_a_single_image_are_named(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    for number in range(1, 10):
+        (tmp_path / "red" / f"{number}.png").unlink()
+    with pytest.raises(DataError, match="aside: the class 'red' has one image only, and each"):
+        load_dataset(str(tmp_path))
+
+
+def test_too_few_images_for_every_class_says_how_many_it_takes(tmp_path: Path) -> None:
+    make_folder(tmp_path, images=2)
+    with pytest.raises(
+        DataError, match="20% of 4 images is too few for 2 classes: bring at least 10"
+    ):
+        load_dataset(str(tmp_path))

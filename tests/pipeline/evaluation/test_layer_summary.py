@@ -1,0 +1,170 @@
+"""The summary's figures, against the lessons', torch's own counter and the gradient's extent."""
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from typer import Typer
+from typer.testing import CliRunner
+
+from models import ARCHITECTURES, ClassMapNetwork, NetworkOptions, build_network
+from models.options import Norm
+from pipeline.cli.commands.summary import data_shape, summary
+from pipeline.data.registry import DATASETS, load_dataset
+from pipeline.errors import PipelineError
+from pipeline.evaluation.layer_summary import LayerSummary, render, summarise
+
+ALL = [*sorted(ARCHITECTURES), "torchvision:resnet18"]
+
+
+def build(
+    name: str, *, in_channels: int = 3, classes: int = 10, norm: Norm = "batch"
+) -> ClassMapNetwork:
+    options = NetworkOptions(architecture=name, norm=norm)
+    return build_network(options, in_channels=in_channels, classes=classes)
+
+
+@pytest.fixture
+def three_or_seven() -> list[LayerSummary]:
+    """The convolutions of fastbook's chapter 13."""
+    network = build("three-or-seven", in_channels=1, classes=2, norm="none")
+    return [row for row in summarise(network, 1, 28, 28) if row.kind == "Conv2d"]
+
+
+def test_parameters_are_those_of_the_chapter(three_or_seven: list[LayerSummary]) -> None:
+    assert [row.parameters for row in three_or_seven] == [40, 296, 1168, 4640, 578]
+
+
+def test_shapes_are_those_of_the_chapter(three_or_seven: list[LayerSummary]) -> None:
+    shapes = [(4, 14, 14), (8, 7, 7), (16, 4, 4), (32, 2, 2), (2, 1, 1)]
+    assert [row.output_shape for row in three_or_seven] == shapes
+
+
+def test_multiplications_on_the_input_are_those_of_the_chapter(
+    three_or_seven: list[LayerSummary],
+) -> None:
+    # "196*288=56_448 multiplications at this layer", and 7*7*(1168-16) at the next.
+    second, third = three_or_seven[1:3]
+    assert second.multiplications_on_its_input == third.multiplications_on_its_input == 56_448
+
+
+def test_two_strided_convolutions_see_7x7_pixels(three_or_seven: list[LayerSummary]) -> None:
+    reach = three_or_seven[1].reach
+    assert reach is not None
+    assert (reach.field, reach.jump) == (7, 4)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_multiplications_are_half_of_what_torch_counts_as_operations(name: str) -> None:
+    network = build(name).eval()
+    rows = summarise(network, 3, 32, 32)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network(torch.zeros(1, 3, 32, 32))
+    assert 2 * sum(row.multiplications for row in rows) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_parameter_is_counted_once(name: str) -> None:
+    network = build(name)
+    counted = sum(row.parameters for row in summarise(network, 3, 32, 32))
+    assert counted == sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["three-or-seven", "simple-cnn", "convnet", "resnet-max"])
+def test_the_receptive_field_is_where_a_pixel_changes_the_activation(name: str) -> None:
+    options = NetworkOptions(architecture=name, widths=(2, 2, 2), norm="none")
+    network = build_network(options, in_channels=1, classes=2)
+    for parameter in network.parameters():  # so that no ReLU and no sum hides a pixel
+        nn.init.constant_(parameter, 0.1)
+    image = torch.ones(1, 1, 127, 127, requires_grad=True)
+    features = network.features(image)
+    middle = features.shape[2] // 2
+    features[0, 0, middle, middle].backward()
+    assert image.grad is not None
+    extent = int((image.grad[0, 0] != 0).any(0).sum())
+    reaches = [
+        row.reach for row in summarise(network, 1, 127, 127) if row.name.startswith("features")
+    ]
+    assert reaches[-1] is not None
+    assert reaches[-1].field == extent
+
+
+def test_a_resnet_18_sees_435_pixels() -> None:
+    # As Araujo et al. (Distill, 2019) compute it, and jumps by the usual 32.
+    rows = summarise(build("torchvision:resnet18"), 3, 64, 64)
+    last = [row for row in rows if row.name.startswith("features")][-1].reach
+    assert last is not None
+    assert (last.field, last.jump) == (435, 32)
+
+
+def test_a_layer_behind_global_pooling_sees_the_whole_image() -> None:
+    *_, linear = summarise(build("resnet"), 3, 32, 32)
+    assert (linear.name, linear.reach) == ("head.linear", None)
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    network = build("resnet-max").train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    summarise(network, 3, 32, 32)
+    assert network.training
+    assert not any(module._forward_hooks for module in network.modules())
+    assert not any(module._forward_pre_hooks for module in network.modules())
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_images_that_are_too_small_are_refused_in_words() -> None:
+    with pytest.raises(PipelineError, match=r"no images of 28x28 pixels in 3 .*another size"):
+        summarise(build("simplenet"), 3, 28, 28)
+
+
+def test_the_table_ends_with_the_totals(three_or_seven: list[LayerSummary]) -> None:
+    text = io.StringIO()
+    Console(file=text, width=120).print(render(three_or_seven))
+    total = next(line for line in text.getvalue().splitlines() if "total" in line)
+    assert "6,722" in total
+    assert f"{sum(row.multiplications for row in three_or_seven):,}" in total
+
+
+def printed(*arguments: str) -> str:
+    app = Typer()
+    app.command()(summary)
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_command_takes_a_recipe_and_its_datas_shape() -> None:
+    output = printed("digits8")
+    assert "8x8x8" in output
+    assert "…" not in output
+
+
+def test_the_command_takes_an_architecture_and_a_shape() -> None:
+    output = printed("convnet", "--image-size", "28", "--channels", "1", "--classes", "3")
+    assert "20x13x13" in output
+
+
+def test_the_command_refuses_what_is_neither() -> None:
+    with pytest.raises(PipelineError, match="no architecture 'resnet3'; there are: resnet, "):
+        printed("resnet3")
+
+
+def test_the_command_takes_a_recipe_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    shipped = Path(__file__).parents[3] / "pipeline" / "training" / "recipes" / "digits8.toml"
+    file.write_text(shipped.read_text())
+    assert printed(str(file)) == printed("digits8")
+
+
+def test_the_shapes_of_data_sets_are_known_without_their_images() -> None:
+    digits = load_dataset("digits8")
+    assert data_shape("digits8") == (digits.image.channels, digits.image.width, 10)
+    assert data_shape("mnist37") == (1, 28, 2)
+    assert data_shape("cats-and-dogs") == (3, 64, 2)
+    assert {data_shape(name)[0] for name in DATASETS} == {1, 3}
+    assert data_shape("folder") == (3, 64, 10)

@@ -1,0 +1,189 @@
+"""Scores of strange images, where it is known which is better, and thresholds that hold."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.stats import norm
+from torch import Tensor
+
+from limelight.artifact.manifest import OodScore
+from models.ood_scores import Energy, MaxLogit, VirtualLogit, candidates
+from pipeline.data.cache import write_cached
+from pipeline.data.registry import digit_rule, photo_rule
+from pipeline.evaluation.abstention import choose_threshold, measure_abstention
+from pipeline.evaluation.ood_datasets import kinds_for, kinds_missing, strange_images
+from pipeline.evaluation.ood_detection import Choice, choose_score, measure_detection
+
+Images = NDArray[np.uint8]
+
+
+Seen = tuple[Tensor, Tensor]
+
+
+def blank(count: int, size: int = 8) -> Images:
+    return np.zeros((count, size, size, 3), np.uint8)
+
+
+def test_the_scores_are_the_published_ones() -> None:
+    logits, pooled = torch.tensor([[2.0, 1.0, -1.0], [0.0, 0.0, 0.0]]), torch.randn(2, 5)
+    energy = -torch.log(torch.exp(logits).sum(1))
+    torch.testing.assert_close(Energy()(pooled, logits), energy)
+    torch.testing.assert_close(MaxLogit()(pooled, logits), torch.tensor([-2.0, 0.0]))
+
+
+def test_the_virtual_logit_is_the_paper_s_softmax_of_one_more_class() -> None:
+    rng = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(6, 6, generator=rng)).Q
+    spread = torch.tensor([9.0, 5.0, 4.0, 0.5, 0.3, 0.2])
+    pooled = torch.randn(200_000, 6, generator=rng) * spread @ basis.T + 7
+    logits = torch.randn(200_000, 4, generator=rng) + 3
+    scored = VirtualLogit(pooled, logits)
+    # By hand: the residual in the three quiet directions, in proportion to the largest logits.
+    residual = ((pooled - pooled.mean(0)) @ basis[:, 3:]).norm(dim=1)
+    virtual = residual * logits.amax(1).mean() / residual.mean()
+    expected = virtual - logits.logsumexp(1)
+    torch.testing.assert_close(scored(pooled, logits), expected, rtol=0, atol=0.1)
+    # More of it is a higher probability of "none of these", in the same order.
+    with_one_more = torch.cat([logits, scored(pooled, logits)[:, None]], 1)
+    assert with_one_more.isfinite().all()
+    shares = torch.cat([logits, virtual[:, None]], 1).softmax(1)[:, -1]
+    ranks = [values.argsort().argsort().double() for values in (shares, scored(pooled, logits))]
+    assert float(torch.corrcoef(torch.stack(ranks))[0, 1]) > 0.99
+
+
+def test_features_that_never_were_are_strange_whatever_the_logits_say() -> None:
+    pooled = torch.randn(500, 8) * torch.tensor([5.0] * 4 + [0.1] * 4)
+    logits = torch.randn(500, 3) + 4
+    scored = VirtualLogit(pooled, logits)
+    outside = pooled[:50] + torch.tensor([0.0] * 4 + [3.0] * 4)
+    sure = logits[:50] + 10
+    assert scored(outside, sure).min() > scored(pooled, logits).max()
+    assert Energy()(outside, sure).max() < Energy()(pooled, logits).min()
+
+
+def test_few_images_and_dead_features_make_no_virtual_logit() -> None:
+    lively, logits = torch.randn(40, 16), torch.randn(40, 3)
+    dead = torch.cat([lively[:, :4], torch.zeros(40, 12)], 1)
+    names = {
+        length: [each.name for each in candidates(features[:length], logits[:length])]
+        for length, features in ((40, lively), (31, lively))
+    }
+    assert names == {40: ["energy", "max-logit", "vim"], 31: ["energy", "max-logit"]}
+    assert [each.name for each in candidates(dead, logits)] == ["energy", "max-logit"]
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    ("strange_row", "better"),
+    # The largest logit is the ordinary one's, and the sum of powers is not; and the reverse.
+    [([5.0, -9.0, -9.0, -9.0], "energy"), ([3.9, 3.9, 3.9, 3.9], "max-logit")],
+)
+def test_the_score_that_tells_more_is_chosen(strange_row: list[float], better: OodScore) -> None:
+    ordinary = torch.tensor([[5.0, 3.0, 0.0, 0.0]])
+
+    def inside(images: Images) -> Seen:
+        # Ordinary images are blank here, and their features say nothing.
+        row = torch.tensor([strange_row]) if images.any() else ordinary
+        return torch.randn(len(images), 2), row.repeat(len(images), 1)
+
+    choice = choose_score(
+        inside, blank(30), blank(200), dataset="mine", rule=photo_rule(8), images=20
+    )
+    assert choice.auroc[better] > 0.9
+    other: OodScore = "max-logit" if better == "energy" else "energy"
+    assert choice.auroc[better] > choice.auroc[other]
+    assert choice.auroc[choice.strangeness.name] == max(choice.auroc.values())
+
+
+@pytest.mark.usefixtures("cache")
+def test_detection_is_what_normal_distributions_promise() -> None:
+    rng, shift = np.random.default_rng(0), 2.0
+    ordinary = rng.normal(size=20_000).astype(np.float32)
+
+    def score(images: Images) -> NDArray[np.float32]:
+        return rng.normal(shift, size=len(images)).astype(np.float32)
+
+    choice = Choice(strangeness=Energy(), threshold=1.5, auroc={"energy": 0.5})
+    measured = measure_detection(
+        score, ordinary, choice, dataset="mine", rule=photo_rule(8), held_out=True, images=2000
+    )
+    assert measured.against.keys() == {"noise", "textures"}
+    for detection in measured.against.values():
+        assert detection.auroc == pytest.approx(norm.cdf(shift / 2**0.5), abs=0.01)
+        assert detection.fpr95 == pytest.approx(norm.cdf(norm.ppf(0.95) - shift), abs=0.03)
+    assert measured.flagged == pytest.approx(norm.sf(1.5), abs=0.01)
+
+
+def test_a_twentieth_of_the_validation_images_is_flagged() -> None:
+    logits = torch.randn(1000, 3, generator=torch.Generator().manual_seed(1))
+    pooled = torch.randn(1000, 4, generator=torch.Generator().manual_seed(2))
+
+    def inside(images: Images) -> Seen:
+        return pooled[: len(images)], logits[: len(images)]
+
+    choice = choose_score(
+        inside, blank(500), blank(1000), dataset="mine", rule=photo_rule(8), images=5
+    )
+    scores = choice.strangeness(pooled, logits)
+    assert float((scores > choice.threshold).double().mean()) == pytest.approx(0.05, abs=0.002)
+
+
+def test_published_sets_are_strange_to_others_only_and_only_where_they_are(cache: Path) -> None:
+    assert kinds_for("mnist") == kinds_for("my-photos") == ("noise", "textures")
+    assert kinds_missing("mnist") == ("fashion", "cifar10")
+    rng = np.random.default_rng(0)
+    arrays = {
+        "train_images": rng.integers(0, 100, (9, 28, 28, 1), np.uint8),
+        "train_labels": np.zeros(9, np.uint8),
+        "test_images": rng.integers(150, 256, (7, 28, 28, 1), np.uint8),
+        "test_labels": np.zeros(7, np.uint8),
+    }
+    for name in ("mnist", "fashion", "cifar10"):
+        write_cached(name, arrays)
+    assert cache.is_dir()
+    assert kinds_for("digits8") == ("fashion", "cifar10", "noise", "textures")
+    assert kinds_for("my-photos") == ("mnist", "fashion", "noise", "textures")
+    assert kinds_missing("digits8") == kinds_missing("my-photos") == ()
+
+
+def test_strange_images_come_as_the_service_would_see_them() -> None:
+    rng = np.random.default_rng(0)
+    for rule in (digit_rule(28), photo_rule((24, 40))):
+        for kind in ("noise", "textures"):
+            images = strange_images(kind, rule, 6, rng, held_out=False)
+            assert images.shape == (6, rule.height, rule.width, rule.channels)
+            assert images.dtype == np.uint8
+            assert len(np.unique(images, axis=0)) == 6
+
+
+def test_the_threshold_keeps_errors_a_fifth_as_frequent_and_no_more_answers_than_that() -> None:
+    rng = np.random.default_rng(2)
+    confidence = rng.uniform(0.3, 1, 5000)
+    right = rng.random(5000) < confidence
+    threshold, limit = choose_threshold(confidence, right)
+    kept = confidence >= threshold
+    assert limit == pytest.approx(0.2 * (~right).mean())
+    assert (~right[kept]).mean() <= limit
+    assert 0.2 < kept.mean() < 0.5
+    for lower in np.sort(confidence[~kept])[::-1][:200]:
+        assert (~right[confidence >= lower]).mean() > limit
+    measured = measure_abstention(threshold, limit, confidence, right)
+    assert (measured.coverage, measured.images) == (kept.mean(), 5000)
+    assert measured.accuracy == right[kept].mean()
+
+
+def test_equal_confidences_are_kept_or_dropped_together() -> None:
+    confidence = np.array([0.9, 0.8, 0.8, 0.8, 0.4])
+    right = np.array([True, True, True, False, False])
+    assert choose_threshold(confidence, right)[0] == 0.9
+
+
+def test_without_errors_every_answer_counts_and_without_success_none_does() -> None:
+    confidence = np.array([0.9, 0.5])
+    assert choose_threshold(confidence, np.array([True, True])) == (0.0, 0.0)
+    threshold, limit = choose_threshold(confidence, np.array([False, False]))
+    assert threshold == 1.0
+    assert measure_abstention(threshold, limit, confidence, np.zeros(2, bool)).accuracy == 0.0

@@ -1,0 +1,319 @@
+"""Export: what is in the artefact, that its gates can fail, and that failure leaves nothing."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from limelight.artifact.store import load_artifact
+from limelight.runtime.engine import Engine
+from models.serving_graph import ServingGraph, find_finer_stage
+from pipeline.data.registry import load_dataset
+from pipeline.errors import GateError, PipelineError, RunError
+from pipeline.evaluation.test_set import as_served
+from pipeline.export import export as exporting
+from pipeline.export.export import export
+from pipeline.export.parity import EXACT, HALF, TorchRuntime, check_parity, measure_parity
+from pipeline.runs.exported import rebuild_run
+from pipeline.runs.run import Run, read_run
+from pipeline.training.inference import evaluate
+
+Images = NDArray[np.uint8]
+Outputs = NDArray[np.float32]
+
+CPU = torch.device("cpu")
+
+
+def test_the_artefact_is_complete_and_the_service_accepts_it(artifact_folder: Path) -> None:
+    artifact = load_artifact(artifact_folder)
+    manifest = artifact.manifest
+    files = {path.name for path in artifact_folder.iterdir()}
+    assert files == {
+        *("manifest.json", "README.md"),
+        *("model.onnx", "model.finer.onnx", "model.ts", "model.pt2", "model.safetensors"),
+    }
+    assert set(manifest.files) == files - {"manifest.json", "README.md"}
+    assert set(manifest.parity) == set(manifest.files) - {"model.safetensors"}
+    assert (manifest.name, manifest.version) == ("digits8", "1")
+    assert manifest.classes == tuple("0123456789")
+    assert manifest.cam_shape == (2, 2)
+    assert manifest.data.test_images == manifest.metrics.images == 360
+    assert manifest.training["recipe"] == "digits8"
+    assert manifest.libraries["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_what_was_measured_is_in_the_manifest_and_on_the_card(artifact_folder: Path) -> None:
+    manifest = load_artifact(artifact_folder).manifest
+    assert manifest.methods == ("cam", "contrast", "layercam", "occlusion", "scorecam")
+    assert manifest.faithfulness is not None
+    assert manifest.out_of_distribution is not None
+    assert manifest.abstention is not None
+    shown = manifest.faithfulness.methods
+    assert shown.keys() == {"random", "cam", "layercam", "occlusion", "scorecam"}
+    assert manifest.faithfulness.chance is None
+    text = (artifact_folder / "README.md").read_text()
+    assert f"| {manifest.metrics.accuracy:.2%} | {manifest.metrics.log_loss:.4f} |" in text
+    for kind, found in manifest.out_of_distribution.against.items():
+        assert f"| {kind} | 40 | {found.auroc:.4f} | {found.fpr95:.1%} |" in text
+    for method in ("cam", "layercam", "occlusion", "scorecam"):
+        figures = shown[method]
+        assert f"| {method} | {figures.deletion:.3f} | {figures.insertion:.3f} |" in text
+    assert "|\n\n|" not in text
+
+
+def test_the_flags_are_what_was_measured(artifact_folder: Path, digits8_run: Run) -> None:
+    artifact = load_artifact(artifact_folder)
+    abstention = artifact.manifest.abstention
+    strange = artifact.manifest.out_of_distribution
+    assert abstention is not None
+    assert strange is not None
+    test = load_dataset("digits8").test
+    images = as_served(test.images, artifact.manifest.image)
+    outputs = Engine(artifact, device="cpu").run(images, ["probabilities", "ood_score"])
+    kept = outputs["probabilities"].max(1) >= abstention.threshold
+    right = outputs["probabilities"].argmax(1) == test.labels
+    assert abstention.coverage == pytest.approx(kept.mean())
+    assert abstention.accuracy == pytest.approx(right[kept].mean())
+    assert strange.flagged == pytest.approx((outputs["ood_score"] > strange.threshold).mean())
+
+
+def test_others_may_read_every_file(artifact_folder: Path) -> None:
+    modes = {file.name: file.stat().st_mode & 0o444 for file in artifact_folder.iterdir()}
+    assert modes == dict.fromkeys(modes, 0o444)
+
+
+def test_the_engine_gives_the_accuracy_of_the_manifest_and_of_eager_torch(
+    artifact_folder: Path, digits8_run: Run
+) -> None:
+    artifact = load_artifact(artifact_folder)
+    test = load_dataset("digits8").test
+    images = as_served(test.images, artifact.manifest.image)
+    served = Engine(artifact, device="cpu").run(images, ["probabilities"])["probabilities"]
+    logits = evaluate(digits8_run.network, images, digits8_run.config.normalisation, CPU)
+    calibrated = (logits / artifact.manifest.calibration.temperature).softmax(1)
+    np.testing.assert_allclose(served, calibrated, atol=1e-5)
+    accuracy = float((served.argmax(1) == test.labels).mean())
+    assert accuracy == pytest.approx(artifact.manifest.metrics.accuracy, abs=1e-12)
+
+
+def test_the_multiply_accumulates_are_those_counted_by_hand(artifact_folder: Path) -> None:
+    # digits8: 8x8 images, widths 8-16-32-64, 3x3 kernels; maps of 8x8, 4x4, 2x2 positions.
+    by_hand = 9 * 64 * (1 * 8 + 8 * 16)
+    by_hand += 9 * 16 * (2 * 16 * 16 + 16 * 32)
+    by_hand += 9 * 4 * (2 * 32 * 32 + 32 * 64 + 2 * 64 * 64)
+    by_hand += 64 * 10
+    assert load_artifact(artifact_folder).manifest.network.multiply_accumulates == by_hand
+
+
+def test_an_artefact_exported_again_is_the_next_version_and_the_first_stays(
+    artifact_folder: Path, tmp_path: Path
+) -> None:
+    first = shutil.copytree(artifact_folder, tmp_path / "small" / "1")
+    files = {path.name: path.read_bytes() for path in first.iterdir()}
+    second = export(rebuild_run(artifact_folder), tmp_path, name="small", finer_maps=False)
+    assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["1", "2"]
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == files
+    before, again = (load_artifact(folder).manifest for folder in (artifact_folder, second))
+    assert (again.name, again.version) == ("small", "2")
+    assert again.methods == ("cam", "contrast", "occlusion", "scorecam")
+    assert again.files["model.safetensors"] == before.files["model.safetensors"]
+    assert again.metrics == before.metrics
+    assert again.training == before.training
+    assert again.calibration == before.calibration
+    assert again.network == before.network
+
+
+def test_only_a_pass_that_gives_finer_maps_pays_for_them(artifact_folder: Path) -> None:
+    def layers(file: str) -> tuple[int, list[str]]:
+        graph = onnx.load(artifact_folder / file).graph
+        return len(graph.node), [output.name for output in graph.output]
+
+    quick, complete = layers("model.onnx"), layers("model.finer.onnx")
+    assert complete[1] == [*quick[1], "layercams"]
+    assert complete[0] > 1.5 * quick[0]
+    artifact = load_artifact(artifact_folder)
+    assert artifact.manifest.dear_outputs == {"layercams"}
+    engine = Engine(artifact, device="cpu")
+    engine.warm_up()
+    images = load_dataset("digits8").test.images[:20]  # more than one pass of the dear graph takes
+    names = ["cams", "probabilities", "layercams"]
+    together, cheap = engine.run(images, names), engine.run(images, names[:2])
+    for name in names[:2]:
+        np.testing.assert_allclose(together[name], cheap[name], atol=1e-5)
+    assert together["layercams"].shape[0] == 20
+
+
+def test_half_precision_comes_when_asked_for_and_is_compared(
+    digits8_run: Run, tmp_path: Path
+) -> None:
+    folder = export(digits8_run, tmp_path, finer_maps=False, half=True)
+    artifact = load_artifact(folder)
+    assert artifact.half_path == folder / "model.half.onnx"
+    parity = artifact.manifest.parity
+    # Eleven bits are fewer than twenty-four.
+    assert parity["model.half.onnx"].max_probability_error > 1e-5
+    assert parity["model.onnx"].max_probability_error < 1e-5
+    graph = onnx.load(artifact.half_path).graph
+    weights = [each for each in graph.initializer if len(each.dims) == 4 and each.dims[2] == 3]
+    assert weights
+    assert {each.data_type for each in weights} == {onnx.TensorProto.FLOAT16}
+    images = load_dataset("digits8").test.images[:50]
+    half = Engine(artifact, device="cpu", precision="float16").run(images, ["cams", "features"])
+    exact = Engine(artifact, device="cpu").run(images, ["cams", "features"])
+    np.testing.assert_allclose(half["cams"], exact["cams"], atol=0.1)
+    assert not np.array_equal(half["features"], exact["features"])
+
+
+def test_finer_maps_are_never_of_half_precision(digits8_run: Run) -> None:
+    with pytest.raises(ValueError, match="full precision"):
+        ServingGraph(digits8_run.network, digits8_run.config.normalisation, 1.0, early=1, half=True)
+
+
+def test_half_precision_has_bounds_of_its_own_and_they_are_gates(digits8_run: Run) -> None:
+    graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
+    parity = measure_parity(TorchRuntime(graph, graph.outputs), graph, images)
+    rounded = {"max_probability_error": 0.01, "max_cam_error": 0.1, "images": 1000}
+    check_parity("half", parity.model_copy(update=rounded | {"top1_disagreements": 3}), HALF)
+    for wrong, message in (
+        ({"max_probability_error": 0.06}, "probabilities differ"),
+        ({"max_cam_error": 0.6}, "maps differ"),
+        ({"top1_disagreements": 4}, "4 answers of 1000 images.*allowed are 3"),
+    ):
+        with pytest.raises(GateError, match=message):
+            check_parity("half", parity.model_copy(update=rounded | wrong), HALF)
+
+
+def _graph(run: Run) -> ServingGraph:
+    images = torch.from_numpy(load_dataset("digits8").test.images[:2])
+    early = find_finer_stage(run.network, run.config.normalisation, images)
+    return ServingGraph(run.network, run.config.normalisation, 1.3, early=early).eval()
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "message"),
+    [
+        ("probabilities", 2e-5, r"probabilities differ from eager torch by 2\.\d+e-05"),
+        ("cams", 2e-4, r"maps differ from eager torch by [12]\.\d+e-04"),
+        ("probabilities", np.nan, "differ from eager torch by nan"),
+        ("cams", np.nan, "maps differ from eager torch by nan"),
+        ("ood_score", 2e-4, r"maps differ from eager torch by [12]\.\d+e-04"),
+        ("layercams", 0.1, r"finer maps differ from eager torch by \d\.\d+e-0[0-2] of their mean"),
+        ("layercams", np.nan, "finer maps differ from eager torch by nan of their mean"),
+    ],
+)
+def test_each_gate_fails_with_its_figure(
+    output: str, error: float, message: str, digits8_run: Run
+) -> None:
+    graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
+    honest = TorchRuntime(graph, graph.outputs)
+    check_parity("model", measure_parity(honest, graph, images))
+
+    def off(batch: Images) -> dict[str, Outputs]:
+        outputs = dict(honest(batch))
+        return outputs | {output: outputs[output] + np.float32(error)}
+
+    with pytest.raises(GateError, match=message):
+        check_parity("model", measure_parity(off, graph, images))
+
+
+def test_answers_that_differ_are_a_gate(digits8_run: Run) -> None:
+    graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
+    parity = measure_parity(TorchRuntime(graph, graph.outputs), graph, images)
+    with pytest.raises(GateError, match="3 answers of 70 images"):
+        check_parity("model", parity.model_copy(update={"top1_disagreements": 3}))
+
+
+def test_one_swapped_answer_is_counted_at_every_batch_size(digits8_run: Run) -> None:
+    graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
+    target = images[33]
+
+    def swapped(batch: Images) -> dict[str, Outputs]:
+        outputs = {
+            name: values.copy()
+            for name, values in TorchRuntime(graph, graph.outputs)(batch).items()
+        }
+        for index in np.flatnonzero((batch == target).all((1, 2, 3))):
+            outputs["probabilities"][index] = outputs["probabilities"][index, ::-1]
+        return outputs
+
+    assert measure_parity(swapped, graph, images).top1_disagreements == 3
+
+
+def test_a_failed_gate_leaves_nothing_behind(
+    digits8_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.export.formats.EXACT", replace(EXACT, probability=0.0))
+    with pytest.raises(GateError, match="probabilities differ"):
+        export(digits8_run, tmp_path, finer_maps=False)
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_onnx_checker_is_a_gate(
+    digits8_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = onnx.load
+
+    def damaged(file: Path) -> onnx.ModelProto:
+        model = load(file)
+        model.graph.node[0].op_type = "NoSuchOperator"
+        return model
+
+    monkeypatch.setattr(onnx, "load", damaged)
+    with pytest.raises(GateError, match=r"model\.onnx: the ONNX checker refuses it"):
+        export(digits8_run, tmp_path, finer_maps=False)
+    assert not any(tmp_path.iterdir())
+
+
+def test_data_that_changed_since_training_is_refused(digits8_run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(digits8_run.folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["data_sha256"] = "0" * 64
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"has changed since .* was trained"):
+        export(read_run(folder), tmp_path / "artifacts")
+
+
+@pytest.mark.parametrize("missing", ["config.json", "epochs.jsonl", "checkpoint.safetensors"])
+def test_an_incomplete_run_says_what_is_missing(
+    missing: str, digits8_run: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(digits8_run.folder, folder)
+    (folder / missing).unlink()
+    with pytest.raises(RunError, match=f"is not a run: {missing} is missing"):
+        read_run(folder)
+
+
+def test_a_truncated_checkpoint_is_an_error_in_words(digits8_run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(digits8_run.folder, folder)
+    checkpoint = folder / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    with pytest.raises(RunError, match="cannot be read"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "My Model", "", "-x", "a" * 64])
+def test_a_name_that_no_model_may_have_is_refused_before_anything_is_written(
+    name: str, digits8_run: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(PipelineError, match="a model's name is lower-case letters"):
+        export(digits8_run, tmp_path / "artifacts", name=name)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("folder", "name"), [("My Photos!", "my-photos"), ("Été", "t")])
+def test_a_folders_name_becomes_a_models_name(folder: str, name: str) -> None:
+    assert exporting._slug(folder) == name
+
+
+def test_a_folder_whose_name_gives_none_asks_for_one() -> None:
+    with pytest.raises(PipelineError, match="pass --name"):
+        exporting._slug("写真")

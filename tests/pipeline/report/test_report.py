@@ -1,0 +1,306 @@
+"""The report: one page that needs nothing else, whatever the run folder holds."""
+
+import base64
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from limelight.explanations.overlay import overlay
+from limelight.imaging.preprocessing import View
+from models.normalization import Normalisation
+from models.serving_graph import ServingGraph
+from pipeline.cli.commands.report import report as report_command
+from pipeline.errors import RunError
+from pipeline.evaluation.calibration import calibrate
+from pipeline.evaluation.classification_report import assess
+from pipeline.report import write_report
+from pipeline.report.history import read_history
+from pipeline.report.maps import explain
+from pipeline.report.page import amount, duration, flattened, percent, render
+from pipeline.report.study import Study, study
+from pipeline.runs.atomic_files import read_tensors
+from pipeline.runs.run import Run, read_run
+from pipeline.runs.run_setup import plan_run
+from pipeline.training.activation_stats import ActivationStatistics
+from pipeline.training.inference import evaluate
+from pipeline.training.recipe import Recipe
+from pipeline.training.weights import make_network
+
+CPU = torch.device("cpu")
+EMPTY = {"meta", "br", "img", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Text and addresses of a page; fails where tags are not closed in their order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text, self.addresses, self.headings = "", [""], [""]
+        self.alternatives: list[str | None] = []
+        self.feed(html)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        fields = dict(attrs)
+        self.addresses += [fields[name] or "" for name in ("src", "href") if name in fields]
+        if tag == "img":
+            self.alternatives.append(fields.get("alt"))
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+        if "style" not in self.open:
+            self.text += " " + data
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two epochs of digits8, watched."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    plan = plan_run(
+        "digits8",
+        recipe_name="digits8",
+        recipe=Recipe.load("digits8", epochs=2),
+        seed=0,
+        device=CPU,
+    )
+    plan.train(folder, watching={"activations": ActivationStatistics()})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def studied(run_folder: Path) -> Study:
+    return study(read_run(run_folder), device="cpu")
+
+
+def test_the_page_is_whole_and_refers_to_nothing_outside(run_folder: Path) -> None:
+    report = write_report(run_folder, device="cpu")
+    assert report == run_folder / "report.html"
+    assert not list(run_folder.glob("*.part"))
+    html = report.read_text()
+    page = Page(html)
+    inside = ("data:image/png;base64,", "data:image/jpeg;base64,", "#")
+    assert all(address.startswith(inside) for address in page.addresses if address)
+    assert "<script" not in html
+    assert "@import" not in html
+    assert all(page.alternatives)
+    assert page.headings[1:] == [
+        "How it learnt",
+        "What it confuses",
+        "How far to trust its confidence",
+        "When not to rely on it",
+        "What its maps are worth",
+        "Where it was most wrong",
+        "Inside the network",
+        "Model card",
+    ]
+
+
+def test_the_page_has_the_validation_splits_figures_and_the_runs_facts(studied: Study) -> None:
+    run = studied.run
+    _, validation = run.load_data()
+    logits = evaluate(run.network, validation.images, run.config.normalisation, CPU)
+    labels = torch.from_numpy(validation.labels)
+    calibration = calibrate(logits, labels)
+    accuracy = float((logits.argmax(1) == labels).float().mean())
+    text = Page(render(studied)).text
+    assert percent(accuracy, 2) in text
+    assert percent(calibration.ece_before, 2) in text
+    assert percent(calibration.ece_after, 2) in text
+    assert f"Temperature {calibration.temperature:.3f}" in text
+    assert "Over 5 views" in text
+    assert "CC BY 4.0" in text
+    assert run.config.data_sha256 in text
+    assert "schedule.peak" in text
+
+
+def test_the_costs_are_those_counted_by_hand(studied: Study) -> None:
+    # 3x3 kernels of widths 8-16-32-64 on 8x8, 4x4 and 2x2 positions, and the linear layer.
+    multiplications = 9 * 64 * (1 * 8 + 8 * 16)
+    multiplications += 9 * 16 * (2 * 16 * 16 + 16 * 32)
+    multiplications += 9 * 4 * (2 * 32 * 32 + 32 * 64 + 2 * 64 * 64)
+    assert studied.multiplications == multiplications + 64 * 10
+    weights, _ = read_tensors(studied.run.folder / "checkpoint.safetensors")
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    learnt = [value.numel() for name, value in weights.items() if not name.endswith(buffers)]
+    assert studied.parameters == sum(learnt)
+
+
+def test_the_interval_is_wilsons(studied: Study) -> None:
+    share, count, z = studied.assessment.accuracy, studied.assessment.images, 1.959964
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    spread = np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    half = z * spread
+    assert studied.interval == pytest.approx((centre - half, centre + half), abs=1e-6)
+
+
+def test_the_history_has_every_step_and_every_watched_layer(run_folder: Path) -> None:
+    history = read_history(run_folder)
+    tensors, _ = read_tensors(run_folder / "history.safetensors")
+    assert history.steps is not None
+    np.testing.assert_array_equal(history.steps.loss, tensors["loss"])
+    assert len(history.layers) > 5
+    last = history.layers[-1]
+    assert last.name == "head"
+    np.testing.assert_array_equal(last.near_zero, tensors["activations.near_zero"][-1])
+    assert last.span[0] < 0 < last.span[1]
+
+
+def test_the_command_writes_a_page_without_what_a_run_has_no_history_of(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    old = shutil.copytree(run_folder, tmp_path / "old")
+    (old / "history.safetensors").unlink()
+    app = typer.Typer()
+    app.command()(report_command)
+    result = CliRunner().invoke(app, [str(old), "--device", "cpu", "--no-views"])
+    assert (result.exit_code, result.stdout.strip()) == (0, str(old / "report.html"))
+    page = Page((old / "report.html").read_text())
+    assert "Inside the network" not in page.headings
+    assert "The schedule" not in page.text
+    assert "views" not in page.text
+    assert "Model card" in page.headings
+
+
+def test_a_run_that_was_not_watched_has_a_page_without_layers(
+    studied: Study, digits8_run: Run
+) -> None:
+    unwatched = read_history(digits8_run.folder)
+    assert unwatched.layers == ()
+    page = Page(render(replace(studied, history=unwatched)))
+    assert "Inside the network" not in page.headings
+    assert "The schedule" in page.text
+
+
+def test_what_looks_like_markup_is_written_as_it_is(studied: Study) -> None:
+    hostile = "<script>alert(1)</script>"
+    dataset = replace(studied.dataset, name=hostile, skipped=(f"{hostile}: broken",))
+    run = studied.run
+    classes = ("<b>bold</b>", "a & b", *run.config.classes[2:])
+    config = run.config.model_copy(update={"classes": classes})
+    _, validation = run.load_data()
+    logits = evaluate(run.network, validation.images, config.normalisation, CPU)
+    assessment = assess(logits, torch.from_numpy(validation.labels), classes, 1.0)
+    changed = replace(
+        studied,
+        dataset=dataset,
+        run=replace(run, config=config),
+        assessment=assessment,
+        fitted_images=dict.fromkeys(classes, 1),
+    )
+    html = render(changed)
+    assert "<script" not in html
+    assert "<b>" not in html
+    text = Page(html).text
+    assert hostile in text
+    assert "1 file was left out, unreadable" in text
+    assert "<b>bold</b>" in text
+    assert "a & b" in text
+
+
+def test_every_worst_image_comes_with_two_maps(studied: Study) -> None:
+    assert len(studied.explained) == 16
+    losses = [each.top.loss for each in studied.explained]
+    assert losses == sorted(losses, reverse=True)
+    for each in studied.explained:
+        assert each.image.startswith("data:image/png;base64,")
+        assert len({each.image, each.predicted_map, each.rival_map}) == 3
+
+
+@pytest.mark.parametrize(
+    ("size", "form", "map_size"),
+    [((8, 8), "png", (160, 160)), ((32, 24), "png", (160, 120)), ((320, 160), "jpeg", (160, 80))],
+)
+def test_images_are_shown_pixel_by_pixel_or_made_smaller(
+    size: tuple[int, int], form: str, map_size: tuple[int, int]
+) -> None:
+    height, width = size
+    network = make_network(Recipe.load("digits8"), channels=3, classes=10).eval()
+    images = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    (top,) = assess(
+        torch.randn(1, 10), torch.tensor([0]), [str(i) for i in range(10)], 1.0
+    ).top_losses
+    (explained,), _ = explain(network, Normalisation.of(images), CPU, images, (top,))
+    head, _, content = explained.image.partition(",")
+    assert head == f"data:image/{form};base64"
+    if form == "png":
+        with Image.open(BytesIO(base64.b64decode(content))) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), images[0])
+    with Image.open(BytesIO(base64.b64decode(explained.rival_map.partition(",")[2]))) as laid_over:
+        assert (laid_over.height, laid_over.width) == map_size
+
+
+def test_the_maps_are_those_of_the_services_overlay(studied: Study) -> None:
+    worst = studied.explained[0]
+    run = studied.run
+    _, validation = run.load_data()
+    image = validation.images[worst.top.index]
+    graph = ServingGraph(run.network, run.config.normalisation, 1.0)
+    with torch.inference_mode():
+        cams = graph(torch.from_numpy(image[None]))[2][0].numpy()
+    assert cams.shape[1:] == studied.map_shape
+    large = Image.fromarray(image[..., 0]).resize((160, 160), Image.Resampling.NEAREST)
+    for index, shown in (
+        (worst.top.predicted, worst.predicted_map),
+        (worst.top.rival, worst.rival_map),
+    ):
+        view = View(0, 0, 160, 160)
+        expected = overlay(large, cams[index], view, opacity=0.5, colormap="turbo")
+        with Image.open(BytesIO(base64.b64decode(shown.partition(",")[2]))) as picture:
+            difference = np.asarray(picture, np.int64) - np.asarray(expected, np.int64)
+        # What JPEG leaves.
+        assert np.abs(difference).mean() < 5
+
+
+def test_a_folder_that_is_no_run_is_refused_and_gets_no_page(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not a run"):
+        write_report(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_page_that_cannot_be_written_is_said_in_words(run_folder: Path, tmp_path: Path) -> None:
+    blocked = shutil.copytree(run_folder, tmp_path / "blocked")
+    (blocked / "report.html").unlink(missing_ok=True)
+    (blocked / "report.html").mkdir()
+    with pytest.raises(RunError, match=r"cannot be written: .* limelight report"):
+        write_report(blocked, device="nowhere", views=False)  # nor begins with the work
+    assert not list(blocked.glob("*.part"))
+
+
+def test_numbers_are_written_as_a_person_reads_them() -> None:
+    assert [amount(number) for number in (999, 122_370, 1_122_250, 3.6e9)] == [
+        "999",
+        "122,370",
+        "1.12 million",
+        "3.6 billion",
+    ]
+    assert [duration(seconds) for seconds in (4.24, 59.96, 200, 3600, 7499.6)] == [
+        "4.2 s",
+        "1 min 00 s",
+        "3 min 20 s",
+        "1 h 00 min",
+        "2 h 05 min",
+    ]
+    assert percent(0.98765, 2) == "98.77%"
+    fields = {"a": 1, "table": {"b": (1, 2), "c": True, "d": ()}}
+    assert list(flattened(fields)) == [
+        ("a", "1"),
+        ("table.b", "1, 2"),
+        ("table.c", "yes"),
+        ("table.d", "default"),
+    ]

@@ -1,0 +1,264 @@
+"""A trained network learns other classes: what is frozen, what moves, and where it begins."""
+
+import shutil
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.model_selection import train_test_split
+
+from limelight.artifact.store import load_artifact
+from pipeline.data.registry import load_dataset
+from pipeline.errors import RunError
+from pipeline.export.export import export
+from pipeline.export.formats import WEIGHTS
+from pipeline.runs.pretrained import read_origin
+from pipeline.runs.run import Run, read_run
+from pipeline.training.recipe import Recipe
+from tests.pipeline.cli.running import limelight
+from tests.pipeline.training.small_trainings import small_trainer
+
+STATISTICS = ("running_mean", "running_var")
+
+
+def _features_and_head(weights: dict[str, torch.Tensor]) -> tuple[set[str], set[str]]:
+    names = {name for name in weights if not name.endswith("num_batches_tracked")}
+    head = {name for name in names if name.startswith("head.")}
+    return names - head, head
+
+
+def _changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+def test_frozen_features_keep_weights_and_statistics_while_the_head_learns() -> None:
+    recipe = Recipe.load("digits8", epochs=1, freeze_epochs=1)
+    trainer = small_trainer(recipe)
+    before = trainer.weights()
+    features, head = _features_and_head(before)
+    list(trainer.run_epoch())
+    frozen = trainer.weights()
+    assert _changed(before, frozen) == head
+    list(trainer.run_epoch())
+    assert features <= _changed(frozen, trainer.weights())
+
+
+@pytest.mark.parametrize("bn_freeze", [True, False])
+def test_bn_freeze_keeps_the_statistics_of_features_that_learn(bn_freeze: bool) -> None:
+    trainer = small_trainer(Recipe.load("digits8", epochs=1, bn_freeze=bn_freeze))
+    before = trainer.weights()
+    list(trainer.run_epoch())
+    changed = _changed(before, trainer.weights())
+    moved = {name for name in changed if name.endswith(STATISTICS)}
+    assert bool(moved) is not bn_freeze
+    assert "features.0.0.weight" in changed
+
+
+def test_each_layer_group_moves_at_its_own_rate() -> None:
+    # With plain SGD and one step, a weight moves by its rate times its gradient.
+    def first_step(peak: tuple[float, ...]) -> dict[str, torch.Tensor]:
+        schedule = {"kind": "constant", "peak": peak, "momentum": 0.0}
+        recipe = Recipe.load("digits8", schedule=schedule, optimizer={"weight_decay": 0.0})
+        trainer = small_trainer(recipe)
+        before = trainer.weights()
+        next(trainer.run_epoch())
+        after = trainer.weights()
+        return {name: after[name] - value for name, value in before.items()}
+
+    even, rising = first_step((0.1,) * 3), first_step((0.001, 0.1))
+    for name, share in (("features.0.0.weight", 0.01), ("head.linear.weight", 1.0)):
+        torch.testing.assert_close(rising[name], share * even[name], rtol=1e-3, atol=1e-7)
+    # The group between has the geometric mean of the two rates.
+    late = "features.8.branch.1.0.weight"
+    torch.testing.assert_close(rising[late], 0.1 * even[late], rtol=1e-3, atol=1e-7)
+
+
+def test_the_head_and_then_the_rest_have_a_cycle_each() -> None:
+    trainer = small_trainer(Recipe.load("digits8", epochs=2, freeze_epochs=1))
+    rates = [batch.learning_rate for _ in range(3) for batch in trainer.run_epoch()]
+    per_epoch = trainer.steps_per_epoch
+    for cycle in (rates[:per_epoch], rates[per_epoch:]):
+        assert cycle[0] == pytest.approx(0.01)
+        assert max(cycle) == pytest.approx(0.1, rel=0.05)
+        assert cycle[-1] == pytest.approx(1e-5)
+
+
+def test_a_run_and_its_artefact_give_the_same_origin(
+    digits8_run: Run, artifact_folder: Path
+) -> None:
+    by_run, by_artifact = read_origin(digits8_run.folder), read_origin(artifact_folder)
+    newest = read_origin(artifact_folder.parent)
+    assert by_artifact.network == by_run.network == digits8_run.config.recipe.network
+    assert by_artifact.normalisation == by_run.normalisation
+    assert by_artifact.image == by_run.image
+    assert newest.name == by_artifact.name == "digits8/1"
+    assert by_artifact.classes == by_run.classes == digits8_run.config.classes
+    assert by_artifact.data_sha256 == by_run.data_sha256 == digits8_run.config.data_sha256
+    assert (by_artifact.seed, by_artifact.validation) == (by_run.seed, by_run.validation)
+    assert by_artifact.weights.keys() == by_run.weights.keys()
+    for name, value in by_run.weights.items():
+        assert torch.equal(by_artifact.weights[name], value)
+
+
+def test_of_other_classes_a_network_begins_with_a_head_of_its_own(digits8_run: Run) -> None:
+    origin = read_origin(digits8_run.folder)
+    names = set(origin.weights)
+    assert set(origin.weights_for(origin.classes)) == names
+    features = {name for name in names if not name.startswith("head.")}
+    assert features < names
+    assert set(origin.weights_for(origin.classes[::-1])) == features
+    initial = origin.weights_for(("odd", "even"))
+    trainer = small_trainer(digits8_run.config.recipe, initial=initial)
+    begun = trainer.weights()
+    assert _changed(dict(origin.weights), begun) == names - features
+
+
+def test_images_that_a_model_has_learnt_do_not_validate_what_begins_from_it(
+    digits8_run: Run,
+) -> None:
+    origin = read_origin(digits8_run.folder)
+    labels = load_dataset("digits8").train.labels
+
+    def check(data: str, sha256: str, *, seed: int, share: float) -> None:
+        origin.check_validation(data, sha256, labels, seed=seed, validation=share)
+
+    data, seed, share = origin.data_sha256, origin.seed, origin.validation
+    check("digits8", data, seed=seed, share=share)
+    check("photos", "other data", seed=seed + 1, share=share / 2)
+    for other, refused in ((seed + 1, share), (seed, share / 2), (seed, share * 2)):
+        _, aside = train_test_split(
+            np.arange(len(labels)), test_size=refused, random_state=other, stratify=labels
+        )
+        _, own = train_test_split(
+            np.arange(len(labels)), test_size=share, random_state=seed, stratify=labels
+        )
+        learnt = len(set(aside) - set(own))
+        assert learnt
+        said = f"learnt {learnt} of the {len(aside)} images .* pass --seed 0 --set validation=0.15"
+        with pytest.raises(RunError, match=said):
+            check("digits8", data, seed=other, share=refused)
+
+
+def test_a_part_of_what_a_model_has_set_aside_may_validate_what_begins_from_it(
+    digits8_run: Run,
+) -> None:
+    # Of as many images of each class, those that a smaller share sets aside are among the others.
+    labels = np.repeat(np.arange(10), 100)
+    origin = read_origin(digits8_run.folder)
+    data = origin.data_sha256
+    for smaller in (0.05, 0.1):
+        origin.check_validation("digits8", data, labels, seed=origin.seed, validation=smaller)
+    with pytest.raises(RunError, match="has learnt 50 of the 200 images"):
+        origin.check_validation("digits8", data, labels, seed=origin.seed, validation=0.2)
+
+
+@pytest.mark.parametrize(
+    ("learnt", "data", "shared"),
+    [
+        ("cifar8", "cifar10", True),
+        ("cifar10", "cifar8", True),
+        ("cifar10", "cats-and-dogs", True),
+        ("cats-and-dogs", "cats-and-dogs", True),
+        ("cifar8", "cats-and-dogs", False),
+        ("mnist37", "cifar10", False),
+        ("photos", "photos", False),
+    ],
+)
+def test_a_part_of_what_a_model_has_learnt_does_not_validate_it(
+    digits8_run: Run, *, learnt: str, data: str, shared: bool
+) -> None:
+    origin = replace(read_origin(digits8_run.folder), data=learnt)
+    refused = pytest.raises(RunError, match=f"has learnt images of {learnt} that are in {data}")
+    with refused if shared else nullcontext():
+        origin.check_validation(
+            data,
+            "of other bytes",
+            np.zeros(0, np.int64),
+            seed=origin.seed,
+            validation=origin.validation,
+        )
+
+
+@pytest.mark.timeout(300)
+def test_of_the_same_classes_a_second_training_goes_on_where_the_first_ended(
+    digits8_run: Run, tmp_path: Path
+) -> None:
+    command = (
+        "finetune", "digits8", "--from", str(digits8_run.folder), "--recipe", "digits8",
+        "--epochs", "1", "--lr", "0.001", "--no-report",
+    )  # fmt: skip
+    refused = limelight(*command, "--seed", "1", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "pass --seed 0" in refused.stderr
+    choices = ("--set", "average=0.5", "--set", "network.dropout=0.25", "--set", "epochs=2")
+    trained = limelight(*command, *choices, "--out", "second", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    run = read_run(tmp_path / "second")
+    assert run.config.recipe.average == 0.5
+    assert run.config.recipe.network.dropout == 0.25
+    assert run.config.recipe.epochs == 2
+    before, after = digits8_run.network.state_dict(), run.network.state_dict()
+    for name in ("features.0.0.weight", "head.linear.weight"):
+        assert 0 < (after[name] - before[name]).norm() < 0.1 * before[name].norm()
+    assert run.best.validation_accuracy >= digits8_run.best.validation_accuracy - 0.01
+
+
+def test_what_is_neither_run_nor_artefact_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="neither a run nor an artefact"):
+        read_origin(tmp_path / "nothing")
+
+
+def test_an_artefact_without_weights_says_what_to_do(artifact_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(artifact_folder, tmp_path / "digits8" / "1")
+    manifest = load_artifact(folder).manifest
+    files = {name: file for name, file in manifest.files.items() if name != WEIGHTS}
+    older = manifest.model_copy(update={"files": files})
+    (folder / "manifest.json").write_text(older.model_dump_json())
+    with pytest.raises(RunError, match="no weights to begin from; export its run again"):
+        read_origin(folder)
+
+
+def _small_digits_as_photos(folder: Path, digits: tuple[int, ...]) -> Path:
+    """Grey digits as colour images, which a folder's are."""
+    split = load_dataset("digits8").train
+    for digit in digits:
+        (folder / str(digit)).mkdir(parents=True)
+        for number in np.flatnonzero(split.labels == digit)[:60]:
+            pixels = np.repeat(split.images[number], 3, 2)
+            image = Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC)
+            image.save(folder / str(digit) / f"{number}.png")
+    return folder
+
+
+@pytest.mark.timeout(600)
+def test_from_a_folder_to_another_to_an_artefact(tmp_path: Path) -> None:
+    _small_digits_as_photos(tmp_path / "even", (0, 2, 4, 6, 8))
+    _small_digits_as_photos(tmp_path / "odd", (1, 3, 7))
+    common = ("--batch-size", "32", "--no-report")
+    trained = limelight(
+        "train", "even", "--out", "first", "--image-size", "16", "--epochs", "12", *common,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    tuned = limelight(
+        "finetune", "odd", "--from", "first", "--out", "second", "--freeze-epochs", "2",
+        "--epochs", "12", "--lr", "0.03,0.1", *common, cwd=tmp_path,
+    )  # fmt: skip
+    assert tuned.returncode == 0, tuned.stderr
+    assert tuned.stderr.count("(head only)") == 2
+    run = read_run(tmp_path / "second")
+    assert run.config.classes == ("1", "3", "7")
+    assert run.config.origin == "first"
+    assert run.config.normalisation == read_run(tmp_path / "first").config.normalisation
+    assert (run.config.image.height, run.config.image.width) == (16, 16)
+    # Of 22 images, with a third by chance; how many more than that depends on the processor.
+    assert run.best.validation_accuracy > 0.6
+    artifact = load_artifact(export(run, tmp_path / "artifacts", finer_maps=False))
+    assert artifact.manifest.training["origin"] == "first"
+    refused = limelight("finetune", "digits8", "--from", "first", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "takes images of 3 channel(s), and digits8 has 1" in refused.stderr

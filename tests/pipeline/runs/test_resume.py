@@ -1,0 +1,219 @@
+"""A run that is broken off goes on to the same weights, bit for bit, and files stay whole."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline.errors import PipelineError, RunError
+from pipeline.runs.atomic_files import read_tensors, write_tensors, write_text
+from pipeline.runs.run import read_run
+from pipeline.runs.run_setup import RunPlan, complete_run, plan_run, resume_run
+from pipeline.runs.run_writer import CHECKPOINT, EPOCHS, HISTORY, STATE
+from pipeline.training.callbacks import Batch, Callback
+from pipeline.training.recipe import Recipe
+from pipeline.training.trainer import Record, Trainer
+from tests.pipeline.cli.running import limelight, limelight_command
+from tests.pipeline.training.small_trainings import CPU
+
+EPOCHS_TRAINED = 4
+
+
+class BrokenOffError(Exception):
+    pass
+
+
+class StopAt(Callback):
+    """Breaks off in the middle of an epoch, or at its end once everything is saved."""
+
+    def __init__(self, *, step: int = 0, epoch: int = 0) -> None:
+        self._step, self._epoch = step, epoch
+
+    def end_batch(self, trainer: Trainer, batch: Batch) -> None:
+        if batch.step == self._step:
+            raise BrokenOffError
+
+    def end_epoch(self, trainer: Trainer, record: Record) -> None:
+        if trainer.epoch == self._epoch:
+            raise BrokenOffError
+
+
+def _plan(**changes: object) -> RunPlan:
+    recipe = Recipe.load("digits8", epochs=EPOCHS_TRAINED, **changes)
+    return plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
+
+
+def _trained(folder: Path, *callbacks: Callback, **changes: object) -> Path:
+    plan = _plan(**changes)
+    plan.train(folder, callbacks)
+    return folder
+
+
+def _without_times(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / EPOCHS).read_text().splitlines()
+    return [
+        {name: value for name, value in json.loads(line).items() if name != "seconds"}
+        for line in lines
+    ]
+
+
+def _same_results(one: Path, other: Path) -> None:
+    for name in (CHECKPOINT, HISTORY):
+        first, second = load_file(one / name), load_file(other / name)
+        assert first.keys() == second.keys()
+        for key, value in first.items():
+            assert torch.equal(value, second[key]), (name, key)
+    assert _without_times(one) == _without_times(other)
+
+
+@pytest.mark.parametrize(
+    ("stop", "changes"),
+    [
+        (StopAt(step=47), {}),
+        (
+            StopAt(epoch=2),
+            {"optimizer__kind": "muon", "average": 0.9, "augmentation__flip": "alternating"},
+        ),
+        (StopAt(epoch=1), {"average": 0.9, "schedule__tail": 0.5}),
+        (StopAt(epoch=3), {"average": 0.9, "schedule__tail": 0.5}),
+        (
+            StopAt(step=21),
+            {"optimizer__kind": "adamw", "schedule__peak": 0.01, "network__dropout": 0.3},
+        ),
+        (StopAt(step=1), {"network__whiten": True}),
+    ],
+    ids=[
+        "sgd",
+        "muon, average, flips",
+        "before the average",
+        "in the average",
+        "adamw, dropout",
+        "in the first epoch, whitened",
+    ],
+)
+def test_a_resumed_run_ends_with_the_same_bits(
+    stop: StopAt, changes: dict[str, object], tmp_path: Path
+) -> None:
+    whole = _trained(tmp_path / "whole", **changes)
+    with pytest.raises(BrokenOffError):
+        _trained(tmp_path / "broken", stop, **changes)
+    resume_run(tmp_path / "broken", CPU).train(tmp_path / "broken")
+    _same_results(whole, tmp_path / "broken")
+
+
+def test_a_process_killed_at_any_moment_can_be_resumed(tmp_path: Path) -> None:
+    arguments = ("train", "digits8", "--epochs", "6", "--no-report")
+    assert limelight(*arguments, "--out", "whole", cwd=tmp_path).returncode == 0
+    command, environment = limelight_command(*arguments, "--out", "broken", cwd=tmp_path)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    # While files are being written, as likely as not.
+    waited = time.monotonic() + 120
+    while not (tmp_path / "broken" / STATE).is_file():
+        assert process.poll() is None
+        assert time.monotonic() < waited
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / "broken" / STATE).is_file()
+    resumed = limelight("train", "--resume", "broken", "--no-report", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    _same_results(tmp_path / "whole", tmp_path / "broken")
+    again = limelight("train", "--resume", "broken", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "broken is finished; next: limelight export broken" in again.stderr
+
+
+def test_results_lost_between_two_files_are_written_again(tmp_path: Path) -> None:
+    """Killed between the state and what is written from it."""
+    whole = _trained(tmp_path / "whole")
+    broken = tmp_path / "broken"
+    with pytest.raises(BrokenOffError):
+        _trained(broken, StopAt(epoch=EPOCHS_TRAINED))
+    for name in (CHECKPOINT, HISTORY, EPOCHS):
+        (broken / name).unlink()
+    resume_run(broken, CPU).train(broken)
+    _same_results(whole, broken)
+    assert not (broken / STATE).exists()
+    read_run(broken)
+
+
+def test_what_is_missing_of_a_run_is_trained_and_nothing_twice(tmp_path: Path) -> None:
+    whole = complete_run(_plan(), tmp_path / "whole")
+    with pytest.raises(BrokenOffError):
+        complete_run(_plan(), tmp_path / "parts", [StopAt(epoch=2)])
+    parts = complete_run(_plan(), tmp_path / "parts")
+    _same_results(whole.folder, parts.folder)
+    # Every event of a second training would raise.
+    again = complete_run(_plan(), tmp_path / "parts", [StopAt(step=1), StopAt(epoch=1)])
+    assert again.best == parts.best
+
+
+@pytest.mark.parametrize("change", [{"epochs": 5}, {"optimizer__weight_decay": 0.1}], ids=str)
+def test_a_folder_with_a_run_of_other_choices_is_refused(
+    change: dict[str, object], tmp_path: Path
+) -> None:
+    complete_run(_plan(), tmp_path / "run")
+    recipe = Recipe.load("digits8", **({"epochs": EPOCHS_TRAINED} | change))
+    other = plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
+    with pytest.raises(PipelineError, match="has a run with another recipe; choose another --out"):
+        complete_run(other, tmp_path / "run")
+
+
+def test_a_run_is_resumed_with_as_many_processes_as_it_began_with(tmp_path: Path) -> None:
+    with pytest.raises(BrokenOffError):
+        _trained(tmp_path / "run", StopAt(step=1))
+    with pytest.raises(RunError, match="start it with torchrun --nproc-per-node 1"):
+        resume_run(tmp_path / "run", CPU, processes=2)
+
+
+def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BrokenOffError):
+        _trained(tmp_path / "one", StopAt(epoch=1))
+    with pytest.raises(BrokenOffError):
+        _trained(tmp_path / "other", StopAt(epoch=1), network__widths=(4, 8, 8, 8))
+    shutil.copy(tmp_path / "one" / STATE, tmp_path / "other" / STATE)
+    with pytest.raises(RunError, match="the saved state does not fit this training"):
+        resume_run(tmp_path / "other", CPU).train(tmp_path / "other")
+
+
+def test_a_full_disk_leaves_the_last_whole_file_and_says_how_to_go_on(tmp_path: Path) -> None:
+    # The kernel refuses what would make a file longer than the limit, as it does on a full disk.
+    script = (
+        "import resource, signal, torch\n"
+        "from pathlib import Path\n"
+        "from pipeline.runs.atomic_files import write_tensors\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "write_tensors(Path('state.safetensors'), {'x': torch.ones(1_000_000)})\n"
+    )
+    write_tensors(tmp_path / STATE, {"x": torch.zeros(10)})
+    failed = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert failed.returncode != 0
+    assert "state.safetensors cannot be written" in failed.stderr
+    assert "make room, then `limelight train --resume" in failed.stderr
+    assert torch.equal(read_tensors(tmp_path / STATE)[0]["x"], torch.zeros(10))
+    assert [path.name for path in tmp_path.iterdir()] == [STATE]
+
+
+def test_text_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "epochs.jsonl.part").mkdir()
+    write_text(tmp_path / "config.json", "{}")
+    with pytest.raises(RunError, match=r"epochs\.jsonl cannot be written"):
+        write_text(tmp_path / "epochs.jsonl", "x")

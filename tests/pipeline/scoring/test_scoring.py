@@ -1,0 +1,448 @@
+"""Bulk scoring: the service's labels, none lost and none twice, whatever cuts a run short."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from limelight.artifact.store import load_artifact, newest_version
+from limelight.explanations.bounding_box import locate
+from limelight.imaging.preprocessing import read_upload
+from limelight.runtime.engine import Engine
+from pipeline.errors import DataError
+from pipeline.scoring import ScoringError
+from pipeline.scoring.job import EngineName, plan_job, run
+from pipeline.scoring.scorer import Settings
+from pipeline.scoring.shards import Totals
+
+ROOT = Path(__file__).parents[3]
+ARTIFACT = newest_version(ROOT / "zoo" / "digits")
+QUICK = Settings(device="cpu", threads=1, batch_size=16)
+BAD = {
+    "bad/broken.jpg": "unsupported_media_type",
+    "bad/cut.png": "undecodable_image",
+    "bad/gone.gif": "unreadable_file",
+    "zero.PNG": "unsupported_media_type",
+}
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred digits in a folder a class, as PNG and JPEG of many sizes, and four bad files."""
+    folder = tmp_path_factory.mktemp("digits")
+    source = load_digits()
+    for number, (pixels, label) in enumerate(zip(source.images[:100], source.target, strict=False)):
+        image = Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8))
+        image = image.resize((8 + number, 8 + number), Image.Resampling.BICUBIC)
+        (folder / str(label)).mkdir(exist_ok=True)
+        image.save(folder / str(label) / f"{number:03}.{('png', 'jpeg')[number % 2]}")
+    (folder / "bad").mkdir()
+    (folder / "bad" / "broken.jpg").write_bytes(b"no image")
+    whole = (folder / "0" / "000.png").read_bytes()
+    (folder / "bad" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "bad" / "gone.gif").symlink_to(folder / "nowhere")
+    (folder / "zero.PNG").touch()
+    (folder / "notes.txt").write_text("not an image, and not meant to be")
+    return folder
+
+
+def score(
+    source: Path,
+    out: Path,
+    *,
+    shard: int = 30,
+    artifact: Path = ARTIFACT,
+    settings: Settings = QUICK,
+    engine: EngineName = "local",
+) -> Totals:
+    return run(plan_job(source, artifact, out, shard_images=shard, settings=settings), engine)
+
+
+def rows(out: Path, kind: str = "part") -> list[dict[str, object]]:
+    files = sorted(out.glob(f"{kind}-*.parquet"))
+    return [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in out.iterdir()}
+
+
+def test_every_image_has_the_label_that_the_service_gives_it(digits: Path, tmp_path: Path) -> None:
+    assert score(digits, tmp_path / "out") == Totals(scored=100, bad=4)
+    scored = rows(tmp_path / "out")
+    names = [path.relative_to(digits).as_posix() for path in digits.rglob("[0-9][0-9][0-9].*")]
+    assert [row["path"] for row in scored] == sorted(names)
+    engine = Engine(load_artifact(ARTIFACT), device="cpu")
+    rule, classes = engine.manifest.image, engine.manifest.classes
+    for row in scored:
+        upload = read_upload((digits / str(row["path"])).read_bytes(), rule, max_pixels=10**6)
+        found = engine.run(upload.pixels_hwc[None], ["probabilities"])["probabilities"][0]
+        first, second, third = sorted(found, reverse=True)[:3]
+        assert row["label"] == classes[found.argmax()]
+        assert row["confidence"] == pytest.approx(first, abs=1e-6)
+        assert row["top_probabilities"] == pytest.approx([first, second, third], abs=1e-6)
+        by_class = dict(zip(classes, found, strict=True))
+        assert [by_class[name] for name in row["top_classes"]] == [first, second, third]  # type: ignore[attr-defined]
+    right = sum(str(row["path"]).startswith(f"{row['label']}/") for row in scored)
+    assert right > 80
+
+
+def test_bad_files_are_listed_with_the_services_codes(digits: Path, tmp_path: Path) -> None:
+    score(digits, tmp_path / "out")
+    bad = rows(tmp_path / "out", "bad")
+    assert {row["path"]: row["code"] for row in bad} == BAD
+    assert all(row["detail"] for row in bad)
+
+
+def test_shards_have_a_fixed_number_of_images_good_or_bad(digits: Path, tmp_path: Path) -> None:
+    score(digits, tmp_path / "out", shard=25)
+    sizes = {
+        kind: [
+            pq.read_metadata(file).num_rows if file.exists() else 0
+            for shard in range(5)
+            for file in [tmp_path / "out" / f"{kind}-{shard:05}.parquet"]
+        ]
+        for kind in ("part", "bad")
+    }
+    assert [a + b for a, b in zip(*sizes.values(), strict=True)] == [25, 25, 25, 25, 4]
+
+
+def test_a_shard_without_a_good_image_has_a_file_of_labels_all_the_same(
+    digits: Path, tmp_path: Path
+) -> None:
+    totals = score(digits / "bad", tmp_path / "out", settings=Settings(device="cpu", explain=True))
+    assert totals == Totals(scored=0, bad=3)
+    assert pq.read_schema(tmp_path / "out" / "part-00000.parquet").names == [
+        "path", "label", "confidence", "top_classes", "top_probabilities", "box",
+    ]  # fmt: skip
+
+
+def test_an_explained_label_has_the_services_box(digits: Path, tmp_path: Path) -> None:
+    settings = Settings(device="cpu", threads=1, explain=True)
+    score(digits / "7", tmp_path / "out", settings=settings)
+    engine = Engine(load_artifact(ARTIFACT), device="cpu")
+    for row in rows(tmp_path / "out"):
+        body = (digits / "7" / str(row["path"])).read_bytes()
+        upload = read_upload(body, engine.manifest.image, max_pixels=10**6)
+        found = engine.run(upload.pixels_hwc[None], ["probabilities", "cams"])
+        cam = found["cams"][0, found["probabilities"].argmax()]
+        box, _ = locate(cam, upload.view, (upload.width, upload.height))
+        expected = [box.left, box.top, box.right, box.bottom]
+        assert row["box"] == pytest.approx(expected, abs=0.02)
+
+
+def test_the_batch_size_changes_no_label(digits: Path, tmp_path: Path) -> None:
+    score(digits, tmp_path / "16")
+    score(digits, tmp_path / "1", settings=Settings(device="cpu", threads=1, batch_size=1))
+    for left, right in zip(rows(tmp_path / "16"), rows(tmp_path / "1"), strict=True):
+        assert (left["path"], left["label"]) == (right["path"], right["label"])
+        assert left["confidence"] == pytest.approx(right["confidence"], abs=1e-6)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.scoring.job import plan_job, run
+from pipeline.scoring.scorer import Settings
+
+source, artifact, out, left = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+left = int(left)
+
+def sync(descriptor):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.fsync = sync
+settings = Settings(device="cpu", threads=1, batch_size=16)
+run(plan_job(source, artifact, out, shard_images=30, settings=settings))
+"""
+
+
+@pytest.mark.parametrize("files_written", [1, 2, 4, 5])
+def test_a_run_that_is_killed_goes_on_and_ends_as_if_nothing_had_happened(
+    files_written: int, digits: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, digits, ARTIFACT, out, files_written]
+    killed = subprocess.run(
+        [str(part) for part in command], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    done = set(out.glob("part-*.parquet"))
+    assert len(done) < 4
+    assert list(out.glob("*.tmp"))
+    untouched = {file: file.stat().st_mtime_ns for file in done}
+    assert score(digits, out) == Totals(scored=100, bad=4)
+    assert {file: file.stat().st_mtime_ns for file in done} == untouched
+    score(digits, tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_finished_run_is_only_counted_again(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = score(digits, tmp_path / "out")
+    monkeypatch.setattr("pipeline.scoring.job.Scorer", None)
+    assert score(digits, tmp_path / "out") == first
+
+
+def test_bad_images_of_a_cut_off_attempt_that_are_good_by_now_are_not_counted(
+    digits: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    job = plan_job(digits / "1", ARTIFACT, out, shard_images=4, settings=QUICK)
+    stale = pa.table(
+        {"path": ["x"], "code": ["unreadable_file"], "detail": ["too many open files"]}
+    )
+    pq.write_table(stale, job.bad(0))
+    assert run(job).bad == 0
+    assert not job.bad(0).exists()
+
+
+def test_images_that_went_astray_are_an_error(digits: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    score(digits, out)
+    part = out / "part-00001.parquet"
+    pq.write_table(pq.ParquetFile(part).read().slice(1), part)
+    with pytest.raises(ScoringError, match=r"part-00001\.parquet: 29 scored and 0 bad are not"):
+        score(digits, out)
+    part.write_bytes(b"no Parquet")
+    with pytest.raises(ScoringError, match=r"part-00001\.parquet cannot be read .*: delete it and"):
+        score(digits, out)
+
+
+def test_other_work_is_refused_in_the_same_folder(digits: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    source = tmp_path / "source"
+    source.mkdir()
+    image = (digits / "0" / "000.png").read_bytes()
+    (source / "a.png").write_bytes(image)
+    score(source, out)
+    before = contents(out)
+    with pytest.raises(ScoringError, match="begun with another --shard-size: choose another"):
+        score(source, out, shard=31)
+    with pytest.raises(ScoringError, match="begun with another --explain: choose"):
+        score(source, out, settings=Settings(device="cpu", explain=True))
+    changed = tmp_path / "models" / "digits" / ARTIFACT.name
+    changed.mkdir(parents=True)
+    for file in ARTIFACT.iterdir():
+        (changed / file.name).write_bytes(file.read_bytes())
+    manifest = json.loads((changed / "manifest.json").read_text())
+    (changed / "manifest.json").write_text(json.dumps(manifest | {"description": "another"}))
+    with pytest.raises(ScoringError, match="begun with another manifest of the artefact: choose"):
+        score(source, out, artifact=changed)
+    (source / "a.png").write_bytes(image + b"!")
+    with pytest.raises(
+        ScoringError, match=r"a SOURCE with other files \(names and sizes\): choose"
+    ):
+        score(source, out)
+    (source / "a.png").write_bytes(image)
+    (source / "b.png").write_bytes(image)
+    with pytest.raises(ScoringError, match=r"other files .*, a SOURCE of another number of images"):
+        score(source, out)
+    assert contents(out) == before
+
+
+def test_a_folder_that_holds_something_else_is_refused(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    with pytest.raises(ScoringError, match=r"is not an empty folder, and has no plan\.json"):
+        score(digits, tmp_path)
+    with pytest.raises(ScoringError, match="is SOURCE itself"):
+        score(digits, digits)
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(ScoringError, match=r"plan\.json cannot be read"):
+        score(digits, tmp_path)
+
+
+def write_parquet(digits: Path, folder: Path, *, struct: bool) -> list[str]:
+    """The digits in two files of row groups of 7, one image missing; the paths in their order."""
+    paths = sorted(path for path in digits.rglob("*") if path.suffix in (".png", ".jpeg"))
+    names = [path.relative_to(digits).as_posix() for path in paths]
+    bodies = [path.read_bytes() for path in paths]
+    images = [
+        {"bytes": None if number == 50 else body, "path": name}
+        for number, (body, name) in enumerate(zip(bodies, names, strict=True))
+    ]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    column = pa.array(images, kind) if struct else pa.array([row["bytes"] for row in images])
+    table = pa.table({"image": column, "label": range(len(paths)), "id": names})
+    table = table.replace_schema_metadata({"huggingface": "{}"})
+    folder.mkdir()
+    pq.write_table(table.slice(0, 61), folder / "a.parquet", row_group_size=7)
+    pq.write_table(table.slice(61), folder / "b.parquet", row_group_size=7)
+    return names
+
+
+@pytest.mark.parametrize("struct", [True, False])
+def test_parquet_gives_the_labels_of_the_folder_and_keeps_its_columns(
+    struct: bool, digits: Path, tmp_path: Path
+) -> None:
+    names = write_parquet(digits, tmp_path / "source", struct=struct)
+    totals = score(tmp_path / "source", tmp_path / "out", shard=16)
+    assert totals == Totals(scored=99, bad=2)
+    score(digits, tmp_path / "folder")
+    labels = {row["path"]: row["label"] for row in rows(tmp_path / "folder")}
+    scored, bad = rows(tmp_path / "out"), rows(tmp_path / "out", "bad")
+    for row in scored:
+        assert row["label"] == labels[row["id"]]
+    assert {row["id"]: row["code"] for row in bad} == {
+        "bad/cut.png": "undecodable_image",
+        names[50]: "missing_image",
+    }
+    everything = sorted(scored + bad, key=lambda row: (str(row["file"]), int(str(row["row"]))))
+    assert [row["id"] for row in everything] == names
+    assert [row["source_label"] for row in everything] == list(range(len(names)))
+    places = [("a.parquet", row) for row in range(61)]
+    places += [("b.parquet", row) for row in range(len(names) - 61)]
+    assert [(row["file"], row["row"]) for row in everything] == places
+    if struct:
+        assert [row["path"] for row in everything] == names
+
+
+def test_a_single_parquet_file_is_a_source(digits: Path, tmp_path: Path) -> None:
+    write_parquet(digits, tmp_path / "source", struct=True)
+    assert score(tmp_path / "source" / "a.parquet", tmp_path / "out").images == 61
+
+
+def test_parquet_that_cannot_be_scored_says_why(tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    file = source / "a.parquet"
+    for table, words in (
+        (pa.table({"picture": [b"x"]}), "no column 'image', but picture: name the column"),
+        (pa.table({"image": ["a.png"]}), "the column 'image' is string, and must hold encoded"),
+        (pa.table({"image": pa.array([], pa.binary())}), "no rows, so nothing to score"),
+    ):
+        pq.write_table(table, file)
+        with pytest.raises(DataError, match=words):
+            score(source, out)
+    pq.write_table(pa.table({"image": [b"x"]}), file)
+    pq.write_table(pa.table({"image": [b"x"], "id": [1]}), source / "b.parquet")
+    with pytest.raises(DataError, match=r"b\.parquet has other columns than .*a\.parquet"):
+        score(source, out)
+    file.write_bytes(b"PAR1 cut off")
+    with pytest.raises(DataError, match=r"a\.parquet is not a Parquet file, or a damaged one"):
+        score(source, out)
+    assert not out.exists()
+
+
+def test_images_beside_parquet_are_not_passed_over_in_silence(digits: Path, tmp_path: Path) -> None:
+    write_parquet(digits, tmp_path / "source", struct=True)
+    (tmp_path / "source" / "a.png").touch()
+    with pytest.raises(DataError, match="holds images and Parquet files: keep them apart"):
+        score(tmp_path / "source", tmp_path / "out")
+
+
+def test_nothing_to_score_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"neither an image .* nor a \.parquet file in it"):
+        score(tmp_path, tmp_path / "out")
+    with pytest.raises(DataError, match="neither a folder of images nor a Parquet file"):
+        score(tmp_path / "nothing", tmp_path / "out")
+
+
+def test_an_artefact_that_is_not_sound_is_an_error_in_words(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(ScoringError, match=r"manifest\.json is missing: export the run again"):
+        score(digits, tmp_path / "out", artifact=tmp_path)
+
+
+def test_names_that_are_not_utf_8_are_scored_and_written_with_escapes(
+    digits: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "source").mkdir()
+    name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / "source" / name).write_bytes((digits / "0" / "000.png").read_bytes())
+    assert score(tmp_path / "source", tmp_path / "out") == Totals(scored=1, bad=0)
+    assert rows(tmp_path / "out")[0]["path"] == r"caf\xe9.png"
+
+
+def limelight(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", "score", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def test_the_command_prints_the_folder_and_its_figures(digits: Path, tmp_path: Path) -> None:
+    options = ("--artifact", ARTIFACT, "--out", "scores", "--threads", "1", "--shard-size", "30")
+    done = limelight(digits, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "scores\n"
+    assert (
+        "104 images: 100 labelled, 4 bad (bad-*.parquet says why); 104 of them now" in done.stderr
+    )
+    refused = limelight(digits, *options, "--explain", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "was begun with another --explain" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: limelight[ray]")
+def test_ray_gives_the_rows_that_the_local_engine_gives(digits: Path, tmp_path: Path) -> None:
+    write_parquet(digits, tmp_path / "source", struct=True)
+    score(tmp_path / "source", tmp_path / "local", shard=40)
+    options = ("--batch-size", "16", "--shard-size", "40", "--device", "cpu", "--threads", "1")
+    where = ("--artifact", ARTIFACT, "--out", "ray", "--engine", "ray")
+    done = limelight("source", *where, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "101 images: 99 labelled, 2 bad" in done.stderr
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: limelight[ray]")
+def test_ray_is_told_not_to_report_its_use() -> None:
+    script = (
+        "import pipeline.scoring.cluster; "
+        "from ray._common.usage.usage_lib import usage_stats_enabled; "
+        "print(usage_stats_enabled())"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [("pyarrow", "pip install 'limelight[score]'"), ("ray", "pip install 'limelight[ray]'")],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    package: str, words: str, digits: Path, tmp_path: Path
+) -> None:
+    script = (
+        f"import sys; sys.modules[{package!r}] = None; from pathlib import Path; "
+        "from pipeline.cli.commands.score import score; "
+        f"score(Path({str(digits)!r}), Path({str(ARTIFACT)!r}), Path('out'), engine='ray')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("pipeline.scoring.ScoringError: ")
+    assert words in done.stderr

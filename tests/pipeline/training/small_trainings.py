@@ -1,0 +1,49 @@
+"""Small trainings for tests, on scikit-learn's digits: a second or two each."""
+
+from collections.abc import Sequence
+
+import torch
+
+from models.normalization import Normalisation
+from pipeline.data.registry import Split, load_dataset, split_validation
+from pipeline.training.callbacks import Callback
+from pipeline.training.distillation import Teachers
+from pipeline.training.recipe import Recipe
+from pipeline.training.trainer import Record, Trainer, train
+from pipeline.training.weights import Weights
+
+CPU = torch.device("cpu")
+DIGITS = tuple("0123456789")
+
+
+def splits() -> tuple[Split, Split]:
+    """What digits8's own recipe learns from, and what it is validated on."""
+    return split_validation(load_dataset("digits8").train, 0.15, 0)
+
+
+def small_trainer(
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    fit: Split | None = None,
+    initial: Weights | None = None,
+    teachers: Teachers | None = None,
+) -> Trainer:
+    fit = fit or splits()[0]
+    return Trainer(
+        recipe,
+        fit,
+        classes=DIGITS,
+        normalisation=Normalisation.of(fit.images),
+        device=CPU,
+        seed=seed,
+        initial=initial,
+        teachers=teachers,
+    )
+
+
+def short_training(
+    *, seed: int = 0, callbacks: Sequence[Callback] = (), epochs: int = 2, **changes: object
+) -> Record:
+    recipe = Recipe.load("digits8", epochs=epochs, **changes)
+    return train(small_trainer(recipe, seed=seed), splits()[1], callbacks)

@@ -1,0 +1,196 @@
+"""Crops, mirror images, squares and mixtures, against numpy and by exhaustive search."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.training.augmentation import Augmenter, pad_reflect
+from pipeline.training.recipe import Augmentation
+
+
+def _images() -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(rng.integers(0, 256, (6, 9, 7, 3), dtype=np.uint8))
+
+
+def _augmenter(images: torch.Tensor, **choices: object) -> Augmenter:
+    choice = Augmentation.model_validate(choices)
+    return Augmenter(images, choice, torch.Generator().manual_seed(0))
+
+
+def _random(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 4])
+def test_padding_is_numpys_reflection(padding: int) -> None:
+    images = _images()
+    expected = np.pad(images, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(pad_reflect(images, padding), expected)
+
+
+def test_padding_wider_than_the_image_is_refused() -> None:
+    with pytest.raises(ValueError, match="padding 7 needs images of more than 7 pixels"):
+        pad_reflect(_images(), 7)
+
+
+@pytest.mark.parametrize("flip", ["none", "random", "alternating"])
+def test_every_crop_is_a_window_of_its_own_image_or_its_mirror(flip: str) -> None:
+    images, padding = _images(), 2
+    padded = pad_reflect(images, padding)
+    indices = torch.randint(len(images), (64,), generator=_random())
+    crops = _augmenter(images, pad=padding, flip=flip).draw(indices, 1, _random()).images_nhwc
+    mirrored, corners = 0, set()
+    for crop, index in zip(crops, indices, strict=True):
+        windows = {
+            (top, left): padded[index, top : top + 9, left : left + 7]
+            for top in range(2 * padding + 1)
+            for left in range(2 * padding + 1)
+        }
+        straight = [at for at, window in windows.items() if torch.equal(crop, window)]
+        flipped = [at for at, window in windows.items() if torch.equal(crop, window.flip(1))]
+        assert len(straight + flipped) == 1
+        corners.update(straight + flipped)
+        mirrored += bool(flipped)
+    assert {top for top, _ in corners} == {left for _, left in corners} == set(range(5))
+    assert (mirrored == 0) if flip == "none" else (10 < mirrored < 54)
+
+
+def test_without_choices_images_stay_as_they_are() -> None:
+    images = _images()
+    indices = torch.tensor([4, 0])
+    drawn = _augmenter(images).draw(indices, 1, _random())
+    assert torch.equal(drawn.images_nhwc, images[indices])
+    assert drawn.mixture is None
+
+
+def _is_mirrored(images: torch.Tensor, drawn: torch.Tensor) -> list[bool]:
+    assert all(
+        torch.equal(crop, image) != torch.equal(crop, image.flip(1))
+        for image, crop in zip(images, drawn, strict=True)
+    )
+    return [not torch.equal(crop, image) for image, crop in zip(images, drawn, strict=True)]
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 7])
+def test_two_epochs_in_a_row_show_each_image_both_ways(epoch: int) -> None:
+    images = _images().repeat(20, 1, 1, 1)
+    augmenter = _augmenter(images, flip="alternating")
+    everything = torch.arange(len(images))
+    first = _is_mirrored(images, augmenter.draw(everything, epoch, _random(1)).images_nhwc)
+    order = torch.randperm(len(images), generator=_random())
+    second = _is_mirrored(images[order], augmenter.draw(order, epoch + 1, _random(2)).images_nhwc)
+    assert [first[index] for index in order] == [not mirrored for mirrored in second]
+    assert 0.3 < np.mean(first) < 0.7
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5])
+def test_a_square_of_the_mean_colour_is_painted_and_nothing_else(side: int) -> None:
+    images = torch.full((4000, 9, 7, 2), 40, dtype=torch.uint8)
+    images[:, :, :, 1] = 100
+    images[:, :, 0] = 90  # a pixel column in 7, of which the mean is 47 and 99
+    mean = images.float().mean((0, 1, 2)).round()
+    assert mean.tolist() == [47, 99]
+    indices = torch.arange(len(images))
+    drawn = _augmenter(images, cutout=side).draw(indices, 1, _random()).images_nhwc
+    painted = (drawn == mean).all(3)
+    assert torch.equal(drawn[~painted], images[~painted])
+    seen = {_rectangle(mask) for mask in painted}
+    # The centre lies anywhere in the image: every position there is, clipped at the edges.
+    assert seen == {
+        (max(0, top), min(9, top + side), max(0, left), min(7, left + side))
+        for top in range(-(side // 2), 9 - side // 2)
+        for left in range(-(side // 2), 7 - side // 2)
+    }
+
+
+def _rectangle(mask: torch.Tensor) -> tuple[int, int, int, int]:
+    """First row, last + 1, first column, last + 1 of a mask (H, W) that is a whole rectangle."""
+    rows, columns = mask.any(1).nonzero().ravel(), mask.any(0).nonzero().ravel()
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    assert mask[top:bottom, left:right].all()
+    assert mask.sum() == (bottom - top) * (right - left)
+    return int(top), int(bottom), int(left), int(right)
+
+
+def _plain(count: int = 200, size: tuple[int, int] = (32, 24)) -> torch.Tensor:
+    """Images of one value each: their own number."""
+    values = torch.arange(count, dtype=torch.uint8)[:, None, None, None]
+    return values.expand(count, *size, 1).contiguous()
+
+
+def test_a_mixture_is_its_own_image_with_one_box_of_its_partner() -> None:
+    images = _plain()
+    augmenter = _augmenter(images, cutmix=0.7, cutout=9)
+    indices = torch.randperm(len(images), generator=_random())[:150]
+    drawn = augmenter.draw(indices, 1, _random())
+    paint = images.float().mean().round()
+    assert drawn.mixture is not None
+    assert set(drawn.mixture.partners.tolist()) == set(indices.tolist())
+    mixed = painted = 0
+    for image, own, partner, share in zip(
+        drawn.images_nhwc[..., 0], indices, *drawn.mixture, strict=True
+    ):
+        values = set(image.unique().tolist()) - {int(own)}
+        if own in (partner, paint) or partner == paint:
+            continue
+        assert share == (1 - (image == partner).float().mean())
+        # An image is mixed or painted over, never both.
+        assert values in ({int(partner)}, {int(paint)}, set())
+        if values:
+            _rectangle(image != own)
+        mixed += values == {int(partner)}
+        painted += values == {int(paint)}
+    assert 85 < mixed < 120
+    assert 20 < painted < 60
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_so_many_images_are_mixed_as_asked_for(share: float) -> None:
+    images = _plain(1, (32, 32)).expand(8000, 32, 32, 1)
+    mixture = _augmenter(images, cutmix=share).draw(torch.arange(8000), 1, _random()).mixture
+    if not share:
+        assert mixture is None
+        return
+    assert mixture is not None
+    # One in about 300 boxes is smaller than half a pixel.
+    assert (mixture.own < 1).float().mean() == pytest.approx(share, abs=0.02)
+
+
+def test_boxes_are_as_large_as_those_of_the_paper() -> None:
+    # Yun et al., 2019, algorithm A1 with alpha = 1, in numpy.
+    rng, size, count = np.random.default_rng(0), 32, 40_000
+    side = size * np.sqrt(1 - rng.uniform(size=count))
+    edges = []
+    for _ in range(2):
+        centre = rng.uniform(0, size, count)
+        edges.append(np.clip(centre + side / 2, 0, size) - np.clip(centre - side / 2, 0, size))
+    expected = 1 - edges[0] * edges[1] / size**2
+    images = _plain(1, (size, size)).expand(count, size, size, 1)
+    mixture = _augmenter(images, cutmix=1.0).draw(torch.arange(count), 1, _random()).mixture
+    assert mixture is not None
+    at = np.linspace(0.05, 0.95, 10)
+    np.testing.assert_allclose(np.quantile(mixture.own, at), np.quantile(expected, at), atol=0.015)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_the_parts_of_several_processes_make_up_the_whole_draw(processes: int) -> None:
+    augmenter = _augmenter(_images(), pad=2, flip="random", cutout=3, cutmix=0.5)
+    indices = torch.arange(6)
+    whole = augmenter.draw(indices, 1, _random())
+    for rank in range(processes):
+        part = slice(rank, None, processes)
+        drawn = augmenter.draw(indices, 1, _random(), part)
+        assert torch.equal(drawn.images_nhwc, whole.images_nhwc[part])
+        assert drawn.mixture is not None
+        assert whole.mixture is not None
+        for piece, all_of_it in zip(drawn.mixture, whole.mixture, strict=True):
+            assert torch.equal(piece, all_of_it[part])
+
+
+def test_a_part_leaves_the_random_state_where_the_whole_does() -> None:
+    augmenter = _augmenter(_images(), pad=2, flip="random", cutout=3, cutmix=0.5)
+    one, other = _random(), _random()
+    augmenter.draw(torch.arange(6), 1, one)
+    augmenter.draw(torch.arange(6), 1, other, slice(1, None, 2))
+    assert torch.equal(one.get_state(), other.get_state())

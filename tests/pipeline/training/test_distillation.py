@@ -1,0 +1,193 @@
+"""What a network learns from trained ones, and what it is refused."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+from torch import nn
+
+from limelight.artifact.store import load_artifact
+from models.normalization import Normalisation
+from pipeline.data.registry import Split
+from pipeline.errors import RunError
+from pipeline.runs.exported import rebuild_run
+from pipeline.runs.pretrained import learn_from
+from pipeline.runs.run import Run, read_run
+from pipeline.runs.run_setup import plan_run, resume_run
+from pipeline.training.distillation import Teacher, Teachers
+from pipeline.training.recipe import Recipe
+from tests.pipeline.cli.running import limelight
+from tests.pipeline.runs.test_resume import BrokenOffError, StopAt
+from tests.pipeline.training.small_trainings import (
+    CPU,
+    DIGITS,
+    short_training,
+    small_trainer,
+    splits,
+)
+
+
+def _teachers(*runs: Run, temperature: float = 2.0) -> Teachers:
+    recipe = Recipe.load("digits8", distillation_temperature=temperature)
+    plan = plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
+    teachers = learn_from(plan, [run.folder for run in runs]).trainer().teachers
+    assert teachers is not None
+    return teachers
+
+
+@pytest.fixture(scope="module")
+def hurried_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Another network, which has learnt little."""
+    folder = tmp_path_factory.mktemp("runs") / "hurried"
+    recipe = Recipe.load("digits8", epochs=1, network__widths=(4, 8, 8, 8))
+    plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU).train(folder)
+    return read_run(folder)
+
+
+def test_the_answer_is_the_mean_of_the_teachers_probabilities(
+    digits8_run: Run, hurried_run: Run
+) -> None:
+    images = splits()[1].images[:20]
+    expected = np.zeros((20, 10))
+    for run in (digits8_run, hurried_run):
+        norm = run.config.normalisation
+        pixels = (images / 255 - np.array(norm.mean)) / np.array(norm.std)
+        with torch.no_grad():
+            logits = run.network(torch.from_numpy(pixels).float().permute(0, 3, 1, 2))
+        expected += softmax(logits.numpy() / 3, axis=1) / 2
+    answers = _teachers(digits8_run, hurried_run, temperature=3).answer(torch.from_numpy(images))
+    np.testing.assert_allclose(answers.numpy(), expected, atol=1e-5)
+
+
+def test_the_loss_is_the_cross_entropy_at_the_temperature(digits8_run: Run) -> None:
+    rng = np.random.default_rng(0)
+    logits, answers = rng.normal(size=(6, 10)), softmax(rng.normal(size=(6, 10)), axis=1)
+    losses = _teachers(digits8_run, temperature=4).losses(
+        torch.from_numpy(logits), torch.from_numpy(answers)
+    )
+    expected = -16 * (answers * log_softmax(logits / 4, axis=1)).sum(1)
+    np.testing.assert_allclose(losses.numpy(), expected, rtol=1e-12)
+
+
+def test_whoever_answers_as_the_teacher_does_has_nothing_to_learn(digits8_run: Run) -> None:
+    teachers = _teachers(digits8_run)
+    images = torch.from_numpy(splits()[1].images[:20])
+    with torch.no_grad():
+        logits = digits8_run.network(digits8_run.config.normalisation.on(CPU)(images))
+    learning = nn.Parameter(logits.clone())
+    loss = teachers.losses(learning, teachers.answer(images)).mean()
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert learning.grad is not None
+    torch.testing.assert_close(learning.grad, torch.zeros_like(logits), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("cutmix", [0.0, 0.5])
+def test_the_labels_are_not_looked_at(digits8_run: Run, cutmix: float) -> None:
+    """With labels that mean nothing a network still learns the digits, from a teacher."""
+    fit, validation = splits()
+    nonsense = Split(fit.images, np.random.default_rng(0).permutation(fit.labels))
+    recipe = Recipe.load("digits8", epochs=6, augmentation__cutmix=cutmix)
+    reached = []
+    for teachers in (_teachers(digits8_run), None):
+        trainer = small_trainer(recipe, fit=nonsense, teachers=teachers)
+        for _ in range(recipe.epochs):
+            list(trainer.run_epoch())
+        reached.append(trainer.validate(validation)[1])
+    assert reached[0] > 0.9
+    assert reached[1] < 0.3
+
+
+@pytest.mark.timeout(300)
+def test_a_command_with_teachers_can_be_broken_off_and_exported(
+    digits8_run: Run, hurried_run: Run, tmp_path: Path
+) -> None:
+    copies = [
+        shutil.copytree(run.folder, tmp_path / name)
+        for run, name in ((digits8_run, "one"), (hurried_run, "other"))
+    ]
+    taught = ("--teacher", "one", "--teacher", "other", "--epochs", "2", "--no-report")
+    whole = limelight("train", "digits8", *taught, "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    run = read_run(tmp_path / "whole")
+    assert [teacher.name for teacher in run.config.teachers] == ["one", "other"]
+
+    plan = plan_run("digits8", recipe_name="digits8", recipe=run.config.recipe, seed=0, device=CPU)
+    plan = learn_from(plan, copies)
+    with pytest.raises(BrokenOffError):
+        plan.train(tmp_path / "broken", [StopAt(epoch=1)])
+    # Where its teachers were does not matter any more.
+    for copy in copies:
+        shutil.rmtree(copy)
+    resume_run(tmp_path / "broken", CPU).train(tmp_path / "broken")
+    weights = read_run(tmp_path / "broken").network.state_dict()
+    for name, value in run.network.state_dict().items():
+        assert torch.equal(weights[name], value), name
+
+    exported = limelight("export", "whole", "--to", "zoo", cwd=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    folder = Path(exported.stdout.strip())
+    said = load_artifact(tmp_path / folder).manifest.training["teachers"]
+    assert isinstance(said, list)
+    assert [teacher["name"] for teacher in said] == ["one", "other"]  # type: ignore[index,call-overload]
+    assert rebuild_run(tmp_path / folder).config.teachers == run.config.teachers
+
+
+def test_a_second_training_may_have_teachers_too(digits8_run: Run, tmp_path: Path) -> None:
+    command = (
+        "finetune", "digits8", "--recipe", "digits8", "--from", str(digits8_run.folder),
+        "--teacher", str(digits8_run.folder), "--epochs", "1", "--lr", "0.001", "--no-report",
+        "--out", "second",
+    )  # fmt: skip
+    tuned = limelight(*command, cwd=tmp_path)
+    assert tuned.returncode == 0, tuned.stderr
+    config = read_run(tmp_path / "second").config
+    assert config.origin == config.teachers[0].name == str(digits8_run.folder)
+
+
+def test_who_cannot_teach_a_run_is_refused(digits8_run: Run) -> None:
+    def plan(source: str = "digits8", seed: int = 0, **changes: object) -> None:
+        recipe = Recipe.load("digits8", **changes)
+        planned = plan_run(source, recipe_name="digits8", recipe=recipe, seed=seed, device=CPU)
+        learn_from(planned, [digits8_run.folder])
+
+    with pytest.raises(RunError, match=r"has learnt .* of the .* images .* pass --seed 0"):
+        plan(seed=1)
+    with pytest.raises(RunError, match="--balance weighs the labels"):
+        plan(balance=True)
+
+
+def test_a_teacher_of_other_classes_is_refused(digits8_run: Run) -> None:
+    recipe = Recipe.load("digits8")
+    planned = plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
+    config = planned.config.model_copy(update={"classes": DIGITS[::-1]})
+    other = type(planned)(config, planned.dataset, CPU)
+    with pytest.raises(RunError, match=r"tells 0, 1, .* apart, and digits8 has 9, 8, .*; choose"):
+        learn_from(other, [digits8_run.folder])
+
+
+def test_weights_of_another_network_are_refused(digits8_run: Run, hurried_run: Run) -> None:
+    teacher = Teacher(
+        name="runs/one",
+        network=digits8_run.config.recipe.network,
+        normalisation=Normalisation(mean=(0.5,), std=(0.5,)),
+    )
+    weights = {f"0.{name}": value for name, value in hurried_run.network.state_dict().items()}
+    with pytest.raises(RunError, match="runs/one: its weights are not its network's"):
+        Teachers([teacher], weights, classes=10, temperature=1, device=CPU)
+
+
+def test_a_high_temperature_is_not_taken_for_a_loss_that_diverges(digits8_run: Run) -> None:
+    # Its scale alone is four times the loss of chance, which would stop a training on labels.
+    recipe = Recipe.load("digits8", epochs=2)
+    trainer = small_trainer(recipe, teachers=_teachers(digits8_run, temperature=4.0))
+    losses = [float(batch.loss) for _ in range(2) for batch in trainer.run_epoch()]
+    assert len(losses) > 20
+    assert losses[-1] > 4 * np.log(10)
+
+
+def test_without_teachers_nothing_is_different() -> None:
+    record = short_training(epochs=1, distillation_temperature=7.0)
+    assert record.best.train_loss == short_training(epochs=1).best.train_loss

@@ -1,0 +1,344 @@
+"""Training on the small digits: it learns, repeats itself, and fails in words."""
+
+import copy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.normalization import Normalisation
+from pipeline.data.class_balance import class_weights
+from pipeline.data.registry import DATASETS, Split, load_dataset
+from pipeline.errors import DataError, PipelineError, RunError
+from pipeline.runs.run import Run
+from pipeline.training.augmentation import Augmenter, Drawn, Mixture
+from pipeline.training.callbacks import Batch, Callback
+from pipeline.training.device import choose_device
+from pipeline.training.inference import evaluate
+from pipeline.training.recipe import RECIPES, Recipe, recipe_names
+from pipeline.training.trainer import Record, Trainer, train
+from pipeline.training.weights import make_network
+from tests.pipeline.training.small_trainings import (
+    CPU,
+    DIGITS,
+    short_training,
+    small_trainer,
+    splits,
+)
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_last_bit() -> None:
+    first, second = short_training(), short_training()
+    for name, weight in first.weights.items():
+        assert torch.equal(weight, second.weights[name]), name
+
+
+def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    eager = short_training(epochs=1)
+    monkeypatch.setattr("pipeline.training.trainer.compiles", lambda device: True)
+    # Traced and differentiated as for a GPU; the kernels alone are not made.
+    monkeypatch.setattr("torch.compile", partial(torch.compile, backend="aot_eager"))
+    compiled = short_training(epochs=1)
+    assert compiled.best.train_loss == pytest.approx(eager.best.train_loss, rel=0.02)
+    assert compiled.best.validation_accuracy == pytest.approx(
+        eager.best.validation_accuracy, abs=0.05
+    )
+
+
+def test_another_seed_gives_other_weights() -> None:
+    first, second = short_training(), short_training(seed=1)
+    assert not torch.equal(
+        first.weights["head.linear.weight"], second.weights["head.linear.weight"]
+    )
+
+
+def test_the_small_digits_are_learnt(digits8_run: Run) -> None:
+    # Writers of the test images wrote none of the training images; 94 % is what a nearest
+    # neighbour reaches on such a split.
+    test = load_dataset("digits8").test
+    logits = evaluate(digits8_run.network, test.images, digits8_run.config.normalisation, CPU)
+    accuracy = float((logits.argmax(1) == torch.from_numpy(test.labels)).float().mean())
+    assert accuracy >= 0.94
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer__kind": "muon", "optimizer__muon_peak": 0.05},
+        {"optimizer__kind": "adamw", "schedule__peak": 0.01},
+        {"schedule": {"kind": "sgdr", "peak": 0.1, "cycle_len": 2}},
+        {"average": 0.9},
+        {"network__whiten": True},
+        {"augmentation__cutout": 2, "augmentation__flip": "none"},
+        {"augmentation__cutmix": 0.5},
+        {"balance": True},
+    ],
+    ids=str,
+)
+def test_every_choice_of_a_recipe_learns(changes: dict[str, Any]) -> None:
+    assert short_training(epochs=6, **changes).best.validation_accuracy > 0.9
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_a_mixtures_label_is_as_much_of_each_as_its_pixels(
+    balance: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.training.device.uses_bfloat16", lambda device: False)
+    size = 64
+    choices = {"batch_size": size, "augmentation__cutmix": 0.5, "balance": balance}
+    trainer = small_trainer(Recipe.load("digits8", **choices))
+    fit, rng = splits()[0], torch.Generator().manual_seed(0)
+    own = torch.rand(size, generator=rng)
+    partners = torch.randint(len(fit), (size,), generator=rng)
+    order: list[torch.Tensor] = []
+
+    def draw(self: Augmenter, indices: torch.Tensor, *_: object) -> Drawn:
+        order.append(indices)
+        return Drawn(torch.from_numpy(fit.images)[indices], Mixture(partners, own))
+
+    monkeypatch.setattr(Augmenter, "draw", draw)
+    network = copy.deepcopy(trainer.network).train()
+    loss = next(trainer.run_epoch()).loss
+    images = fit.take(order[0].numpy()).images
+    logits = network(Normalisation.of(fit.images).on(CPU)(torch.from_numpy(images)))
+    labels = torch.from_numpy(fit.labels)
+    first, second = (nn.functional.one_hot(labels[at], 10) for at in (order[0], partners))
+    target = own[:, None] * first + (1 - own[:, None]) * second
+    weights = torch.from_numpy(class_weights(fit.labels, DIGITS)).float() if balance else None
+    expected = nn.functional.cross_entropy(
+        logits, target, weight=weights, label_smoothing=trainer.recipe.label_smoothing
+    )
+    torch.testing.assert_close(loss, expected)
+
+
+def test_the_best_epochs_weights_are_kept_and_not_the_last_ones() -> None:
+    offered: list[bool] = []
+
+    class Improvements(Callback):
+        def end_epoch(self, trainer: Trainer, record: Record) -> None:
+            offered.append(record.improved)
+
+    recipe = Recipe.load("digits8", epochs=5)
+    fit, validation = splits()
+    # Labels that the network unlearns: those of the images' neighbours in the split.
+    wrong = Split(validation.images, np.roll(validation.labels, 1))
+    record = train(small_trainer(recipe), wrong, [Improvements()])
+    ranks = [epoch.rank for epoch in record.epochs]
+    assert record.best.rank == max(ranks) != ranks[-1]
+    assert offered == [rank > max(ranks[:at], default=(-1, 0)) for at, rank in enumerate(ranks)]
+    network = make_network(recipe, channels=1, classes=10)
+    network.load_state_dict(record.weights)
+    with torch.autocast("cpu", torch.bfloat16, enabled=False):
+        logits = evaluate(network, wrong.images, Normalisation.of(fit.images), CPU)
+    loss = nn.functional.cross_entropy(logits, torch.from_numpy(wrong.labels))
+    # Validation runs in mixed precision, as training does.
+    assert float(loss) == pytest.approx(record.best.validation_loss, rel=0.02)
+
+
+def test_every_step_is_taken_at_the_schedules_rate_and_momentum() -> None:
+    taken: list[tuple[float, float]] = []
+    reported: list[tuple[float, float]] = []
+
+    class Rates(Callback):
+        def end_batch(self, trainer: Trainer, batch: Batch) -> None:
+            group = trainer.optimizers._all[0].param_groups[0]
+            taken.append((group["lr"], group["momentum"]))
+            reported.append((batch.learning_rate, batch.momentum))
+
+    short_training(callbacks=[Rates()])
+    schedule = Recipe.load("digits8").schedule
+    steps = len(taken)
+    expected = [schedule.at(step, steps, steps // 2) for step in range(steps)]
+    np.testing.assert_allclose(taken, [(0.1 * rate.share, rate.momentum) for rate in expected])
+    np.testing.assert_allclose(reported, taken)
+
+
+def test_a_loss_that_is_no_number_names_its_place_and_a_rate_to_try() -> None:
+    with pytest.raises(RunError, match=r"loss is (nan|inf) in epoch 1, .*peak rate 1e\+20.*--lr"):
+        short_training(schedule__peak=1e20)
+
+
+def test_a_loss_that_grows_is_stopped_while_it_is_a_number() -> None:
+    trainer = small_trainer(Recipe.load("digits8", label_smoothing=0.0))
+    losses = iter([2.3] * 30 + [2.3 * 1.1**step for step in range(60)])
+    trainer._loss = lambda logits, *_: logits.sum() * 0 + next(losses)  # type: ignore[method-assign]
+    with pytest.raises(RunError, match=r"diverges \(1\d, and guessing gives 2\.3\).*--lr"):
+        [batch for _ in range(10) for batch in trainer.run_epoch()]
+
+
+def test_a_loss_that_has_come_down_from_a_wild_start_is_left_alone() -> None:
+    trainer = small_trainer(Recipe.load("digits8", label_smoothing=0.0))
+    losses = iter([1000.0] * 10 + [2.3] * 100)
+    trainer._loss = lambda logits, *_: logits.sum() * 0 + next(losses)  # type: ignore[method-assign]
+    steps = sum(1 for _ in range(2) for _ in trainer.run_epoch())
+    assert steps > 30  # well past those in which nothing is stopped
+
+
+def test_images_that_are_not_finite_in_their_loss_stop_a_run_at_that_step() -> None:
+    trainer = small_trainer(Recipe.load("digits8"))
+    with torch.no_grad():
+        trainer.network.head.bias[3] = torch.nan
+    with pytest.raises(RunError, match="loss is nan in epoch 1, step 1"):
+        next(trainer.run_epoch())
+
+
+def test_fewer_images_than_a_batch_are_refused() -> None:
+    few = load_dataset("digits8").train.take(np.arange(20))
+    with pytest.raises(DataError, match=r"20 training images .* one batch of 64.*--batch-size"):
+        small_trainer(Recipe.load("digits8"), fit=few)
+
+
+def test_rates_that_fit_no_layer_group_are_refused() -> None:
+    with pytest.raises(RunError, match="4 rates for 3 layer groups"):
+        small_trainer(Recipe.load("digits8", schedule__peak=(0.1, 0.2, 0.3, 0.4)))
+
+
+def test_weights_of_classes_make_the_loss_that_of_repeated_images() -> None:
+    """Twice the weight on a class is that class twice, up to the mean."""
+    trainer = small_trainer(Recipe.load("digits8", balance=True, label_smoothing=0.0))
+    logits, labels = torch.randn(4, 10), torch.tensor([0, 1, 1, 2])
+    trainer._class_weights = torch.ones(10)
+    trainer._class_weights[1] = 2.0
+    repeated = torch.tensor([0, 1, 1, 2, 2, 3])
+    expected = nn.functional.cross_entropy(logits[repeated], labels[repeated], reduction="sum")
+    trainer._labels = labels
+    loss = trainer._loss(logits, torch.arange(4), Drawn(torch.empty(0)))
+    torch.testing.assert_close(loss, expected / 4)
+
+
+def test_the_average_is_the_moving_average_of_the_weights() -> None:
+    recipe = Recipe.load("digits8", average=0.5)
+    trainer = small_trainer(recipe)
+    seen = [trainer.network.head.bias.detach().clone() for _ in trainer.run_epoch()]
+    expected = seen[0]
+    for bias in seen[1:]:
+        expected = 0.5 * expected + 0.5 * bias
+    torch.testing.assert_close(trainer.weights()["head.linear.bias"], expected)
+
+
+def test_a_young_average_is_the_mean_of_all_weights_since_the_tail_began() -> None:
+    recipe = Recipe.load("digits8", epochs=2, average=0.999, schedule__tail=0.5)
+    trainer = small_trainer(recipe)
+    before = [trainer.network.head.bias.detach().clone() for _ in trainer.run_epoch()]
+    torch.testing.assert_close(trainer.weights()["head.linear.bias"], before[-1], atol=0, rtol=0)
+    tail = [trainer.network.head.bias.detach().clone() for _ in trainer.run_epoch()]
+    assert len(before) == len(tail)
+    mean = torch.stack(tail).mean(0)
+    assert not torch.allclose(tail[-1], mean)
+    torch.testing.assert_close(trainer.weights()["head.linear.bias"], mean)
+
+
+def test_the_average_begins_after_the_epochs_of_the_head_alone() -> None:
+    recipe = Recipe.load("digits8", epochs=1, freeze_epochs=1, average=0.999)
+    trainer = small_trainer(recipe)
+    for batch in trainer.run_epoch():
+        assert trainer.evaluated is trainer.network, batch.step
+    after = [trainer.network.head.bias.detach().clone() for _ in trainer.run_epoch()]
+    torch.testing.assert_close(trainer.weights()["head.linear.bias"], torch.stack(after).mean(0))
+
+
+@pytest.mark.parametrize("average", [0, 0.9])
+def test_norms_have_the_statistics_of_the_networks_own_activations(average: float) -> None:
+    fit = splits()[0].take(np.arange(600))
+    # All images are one batch, and none is changed: training and evaluating then see the same.
+    choices = {"average": average, "batch_size": 600, "augmentation__pad": 0}
+    trainer = small_trainer(Recipe.load("digits8", **choices), fit=fit)
+    for _ in range(10):
+        list(trainer.run_epoch())
+    evaluated = evaluate(trainer.evaluated, fit.images, trainer.normalisation, CPU)
+    with torch.no_grad():
+        by_the_batch = trainer.evaluated.train()(
+            trainer.normalisation.on(CPU)(torch.from_numpy(fit.images))
+        )
+    torch.testing.assert_close(evaluated, by_the_batch, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(("steps", "measured"), [(49, True), (50, False)])
+def test_norms_are_measured_anew_where_an_epoch_has_few_steps(
+    steps: int, measured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[nn.Module] = []
+    monkeypatch.setattr(
+        "pipeline.training.trainer.update_bn", lambda _, network: seen.append(network)
+    )
+    fit = splits()[0].take(np.arange(4 * steps))
+    trainer = small_trainer(Recipe.load("digits8", batch_size=4), fit=fit)
+    list(trainer.run_epoch())
+    assert seen == [trainer.network] * measured
+
+
+def test_frozen_norms_stay_as_they_were_in_the_average_too() -> None:
+    trainer = small_trainer(Recipe.load("digits8", average=0.9, bn_freeze=True))
+    before = trainer.weights()
+    list(trainer.run_epoch())
+    after = trainer.weights()
+    for name in (name for name in before if "running_" in name):
+        assert torch.equal(after[name], before[name]), name
+
+
+def test_normalisation_gives_every_channel_mean_0_and_deviation_1() -> None:
+    rng = np.random.default_rng(0)
+    images = (rng.random((50, 9, 8, 3)) * (50, 120, 250)).astype(np.uint8)
+    normalisation = Normalisation.of(images)
+    np.testing.assert_allclose(normalisation.mean, (images / 255).mean((0, 1, 2)), rtol=1e-9)
+    np.testing.assert_allclose(normalisation.std, (images / 255).std((0, 1, 2)), rtol=1e-9)
+    normalised = normalisation.on(CPU)(torch.from_numpy(images))
+    assert normalised.shape == (50, 3, 9, 8)
+    torch.testing.assert_close(normalised.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(normalised.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
+
+
+def test_a_constant_channel_is_normalised_to_nothing() -> None:
+    images = np.full((3, 4, 4, 1), 77, np.uint8)
+    normalised = Normalisation.of(images).on(CPU)(torch.from_numpy(images))
+    torch.testing.assert_close(normalised, torch.zeros(3, 1, 4, 4), atol=1e-6, rtol=0)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == CPU
+    with pytest.raises(PipelineError, match="no usable GPU; train with --device cpu"):
+        choose_device("cuda")
+    with pytest.raises(PipelineError, match="choose auto, cpu or cuda"):
+        choose_device("tpu")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_valid_and_builds_its_network(name: str) -> None:
+    recipe = Recipe.load(name)
+    assert recipe.data == "folder" or recipe.data in DATASETS
+    channels = 1 if recipe.data in ("mnist", "mnist37", "digits8") else 3
+    make_network(recipe, channels=channels, classes=10)
+    assert Recipe.load(name, epochs=3).epochs == 3
+
+
+def test_a_recipe_of_ones_own_is_a_toml_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text((RECIPES / "digits8.toml").read_text().replace("peak = 0.1", "peak = 0.07"))
+    assert Recipe.load(str(file)).schedule.peak == 0.07
+    assert Recipe.load(str(file), schedule__peak=(0.1, 0.2, 0.3)).schedule.peak == (0.1, 0.2, 0.3)
+    file.write_text("epochs = ")
+    with pytest.raises(PipelineError, match=r"mine\.toml is not TOML"):
+        Recipe.load(str(file))
+
+
+def test_a_misspelt_choice_of_a_network_is_named() -> None:
+    with pytest.raises(PipelineError, match=r"recipe digits8: network\.width"):
+        Recipe.load("digits8", network__width=3)
+
+
+def test_a_wrong_recipe_names_the_field() -> None:
+    with pytest.raises(PipelineError, match=r"recipe digits8: batch_size: .*greater than or equal"):
+        Recipe.load("digits8", batch_size=0)
+    with pytest.raises(PipelineError, match=r"no recipe 'nothing'; there are: .*cifar10"):
+        Recipe.load("nothing")
+
+
+def test_a_split_keeps_images_and_labels_together() -> None:
+    split = Split(np.arange(4, dtype=np.uint8)[:, None, None, None], np.arange(4))
+    taken = split.take(np.array([2, 0]))
+    assert taken.images.ravel().tolist() == taken.labels.tolist() == [2, 0]

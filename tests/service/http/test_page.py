@@ -1,0 +1,344 @@
+"""The page, with the models that ship, in headless Chromium."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from service.settings import Settings
+from tests.serving_kit import (
+    REPOSITORY,
+    Server,
+    bentoml_serve,
+    colour_image,
+    encode,
+    write_artifact,
+)
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+EXAMPLES = REPOSITORY / "examples"
+SEVEN = [(0.25, 0.2), (0.5, 0.2), (0.75, 0.2), (0.65, 0.45), (0.5, 0.65), (0.42, 0.85)]
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt install chromium")
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("shipped")
+    with bentoml_serve(
+        Settings().models,
+        folder,
+        LIMELIGHT_DEFAULT_MODEL="digits",
+        LIMELIGHT_WORKERS="1",
+        LIMELIGHT_MAX_BYTES="400000",
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                *("--no-sandbox", "--disable-gpu"),
+                # A green picture with a clock in it, and nobody to ask.
+                *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, shipped: Server) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    elsewhere: list[str] = []
+    page.on(
+        "request",
+        lambda request: (
+            None
+            if request.url.startswith((shipped.url, "blob:", "data:"))
+            else elsewhere.append(request.url)
+        ),
+    )
+    page.goto(shipped.url)
+    expect(page.locator("#model option").first).to_be_attached()
+    yield page
+    page.close()
+    assert elsewhere == []
+    # A refusal by the service is an error to the browser's console, and meant.
+    assert [each for each in complaints if "Failed to load resource" not in each] == []
+
+
+def draw(page: Page, corners: list[tuple[float, float]]) -> None:
+    box = page.locator("#picture").bounding_box()
+    assert box is not None
+    for number, (x, y) in enumerate(corners):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=6)
+        if number == 0:
+            page.mouse.down()
+    page.mouse.up()
+
+
+def choose(page: Page, name: str, content: bytes, media_type: str = "image/png") -> None:
+    page.set_input_files("#file", {"name": name, "mimeType": media_type, "buffer": content})
+
+
+def overlay(page: Page) -> str:
+    return str(page.evaluate("document.getElementById('overlay').toDataURL()"))
+
+
+def test_a_seven_that_is_drawn_is_read_as_a_seven(page: Page) -> None:
+    empty = overlay(page)
+    draw(page, SEVEN)
+    expect(page.locator("#verdict")).to_contain_text("7,")
+    assert overlay(page) != empty
+    expect(page.locator("#facts")).to_contain_text("Runs onCPU")
+    for time in ("in the queue", "computing", "on the network"):
+        expect(page.locator("#facts")).to_contain_text(time)
+
+
+def test_answers_come_while_one_draws(page: Page) -> None:
+    box = page.locator("#picture").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 100, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 110, box["y"] + 300, steps=8)
+    expect(page.locator("#verdict")).to_contain_text("%")
+    page.mouse.up()
+
+
+def test_a_photograph_is_recognised_and_the_map_follows_the_class(page: Page) -> None:
+    page.select_option("#model", "cifar10")
+    choose(page, "cat.png", (EXAMPLES / "cat.png").read_bytes())
+    expect(page.locator("#verdict")).to_contain_text("cat,")
+    expect(page.locator("#overlay")).to_have_attribute("data-shows", "cat")
+    of_cat = overlay(page)
+    page.get_by_role("button", name="dog").click()
+    expect(page.locator("#overlay")).to_have_attribute("data-shows", "dog")
+    assert overlay(page) != of_cat
+    expect(page.get_by_role("button", name="dog")).to_have_attribute("aria-pressed", "true")
+    page.select_option("#against", label="cat")
+    expect(page.locator("#shown")).to_contain_text("dog rather than cat")
+    compared = overlay(page)
+    page.locator("#opacity").fill("0")
+    assert overlay(page) != compared
+
+
+def test_looking_closer_cuts_out_what_mattered_and_goes_back(page: Page) -> None:
+    page.get_by_role("button", name="A cat").click()
+    expect(page.locator("#verdict")).to_contain_text("cat,")
+    width = page.locator("#picture").evaluate("canvas => canvas.width")
+    page.get_by_role("button", name="Look closer").click()
+    back = page.get_by_role("button", name="Back to all of it")
+    expect(back).to_be_visible()
+    assert page.locator("#picture").evaluate("canvas => canvas.width") < width
+    back.click()
+    expect(page.get_by_role("button", name="Look closer")).to_be_visible()
+    assert page.locator("#picture").evaluate("canvas => canvas.width") == width
+
+
+def test_an_image_can_be_dropped_and_pasted(page: Page) -> None:
+    hand_over = """async ([kind, url]) => {
+        const blob = await (await fetch(url)).blob();
+        const data = new DataTransfer();
+        data.items.add(new File([blob], "given.png", { type: "image/png" }));
+        const event = kind === "paste"
+            ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true })
+            : new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+        document.body.dispatchEvent(event);
+    }"""
+    page.evaluate(hand_over, ["drop", "examples/seven.png"])
+    expect(page.locator("#verdict")).to_contain_text("7,")
+    page.evaluate(hand_over, ["paste", "examples/two.png"])
+    expect(page.locator("#verdict")).to_contain_text("2,")
+
+
+def test_too_large_a_file_and_no_image_at_all_are_said_in_words(page: Page) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8)
+    choose(page, "noise.png", encode(Image.fromarray(noise)))
+    expect(page.locator("#notice")).to_contain_text("too large")
+    choose(page, "note.png", b"hello")
+    expect(page.locator("#notice")).to_contain_text("Not an image format")
+    page.get_by_role("button", name="A handwritten 7").click()
+    expect(page.locator("#verdict")).to_contain_text("7,")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_a_digit_can_be_drawn_with_the_keyboard_alone(page: Page) -> None:
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "picture":
+            break
+    for _ in range(9):
+        page.keyboard.press("ArrowUp")
+    page.keyboard.press("Space")
+    for _ in range(18):
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    expect(page.locator("#verdict")).to_contain_text("1,")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "clear"
+
+
+def test_the_request_as_code_runs(page: Page, shipped: Server, tmp_path: Path) -> None:
+    draw(page, SEVEN)
+    expect(page.locator("#verdict")).to_contain_text("7,")
+    page.get_by_text("This request as code").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Save the image").click()
+    download.value.save_as(tmp_path / download.value.suggested_filename)
+    program = page.locator("#python").inner_text()
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("7 0.")
+    command = page.locator("#curl").inner_text()
+    assert command.startswith("curl --data-binary @drawing.png")
+    assert f"{shipped.url}/explain?model=digits&target=7" in command
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 1100])
+def test_nothing_is_in_the_way_of_anybody(
+    browser: Browser, shipped: Server, scheme: str, width: int
+) -> None:
+    page = browser.new_page(
+        viewport={"width": width, "height": 800},
+        color_scheme="dark" if scheme == "dark" else "light",
+    )
+    page.goto(shipped.url)
+    page.get_by_role("button", name="A cat").click()
+    expect(page.locator("#verdict")).to_contain_text("cat,")
+    page.get_by_text("This request as code").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(page, options={"resultTypes": ["violations", "passes"]})
+    assert found.violations_count == 0, found.generate_report()
+    assert len(found.response["passes"]) >= 20
+    page.close()
+
+
+def test_the_page_waits_for_a_service_that_went_away(browser: Browser, tmp_path: Path) -> None:
+    def serve(folder: str, port: int = 0) -> AbstractContextManager[Server]:
+        return bentoml_serve(
+            Settings().models,
+            tmp_path / folder,
+            port=port,
+            LIMELIGHT_DEFAULT_MODEL="digits",
+            LIMELIGHT_WORKERS="1",
+        )
+
+    page = browser.new_page()
+    with serve("first") as server:
+        page.goto(server.url)
+        expect(page.locator("#model option").first).to_be_attached()
+    draw(page, SEVEN)
+    expect(page.locator("#notice")).to_contain_text("does not answer")
+    port = httpx.URL(server.url).port or 0
+    with serve("second", port):
+        expect(page.locator("#verdict")).to_contain_text("7,", timeout=20_000)
+        expect(page.locator("#notice")).to_be_hidden()
+        page.close()
+
+
+# Without a browser
+
+
+def test_files_are_sent_once(shipped: Server) -> None:
+    with httpx.Client(base_url=shipped.url) as client:
+        first = client.get("/page/page.js")
+        assert first.headers["content-type"] == "text/javascript; charset=utf-8"
+        again = client.get("/page/page.js", headers={"If-None-Match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        changed = client.get("/page/page.js", headers={"If-None-Match": '"other"'})
+        assert changed.content == first.content
+
+
+def test_the_page_may_load_nothing_from_elsewhere(shipped: Server) -> None:
+    response = httpx.get(shipped.url)
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+
+
+@pytest.mark.parametrize(
+    "path", ["/page/", "/page/nothing.js", "/page/..%2fbento.py", "/examples/README.md"]
+)
+def test_nothing_but_the_pages_files_is_there(shipped: Server, path: str) -> None:
+    response = httpx.get(shipped.url + path)
+    assert response.status_code == 404
+    assert response.json()["code"] == "no_such_route"
+
+
+def test_every_file_of_the_page_is_asked_for_by_another() -> None:
+    folder = REPOSITORY / "service" / "page"
+    texts = "\n".join(file.read_text() for file in folder.iterdir())
+    for name in {file.name for file in folder.iterdir()} - {"index.html"}:
+        assert f"page/{name}" in texts or f"./{name}" in texts
+
+
+def test_a_finer_map_is_offered_only_by_a_model_that_has_one(
+    browser: Browser, tmp_path: Path
+) -> None:
+    write_artifact(tmp_path / "models", finer=False)
+    with bentoml_serve(tmp_path / "models", tmp_path) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        choose(page, "noise.png", encode(colour_image(np.random.default_rng(0))))
+        expect(page.locator("#curl")).to_contain_text("model=colours")
+        expect(page.get_by_label("Finer map")).to_be_disabled()
+        expect(page.locator("#curl")).not_to_contain_text("method")
+        page.close()
+
+
+def test_a_finer_map_is_asked_for_and_stands_in_the_code(page: Page) -> None:
+    page.get_by_role("button", name="A cat").click()
+    expect(page.locator("#verdict")).to_contain_text("cat,")
+    coarse = overlay(page)
+    page.get_by_label("Finer map").check()
+    expect(page.locator("#curl")).to_contain_text("method=layercam")
+    expect(page.locator("#python")).to_contain_text('"method": "layercam"')
+    assert overlay(page) != coarse
+    page.get_by_label("Finer map").uncheck()
+    expect(page.locator("#curl")).not_to_contain_text("method")
+    assert overlay(page) == coarse
+
+
+def test_the_page_says_when_an_answer_is_not_to_be_relied_on(page: Page) -> None:
+    caution = page.locator("#caution")
+    page.get_by_role("button", name="A handwritten 7").click()
+    expect(page.locator("#verdict")).to_contain_text("7,")
+    expect(caution).to_be_hidden()
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    choose(page, "noise.png", encode(Image.fromarray(noise)))
+    expect(caution).to_contain_text("does not look like the images it was trained on")
+    page.get_by_role("button", name="Draw").click()
+    expect(caution).to_be_hidden()
+
+
+def test_a_picture_is_taken_by_the_camera(page: Page) -> None:
+    page.select_option("#model", "cifar10")
+    page.get_by_role("button", name="Camera").click()
+    shutter = page.get_by_role("button", name="Take the picture")
+    expect(shutter).to_be_focused()
+    page.wait_for_function("document.getElementById('video').videoWidth > 0")
+    shutter.click()
+    expect(page.locator("#verdict")).to_contain_text("%")
+    expect(page.locator("#video")).to_be_hidden()
+    expect(page.get_by_role("button", name="Camera")).to_have_attribute("aria-pressed", "false")
+    assert page.evaluate("document.getElementById('video').srcObject.active") is False
+    expect(page.locator("#save")).to_have_attribute("download", "camera.png")

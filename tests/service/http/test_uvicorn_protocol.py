@@ -1,0 +1,211 @@
+"""What is turned away at its head, and that an answer leaves whole, over uvicorn itself."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.http.messages import Response
+from service.request_context import Call
+from service.settings import Settings
+from tests.service.http.listening import listening
+from tests.service.test_app import PNG, Served
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+class Client:
+    """One connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def ask(self, target: str, body: bytes | None = PNG, **headers: str) -> Answer:
+        """Send a request, and read its answer; with None the head alone is sent."""
+        self.send(target, body, **headers)
+        return await self.answer()
+
+    def send(self, target: str, body: bytes | None = PNG, **headers: str) -> None:
+        fields = {"Host": "limelight", "Content-Length": str(len(PNG)), **headers}
+        lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items()]
+        head = f"POST {target} HTTP/1.1\r\n{''.join(lines)}\r\n"
+        self.write(head.encode() + (body or b""))
+
+    def write(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def answer(self) -> Answer:
+        async with asyncio.timeout(10):
+            head = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
+            headers = dict(line.split(": ", 1) for line in head[1:])
+            body = await self._reader.readexactly(int(headers["content-length"]))
+        return int(head[0].split()[1]), headers, body
+
+    async def closed(self) -> bool:
+        """Whether nothing more comes, and the connection ends."""
+        async with asyncio.timeout(10):
+            return await self._reader.read() == b""
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Full:
+    """A service of whose four places two are taken, so that explanations find none."""
+
+    def __init__(self, served: Served, port: int) -> None:
+        self.served, self._port = served, port
+        self._classifier = served.catalogue.classifiers["colours"]
+        self.places = ExitStack()
+        self.ordinary: list[str] = []
+        self.take(2)
+
+    def take(self, number: int) -> None:
+        for _ in range(number):
+            self.places.enter_context(self._classifier.place(Call(), spare=False))
+
+    async def connect(self) -> Client:
+        return Client(*await asyncio.open_connection("127.0.0.1", self._port))
+
+
+@pytest.fixture
+async def full(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Full]:
+    settings = Settings(models=zoo, default_model="colours", device="cpu", max_queued=4)
+    served = Served(settings)
+    async with listening(served) as (_, port):
+        full = Full(served, port)
+        http = served.application._http
+
+        async def noted(scope: Any, receive: Any, send: Any) -> None:
+            full.ordinary.append(scope["path"])
+            await http(scope, receive, send)
+
+        monkeypatch.setattr(served.application, "_http", noted)
+        with full.places:
+            yield full
+
+
+async def test_what_finds_no_place_is_refused_at_its_head(full: Full) -> None:
+    client = await full.connect()
+    status, headers, body = await client.ask("/explain", None, X_Request_Id="mine")
+    assert (status, full.ordinary) == (503, [])
+    assert (headers["x-request-id"], headers["retry-after"]) == ("mine", "1")
+    # Word for word what it is told who comes another way.
+    other = await full.served.http.post("/explain", content=PNG)
+    assert full.ordinary == ["/explain"]
+    assert (other.status_code, other.content) == (503, body)
+    dated = {"date", "server"}
+    assert set(headers) - dated == set(other.headers) - dated
+    assert headers["content-type"] == other.headers["content-type"]
+    text = (await full.served.http.get("/metrics")).text
+    assert 'limelight_refused_total{reason="overloaded"} 2.0' in text
+    client.close()
+
+
+async def test_the_connection_of_a_refused_request_takes_the_next_one(full: Full) -> None:
+    client = await full.connect()
+    for _ in range(3):
+        assert (await client.ask("/explain"))[0] == 503
+    assert full.ordinary == []
+    status, headers, _ = await client.ask("/predict")
+    assert (status, full.ordinary) == (200, ["/predict"])
+    assert "connection" not in headers
+    client.close()
+
+
+async def test_a_body_that_comes_after_the_refusal_is_no_request(full: Full) -> None:
+    client = await full.connect()
+    assert (await client.ask("/explain", None))[0] == 503
+    client.write(PNG)
+    assert (await client.ask("/predict"))[0] == 200
+    client.close()
+
+
+async def test_predictions_are_turned_away_when_there_is_no_place_at_all(full: Full) -> None:
+    client = await full.connect()
+    assert (await client.ask("/predict"))[0] == 200
+    full.take(2)
+    assert (await client.ask("/predict"))[0] == 503
+    assert (await client.ask("/predict?model=digits"))[0] == 200
+    assert full.ordinary == ["/predict", "/predict"]
+    client.close()
+
+
+async def test_a_deadline_that_cannot_be_met_is_known_at_the_head(full: Full) -> None:
+    full.served.catalogue.classifiers["colours"].batcher._pace_s = 0.2
+    client = await full.connect()
+    status, _, body = await client.ask("/predict", X_Timeout_Ms="500")
+    assert (status, full.ordinary) == (503, [])
+    assert b'"code":"deadline"' in body
+    assert (await client.ask("/predict", X_Timeout_Ms="5000"))[0] == 200
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        ("/explain", {"Content_Type": "multipart/form-data; boundary=x"}),
+        ("/explain?model=nobody", {}),
+        ("/explain", {"X_Timeout_Ms": "soon"}),
+        ("/explain", {"Expect": "100-continue"}),
+        ("/models", {}),
+    ],
+)
+async def test_whatever_is_out_of_the_ordinary_goes_the_ordinary_way(
+    full: Full, target: str, headers: dict[str, str]
+) -> None:
+    client = await full.connect()
+    status, _, _ = await client.ask(target, None if "Expect" in headers else PNG, **headers)
+    assert status >= 400
+    assert full.ordinary == [target.partition("?")[0]]
+    client.close()
+
+
+@pytest.mark.parametrize(("target", "expected"), [("/predict", 200), ("/explain", 503)])
+async def test_who_wants_to_leave_is_told_so_and_let_go(
+    full: Full, target: str, expected: int
+) -> None:
+    client = await full.connect()
+    status, headers, _ = await client.ask(target, Connection="close")
+    assert (status, headers["connection"]) == (expected, "close")
+    assert await client.closed()
+    client.close()
+
+
+async def test_requests_in_one_packet_are_answered_in_their_order(full: Full) -> None:
+    client = await full.connect()
+    for target in ("/predict", "/explain", "/predict?top_k=1"):
+        client.send(target)
+    answers = [await client.answer() for _ in range(3)]
+    assert [status for status, _, _ in answers] == [200, 503, 200]
+    assert b'"scores":[{' in answers[2][2]
+    client.close()
+
+
+async def test_a_header_cannot_smuggle_another_one(
+    full: Full, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def livez(exchange: object) -> Response:
+        return Response(b"{}", headers=[(b"x-name", b"a\r\nset-cookie: b")])
+
+    monkeypatch.setitem(full.served.application._routes["/livez"], "GET", livez)
+    client = await full.connect()
+    client.write(b"GET /livez HTTP/1.1\r\nHost: limelight\r\n\r\n")
+    status, headers, _ = await client.answer()
+    assert (status, "set-cookie" in headers) == (500, False)
+    assert "a header has a line break in it" in caplog.text
+    client.close()
+
+
+async def test_the_head_alone_is_sent_where_it_alone_is_asked_for(full: Full) -> None:
+    client = await full.connect()
+    client.write(b"HEAD /livez HTTP/1.1\r\nHost: limelight\r\nConnection: close\r\n\r\n")
+    async with asyncio.timeout(10):
+        answer = await client._reader.read()
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"\r\n\r\n")
+    assert b"content-length: 18\r\n" in answer
+    client.close()

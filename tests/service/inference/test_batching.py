@@ -1,0 +1,377 @@
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from limelight.errors import ClientGone, DeadlineExceeded, NotReady, Overloaded, ServiceError
+from service.inference.batching import Batcher, Row
+from service.request_context import Call
+
+POISON = 255
+
+
+def image(value: int) -> NDArray[np.uint8]:
+    return np.full((2, 2, 1), value, np.uint8)
+
+
+class Recorder:
+    """A network that doubles; it notes its batches, fails on poison, and waits at its gate."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[list[int], list[str]]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.concurrent, self.most_concurrent = 0, 1
+        self.pass_s = 0.0
+        self.rows: int | None = None
+
+    def __call__(
+        self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        self.concurrent += 1
+        assert self.concurrent <= self.most_concurrent
+        assert self.gate.wait(5)
+        time.sleep(self.pass_s)
+        values = images_nhwc[:, 0, 0, 0]
+        self.batches.append((values.tolist(), list(outputs)))
+        self.concurrent -= 1
+        if (values == POISON).any():
+            raise RuntimeError("poison")
+        return {name: values[: self.rows, None].astype(np.float32) * 2 for name in outputs}
+
+
+async def until_running(recorder: Recorder) -> None:
+    while recorder.concurrent == 0:
+        await asyncio.sleep(0.001)
+
+
+async def test_every_caller_gets_the_result_of_its_own_image() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=7)
+    results = await asyncio.gather(*(batcher.submit(image(i), ["a"]) for i in range(200)))
+    assert [result["a"].tolist() for result in results] == [[2 * i] for i in range(200)]
+    await batcher.close()
+
+
+async def busy(batcher: Batcher, recorder: Recorder) -> asyncio.Task[Row]:
+    """A pass that is under way until the gate opens."""
+    recorder.gate.clear()
+    running = asyncio.create_task(batcher.submit(image(0), ["a"]))
+    await until_running(recorder)
+    return running
+
+
+async def test_what_is_dear_runs_apart_and_keeps_nobody_waiting() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=8, dear=frozenset({"fine"}))
+    first = await busy(batcher, recorder)
+    wanted = [["a"], ["a", "fine"], ["a"], ["fine"]]
+    tasks = [
+        asyncio.create_task(batcher.submit(image(i + 1), names)) for i, names in enumerate(wanted)
+    ]
+    await asyncio.sleep(0)
+    recorder.pass_s = 0.2
+    recorder.gate.set()
+    await asyncio.gather(first, tasks[0], tasks[2])
+    assert [task.done() for task in tasks] == [True, False, True, False]
+    rows = await asyncio.gather(*tasks)
+    assert [sorted(row) for row in rows] == [sorted(names) for names in wanted]
+    assert recorder.batches[1:] == [([1, 3], ["a"]), ([2, 4], ["a", "fine"])]
+    await batcher.close()
+
+
+async def test_what_arrived_while_a_batch_ran_is_the_next_batch() -> None:
+    recorder = Recorder()
+    sizes: list[int] = []
+    batcher = Batcher(recorder, max_batch=4, observe=lambda size, _: sizes.append(size))
+    first = await busy(batcher, recorder)
+    rest = [asyncio.create_task(batcher.submit(image(i), ["a"])) for i in range(1, 7)]
+    await asyncio.sleep(0)
+    assert batcher.depth == 6
+    assert 0 < batcher.age_s < 5
+    recorder.gate.set()
+    await asyncio.gather(first, *rest)
+    assert [values for values, _ in recorder.batches] == [[0], [1, 2, 3, 4], [5, 6]]
+    assert sizes == [1, 4, 2]
+    assert (batcher.depth, batcher.age_s) == (0, 0.0)
+
+
+async def test_maps_are_fetched_only_for_a_batch_that_needs_them() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=2)
+    first = await busy(batcher, recorder)
+    wanted = [["p"], ["p"], ["p"], ["p", "cams"], ["p"]]
+    tasks = [asyncio.create_task(batcher.submit(image(1), names)) for names in wanted]
+    await asyncio.sleep(0)
+    recorder.gate.set()
+    results = await asyncio.gather(*tasks)
+    await first
+    assert [names for _, names in recorder.batches] == [["a"], ["p"], ["cams", "p"], ["p"]]
+    assert [sorted(result) for result in results] == [sorted(names) for names in wanted]
+
+
+async def test_one_bad_image_fails_alone() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=32)
+    first = await busy(batcher, recorder)
+    tasks = [asyncio.create_task(batcher.submit(image(v), ["a"])) for v in (1, 2, POISON, 4)]
+    await asyncio.sleep(0)
+    recorder.gate.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    await first
+    assert recorder.batches[1][0] == [1, 2, POISON, 4]
+    assert isinstance(results[2], RuntimeError)
+    assert [r["a"][0] for r in results if isinstance(r, dict)] == [2, 4, 8]
+    assert (await batcher.submit(image(9), ["a"]))["a"] == [18]
+
+
+async def test_a_cancelled_caller_is_skipped_and_strands_nobody() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=8)
+    running = await busy(batcher, recorder)
+    waiting = [asyncio.create_task(batcher.submit(image(i), ["a"])) for i in (1, 2, 3)]
+    await asyncio.sleep(0)
+    running.cancel()
+    waiting[1].cancel()
+    await asyncio.sleep(0)
+    recorder.gate.set()
+    assert (await waiting[0])["a"] == [2]
+    assert (await waiting[2])["a"] == [6]
+    assert [values for values, _ in recorder.batches] == [[0], [1, 3]]
+
+
+async def test_a_client_that_left_costs_no_compute() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=8)
+    running = await busy(batcher, recorder)
+    left = asyncio.create_task(batcher.submit(image(1), ["a"], Call(gone=lambda: True)))
+    stayed = asyncio.create_task(batcher.submit(image(2), ["a"]))
+    await asyncio.sleep(0)
+    recorder.gate.set()
+    await asyncio.gather(running, stayed)
+    with pytest.raises(ClientGone):
+        await left
+    assert [values for values, _ in recorder.batches] == [[0], [2]]
+
+
+async def test_what_cannot_be_ready_in_time_is_never_computed() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=8)
+    running = await busy(batcher, recorder)
+    soon = Call(deadline=time.perf_counter() + 0.02)
+    late = asyncio.create_task(batcher.submit(image(1), ["a"], soon))
+    patient = asyncio.create_task(batcher.submit(image(2), ["a"]))
+    await asyncio.sleep(0.05)
+    recorder.gate.set()
+    await asyncio.gather(running, patient)
+    with pytest.raises(DeadlineExceeded) as refused:
+        await late
+    assert refused.value.headers == {"Retry-After": "1"}
+    assert [values for values, _ in recorder.batches] == [[0], [2]]
+
+
+async def test_who_cannot_be_answered_in_time_learns_it_before_any_work() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=1)
+    recorder.pass_s = 0.05
+    await batcher.submit(image(0), ["a"])  # from which it knows the pace
+    hurried = Call(deadline=time.perf_counter() + 0.08)
+    with batcher.place(Call()), batcher.place(Call()):
+        with pytest.raises(DeadlineExceeded, match=r"about 0\.1"), batcher.place(hurried):
+            pass
+        with batcher.place(Call()):  # there is time enough
+            pass
+    with batcher.place(hurried):  # nobody is ahead any more
+        pass
+
+
+async def test_half_of_the_queue_and_of_the_time_must_do_for_those_that_can_be_spared() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=1, max_queued=4)
+    recorder.pass_s = 0.05
+    await batcher.submit(image(0), ["a"])
+    with batcher.place(Call()):
+        call = Call(deadline=time.perf_counter() + 0.15)
+        with pytest.raises(DeadlineExceeded), batcher.place(call, spare=True):
+            pass
+        with batcher.place(call), batcher.place(Call()):
+            with pytest.raises(Overloaded), batcher.place(Call(), spare=True):
+                pass
+            with batcher.place(Call()):
+                pass
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    batcher = Batcher(Recorder(), max_batch=1, max_queued=2)
+    with batcher.place(Call()), batcher.place(Call()):
+        with pytest.raises(Overloaded) as refused, batcher.place(Call()):
+            pass
+        assert refused.value.headers == {"Retry-After": "1"}
+    with batcher.place(Call()):
+        pass
+
+
+async def test_one_slow_pass_is_not_held_against_those_who_come_when_it_is_over() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=1)
+    recorder.pass_s = 0.2
+    await batcher.submit(image(0), ["a"])
+    recorder.pass_s = 0.0
+    hurried = Call(deadline=time.perf_counter() + 0.1)
+    with batcher.place(hurried):
+        assert (await batcher.submit(image(1), ["a"], hurried))["a"] == [2]
+
+
+async def test_passes_overlap_where_that_is_asked_for() -> None:
+    recorder = Recorder()
+    recorder.most_concurrent = 2
+    batcher = Batcher(recorder, max_batch=1, concurrency=2)
+    recorder.gate.clear()
+    tasks = [asyncio.create_task(batcher.submit(image(i), ["a"])) for i in range(4)]
+    while recorder.concurrent < 2:
+        await asyncio.sleep(0.001)
+    recorder.gate.set()
+    assert [(await task)["a"][0] for task in tasks] == [0, 2, 4, 6]
+    await batcher.close()
+
+
+async def test_the_stages_of_a_call_are_noted() -> None:
+    batcher = Batcher(Recorder(), max_batch=1)
+    call = Call()
+    before = time.perf_counter()
+    await batcher.submit(image(1), ["a"], call)
+    (queue, q0, q1), (compute, c0, c1) = call.stages
+    assert (queue, compute) == ("queue", "compute")
+    assert before <= q0 <= q1 <= c0 <= c1 <= time.perf_counter()
+
+
+async def test_closing_finishes_what_waits_and_refuses_the_rest() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=1)
+    tasks = [asyncio.create_task(batcher.submit(image(i), ["a"])) for i in range(3)]
+    await asyncio.sleep(0)
+    await batcher.close()
+    assert [(await task)["a"][0] for task in tasks] == [0, 2, 4]
+    with pytest.raises(NotReady):
+        await batcher.submit(image(1), ["a"])
+
+
+async def test_a_network_that_loses_a_row_fails_rather_than_mixing_answers() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=2)
+    first = await busy(batcher, recorder)
+    tasks = [asyncio.create_task(batcher.submit(image(i), ["a"])) for i in (1, 2)]
+    await asyncio.sleep(0)
+    recorder.rows = 1
+    recorder.gate.set()
+    assert [(await task)["a"][0] for task in tasks] == [2, 4]  # each was run again, alone
+    await first
+    assert [values for values, _ in recorder.batches] == [[0], [1, 2], [1], [2]]
+
+
+def images(*values: int) -> NDArray[np.uint8]:
+    return np.stack([image(value) for value in values])
+
+
+async def test_images_of_one_caller_stay_together_and_share_a_pass_where_they_fit() -> None:
+    recorder = Recorder()
+    sizes: list[int] = []
+    batcher = Batcher(recorder, max_batch=4, observe=lambda size, _: sizes.append(size))
+    first = await busy(batcher, recorder)
+    tasks = [
+        asyncio.create_task(batcher.submit_all(images(*values), ["a"]))
+        for values in ([1, 2], [3], [4, 5, 6], [7], [8, 9, 10, 11])
+    ]
+    await asyncio.sleep(0)
+    assert batcher.depth == 11
+    recorder.gate.set()
+    await first
+    found = [(await task)["a"].tolist() for task in tasks]
+    assert found == [[[2], [4]], [[6]], [[8], [10], [12]], [[14]], [[16], [18], [20], [22]]]
+    passes = [values for values, _ in recorder.batches]
+    assert passes == [[0], [1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert sizes == [1, 3, 4, 4]
+    assert batcher.depth == 0
+
+
+async def test_more_images_than_a_pass_takes_are_parted_and_count_as_one_in_time() -> None:
+    recorder = Recorder()
+    recorder.pass_s = 0.02
+    batcher = Batcher(recorder, max_batch=4)
+    call = Call()
+    found = await batcher.submit_all(images(*range(10)), ["a", "b"], call)
+    assert found["a"].tolist() == found["b"].tolist() == [[2 * value] for value in range(10)]
+    assert [len(values) for values, _ in recorder.batches] == [4, 4, 2]
+    (queue, q0, q1), (compute, c0, c1) = call.stages
+    assert (queue, compute) == ("queue", "compute")
+    assert q0 <= q1 == c0 < c1 - 0.06 + 1e-9
+
+
+async def test_a_bad_image_fails_its_caller_and_nobody_else() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=8)
+    first = await busy(batcher, recorder)
+    tasks = [
+        asyncio.create_task(batcher.submit_all(images(*values), ["a"]))
+        for values in ([1, 2], [3, POISON], [4])
+    ]
+    await asyncio.sleep(0)
+    recorder.gate.set()
+    good, bad, alone = await asyncio.gather(*tasks, return_exceptions=True)
+    await first
+    assert isinstance(bad, RuntimeError)
+    assert not isinstance(good, BaseException)
+    assert not isinstance(alone, BaseException)
+    assert (good["a"].tolist(), alone["a"].tolist()) == ([[2], [4]], [[8]])
+    many = await asyncio.gather(
+        batcher.submit_all(images(*range(9), POISON), ["a"]), return_exceptions=True
+    )
+    assert isinstance(many[0], RuntimeError)
+
+
+async def test_closing_finishes_what_did_not_fit_into_the_last_pass() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder, max_batch=2)
+    first = await busy(batcher, recorder)
+    tasks = [
+        asyncio.create_task(batcher.submit_all(images(*values), ["a"])) for values in ([1], [2, 3])
+    ]
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0)
+    recorder.gate.set()
+    await asyncio.gather(closing, first)
+    assert [len((await task)["a"]) for task in tasks] == [1, 2]
+    assert [values for values, _ in recorder.batches] == [[0], [1], [2, 3]]
+
+
+@pytest.mark.parametrize("refusal", [ClientGone, DeadlineExceeded])
+async def test_a_refusal_leaves_nothing_for_the_garbage_collector(
+    refusal: type[ServiceError],
+) -> None:
+    batcher = Batcher(Recorder(), max_batch=4)
+    calls = {
+        ClientGone: (image(1), Call(gone=lambda: True)),
+        DeadlineExceeded: (image(1), Call(deadline=time.perf_counter() - 1)),
+    }
+
+    async def one() -> None:
+        with pytest.raises(refusal):
+            await batcher.submit(calls[refusal][0], ["a"], calls[refusal][1])
+
+    await one()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            await one()
+        await asyncio.sleep(0)
+        assert gc.collect() < 20
+    finally:
+        gc.enable()
+    await batcher.close()

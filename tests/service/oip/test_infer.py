@@ -1,0 +1,206 @@
+"""Tensors both ways over HTTP, by hand: in JSON, in binary and mixed."""
+
+import base64
+import io
+import json
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from limelight.artifact.store import Artifact
+from tests.service.oip.kit import (
+    INFER,
+    LENGTH,
+    binary,
+    images_input,
+    matches,
+    names,
+    outputs,
+    pixels,
+    request,
+)
+from tests.serving_kit import COLOUR_NETWORK, COLOURS, colour_image, encode
+
+BINARY = {"binary_data": True}
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+async def test_pixels_in_json_are_answered_with_every_output(
+    http: httpx.AsyncClient, colours: Artifact, rng: np.random.Generator, batch: int
+) -> None:
+    images_nhwc = pixels(rng, batch)
+    body = request(images_input(images_nhwc), id="call 7")
+    response = await http.post(INFER, json=body)
+    found = outputs(response)
+    assert list(found) == names(colours)
+    matches(found, images_nhwc)
+    tree = response.json()
+    assert (tree["model_name"], tree["model_version"], tree["id"]) == ("colours", "1", "call 7")
+    nested = request(images_input(images_nhwc, data=images_nhwc.tolist()))
+    again = await http.post("/v2/models/colours/versions/1/infer", json=nested)
+    assert again.json()["outputs"] == tree["outputs"]
+    assert "id" not in again.json()
+
+
+async def test_what_is_dear_comes_only_if_it_is_asked_for(
+    http: httpx.AsyncClient, colours: Artifact, rng: np.random.Generator
+) -> None:
+    images_nhwc = pixels(rng, 3)
+    assert "layercams" not in names(colours)
+    wanted = [{"name": "layercams"}, {"name": "cams"}]
+    response = await http.post(INFER, json=request(images_input(images_nhwc), outputs=wanted))
+    found = outputs(response)
+    assert list(found) == ["layercams", "cams"]
+    matches(found, images_nhwc)
+
+
+@pytest.mark.parametrize("binary_in", [False, True])
+@pytest.mark.parametrize(
+    ("asked", "parameters", "in_binary"),
+    [
+        ([{"name": "logits"}, {"name": "cams"}], {}, set()),
+        ([{"name": "cams", "parameters": BINARY}], {}, {"cams"}),
+        ([{"name": "cams", "parameters": BINARY}, {"name": "logits"}], {}, {"cams"}),
+        (
+            [{"name": "logits", "parameters": {"binary_data": False}}, {"name": "probabilities"}],
+            {"binary_data_output": True},
+            {"probabilities"},
+        ),
+        (
+            [],
+            {"binary_data_output": True},
+            None,
+        ),
+    ],
+)
+async def test_each_tensor_travels_as_it_is_asked_to(
+    http: httpx.AsyncClient,
+    rng: np.random.Generator,
+    binary_in: bool,
+    asked: list[dict[str, Any]],
+    parameters: dict[str, Any],
+    in_binary: set[str] | None,
+    colours: Artifact,
+) -> None:
+    """`in_binary` of None: every output that a pass gives."""
+    in_binary = set(names(colours)) if in_binary is None else in_binary
+    images_nhwc = pixels(rng, 2)
+    header = request(images_input(images_nhwc), outputs=asked, parameters=parameters)
+    blobs = []
+    if binary_in:
+        blobs = [images_nhwc.tobytes()]
+        del header["inputs"][0]["data"]
+        header["inputs"][0]["parameters"] = {"binary_data_size": len(blobs[0])}
+    body, headers = binary(header, *blobs)
+    response = await http.post(INFER, content=body, headers=headers)
+    found = outputs(response)
+    matches(found, images_nhwc)
+    if asked:
+        assert list(found) == [output["name"] for output in asked]
+    assert (LENGTH in response.headers) == bool(in_binary)
+    media_type = "application/octet-stream" if in_binary else "application/json"
+    assert response.headers["content-type"] == media_type
+    head = json.loads(response.content[: int(response.headers.get(LENGTH, "1000000"))])
+    assert {tensor["name"] for tensor in head["outputs"] if "data" not in tensor} == in_binary
+
+
+async def test_encoded_images_are_decoded_as_uploads_are(
+    http: httpx.AsyncClient, rng: np.random.Generator
+) -> None:
+    bodies = [
+        encode(colour_image(rng, 300), "JPEG"),
+        encode(colour_image(rng)),
+        encode(colour_image(rng, 40), "WEBP", lossless=True),
+    ]
+    expected = []
+    for body in bodies:
+        answer = (await http.post("/predict?top_k=3", content=body)).json()
+        scores = {score["index"]: score["probability"] for score in answer["scores"]}
+        expected.append([scores[index] for index in range(3)])
+    elements = b"".join(len(body).to_bytes(4, "little") + body for body in bodies)
+    tensor = {"name": "image_bytes", "datatype": "BYTES", "shape": [3, 1]}
+    in_binary = tensor | {"parameters": {"binary_data_size": len(elements)}}
+    text = tensor | {"shape": [3], "data": [base64.b64encode(body).decode() for body in bodies]}
+    asked = [{"name": "probabilities"}]
+    for body, headers in (
+        binary(request(in_binary, outputs=asked), elements),
+        binary(request(text, outputs=asked)),
+    ):
+        found = outputs(await http.post(INFER, content=body, headers=headers))
+        np.testing.assert_array_equal(found["probabilities"], np.array(expected, np.float32))
+
+
+@pytest.mark.parametrize("binary_out", [False, True])
+async def test_the_overlay_is_that_of_explain(
+    http: httpx.AsyncClient, rng: np.random.Generator, binary_out: bool
+) -> None:
+    body = encode(colour_image(rng, 50))
+    query = "format=png&target=blue&opacity=0.3&colormap=magma"
+    expected = (await http.post(f"/explain?{query}", content=body)).content
+    style = {"target": "blue", "opacity": 0.3, "colormap": "magma"}
+    tensor = {
+        "name": "image_bytes",
+        "datatype": "BYTES",
+        "shape": [1, 1],
+        "data": [base64.b64encode(body).decode()],
+    }
+    wanted = {"name": "overlay_png", "parameters": {"binary_data": binary_out} | style}
+    found = outputs(await http.post(INFER, json=request(tensor, outputs=[wanted])))
+    (picture,) = found["overlay_png"]
+    assert (picture if binary_out else base64.b64decode(picture)) == expected
+    wanted["parameters"] = {"binary_data": True, "colormap": "magma"}
+    both = request(tensor, outputs=[wanted], parameters=style | {"colormap": "jet"})
+    assert outputs(await http.post(INFER, json=both))["overlay_png"] == [expected]
+
+
+async def test_a_picture_of_raw_pixels_has_their_size(
+    http: httpx.AsyncClient, rng: np.random.Generator
+) -> None:
+    asked = [{"name": "overlay_png", "parameters": BINARY}]
+    images_nhwc = pixels(rng, 2)
+    found = outputs(await http.post(INFER, json=request(images_input(images_nhwc), outputs=asked)))
+    for picture in found["overlay_png"]:
+        assert Image.open(io.BytesIO(picture)).size == (8, 8)
+    tensor = images_input(rng.integers(0, 256, (1, 28, 28, 1), np.uint8))
+    path = INFER.replace("colours", "digits")
+    found = outputs(await http.post(path, json=request(tensor, outputs=asked)))
+    assert Image.open(io.BytesIO(found["overlay_png"][0])).size == (28, 28)
+
+
+async def test_a_body_without_a_header_is_one_image_or_one_tensor(
+    http: httpx.AsyncClient, rng: np.random.Generator
+) -> None:
+    for image_format in ("PNG", "BMP", "GIF", "WEBP"):
+        body = encode(colour_image(rng), image_format)
+        response = await http.post(INFER, content=body, headers={LENGTH: "0"})
+        top = int(outputs(response)["probabilities"].argmax())
+        assert (await http.post("/predict", content=body)).json()["index"] == top
+    for start in (b"", b"BM", b"RIFF"):
+        raw = start + pixels(rng).tobytes()[len(start) :]
+        images_nhwc = np.frombuffer(raw, np.uint8).reshape(1, 8, 8, 3)
+        matches(outputs(await http.post(INFER, content=raw, headers={LENGTH: "0"})), images_nhwc)
+
+
+@pytest.mark.parametrize("binary_out", [False, True])
+async def test_classes_come_by_name_and_the_largest_first(
+    http: httpx.AsyncClient, rng: np.random.Generator, binary_out: bool
+) -> None:
+    images_nhwc = pixels(rng, 2)
+    asked = [
+        {"name": name, "parameters": {"classification": count, "binary_data": binary_out}}
+        for name, count in (("probabilities", 2), ("logits", 9), ("cams", 1))
+    ]
+    body = request(images_input(images_nhwc), outputs=asked)
+    found = outputs(await http.post(INFER, json=body))
+    probabilities = COLOUR_NETWORK.probabilities(images_nhwc)
+    entries = [entry.decode().split(":") for entry in found["probabilities"]]
+    ranked = np.argsort(-probabilities)[:, :2]
+    assert [entry[1:] for entry in entries] == [[str(i), COLOURS[i]] for i in ranked.ravel()]
+    values = np.take_along_axis(probabilities, ranked, 1).ravel()
+    np.testing.assert_allclose([float(entry[0]) for entry in entries], values, atol=1e-6)
+    assert len(found["logits"]) == 2 * len(COLOURS)
+    peaks = COLOUR_NETWORK.cams(images_nhwc).reshape(2, -1).argmax(1)
+    assert [entry.split(b":")[1:] for entry in found["cams"]] == [[b"%d" % p] for p in peaks]

@@ -1,0 +1,100 @@
+"""Malformed calls over gRPC: refused with a reason, and never a failure of the service."""
+
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2
+
+from service.oip.grpc.messages import SERVICE
+from tests.service.oip.kit import rpc_message
+from tests.serving_kit import Server
+
+STREAM = f"/{SERVICE}/ModelStreamInfer"
+ROUTE = f"/{SERVICE}/ModelInfer"
+
+
+def broken() -> list[tuple[str, Any, grpc.StatusCode]]:
+    images_nhwc = np.zeros((1, 8, 8, 3), np.uint8)
+    raw, invalid = images_nhwc.tobytes(), grpc.StatusCode.INVALID_ARGUMENT
+
+    def changed(**changes: Any) -> Any:
+        request = rpc_message(images_nhwc, raw_input_contents=[raw])
+        tensor = request.inputs[0]
+        for name, value in changes.items():
+            if name == "shape":
+                del tensor.shape[:]
+                tensor.shape.extend(value)
+            else:
+                setattr(tensor if name in ("name", "datatype") else request, name, value)
+        return request
+
+    both, few = changed(), changed()
+    both.inputs[0].contents.uint_contents.append(1)
+    few.raw_input_contents.append(b"")
+    empty, shared, classes = changed(), changed(), changed()
+    empty.parameters["a"].Clear()
+    shared.inputs[0].parameters["shared_memory_region"].string_param = "a"
+    classes.outputs.add(name="logits").parameters["classification"].int64_param = -1
+    nothing = rpc_message(images_nhwc)
+    large = rpc_message(images_nhwc)
+    large.inputs[0].contents.uint_contents.extend([300] * 192)
+    return [
+        ("an unknown model", changed(model_name="nope"), grpc.StatusCode.NOT_FOUND),
+        ("another version", changed(model_version="2"), grpc.StatusCode.NOT_FOUND),
+        ("a shape that overflows", changed(shape=[2**62, 8, 8, 3]), invalid),
+        ("a dimension below 0", changed(shape=[-1, 8, 8, 3]), invalid),
+        ("no dimensions", changed(shape=[]), invalid),
+        ("another datatype", changed(datatype="FP32"), invalid),
+        ("another input", changed(name="x"), invalid),
+        ("contents twice", both, invalid),
+        ("more contents than inputs", few, invalid),
+        ("no contents", nothing, invalid),
+        ("a number that is no byte", large, invalid),
+        ("a parameter without a value", empty, invalid),
+        ("shared memory", shared, invalid),
+        ("fewer than no classes", classes, invalid),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("request_message", "code"), [case[1:] for case in broken()], ids=[c[0] for c in broken()]
+)
+def test_a_malformed_request_is_refused_with_a_reason(
+    stub: Any, request_message: Any, code: grpc.StatusCode
+) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(request_message)
+    assert refused.value.code() == code
+    assert refused.value.details()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff" * 20, b"\x2a\x00" * 2000, b"\x2a\xff\xff\xff\x7f", b"\x0a", b"\x08", b"\x0d\0", b"\0"],
+)
+def test_bytes_that_are_no_message_are_the_clients_mistake(
+    remote: Any, grpc_address: str, content: bytes
+) -> None:
+    """Nor are those that hold two thousand empty inputs."""
+    with grpc.insecure_channel(grpc_address) as channel:
+        with pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary(ROUTE)(content)
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        (answer,) = channel.stream_stream(STREAM)(iter([content]))
+        parsed = service_pb2.ModelStreamInferResponse.FromString(answer)
+        assert "malformed" in parsed.error_message
+
+
+@pytest.mark.parametrize("packing", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+def test_a_message_over_the_limit_is_never_unpacked(stub: Any, packing: Any) -> None:
+    request = rpc_message(np.zeros((1, 8, 8, 3), np.uint8), raw_input_contents=[bytes(3_000_000)])
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(request, compression=packing)
+    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_the_log_tells_of_no_failure(server: Server) -> None:
+    """Runs last: nothing above was an error of the service itself."""
+    assert "Traceback" not in server.log()

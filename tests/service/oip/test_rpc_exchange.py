@@ -1,0 +1,54 @@
+"""What a gRPC call brings along, and what its refusals are called."""
+
+import time
+from typing import Any
+
+import grpc
+import pytest
+
+from limelight import errors
+from limelight.errors import ServiceError
+from service.oip.grpc.exchange import RpcExchange, status_code
+
+
+class Context:
+    """As gRPC's own, of a call that has `remaining_s` left."""
+
+    def __init__(self, remaining_s: float | None, *metadata: tuple[str, str | bytes]) -> None:
+        self._remaining_s, self._metadata = remaining_s, metadata
+
+    def time_remaining(self) -> float | None:
+        return self._remaining_s
+
+    def invocation_metadata(self) -> Any:
+        return self._metadata
+
+    def done(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("remaining_s", "expected_s"), [(None, 10), (0.5, 0.5), (60, 10)])
+def test_the_callers_deadline_shortens_ours(remaining_s: float | None, expected_s: float) -> None:
+    exchange = RpcExchange.begin(Context(remaining_s), timeout_s=10)
+    left_s = exchange.request.call.deadline - time.perf_counter()
+    assert expected_s - 0.1 < left_s <= expected_s
+
+
+def test_the_callers_own_id_is_kept() -> None:
+    context = Context(None, ("x-request-id", "a-1"), ("some-bin", b"\xff"))
+    assert RpcExchange.begin(context, timeout_s=1).request.id == "a-1"
+    made = RpcExchange.begin(Context(None), timeout_s=1).request.id
+    assert len(made) == 32
+
+
+@pytest.mark.parametrize("kind", ServiceError.__subclasses__())
+def test_a_refusal_by_the_client_is_never_called_a_failure_of_ours(
+    kind: type[ServiceError],
+) -> None:
+    code = status_code(kind("why"))
+    ours = code in (
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    )
+    assert ours == (kind.status >= 500 or kind is errors.RequestTimeout)

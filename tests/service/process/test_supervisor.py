@@ -1,0 +1,70 @@
+"""A socket that lets nobody new in, while those who are in stay."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from service.process.supervisor import refuse_handshakes
+from tests.serving_kit import REPOSITORY
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def listening(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    with socket.socket(family) as server:
+        try:
+            server.bind((request.param, 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        server.listen()
+        server.settimeout(5)
+        yield server
+
+
+def test_who_is_in_is_served_and_who_comes_waits_and_is_refused(listening: socket.socket) -> None:
+    address = listening.getsockname()
+    with socket.create_connection(address[:2], timeout=5) as early:  # before it is accepted
+        refuse_handshakes(listening)
+        with pytest.raises(TimeoutError):
+            socket.create_connection(address[:2], timeout=0.3)
+        accepted, _ = listening.accept()
+        with accepted:
+            early.sendall(b"question")
+            assert accepted.recv(100) == b"question"
+            accepted.sendall(b"answer")
+            assert early.recv(100) == b"answer"
+        assert early.recv(100) == b""  # an end, and no reset
+    listening.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address[:2], timeout=5)
+
+
+CHILD = """
+import socket, sys
+from service.process.supervisor import refuse_handshakes
+refuse_handshakes(socket.socket(fileno=int(sys.argv[1])))
+"""
+
+
+def test_it_holds_for_every_process_that_shares_the_socket(listening: socket.socket) -> None:
+    listening.set_inheritable(True)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CHILD, str(listening.fileno())],
+        cwd=REPOSITORY,
+        close_fds=False,
+        check=True,
+    )
+    with pytest.raises(TimeoutError):
+        socket.create_connection(listening.getsockname()[:2], timeout=0.3)
+
+
+def test_a_kernel_without_filters_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    class Plain:
+        def setsockopt(self, *arguments: object) -> None:
+            raise OSError("Protocol not available")
+
+    refuse_handshakes(Plain())  # type: ignore[arg-type]
+    assert "Protocol not available" in caplog.text

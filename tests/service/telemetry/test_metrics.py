@@ -1,0 +1,226 @@
+"""Counting in bulk counts as one at a time does; the dead and the GPUs are seen as they are."""
+
+import math
+import os
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, multiprocess
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.request_context import Stage
+from service.telemetry.metrics import Answered, Metrics, Predicted, _forget_the_dead, _observe_all
+
+BOUNDS = (0.001, 0.25, 1.0, 8.0)
+EDGES = [
+    edge
+    for bound in BOUNDS
+    for edge in (bound, math.nextafter(bound, 0), math.nextafter(bound, math.inf))
+]
+
+
+def values(metrics: Metrics) -> dict[str, float]:
+    metrics.flush()
+    families = text_string_to_metric_families(metrics.render().decode())
+    return {
+        sample.name + "".join(f" {value}" for _, value in sorted(sample.labels.items())): (
+            sample.value
+        )
+        for family in families
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+def content(histogram: Histogram) -> list[tuple[str, dict[str, str], float]]:
+    return [
+        (sample.name, sample.labels, sample.value)
+        for metric in histogram.collect()
+        for sample in metric.samples
+        if not sample.name.endswith(("_created", "_sum"))
+    ]
+
+
+@given(
+    st.lists(
+        st.sampled_from([*EDGES, 0.0, -1.0, 1e300, math.inf]) | st.floats(0, 20, allow_nan=False),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_observing_all_is_observing_each(observed: list[float]) -> None:
+    one_by_one, at_once = (
+        Histogram("a", "A.", registry=CollectorRegistry(), buckets=BOUNDS) for _ in range(2)
+    )
+    for value in observed:
+        one_by_one.observe(value)
+    _observe_all(at_once, np.array(observed))
+    assert content(at_once) == content(one_by_one)
+    sums = [histogram._sum.get() for histogram in (at_once, one_by_one)]
+    assert sums[0] == pytest.approx(sums[1])
+
+
+def test_a_request_is_counted_with_all_that_is_known_of_it() -> None:
+    metrics = Metrics()
+    stages: list[tuple[Stage, float, float]] = [("read", 1.0, 1.25), ("compute", 2.0, 2.5)]
+    who = Answered("/explain", "m", "3")
+    metrics.answered(who, seconds=0.5, stages=stages)
+    metrics.answered(who, seconds=1.5, stages=stages)
+    what = Predicted("m", "cat", ("abstain",), "cam")
+    metrics.predicted(what, 0.75)
+    metrics.predicted(what, 0.25)
+    metrics.predicted(Predicted("m", "dog"), 1.0)
+    refused = Answered("/predict", code=503, refusal="overloaded")
+    metrics.answered(refused, seconds=0.1, stages=[])
+    metrics.batch_ran("m", 3, 0.25)
+    found = values(metrics)
+    assert found["limelight_requests_total 200 m /explain 3"] == 2
+    assert found["limelight_requests_total 503 none /predict none"] == 1
+    assert found["limelight_refused_total overloaded"] == 1
+    assert found["limelight_explanations_total cam m"] == 2
+    assert found["limelight_predictions_total cat m"] == 2
+    assert found["limelight_predictions_total dog m"] == 1
+    assert found["limelight_flagged_total abstain m"] == 2
+    assert "limelight_flagged_total out_of_distribution m" not in found
+    assert found["limelight_request_duration_seconds_sum /explain"] == 2.0
+    assert found["limelight_stage_duration_seconds_sum m read"] == 0.5
+    assert found["limelight_stage_duration_seconds_sum m compute"] == 1.0
+    assert found["limelight_stage_duration_seconds_count m compute"] == 2
+    assert found["limelight_confidence_sum m"] == 2.0
+    assert found["limelight_confidence_count m"] == 3
+    assert found["limelight_batch_size_sum m"] == 3
+    assert found["limelight_passes_total m 3"] == 1
+    assert found["limelight_pass_seconds_total m 3"] == 0.25
+    assert found["limelight_model_seconds_total m success"] == 2.0
+    assert found["limelight_last_answer_timestamp_seconds m"] == pytest.approx(time.time(), abs=60)
+    assert values(metrics) == found  # once
+
+
+def test_metrics_that_are_switched_off_count_nothing() -> None:
+    metrics = Metrics(enabled=False)
+    metrics.answered(Answered("/predict"), seconds=0.5, stages=[("read", 1.0, 1.25)])
+    metrics.predicted(Predicted("m", "cat"), 0.75)
+    metrics.batch_ran("m", 3, 0.25)
+    assert not any("total" in name or "seconds_" in name for name in values(metrics))
+
+
+class Interrupted(list[tuple[int, float]]):
+    """Sizes of which another comes, from a batcher's thread, whenever some were looked at."""
+
+    coming: ClassVar = [(32, 0.1), (7, 0.1), (1, 0.1)]
+
+    def __getitem__(self, index: Any) -> Any:
+        taken = super().__getitem__(index)
+        if self.coming:
+            self.append(self.coming.pop())
+        return taken
+
+
+def test_a_batch_that_ends_during_a_flush_is_counted_once() -> None:
+    metrics = Metrics()
+    metrics._batches["m"] = Interrupted([(2, 0.1), (3, 0.1)])
+    for _ in range(5):
+        found = values(metrics)
+    assert found["limelight_batch_size_count m"] == 5
+    assert found["limelight_batch_size_sum m"] == 2 + 3 + 1 + 7 + 32
+
+
+WORKER = """
+import sys
+from service.telemetry.metrics import Answered, Metrics
+metrics = Metrics()
+metrics.worker(ready=sys.argv[1] == "ready", in_flight=2)
+metrics.queue("m", depth=3, age_s=float(sys.argv[2]))
+metrics.answered(Answered("/predict", "m", "1"), seconds=0.5, stages=[])
+metrics.flush()
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_dead_leave_their_counts_and_take_their_gauges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+
+    def scrape() -> dict[str, float]:
+        _forget_the_dead(tmp_path)
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return {
+            sample.name: sample.value
+            for family in registry.collect()
+            for sample in family.samples
+            if sample.labels.get("le") is None
+        }
+
+    processes = []
+    for state, age_s in [("ready", "1.5"), ("loading", "4.5")]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, state, age_s],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        processes.append(process)
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"there\n"
+    gauges = ("workers", "ready", "in_flight", "queue_depth", "queue_age_seconds")
+    both = scrape()
+    assert [both[f"limelight_{name}"] for name in gauges] == [2, 0, 4, 6, 4.5]
+    processes[1].kill()
+    processes[1].wait()
+    one = scrape()
+    assert [one[f"limelight_{name}"] for name in gauges] == [1, 1, 2, 3, 1.5]
+    assert one["limelight_requests_total"] == both["limelight_requests_total"] == 2
+    assert list(tmp_path.glob(f"gauge_*_{processes[1].pid}.db")) == []
+    for process in processes:
+        process.communicate()
+
+
+def test_each_gpu_has_its_gauges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", management(used=[7.0, 3e9], busy=[25, 100]))
+    found = values(Metrics())
+    assert {name: value for name, value in found.items() if "gpu" in name} == {
+        "limelight_gpu_utilization_ratio 0": 0.25,
+        "limelight_gpu_utilization_ratio 1": 1.0,
+        "limelight_gpu_memory_used_bytes 0": 7.0,
+        "limelight_gpu_memory_used_bytes 1": 3e9,
+        "limelight_gpu_memory_total_bytes 0": 8e9,
+        "limelight_gpu_memory_total_bytes 1": 8e9,
+    }
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_without_a_gpu_there_are_none(monkeypatch: pytest.MonkeyPatch, broken: bool) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", management(used=[], busy=[], broken=broken))
+    assert not any("gpu" in name for name in values(Metrics()))
+
+
+def management(*, used: list[float], busy: list[int], broken: bool = False) -> types.ModuleType:
+    """NVIDIA's library, with as many GPUs as there are numbers."""
+
+    class NVMLError(Exception):
+        pass
+
+    def start() -> None:
+        if broken:
+            raise NVMLError("driver not loaded")
+
+    module: Any = types.ModuleType("pynvml")
+    module.NVMLError, module.nvmlInit = NVMLError, start
+    module.nvmlDeviceGetCount = lambda: len(used)
+    module.nvmlDeviceGetHandleByIndex = lambda index: index
+    module.nvmlDeviceGetMemoryInfo = lambda at: types.SimpleNamespace(used=used[at], total=8e9)
+    module.nvmlDeviceGetUtilizationRates = lambda at: types.SimpleNamespace(gpu=busy[at])
+    return module  # type: ignore[no-any-return]
