@@ -27,7 +27,7 @@ from bench.serving.summary import Spread
 from limelight.artifact.store import Artifact, load_artifact, newest_version
 from limelight.runtime import cuda
 from limelight.runtime.engine import Engine
-from limelight.runtime.io_binding import Allocate, Lanes
+from limelight.runtime.io_binding import Allocate, IoBinding
 from limelight.runtime.onnx_session import (
     CUDA_OPTIONS,
     Device,
@@ -73,9 +73,9 @@ class Setup:
         """
         if self.precision == "float32":
             return self.artifact.onnx_path
-        if self.artifact.half_path is None:
-            raise NotHereError("the artefact has no float16 graph: export it with --half")
-        return self.artifact.half_path
+        if self.artifact.fp16_path is None:
+            raise NotHereError("the artefact has no float16 graph: export it with --fp16")
+        return self.artifact.fp16_path
 
     def session(self) -> ort.InferenceSession:
         """As the service opens it."""
@@ -107,14 +107,14 @@ def plain(setup: Setup) -> Pass:
 
 def bound(setup: Setup) -> Pass:
     """Into and out of arrays that stay where they are."""
-    return _in_lanes(setup, np.empty)
+    return _with_io_binding(setup, np.empty)
 
 
 def pinned(setup: Setup) -> Pass:
     """The same in memory that a GPU can reach by itself."""
     if setup.provider == "CPU":
         raise NotHereError("page-locked memory is for a GPU")
-    return _in_lanes(setup, cuda.page_locked)
+    return _with_io_binding(setup, cuda.page_locked)
 
 
 def graph(setup: Setup) -> Pass:
@@ -152,8 +152,8 @@ WAYS: dict[str, Callable[[Setup], Pass]] = {
 }
 
 
-def _in_lanes(setup: Setup, allocate: Allocate) -> Pass:
-    lanes = Lanes(
+def _with_io_binding(setup: Setup, allocate: Allocate) -> Pass:
+    io_binding = IoBinding(
         setup.session(),
         image_shape=setup.images_nhwc.shape[1:],
         output_shapes={name: shape[1:] for name, shape in setup.blanks().items()},
@@ -162,7 +162,7 @@ def _in_lanes(setup: Setup, allocate: Allocate) -> Pass:
     )
 
     def run() -> Outputs:
-        results = lanes.run(setup.images_nhwc, OUTPUTS)
+        results = io_binding.run(setup.images_nhwc, OUTPUTS)
         if results is None:
             raise NotHereError("a lane of this size needs more memory than lanes may have")
         return dict(zip(OUTPUTS, results, strict=True))

@@ -67,8 +67,8 @@ CONTESTANTS = (
             "epochs": 58,
             "optimizer__muon_momentum": 0.9,
             "optimizer__muon_peak": 0.025,
-            "schedule__tail": 0.3793,
-            "average": 0.999,
+            "schedule__swa_fraction": 0.3793,
+            "ema_decay": 0.999,
         },
     ),
 )

@@ -75,7 +75,7 @@ class ClassActivationMap:
     method: Method = "cam"
     against: str | None = None
     """The class that `target` is contrasted with."""
-    passes: int = 1
+    evaluations: int = 1
     """How many images the network looked at for it, the upload itself included."""
 
 
@@ -94,7 +94,7 @@ class Question:
     method: Method = "cam"
     against: str | None = None
     """For a contrast; None: the most probable class but the target."""
-    passes: int | None = None
+    evaluations: int | None = None
     """At most so many masked images; None: as many as the method wants."""
     zoom: bool = False
     """Whether to look again, at the part of the upload that mattered."""

@@ -57,7 +57,7 @@ def with_pull_back(layer: nn.Module, x: Tensor) -> tuple[Tensor, PullBack]:
     raise NotDifferentiableHereError(f"no derivative of {type(layer).__name__} is written down")
 
 
-def finer_stage(features: nn.Sequential, images: Tensor) -> int | None:
+def layercam_stage(features: nn.Sequential, images: Tensor) -> int | None:
     """How many modules of `features` give the last stage whose maps are finer than the last one.
 
     None if the resolution never falls. `images` are normalised, (N, C, H, W).

@@ -3,24 +3,24 @@
 import torch
 from torch import Tensor, nn
 
-from limelight.artifact.manifest import OodScore
+from limelight.artifact.manifest import OodScoreName
 
 # Of an image's distance from the centre, what must lie in the directions of least variance: below
 # that it is rounding.
 _LEAST = 1e-3
 
 
-class Strangeness(nn.Module):
+class OodScore(nn.Module):
     """Pooled features (N, C) and logits (N, K) -> scores (N,), higher for stranger images."""
 
-    name: OodScore
+    name: OodScoreName
 
     def forward(self, pooled: Tensor, logits: Tensor) -> Tensor:
         """Score images."""
         raise NotImplementedError
 
 
-class Energy(Strangeness):
+class Energy(OodScore):
     """The free energy at temperature 1 (Liu et al., 2020, eq. 4)."""
 
     name = "energy"
@@ -30,7 +30,7 @@ class Energy(Strangeness):
         return -logits.logsumexp(1)
 
 
-class MaxLogit(Strangeness):
+class MaxLogit(OodScore):
     """The largest logit, negated (Hendrycks et al., 2022)."""
 
     name = "max-logit"
@@ -40,7 +40,7 @@ class MaxLogit(Strangeness):
         return -logits.amax(1)
 
 
-class VirtualLogit(Strangeness):
+class VirtualLogit(OodScore):
     """Virtual-logit matching (ViM, Wang et al., 2022): the energy, and what the features add.
 
     Features of training images vary in some directions much more than in others. How far an image
@@ -81,7 +81,7 @@ class VirtualLogit(Strangeness):
         return virtual - logits.logsumexp(1)
 
 
-def candidates(pooled: Tensor, logits: Tensor) -> tuple[Strangeness, ...]:
+def candidates(pooled: Tensor, logits: Tensor) -> tuple[OodScore, ...]:
     """Every score there is to choose from, made for a network by its training images.
 
     Without ViM where the images are too few for it, or too alike.

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from models import ClassMapNetwork
-from models.gradients import NotDifferentiableHereError, finer_stage, with_pull_back
+from models.gradients import NotDifferentiableHereError, layercam_stage, with_pull_back
 from models.normalization import Normalisation, normalise
-from models.ood_scores import Energy, Strangeness
+from models.ood_scores import Energy, OodScore
 
-# The derivatives of each class are a pass of their own through what lies behind the finer stage.
+# The derivatives of each class are a pass of their own through what lies behind the layercam stage.
 MOST_CLASSES = 32
 
 
@@ -22,7 +22,7 @@ class ServingGraph(nn.Module):
     data; and `layercams` (N, K, h', w'), finer maps, where `early` says how many modules of the
     network's features come before them.
 
-    With `half` the features are computed in float16; everything before and after is not.
+    With `fp16` the features are computed in float16; everything before and after is not.
 
     Normalisation, temperature and softmax are inside, so that every runtime gives one answer. The
     logits are as the network gives them; only the probabilities see the temperature.
@@ -38,21 +38,21 @@ class ServingGraph(nn.Module):
         normalisation: Normalisation,
         temperature: float,
         *,
-        strangeness: Strangeness | None = None,
+        ood_score: OodScore | None = None,
         early: int | None = None,
-        half: bool = False,
+        fp16: bool = False,
     ) -> None:
         super().__init__()
-        if half and early is not None:
+        if fp16 and early is not None:
             raise ValueError("finer maps are of full precision")
         self.network = network
         # What follows is little work, and sums over many positions.
-        self._half = deepcopy(network.features).half() if half else None
+        self._fp16 = deepcopy(network.features).half() if fp16 else None
         scale, shift = normalisation.scale_and_shift()
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
         self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float32))
-        self.strangeness = Energy() if strangeness is None else strangeness
+        self.ood_score = Energy() if ood_score is None else ood_score
         self._early = early
 
     @property
@@ -65,22 +65,22 @@ class ServingGraph(nn.Module):
         """Classify and explain images that are as the manifest's image rule leaves them."""
         features, head = self.network.features, self.network.head
         pixels = normalise(images, self.scale, self.shift)
-        finer = None
-        if self._half is not None:
-            last = self._half(pixels.half()).float()
+        layercam = None
+        if self._fp16 is not None:
+            last = self._fp16(pixels.half()).float()
         elif self._early is None:
             last = features(pixels)
         else:
             stage = features[: self._early](pixels)
             last, pull_back = with_pull_back(features[self._early :], stage)
             derivatives = head.derivatives(last).expand(stage.shape[0], -1, -1, -1, -1)
-            finer = layer_cams(stage, pull_back(derivatives))
+            layercam = layer_cams(stage, pull_back(derivatives))
         logits = head(last)
         probabilities = (logits / self.temperature).softmax(1)
         cams = head.class_activation_maps(last)
-        strange = self.strangeness(last.mean((2, 3)), logits)
-        outputs = logits, probabilities, cams, last, strange
-        return outputs if finer is None else (*outputs, finer)
+        ood = self.ood_score(last.mean((2, 3)), logits)
+        outputs = logits, probabilities, cams, last, ood
+        return outputs if layercam is None else (*outputs, layercam)
 
 
 def layer_cams(stage: Tensor, derivatives: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def layer_cams(stage: Tensor, derivatives: Tensor) -> Tensor:
     return (derivatives.relu() * stage[:, None]).sum(2).relu()
 
 
-def find_finer_stage(
+def find_layercam_stage(
     network: ClassMapNetwork, normalisation: Normalisation, images: Tensor
 ) -> int | None:
     """How many modules of the network's features come before its finer maps, if it can have any.
@@ -100,7 +100,7 @@ def find_finer_stage(
     are more than 32 classes. `images` is a uint8 batch (N, H, W, C) to try it with.
     """
     pixels = normalisation.on(images.device)(images)
-    early = finer_stage(network.features, pixels)
+    early = layercam_stage(network.features, pixels)
     if early is None:
         return None
     with torch.inference_mode():

@@ -25,7 +25,7 @@ from service.http import static_files as page
 from service.http.exchange import Endpoint, Exchange
 from service.http.messages import Header, Request, Response
 from service.http.parameters import DEFAULT_TOP_K, ExplainParameters, PredictParameters
-from service.http.request_body import Intake, is_form, read_form, read_image
+from service.http.request_body import UploadBudget, is_form, read_form, read_image
 from service.http.responses import (
     explanation_content,
     json_response,
@@ -35,20 +35,20 @@ from service.http.responses import (
 )
 from service.http.uvicorn_protocol import CLOSE
 from service.inference.classifier import Classifier
-from service.inference.model_registry import Catalogue
+from service.inference.model_registry import ModelRegistry
 from service.oip import errors as outcomes
 from service.oip.dataplane import Server
 from service.oip.port import Port
 from service.oip.rest import Rest
 from service.openapi.bentoml import bentoml_schema
 from service.openapi.document import document
-from service.process.connection_balancer import Acceptor, Tally
+from service.process.connection_balancer import Acceptor, ConnectionCounts
 from service.process.shutdown import Drain
 from service.settings import Settings
 from service.telemetry import metrics as prometheus
 from service.telemetry import tracing
 from service.telemetry.metrics import Metrics
-from service.telemetry.recorder import Notes
+from service.telemetry.recorder import Recorder
 from service.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ _LEAST_THREADS = 2
 # How often a worker says how it does.
 _TELL_S = 0.25
 # When not everybody can be served, predictions come first.
-_SPARE = {"/predict": False, "/explain": True}
+_LOW_PRIORITY = {"/predict": False, "/explain": True}
 _VARY_ACCEPT = ((b"vary", b"Accept"),)
 
 
@@ -80,27 +80,27 @@ class Application:
         self,
         settings: Settings,
         metrics: Metrics,
-        catalogue: Catalogue | None = None,
+        registry: ModelRegistry | None = None,
         *,
         trace: Tracing | None = None,
-        tally: Tally | None = None,
+        connection_counts: ConnectionCounts | None = None,
         threads: int = 1,
         workers: int = 1,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._catalogue = catalogue or Catalogue(settings, metrics)
+        self._registry = registry or ModelRegistry(settings, metrics)
         self._tracing = trace
-        self._tally = tally
+        self._connection_counts = connection_counts
         self._threads = max(threads, _LEAST_THREADS)
         self._drain = Drain(settings.drain_s)
-        self._intake = Intake(settings.max_queued_bytes)
+        self._upload_budget = UploadBudget(settings.max_queued_bytes)
         self._in_flight = 0
         self._counting: asyncio.Task[None] | None = None
         self._files = page.Files()
         self._openapi = json_response(document(settings))
         self._schema = json_response(bentoml_schema())
-        self._notes = Notes(metrics, trace, access_log=settings.access_log)
+        self._recorder = Recorder(metrics, trace, access_log=settings.access_log)
         self._routes: dict[str, dict[str, Endpoint]] = {
             "/": {"GET": self._page},
             "/page/{file}": {"GET": self._file},
@@ -117,9 +117,9 @@ class Application:
             "/docs.json": {"GET": self._openapi_document},
             "/schema.json": {"GET": self._bentoml_schema},
         }
-        oip = Server(settings, metrics, self._catalogue, workers=workers, obstacle=self._obstacle)
-        self._oip = Rest(oip, self._intake, metrics)
-        self._port = Port(oip, self._intake, metrics, self._notes, trace)
+        oip = Server(settings, metrics, self._registry, workers=workers, problem=self._rejection)
+        self._oip = Rest(oip, self._upload_budget, metrics)
+        self._port = Port(oip, self._upload_budget, metrics, self._recorder, trace)
         self._routes |= self._oip.routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,7 +158,7 @@ class Application:
         if refusal != ClientGone.code:
             await self._send(request, response, send, span)
         seconds = time.perf_counter() - started
-        self._notes.note(
+        self._recorder.record(
             exchange, self._known(exchange.route), response.status, refusal, seconds, span
         )
 
@@ -172,32 +172,32 @@ class Application:
         asked for makes no sense.
         """
         started, path = time.perf_counter(), scope["path"]
-        if path not in _SPARE or self._tracing is not None or self._drain.begun:
+        if path not in _LOW_PRIORITY or self._tracing is not None or self._drain.begun:
             return None
         request = Request(scope, receive)
-        classifier = self._catalogue.served(request.query.get("model"))
+        classifier = self._registry.served(request.query.get("model"))
         if classifier is None or request.method != "POST" or is_form(request):
             return None
         try:
             request.set_deadline(started=started, timeout_s=self._settings.timeout_s)
         except InvalidParameter:
             return None
-        obstacle = classifier.obstacle(request.call, spare=_SPARE[path])
-        if obstacle is None:
+        problem = classifier.rejection(request.context, low_priority=_LOW_PRIORITY[path])
+        if problem is None:
             return None
         exchange = Exchange(request, path)
         exchange.asked(classifier)
-        response = problem_response(obstacle)
+        response = problem_response(problem)
         seconds = time.perf_counter() - started
-        self._notes.note(exchange, path, response.status, obstacle.code, seconds, None)
+        self._recorder.record(exchange, path, response.status, problem.code, seconds, None)
         return response, (_id_header(request),)
 
     async def _send(
         self, request: Request, response: Response, send: Send, span: "Span | None"
     ) -> None:
         extra = [_id_header(request)]
-        if request.call.stages:
-            extra.append((b"server-timing", request.call.server_timing()))
+        if request.context.stages:
+            extra.append((b"server-timing", request.context.server_timing()))
         if span is not None:
             extra.append((b"traceresponse", tracing.trace_response(span)))
         if self._drain.begun:
@@ -228,51 +228,55 @@ class Application:
         exchange: Exchange,
         answer: Callable[[Exchange, Classifier, bytes, Mapping[str, str]], Awaitable[Response]],
     ) -> Response:
-        """Hold room for the body and a place in the queue, read the image, and have it answered."""
-        request, settings, spare = exchange.request, self._settings, _SPARE[exchange.route]
+        """Reserve bytes for the body, admit the request to the queue, and answer it."""
+        request, settings, low_priority = (
+            exchange.request,
+            self._settings,
+            _LOW_PRIORITY[exchange.route],
+        )
         form = is_form(request)
         fields = request.query
-        with self._intake.hold(request, max_bytes=settings.max_bytes) as hold:
+        with self._upload_budget.reserve(request, max_bytes=settings.max_bytes) as reservation:
             started = time.perf_counter()
             if form:  # whose fields may name the model
-                upload = await read_form(request, hold)
-                request.call.passed("read", started)
+                upload = await read_form(request, reservation)
+                request.context.passed("read", started)
                 fields = upload.fields | dict(fields)
-            classifier = self._catalogue.get(fields.get("model"))
+            classifier = self._registry.get(fields.get("model"))
             exchange.asked(classifier)
             body = upload.image if form else None
             if body is None and not request.arrived():
                 # Nobody is kept waiting by a body that takes its time, nor asked for one in vain.
-                with classifier.place(request.call, spare=spare):
+                with classifier.admit(request.context, low_priority=low_priority):
                     pass
-                body = await read_image(request, hold)
-            with classifier.place(request.call, spare=spare):
+                body = await read_image(request, reservation)
+            with classifier.admit(request.context, low_priority=low_priority):
                 if body is None:
-                    body = await read_image(request, hold)
+                    body = await read_image(request, reservation)
                 if not form:
-                    request.call.passed("read", started)
+                    request.context.passed("read", started)
                 return await answer(exchange, classifier, body, fields)
 
     async def _prediction(
         self, exchange: Exchange, classifier: Classifier, body: bytes, fields: Mapping[str, str]
     ) -> Response:
-        parameters, call = PredictParameters.parse(fields), exchange.request.call
+        parameters, context = PredictParameters.parse(fields), exchange.request.context
         prediction = await classifier.predict(
-            body, top_k=_top_k(parameters.top_k, classifier), call=call
+            body, top_k=_top_k(parameters.top_k, classifier), context=context
         )
         started = time.perf_counter()
         exchange.winners = (prediction.winner,)
         response = json_response(prediction_content(prediction))
-        call.passed("render", started)
+        context.passed("render", started)
         return response
 
     async def _explanation(
         self, exchange: Exchange, classifier: Classifier, body: bytes, fields: Mapping[str, str]
     ) -> Response:
-        request, call = exchange.request, exchange.request.call
+        request, context = exchange.request, exchange.request.context
         parameters = ExplainParameters.parse(fields, request.header(b"accept", "*/*"))
         explanation = await classifier.explain(
-            body, parameters.question, top_k=_top_k(parameters.top_k, classifier), call=call
+            body, parameters.question, top_k=_top_k(parameters.top_k, classifier), context=context
         )
         started = time.perf_counter()
         exchange.winners = (explanation.prediction.winner,)
@@ -281,28 +285,28 @@ class Application:
         if explanation.overlay_png is not None:
             return Response(explanation.overlay_png, 200, b"image/png", _VARY_ACCEPT)
         response = json_response(explanation_content(explanation), headers=_VARY_ACCEPT)
-        call.passed("render", started)
+        context.passed("render", started)
         return response
 
     async def _models(self, exchange: Exchange) -> Response:
-        default = self._catalogue.default
-        served = self._catalogue.classifiers.values()
+        default = self._registry.default
+        served = self._registry.classifiers.values()
         return json_response(
             {"models": [model_content(classifier, default=default) for classifier in served]}
         )
 
     async def _model(self, exchange: Exchange) -> Response:
         name = exchange.request.path.removeprefix(_MODEL_PREFIX)
-        classifier = self._catalogue.get(name)
-        return json_response(model_content(classifier, default=self._catalogue.default))
+        classifier = self._registry.get(name)
+        return json_response(model_content(classifier, default=self._registry.default))
 
     async def _livez(self, exchange: Exchange) -> Response:
         return json_response({"status": "alive"})
 
     async def _readyz(self, exchange: Exchange) -> Response:
-        obstacle = self._obstacle()
-        if obstacle is not None:
-            raise obstacle
+        problem = self._rejection()
+        if problem is not None:
+            raise problem
         return json_response({"status": "ready"})
 
     async def _healthz(self, exchange: Exchange) -> Response:
@@ -329,19 +333,19 @@ class Application:
             raise NoSuchRoute(f"there is no file {path[:100]!r}: / is the page")
         return self._files.answer(path, exchange.request)
 
-    def _obstacle(self) -> ServiceError | None:
+    def _rejection(self) -> ServiceError | None:
         """Why the service is not ready."""
         if self._drain.begun:
             return Draining("the service is shutting down: ask another", Retry_After="10")
-        problem = self._catalogue.problem or self._port.problem
+        problem = self._registry.rejection or self._port.rejection
         return None if problem is None else NotReady(problem, Retry_After="10")
 
     def _is_ready(self) -> bool:
-        return self._obstacle() is None
+        return self._rejection() is None
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Load before the first request is taken; a failure leaves the service up and unready."""
-        acceptor = Acceptor.of_this_process(self._tally, turn_away=self._turn_away)
+        acceptor = Acceptor.of_this_process(self._connection_counts, turn_away=self._turn_away)
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
@@ -353,7 +357,7 @@ class Application:
                 self._drain.stand_between(
                     asyncio.get_running_loop(), at_end=partial(self._take_nothing_new, acceptor)
                 )
-                await asyncio.to_thread(self._catalogue.load)
+                await asyncio.to_thread(self._registry.load)
                 # All that is loaded now stays: collections need not look at it again and again.
                 gc.collect()
                 gc.freeze()
@@ -368,7 +372,7 @@ class Application:
                 self._drain.step_aside()
                 if self._counting is not None:
                     self._counting.cancel()
-                await self._catalogue.close()
+                await self._registry.close()
                 self._metrics.flush()
                 if self._tracing is not None:
                     await asyncio.to_thread(self._tracing.close)
@@ -393,7 +397,7 @@ class Application:
     def _measure(self) -> None:
         in_flight = self._in_flight + self._port.in_flight
         self._metrics.worker(ready=self._is_ready(), in_flight=in_flight)
-        for name, classifier in self._catalogue.classifiers.items():
+        for name, classifier in self._registry.classifiers.items():
             batcher = classifier.batcher
             self._metrics.queue(name, depth=batcher.depth, age_s=batcher.age_s)
 

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from limelight.runtime import cuda
 from service.process import malloc as allocator
 from service.process import workers as parallelism
-from service.process.connection_balancer import Tally
+from service.process.connection_balancer import ConnectionCounts
 from service.settings import Settings, settings_problem
 from service.telemetry import logs
 
@@ -35,7 +35,7 @@ parallel = parallelism.choose(
     workers=settings.workers,
     threads=settings.threads,
     cores=cores,
-    gpu=settings.device != "cpu" and cuda.driver_obstacle() is None,
+    gpu=settings.device != "cpu" and cuda.driver_problem() is None,
 )
 
 
@@ -50,7 +50,7 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
         """Called once in each worker."""
         # Here, because the parent process has no use for them, and they take a second to load.
         from service.app import Application
-        from service.inference.model_registry import Catalogue
+        from service.inference.model_registry import ModelRegistry
         from service.telemetry.metrics import Metrics
         from service.telemetry.tracing import Tracing
 
@@ -61,26 +61,26 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
         trace = None
         if settings.trace_endpoint is not None:
             trace = Tracing(settings.trace_endpoint, ratio=settings.trace_ratio)
-        catalogue = Catalogue(settings, metrics, threads=parallel.threads)
+        registry = ModelRegistry(settings, metrics, threads=parallel.threads)
         return Application(
             settings,
             metrics,
-            catalogue,
+            registry,
             trace=trace,
-            tally=_tally(),
+            connection_counts=_connection_counts(),
             threads=parallel.threads,
             workers=parallel.workers,
         )
 
 
-def _tally() -> Tally | None:
+def _connection_counts() -> ConnectionCounts | None:
     """Beside the workers' metrics, in the one folder that they have in common."""
     folder, worker = os.environ.get("PROMETHEUS_MULTIPROC_DIR"), server_context.worker_index
     if folder is None or worker is None or parallel.workers == 1:
         return None
     # BentoML counts from 1, and on where a worker is replaced.
     number = (worker - 1) % parallel.workers
-    return Tally(Path(folder) / "connections", worker=number, workers=parallel.workers)
+    return ConnectionCounts(Path(folder) / "connections", worker=number, workers=parallel.workers)
 
 
 @bentoml.service(name="limelight", service_class=OwnApplication, workers=parallel.workers)

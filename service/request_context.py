@@ -14,7 +14,7 @@ def _never() -> bool:
 
 
 @dataclass(slots=True)
-class Call:
+class RequestContext:
     """One request on its way; all times are those of `time.perf_counter`, in seconds."""
 
     deadline: float = float("inf")

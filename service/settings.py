@@ -19,7 +19,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
     """`auto` takes a GPU where there is one; another that fails keeps the service unready."""
     precision: Literal["auto", "float32", "float16"] = "auto"
-    """Of the networks' layers; `auto` takes float16 on a GPU, of models exported with `--half`."""
+    """Of the networks' layers; `auto` takes float16 on a GPU, of models exported with `--fp16`."""
     workers: int = Field(default=0, ge=0, le=256)
     """Processes that answer requests; 0 chooses by the cores and the container's CPU limit."""
     threads: int = Field(default=0, ge=0, le=1024)
@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     """Largest upload, width x height, read from the header before decoding."""
     max_batch: int = Field(default=32, ge=1, le=1024)
     """Most images in one pass through the network."""
-    max_passes: int = Field(default=256, ge=4, le=4096)
+    max_evaluations: int = Field(default=256, ge=4, le=4096)
     """Most masked images that one explanation by occlusion or Score-CAM may look at."""
     max_queued: int = Field(default=4096, ge=1)
     """Most images that wait in one worker for one model; further ones are refused."""

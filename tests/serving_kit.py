@@ -66,7 +66,7 @@ class Reference:
         scores: NDArray[np.float64] = -np.log(np.exp(self.logits(images_nhwc)).sum(1))
         return scores
 
-    def onnx(self, *, finer: bool = False, half: bool = False) -> bytes:
+    def onnx(self, *, finer: bool = False, fp16: bool = False) -> bytes:
         classes, channels = self.weight.shape
         cells = self.size // self.pool
         constants = {
@@ -89,7 +89,7 @@ class Reference:
                 strides=[self.pool] * 2,
             ),
             helper.make_node(
-                "Cast", ["pooled"], ["rounded"], to=TensorProto.FLOAT16 if half else FLOAT
+                "Cast", ["pooled"], ["rounded"], to=TensorProto.FLOAT16 if fp16 else FLOAT
             ),
             helper.make_node("Cast", ["rounded"], ["features"], to=FLOAT),
             helper.make_node("Conv", ["features", "weight"], ["cams"]),
@@ -129,8 +129,8 @@ class Reference:
 
 FORMATS = {
     "model.onnx": "onnx",
-    "model.finer.onnx": "onnx-finer",
-    "model.half.onnx": "onnx-half",
+    "model.layercam.onnx": "onnx-layercam",
+    "model.fp16.onnx": "onnx-fp16",
 }
 COLOURS = ("red", "green", "blue")
 COLOUR_NETWORK = Reference(
@@ -155,20 +155,20 @@ def write_artifact(
     version: str = "1",
     network: Reference = COLOUR_NETWORK,
     finer: bool = True,
-    half: bool = False,
+    fp16: bool = False,
     **changes: Any,
 ) -> Path:
     """Write NAME/VERSION below `root`; `changes` replace top-level fields of the manifest.
 
-    Without `finer` it has no finer maps; with `half` a graph whose features are rounded to float16.
+    Without `finer` it has no finer maps; with `fp16` a graph whose features are rounded to float16.
     """
     folder = root / name / version
     folder.mkdir(parents=True)
     files = {"model.onnx": network.onnx()}
     if finer:
-        files["model.finer.onnx"] = network.onnx(finer=True)
-    if half:
-        files["model.half.onnx"] = network.onnx(half=True)
+        files["model.layercam.onnx"] = network.onnx(finer=True)
+    if fp16:
+        files["model.fp16.onnx"] = network.onnx(fp16=True)
     for file, content in files.items():
         (folder / file).write_bytes(content)
     classes = {3: COLOURS, 10: DIGITS}[len(network.weight)]

@@ -41,10 +41,10 @@ def test_each_is_intact_and_reaches_its_accuracy_at_its_cost(
 def test_the_graph_of_every_pass_holds_nothing_that_is_dear(name: str) -> None:
     """ONNX Runtime computes all of it, whatever is asked for."""
     artifact = load(name)
-    assert artifact.finer_path is not None
+    assert artifact.layercam_path is not None
     given, finer = (
         {output.name for output in onnx.load(path).graph.output}
-        for path in (artifact.onnx_path, artifact.finer_path)
+        for path in (artifact.onnx_path, artifact.layercam_path)
     )
     assert given == {"logits", "probabilities", "cams", "features", "ood_score"}
     assert finer == given | {"layercams"}

@@ -26,7 +26,7 @@ def ways_of_masks(subject: Subject) -> list[Way]:
     first = subject.engine.run(subject.images_nhwc, ["logits", "features"])
     index, channels = int(first["logits"][0].argmax()), first["features"].shape[1]
     chosen = len(perturbation.strongest_channels(first["features"][0], _most_passes()))
-    occlusions = perturbation.OCCLUSION_PASSES
+    occlusions = perturbation.OCCLUSION_EVALUATIONS
 
     def occlusion() -> object:
         found = subject.engine.run(subject.images_nhwc, ["probabilities", "logits"])
@@ -87,4 +87,4 @@ def _logits(engine: Engine, images_nhwc: NDArray[np.uint8], index: int) -> list[
 
 
 def _most_passes() -> int:
-    return Settings().max_passes
+    return Settings().max_evaluations

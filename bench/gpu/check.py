@@ -116,8 +116,8 @@ def infer(scale: Scale, device: torch.device) -> dict[str, JsonValue]:
     """
     artifact = load_artifact(newest_version(ROOT / "zoo" / scale.models[-1]))
     on: Device = "cuda" if device.type == "cuda" else "cpu"
-    plain = Engine(artifact, device=on, lanes=False)
-    bound = Engine(artifact, device=on, lanes=True)
+    plain = Engine(artifact, device=on, io_binding=False)
+    bound = Engine(artifact, device=on, io_binding=True)
     rule = artifact.manifest.image
     shape = (5, rule.height, rule.width, rule.channels)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

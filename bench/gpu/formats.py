@@ -46,7 +46,7 @@ def export_again(name: str, folder: Path) -> tuple[Artifact, dict[str, ServingGr
     shape = (2, rule.height, rule.width, rule.channels)
     example = torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng)
     graphs = make_graphs(
-        run, shipped.calibration.temperature, Energy(), example, finer_maps=True, half=True
+        run, shipped.calibration.temperature, Energy(), example, layercam=True, fp16=True
     )
     target = folder / shipped.name / shipped.version
     if not (target / MANIFEST_FILE).is_file():

@@ -17,7 +17,7 @@ from bench.gpu.pace import seconds_per_step
 from bench.gpu.results import Deadline, Results
 from bench.gpu.scale import Changes, Scale, School
 from pipeline.data.cache import PUBLISHED, cached_file
-from pipeline.runs.pretrained import learn_from
+from pipeline.runs.pretrained import distil_from
 from pipeline.runs.run_setup import RunPlan, plan_run
 from pipeline.runs.run_writer import CHECKPOINT, CONFIG, EPOCHS, HISTORY
 from pipeline.training.inference import multiply_accumulates
@@ -74,12 +74,12 @@ def train_run(
     """Train a run of about `seconds` in `folder`; what came of it.
 
     Raises:
-        PipelineError: see `plan_run`, `learn_from` and `RunPlan.train`.
+        PipelineError: see `plan_run`, `distil_from` and `RunPlan.train`.
     """
     started = time.perf_counter()
     recipe = Recipe.load(school.recipe, **{**changes, "epochs": 1})
     plan = plan_run(school.data, recipe_name=school.recipe, recipe=recipe, seed=0, device=device)
-    plan = learn_from(plan, teachers)
+    plan = distil_from(plan, teachers)
     pace_s = seconds_per_epoch(plan)
     left_s = seconds - (time.perf_counter() - started)
     epochs = max(2, int(_SAFE * left_s / pace_s))

@@ -23,7 +23,7 @@ from bench.gpu.results import Deadline, Results
 from bench.gpu.scale import Scale
 from models.normalization import Normalisation
 from pipeline.data.registry import Dataset, Split, load_dataset, split_validation
-from pipeline.evaluation.tta import evaluate_views
+from pipeline.evaluation.tta import evaluate_tta
 from pipeline.training.device import autocast
 from pipeline.training.recipe import Recipe
 from pipeline.training.trainer import Trainer
@@ -74,7 +74,7 @@ class Course:
         wait(self.device)
         seconds = time.perf_counter() - started
         with autocast(self.device):
-            logits = evaluate_views(
+            logits = evaluate_tta(
                 trainer.evaluated,
                 self.held_out.images,
                 self.normalisation,

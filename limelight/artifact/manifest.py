@@ -22,17 +22,17 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Method = Literal["cam", "contrast", "layercam", "occlusion", "scorecam"]
 """Ways to explain an answer: the class's activation map, the difference of two classes' maps, the
 map of an earlier and finer stage, and two that mask the image and look again."""
-OodScore = Literal["energy", "max-logit", "vim"]
+OodScoreName = Literal["energy", "max-logit", "vim"]
 """What tells strange images: the free energy of the logits; the largest, negated; or the energy and
 what the features add to it (ViM)."""
 OUTPUT_OF_METHOD: dict[Method, str] = {"scorecam": "features", "layercam": "layercams"}
 """What a method needs beyond the outputs that every graph has."""
-FINER = "layercams"
-"""The output that a file of format ``onnx-finer`` gives beside those of the one of ``onnx``."""
+LAYERCAMS = "layercams"
+"""The output that a file of format ``onnx-layercam`` gives beside those of the one of ``onnx``."""
 FileFormat = Literal[
-    "onnx", "onnx-half", "onnx-finer", "torchscript", "torch.export", "safetensors"
+    "onnx", "onnx-fp16", "onnx-layercam", "torchscript", "torch.export", "safetensors"
 ]
-"""``onnx-half`` is the graph of ``onnx`` with its layers in float16, for a GPU; what comes out is
+"""``onnx-fp16`` is the graph of ``onnx`` with its layers in float16, for a GPU; what comes out is
 float32 in each."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
@@ -143,11 +143,11 @@ class Detection(_Frozen):
 class OutOfDistribution(_Frozen):
     """The score for images unlike the training data, and what it is worth."""
 
-    score: OodScore
+    score: OodScoreName
     """Chosen by AUROC on the validation split and strange images that are not in `against`."""
     threshold: float
     """A higher score is flagged; 95 % of the validation images are below."""
-    auroc_when_chosen: dict[OodScore, float]
+    auroc_when_chosen: dict[OodScoreName, float]
     images: int
     """Of the test set, which `against` is compared with."""
     flagged: float
@@ -252,8 +252,10 @@ class Manifest(_Frozen):
             raise ValueError("out_of_distribution: there is no output 'ood_score'")
         if not any(file.format == "onnx" for file in self.files.values()):
             raise ValueError("files: no file of format 'onnx', which is what the service runs")
-        if (FINER in outputs) != (self.finer_file is not None):
-            raise ValueError(f"files: {FINER!r} and a file of format 'onnx-finer' go together")
+        if (LAYERCAMS in outputs) != (self.layercam_file is not None):
+            raise ValueError(
+                f"files: {LAYERCAMS!r} and a file of format 'onnx-layercam' go together"
+            )
         return self
 
     @property
@@ -262,22 +264,22 @@ class Manifest(_Frozen):
         return next(name for name, file in self.files.items() if file.format == "onnx")
 
     @property
-    def half_file(self) -> str | None:
+    def fp16_file(self) -> str | None:
         """Name of the one that it runs instead in half precision; None where there is none."""
-        return self._file_of("onnx-half")
+        return self._file_of("onnx-fp16")
 
     @property
-    def finer_file(self) -> str | None:
+    def layercam_file(self) -> str | None:
         """Name of the one that it runs for finer maps; None where there are none."""
-        return self._file_of("onnx-finer")
+        return self._file_of("onnx-layercam")
 
     def _file_of(self, form: FileFormat) -> str | None:
         return next((name for name, file in self.files.items() if file.format == form), None)
 
     @property
-    def dear_outputs(self) -> frozenset[str]:
+    def expensive_outputs(self) -> frozenset[str]:
         """Those that make a pass slow, and that only those pay for who ask for them."""
-        return frozenset() if self.finer_file is None else frozenset({FINER})
+        return frozenset() if self.layercam_file is None else frozenset({LAYERCAMS})
 
     @property
     def cam_shape(self) -> tuple[int, int]:

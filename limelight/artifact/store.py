@@ -31,15 +31,15 @@ class Artifact:
         return self.folder / self.manifest.onnx_file
 
     @property
-    def half_path(self) -> Path | None:
+    def fp16_path(self) -> Path | None:
         """The file that it runs instead in half precision, where there is one."""
-        name = self.manifest.half_file
+        name = self.manifest.fp16_file
         return None if name is None else self.folder / name
 
     @property
-    def finer_path(self) -> Path | None:
+    def layercam_path(self) -> Path | None:
         """The file that it runs for finer maps, where there is one."""
-        name = self.manifest.finer_file
+        name = self.manifest.layercam_file
         return None if name is None else self.folder / name
 
 

@@ -40,7 +40,7 @@ class ClassMap:
     target: str
     index: int
     method: Method
-    passes: int
+    evaluations: int
     values: tuple[tuple[float, ...], ...]
     peak: float
     box: tuple[float, float, float, float]
@@ -90,7 +90,7 @@ def _class_map(answer: Json) -> ClassMap:
         target=answer["target"],
         index=answer["index"],
         method=answer["method"],
-        passes=answer["passes"],
+        evaluations=answer["evaluations"],
         values=tuple(map(tuple, answer["values"])),
         peak=answer["peak"],
         box=tuple(answer["box"]),

@@ -36,7 +36,7 @@ async def masked_map(
 
     """
     if method == "occlusion":
-        masked = perturbation.occlude(pixels_hwc, min(most, perturbation.OCCLUSION_PASSES))
+        masked = perturbation.occlude(pixels_hwc, min(most, perturbation.OCCLUSION_EVALUATIONS))
         logits = (await evaluate(masked))[:, index]
         return perturbation.occlusion_map(float(outputs["logits"][index]), logits), len(masked) + 1
     features_chw = outputs["features"]

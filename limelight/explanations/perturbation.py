@@ -14,7 +14,7 @@ from limelight.explanations.interpolation import bilinear
 Image = NDArray[np.uint8]
 """(H, W, C)."""
 
-OCCLUSION_PASSES = 49
+OCCLUSION_EVALUATIONS = 49
 """Seven by seven places: each quarter of the image's side, in steps of an eighth."""
 
 
@@ -24,17 +24,17 @@ def mean_colour(image_hwc: Image) -> NDArray[np.float32]:
     return colour
 
 
-def occlude(image_hwc: Image, passes: int = OCCLUSION_PASSES) -> Image:
-    """Hide a square at every place of a grid: (P, H, W, C), P a square number up to `passes`.
+def occlude(image_hwc: Image, evaluations: int = OCCLUSION_EVALUATIONS) -> Image:
+    """Hide a square at every place of a grid: (P, H, W, C), P a square number up to `evaluations`.
 
     Neighbours overlap by half (Zeiler & Fergus, 2014, section 4.2).
 
     Raises:
-        ValueError: fewer than 4 passes, which make no map.
+        ValueError: fewer than 4 evaluations, which make no map.
     """
-    places = math.isqrt(passes)
+    places = math.isqrt(evaluations)
     if places < 2:
-        raise ValueError("occlusion takes 4 passes or more")
+        raise ValueError("occlusion takes 4 evaluations or more")
     height, width, _ = image_hwc.shape
     colour = np.rint(mean_colour(image_hwc)).astype(np.uint8)
     rows, columns = _edges(height, places), _edges(width, places)

@@ -10,7 +10,7 @@ _FOR_EVERY_CONTEXT = 1  # CU_MEMHOSTALLOC_PORTABLE
 
 
 @functools.cache
-def driver_obstacle() -> str | None:
+def driver_problem() -> str | None:
     """Why the driver offers no GPU to this process, or None."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")

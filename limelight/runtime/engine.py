@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from limelight.artifact.manifest import Manifest, TensorSpec
 from limelight.artifact.store import Artifact
 from limelight.runtime import cuda
-from limelight.runtime.io_binding import Lanes
+from limelight.runtime.io_binding import IoBinding
 from limelight.runtime.onnx_session import (
     Device,
     EngineError,
     Precision,
     Provider,
-    cuda_obstacle,
+    cuda_problem,
     open_session,
     provider_of,
 )
@@ -28,7 +28,7 @@ logger = logging.getLogger("limelight.engine")
 
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 # Finer maps take some megabytes an image, which the runtime would keep of the largest batch.
-_MOST_FINER = 8
+_MOST_LAYERCAMS = 8
 _COMPARED = ("probabilities",)
 # Of float16 layers, which may be added up in another order for another size of batch.
 _AGREEMENT = 0.01
@@ -63,7 +63,7 @@ class Engine:
         device: Device = "auto",
         threads: int = 1,
         precision: Literal["auto", Precision] = "auto",
-        lanes: bool | None = None,
+        io_binding: bool | None = None,
     ) -> None:
         self.manifest = artifact.manifest
         path, self.precision = _choose(artifact, precision, device)
@@ -73,26 +73,26 @@ class Engine:
             path, self.precision = artifact.onnx_path, "float32"
             session = open_session(path, device=device, threads=threads)
         self._session = session
-        self._lanes: Lanes | None = None
-        self._finer_lanes: Lanes | None = None
+        self._io_binding: IoBinding | None = None
+        self._layercam_binding: IoBinding | None = None
         self.file = path.name
-        self._dear = dear = self.manifest.dear_outputs
+        self._expensive = expensive = self.manifest.expensive_outputs
         _check_graph(
             self._session,
             self.file,
             self.manifest,
-            [tensor for tensor in self.manifest.outputs if tensor.name not in dear],
+            [tensor for tensor in self.manifest.outputs if tensor.name not in expensive],
         )
-        self._finer: ort.InferenceSession | None = None
-        if artifact.finer_path is not None:
-            self._finer = open_session(artifact.finer_path, device=device, threads=threads)
+        self._layercam: ort.InferenceSession | None = None
+        if artifact.layercam_path is not None:
+            self._layercam = open_session(artifact.layercam_path, device=device, threads=threads)
             _check_graph(
-                self._finer, artifact.finer_path.name, self.manifest, self.manifest.outputs
+                self._layercam, artifact.layercam_path.name, self.manifest, self.manifest.outputs
             )
         on_gpu = self.provider != "CPU"
-        if on_gpu if lanes is None else lanes:
-            self._lanes = self._lanes_of(session)
-            self._finer_lanes = self._finer and self._lanes_of(self._finer)
+        if on_gpu if io_binding is None else io_binding:
+            self._io_binding = self._bind(session)
+            self._layercam_binding = self._layercam and self._bind(self._layercam)
 
     @property
     def provider(self) -> Provider:
@@ -102,15 +102,15 @@ class Engine:
     @property
     def bound(self) -> bool:
         """Whether memory is bound to the sessions; `warm_up` gives that up where it fails."""
-        return self._lanes is not None
+        return self._io_binding is not None
 
     def run(
         self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
         """One pass: uint8 (N, H, W, C) -> each of `outputs` by its name, N first.
 
-        The runtime computes the whole of a graph, whichever are named. What is dear has one of
-        its own, which is run where one of `Manifest.dear_outputs` is named, and only there.
+        The runtime computes the whole of a graph, whichever are named. What is expensive has one of
+        its own, which is run where one of `Manifest.expensive_outputs` is named, and only there.
 
         Raises:
             ValueError: the images are not of the network's size and type.
@@ -123,11 +123,16 @@ class Engine:
                 f"images must be uint8 (N, {', '.join(map(str, wanted))}), "
                 f"not {images_nhwc.dtype} {images_nhwc.shape}"
             )
-        if self._finer is None or self._dear.isdisjoint(outputs):
-            return self._pass(self._session, self._lanes, images_nhwc, outputs)
-        starts = range(0, len(images_nhwc) or 1, _MOST_FINER)
+        if self._layercam is None or self._expensive.isdisjoint(outputs):
+            return self._pass(self._session, self._io_binding, images_nhwc, outputs)
+        starts = range(0, len(images_nhwc) or 1, _MOST_LAYERCAMS)
         parts = [
-            self._pass(self._finer, self._finer_lanes, images_nhwc[at : at + _MOST_FINER], outputs)
+            self._pass(
+                self._layercam,
+                self._layercam_binding,
+                images_nhwc[at : at + _MOST_LAYERCAMS],
+                outputs,
+            )
             for at in starts
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
@@ -135,12 +140,12 @@ class Engine:
     def _pass(
         self,
         session: ort.InferenceSession,
-        lanes: Lanes | None,
+        io_binding: IoBinding | None,
         images_nhwc: NDArray[np.uint8],
         outputs: Sequence[str],
     ) -> dict[str, NDArray[np.float32]]:
         try:
-            results = None if lanes is None else lanes.run(images_nhwc, outputs)
+            results = None if io_binding is None else io_binding.run(images_nhwc, outputs)
             if results is None:
                 results = session.run(list(outputs), {"images": np.ascontiguousarray(images_nhwc)})
         except Exception as error:  # the runtime's exceptions share no base of their own
@@ -151,9 +156,9 @@ class Engine:
             raise EngineError(f"{self.manifest.name} gave values that are not finite")
         return dict(zip(outputs, results, strict=True))
 
-    def _lanes_of(self, session: ort.InferenceSession) -> Lanes:
+    def _bind(self, session: ort.InferenceSession) -> IoBinding:
         rule, on_gpu = self.manifest.image, self.provider != "CPU"
-        return Lanes(
+        return IoBinding(
             session,
             image_shape=(rule.height, rule.width, rule.channels),
             output_shapes={tensor.name: tensor.shape[1:] for tensor in self.manifest.outputs},
@@ -168,21 +173,21 @@ class Engine:
             EngineError: an output has another shape than the manifest says, or see `run`.
         """
         started = time.perf_counter()
-        self._compare_lanes()
-        cheap = [tensor for tensor in self.manifest.outputs if tensor.name not in self._dear]
+        self._compare_io_binding()
+        cheap = [tensor for tensor in self.manifest.outputs if tensor.name not in self._expensive]
         for batch in batch_sizes:
             self._try_out(self._session, batch, cheap)
-        if self._finer is not None:
-            self._try_out(self._finer, 1, self.manifest.outputs)
+        if self._layercam is not None:
+            self._try_out(self._layercam, 1, self.manifest.outputs)
         return time.perf_counter() - started
 
-    def _compare_lanes(self) -> None:
+    def _compare_io_binding(self) -> None:
         """Do without lanes where they do not give, each time, what the runtime's own way gives.
 
         Where a session reads its input and when it has written its outputs is between the runtime,
         the driver and the device; a wrong answer would look like any other.
         """
-        if self._lanes is None:
+        if self._io_binding is None:
             return
         rule, rng = self.manifest.image, np.random.default_rng(0)
         shape = (3, rule.height, rule.width, rule.channels)
@@ -191,7 +196,7 @@ class Engine:
             images = rng.integers(0, 256, shape, np.uint8)
             wanted = self._pass(self._session, None, images, _COMPARED)
             try:
-                found = self._pass(self._session, self._lanes, images, _COMPARED)
+                found = self._pass(self._session, self._io_binding, images, _COMPARED)
             except EngineError as error:
                 problem = str(error)
                 break
@@ -201,7 +206,7 @@ class Engine:
                 break
         if problem is not None:
             logger.warning("%s runs without bound memory: %s", self.manifest.name, problem)
-            self._lanes = self._finer_lanes = None
+            self._io_binding = self._layercam_binding = None
 
     def _try_out(
         self, session: ort.InferenceSession, batch: int, outputs: Sequence[TensorSpec]
@@ -222,16 +227,16 @@ def _choose(
     artifact: Artifact, precision: Literal["auto", Precision], device: Device
 ) -> tuple[Path, Precision]:
     """The graph to run, and what its layers compute in."""
-    half = artifact.half_path
-    if precision == "float16" and half is None:
+    fp16 = artifact.fp16_path
+    if precision == "float16" and fp16 is None:
         manifest = artifact.manifest
         raise EngineError(
-            f"{manifest.name} {manifest.version} has no float16 graph: export it with --half, or "
+            f"{manifest.name} {manifest.version} has no float16 graph: export it with --fp16, or "
             "set LIMELIGHT_PRECISION=auto"
         )
-    on_gpu = device != "cpu" and cuda_obstacle() is None
-    if half is not None and (precision == "float16" or (precision == "auto" and on_gpu)):
-        return half, "float16"
+    on_gpu = device != "cpu" and cuda_problem() is None
+    if fp16 is not None and (precision == "float16" or (precision == "auto" and on_gpu)):
+        return fp16, "float16"
     return artifact.onnx_path, "float32"
 
 

@@ -16,7 +16,7 @@ Allocate = Callable[[tuple[int, ...], DTypeLike], NDArray[np.generic]]
 _MOST_BYTES = 256_000_000
 
 
-class Lanes:
+class IoBinding:
     """The lanes of one session, made when they are first needed. Any thread may call `run`.
 
     As many passes of one kind run at once as there are callers, each in a lane of its own.
@@ -54,7 +54,7 @@ class Lanes:
         self._allocate = allocate
         self._bytes_left = most_bytes
         self._counting = threading.Lock()
-        self._free: dict[tuple[int, tuple[str, ...]], list[_Lane]] = {}
+        self._free: dict[tuple[int, tuple[str, ...]], list[_BoundBuffers]] = {}
 
     def run(
         self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str]
@@ -70,18 +70,18 @@ class Lanes:
         size, names = size_of_pass(len(images_nhwc)), tuple(outputs)
         free = self._free.setdefault((size, names), [])
         try:
-            lane = free.pop()
+            buffers = free.pop()
         except IndexError:
             made = self._make(size, names)
             if made is None:
                 return None
-            lane = made
+            buffers = made
         try:
-            return lane.run(images_nhwc)
+            return buffers.run(images_nhwc)
         finally:
-            free.append(lane)
+            free.append(buffers)
 
-    def _make(self, size: int, names: tuple[str, ...]) -> "_Lane | None":
+    def _make(self, size: int, names: tuple[str, ...]) -> "_BoundBuffers | None":
         if not self._known.keys() >= set(names):
             return None
         shapes = {name: (size, *self._known[name]) for name in names}
@@ -92,7 +92,7 @@ class Lanes:
                 return None
             self._bytes_left -= needed
         try:
-            return _Lane(
+            return _BoundBuffers(
                 self._session,
                 (size, *self._image_shape),
                 shapes,
@@ -105,7 +105,7 @@ class Lanes:
             return None
 
 
-class _Lane:
+class _BoundBuffers:
     """Room for one pass at a time, of one size and with certain outputs."""
 
     def __init__(

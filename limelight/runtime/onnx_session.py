@@ -63,20 +63,20 @@ def open_session(path: Path, *, device: Device, threads: int) -> ort.InferenceSe
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     wanted = _WANTED.get(device)
     if wanted is None:
-        obstacle = cuda_obstacle()
-        if obstacle is None:
+        problem = cuda_problem()
+        if problem is None:
             with _quiet_runtime(options):
                 session = _create(path, options, "CUDA")
             if provider_of(session) == "CUDA":
                 return session
-            obstacle = _missing_library() or "ONNX Runtime could not set up CUDA"
-        _say_once(f"no usable GPU ({obstacle}): the networks run on the CPU")
+            problem = _missing_library() or "ONNX Runtime could not set up CUDA"
+        _say_once(f"no usable GPU ({problem}): the networks run on the CPU")
         return _create(path, options, "CPU")
     if wanted == "CPU":
         return _create(path, options, wanted)
-    obstacle = cuda_obstacle()
-    if obstacle is not None:
-        raise EngineError(f"device {device!r} is demanded, but {obstacle}{_WAY_OUT}")
+    problem = cuda_problem()
+    if problem is not None:
+        raise EngineError(f"device {device!r} is demanded, but {problem}{_WAY_OUT}")
     with _quiet_runtime(options):
         session = _create(path, options, wanted)
     if provider_of(session) != wanted:
@@ -107,7 +107,7 @@ def provider_of(session: ort.InferenceSession) -> Provider:
 
 
 @functools.cache
-def cuda_obstacle() -> str | None:
+def cuda_problem() -> str | None:
     """Why no GPU can be used in this process, or None. Loads CUDA's libraries where there is one.
 
     The driver is asked first: without it the runtime only writes an error to the log and takes
@@ -115,9 +115,9 @@ def cuda_obstacle() -> str | None:
     """
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         return "this ONNX Runtime is built without CUDA"
-    obstacle = cuda.driver_obstacle()
-    if obstacle is not None:
-        return obstacle
+    problem = cuda.driver_problem()
+    if problem is not None:
+        return problem
     # It prints what it cannot find; what matters of that is said with the error.
     with contextlib.redirect_stdout(io.StringIO()):
         ort.preload_dlls()

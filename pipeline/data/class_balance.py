@@ -26,8 +26,8 @@ def imbalance_report(labels: NDArray[np.int64], classes: Sequence[str]) -> str |
     ratio = f" ({counts[largest] / counts[smallest]:.1f}x)" if counts[smallest] else ""
     return (
         f"the classes are uneven: '{largest}' has {counts[largest]:,} images and '{smallest}' "
-        f"{counts[smallest]:,}{ratio}. Add images of the small classes, or train with --balance, "
-        "which weighs each image by how rare its class is."
+        f"{counts[smallest]:,}{ratio}. Add images of the small classes, or train with "
+        "--class-weights, which weighs each image by how rare its class is."
     )
 
 

@@ -21,7 +21,7 @@ from pipeline.evaluation.road import road
 from pipeline.evaluation.saliency import Images, Look, Maps, enlarged, look_at, maps_of, ranks_of
 
 EXPLAINED, FEWEST = 128, 32
-"""Images that the maps are measured on, and of a dear network at least."""
+"""Images that the maps are measured on, and of a expensive network at least."""
 # Multiply-accumulates of one look at each of them. Every image is looked at some hundred times.
 _WORK = 16e9
 STEPS = 16

@@ -36,7 +36,7 @@ def _kinds(dataset: str) -> tuple[str, ...]:
     return _FOR_DIGITS if dataset in DIGITS else _FOR_PHOTOS
 
 
-def strange_images(
+def ood_images(
     kind: str, rule: ImageRule, count: int, rng: np.random.Generator, *, held_out: bool
 ) -> Images:
     """At most `count` images of a kind, as the service would see them: (N, H, W, C).

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from limelight.artifact.manifest import Detection, ImageRule, OodScore, OutOfDistribution
-from models.ood_scores import Strangeness, candidates
-from pipeline.evaluation.ood_datasets import kinds_for, strange_images
+from limelight.artifact.manifest import Detection, ImageRule, OodScoreName, OutOfDistribution
+from models.ood_scores import OodScore, candidates
+from pipeline.evaluation.ood_datasets import kinds_for, ood_images
 
-STRANGE = 1000
+OOD_IMAGES = 1000
 """Images of each kind, as many to choose by and as many to publish."""
 PASSING = 0.95
 """Share of the validation images that the threshold lets pass."""
@@ -30,11 +30,11 @@ ScoreImages = Callable[[NDArray[np.uint8]], Scores]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """The score that was best, and where it begins to be strange."""
+    """The score that was best, and its threshold."""
 
-    strangeness: Strangeness
+    ood_score: OodScore
     threshold: float
-    auroc: dict[OodScore, float]
+    auroc: dict[OodScoreName, float]
     """Mean over the kinds, of each score that there was to choose from."""
 
 
@@ -55,27 +55,24 @@ def choose_score(
         validation: images that the network was chosen by.
         dataset: what the network was trained on, which decides what is strange to it.
         rule: how an image becomes the network's input.
-        images: how many of each kind; `STRANGE` by default.
+        images: how many of each kind; `OOD_IMAGES` by default.
 
     """
-    images = STRANGE if images is None else images
+    images = OOD_IMAGES if images is None else images
     rng = np.random.default_rng(_CHOOSING)
     some = np.sort(rng.choice(len(fit), min(FITTED, len(fit)), replace=False))
     ordinary = inside(validation)
-    strange = [
-        inside(strange_images(kind, rule, images, rng, held_out=False))
-        for kind in kinds_for(dataset)
+    ood = [
+        inside(ood_images(kind, rule, images, rng, held_out=False)) for kind in kinds_for(dataset)
     ]
     every = candidates(*inside(fit[some]))
     auroc = {
-        each.name: float(
-            np.mean([_auroc(_score(each, ordinary), _score(each, it)) for it in strange])
-        )
+        each.name: float(np.mean([_auroc(_score(each, ordinary), _score(each, it)) for it in ood]))
         for each in every
     }
     best = max(every, key=lambda each: auroc[each.name])
     threshold = np.quantile(_score(best, ordinary), PASSING)
-    return Choice(strangeness=best, threshold=float(threshold), auroc=auroc)
+    return Choice(ood_score=best, threshold=float(threshold), auroc=auroc)
 
 
 def measure_detection(
@@ -97,22 +94,22 @@ def measure_detection(
         dataset: as for `choose_score`.
         rule: as for `choose_score`.
         held_out: whether to take strange images that the score was not chosen by.
-        images: how many of each kind; `STRANGE` by default.
+        images: how many of each kind; `OOD_IMAGES` by default.
 
     """
-    images = STRANGE if images is None else images
+    images = OOD_IMAGES if images is None else images
     rng = np.random.default_rng(_PUBLISHING if held_out else _CHOOSING)
     passing = np.quantile(ordinary, PASSING)
     against = {}
     for kind in kinds_for(dataset):
-        strange = score(strange_images(kind, rule, images, rng, held_out=held_out))
+        ood = score(ood_images(kind, rule, images, rng, held_out=held_out))
         against[kind] = Detection(
-            images=len(strange),
-            auroc=_auroc(ordinary, strange),
-            fpr95=float((strange <= passing).mean()),
+            images=len(ood),
+            auroc=_auroc(ordinary, ood),
+            fpr95=float((ood <= passing).mean()),
         )
     return OutOfDistribution(
-        score=choice.strangeness.name,
+        score=choice.ood_score.name,
         threshold=choice.threshold,
         auroc_when_chosen=choice.auroc,
         images=len(ordinary),
@@ -121,12 +118,12 @@ def measure_detection(
     )
 
 
-def _score(strangeness: Strangeness, seen: tuple[Tensor, Tensor]) -> Scores:
+def _score(ood_score: OodScore, seen: tuple[Tensor, Tensor]) -> Scores:
     with torch.inference_mode():
-        scores: Scores = strangeness(*seen).numpy()
+        scores: Scores = ood_score(*seen).numpy()
     return scores
 
 
-def _auroc(ordinary: Scores, strange: Scores) -> float:
-    labels = np.repeat([0, 1], [len(ordinary), len(strange)])
-    return float(roc_auc_score(labels, np.concatenate([ordinary, strange])))
+def _auroc(ordinary: Scores, ood: Scores) -> float:
+    labels = np.repeat([0, 1], [len(ordinary), len(ood)])
+    return float(roc_auc_score(labels, np.concatenate([ordinary, ood])))

@@ -11,7 +11,7 @@ from limelight.explanations import perturbation
 from limelight.explanations.interpolation import bilinear
 from models import ClassMapNetwork
 from models.normalization import Normalisation
-from models.ood_scores import Strangeness
+from models.ood_scores import OodScore
 from models.serving_graph import ServingGraph
 
 Images = NDArray[np.uint8]
@@ -30,7 +30,7 @@ class TorchLook:
         normalisation: of its input.
         temperature: of its probabilities.
         device: where it is.
-        strangeness: the score that `ood_score` is.
+        ood_score: the score that `ood_score` is.
         early: where the finer maps are from; see `ServingGraph`.
 
     """
@@ -42,13 +42,13 @@ class TorchLook:
         temperature: float,
         device: torch.device,
         *,
-        strangeness: Strangeness,
+        ood_score: OodScore,
         early: int | None,
     ) -> None:
         self._device = device
         self.has_fine_maps = early is not None
         self._quick, self._complete = (
-            ServingGraph(network, normalisation, temperature, strangeness=strangeness, early=stage)
+            ServingGraph(network, normalisation, temperature, ood_score=ood_score, early=stage)
             .eval()
             .to(device)
             for stage in (None, early)

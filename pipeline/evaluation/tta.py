@@ -16,7 +16,7 @@ from pipeline.training.recipe import Augmentation
 Images = NDArray[np.uint8]
 
 
-def views_of(images_nhwc: Images, choice: Augmentation) -> Iterator[Images]:
+def tta_views(images_nhwc: Images, choice: Augmentation) -> Iterator[Images]:
     """The images as training may have seen them, uint8 (N, H, W, C) each, nothing at random.
 
     First the images themselves. Where training crops, they follow shifted towards each of the
@@ -35,7 +35,7 @@ def views_of(images_nhwc: Images, choice: Augmentation) -> Iterator[Images]:
             yield np.ascontiguousarray(window[:, :, ::-1])
 
 
-def evaluate_views(
+def evaluate_tta(
     network: nn.Module,
     images: Images,
     normalisation: Normalisation,
@@ -44,13 +44,13 @@ def evaluate_views(
     *,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Log of the mean, over `views_of`, of the probabilities at `temperature`: (N, K), on the CPU.
+    """Log of the mean, over `tta_views`, of the probabilities at `temperature`: (N, K), on the CPU.
 
     The mean is of probabilities, not of logits, as fast.ai's lessons (2018) take it. Being logs
     of probabilities, the results serve as logits.
     """
     logs = [
         (evaluate(network, view, normalisation, device).double() / temperature).log_softmax(1)
-        for view in views_of(images, choice)
+        for view in tta_views(images, choice)
     ]
     return torch.stack(logs).logsumexp(0) - math.log(len(logs))

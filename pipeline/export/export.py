@@ -34,7 +34,7 @@ from pipeline.evaluation.faithfulness import check_faithfulness, how_many, measu
 from pipeline.evaluation.ood_detection import choose_score, measure_detection
 from pipeline.evaluation.saliency import look_at
 from pipeline.evaluation.test_set import answer, as_served
-from pipeline.export.formats import FINER_ONNX, ONNX, compare_formats, make_graphs, save_formats
+from pipeline.export.formats import LAYERCAM_ONNX, ONNX, compare_formats, make_graphs, save_formats
 from pipeline.export.model_card import card
 from pipeline.export.serialization import OPSET
 from pipeline.runs.run import Run, describe_training, library_versions
@@ -56,15 +56,15 @@ def export(
     root: Path,
     *,
     name: str | None = None,
-    finer_maps: bool = True,
-    half: bool = False,
+    layercam: bool = True,
+    fp16: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Export a run as the next version of `root`/NAME and return that folder.
 
-    With `finer_maps` LayerCAM comes too, of networks that can give it. ONNX Runtime computes all
+    With `layercam` LayerCAM comes too, of networks that can give it. ONNX Runtime computes all
     of a graph in every pass, whatever is asked for, and the derivatives take ten times as long as
-    the rest: a graph of its own has them. With `half` comes one whose layers compute in float16,
+    the rest: a graph of its own has them. With `fp16` comes one whose layers compute in float16,
     which the service runs on a GPU. What takes long is said to `tell` as it begins.
 
     The folder is written beside its place and renamed into it after every gate has passed; a
@@ -88,8 +88,8 @@ def export(
         version = str(_newest_version(home) + 1)
         _write(
             *(staging, run, dataset, validation, tell),
-            finer_maps=finer_maps,
-            half=half,
+            layercam=layercam,
+            fp16=fp16,
             name=name,
             version=version,
         )
@@ -107,8 +107,8 @@ def _write(
     validation: Split,
     tell: Callable[[str], None],
     *,
-    finer_maps: bool,
-    half: bool,
+    layercam: bool,
+    fp16: bool,
     name: str,
     version: str,
 ) -> None:
@@ -128,9 +128,9 @@ def _write(
     )
     example = torch.from_numpy(dataset.test.images[:2])
     graphs = make_graphs(
-        *(run, calibration.temperature, choice.strangeness, example),
-        finer_maps=finer_maps,
-        half=half,
+        *(run, calibration.temperature, choice.ood_score, example),
+        layercam=layercam,
+        fp16=fp16,
     )
     files = save_formats(folder, graphs, example)
     draft = Manifest(
@@ -138,7 +138,7 @@ def _write(
         version=version,
         files=files,
         calibration=calibration,
-        **_facts(run, dataset, validation, graphs.get(FINER_ONNX, graphs[ONNX]), example),
+        **_facts(run, dataset, validation, graphs.get(LAYERCAM_ONNX, graphs[ONNX]), example),
     )
     _write_manifest(folder, draft)
     artifact = load_artifact(folder, in_place=False)

@@ -12,10 +12,10 @@ from limelight.artifact.manifest import FileFormat, ModelFile, Parity
 from limelight.artifact.store import Artifact
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Device
-from models.ood_scores import Strangeness
-from models.serving_graph import ServingGraph, find_finer_stage
+from models.ood_scores import OodScore
+from models.serving_graph import ServingGraph, find_layercam_stage
 from pipeline.data.registry import Split
-from pipeline.export.parity import EXACT, HALF, Runtime, TorchRuntime, check_parity, measure_parity
+from pipeline.export.parity import EXACT, FP16, Runtime, TorchRuntime, check_parity, measure_parity
 from pipeline.export.serialization import (
     describe,
     load_torchscript,
@@ -28,46 +28,46 @@ from pipeline.runs.run import Run
 from pipeline.training.weights import copied
 
 ONNX, TORCHSCRIPT, PT2 = "model.onnx", "model.ts", "model.pt2"
-FINER_ONNX, HALF_ONNX = "model.finer.onnx", "model.half.onnx"
+LAYERCAM_ONNX, FP16_ONNX = "model.layercam.onnx", "model.fp16.onnx"
 WEIGHTS = "model.safetensors"
 _FORMATS: dict[str, FileFormat] = {
     ONNX: "onnx",
-    FINER_ONNX: "onnx-finer",
-    HALF_ONNX: "onnx-half",
+    LAYERCAM_ONNX: "onnx-layercam",
+    FP16_ONNX: "onnx-fp16",
 }
 # Whose passes take ten times as long: of these all are compared at every batch size.
-_FINER_IMAGES = 100
+_LAYERCAM_IMAGES = 100
 _CPU = torch.device("cpu")
 
 
 def make_graphs(
     run: Run,
     temperature: float,
-    strangeness: Strangeness,
+    ood_score: OodScore,
     example: torch.Tensor,
     *,
-    finer_maps: bool,
-    half: bool,
+    layercam: bool,
+    fp16: bool,
 ) -> dict[str, ServingGraph]:
     """The graphs that are wanted, by the ONNX file of each.
 
     Args:
         run: whose network they compute.
         temperature: what its logits are divided by.
-        strangeness: the score of images unlike those of the training.
+        ood_score: the score of images unlike those of the training.
         example: two images, uint8 (2, H, W, C).
-        finer_maps: also that of LayerCAM, where the network can give it.
-        half: also one whose layers compute in float16.
+        layercam: also that of LayerCAM, where the network can give it.
+        fp16: also one whose layers compute in float16.
 
     """
     network, normalisation = run.network, run.config.normalisation
-    early = find_finer_stage(network, normalisation, example) if finer_maps else None
-    graph = partial(ServingGraph, network, normalisation, temperature, strangeness=strangeness)
+    early = find_layercam_stage(network, normalisation, example) if layercam else None
+    graph = partial(ServingGraph, network, normalisation, temperature, ood_score=ood_score)
     graphs = {ONNX: graph()}
     if early is not None:
-        graphs[FINER_ONNX] = graph(early=early)
-    if half:
-        graphs[HALF_ONNX] = graph(half=True)
+        graphs[LAYERCAM_ONNX] = graph(early=early)
+    if fp16:
+        graphs[FP16_ONNX] = graph(fp16=True)
     return {file: each.eval() for file, each in graphs.items()}
 
 
@@ -129,7 +129,7 @@ def runtimes(
         module = torch.export.load(folder / PT2).module().to(device)
         return TorchRuntime(module, outputs, device)
 
-    def half() -> Runtime:
+    def fp16() -> Runtime:
         on: Device = "cuda" if device.type == "cuda" else "cpu"
         in_half = Engine(artifact, device=on, threads=0, precision="float16")
         return partial(in_half.run, outputs=outputs)
@@ -139,11 +139,11 @@ def runtimes(
         TORCHSCRIPT: torchscript,
         PT2: exported,
     }
-    if FINER_ONNX in graphs:
-        finer = graphs[FINER_ONNX].outputs
-        found[FINER_ONNX] = lambda: partial(engine.run, outputs=finer)
-    if HALF_ONNX in graphs:
-        found[HALF_ONNX] = half
+    if LAYERCAM_ONNX in graphs:
+        layercam = graphs[LAYERCAM_ONNX].outputs
+        found[LAYERCAM_ONNX] = lambda: partial(engine.run, outputs=layercam)
+    if FP16_ONNX in graphs:
+        found[FP16_ONNX] = fp16
     return found
 
 
@@ -151,8 +151,8 @@ def measure_format(
     file: str, runtime: Runtime, graphs: dict[str, ServingGraph], images: NDArray[np.uint8]
 ) -> Parity:
     """Compare one format with eager torch on images, uint8 (N, H, W, C)."""
-    if file == FINER_ONNX:
-        return measure_parity(runtime, graphs[file], images[:_FINER_IMAGES])
+    if file == LAYERCAM_ONNX:
+        return measure_parity(runtime, graphs[file], images[:_LAYERCAM_IMAGES])
     return measure_parity(runtime, graphs[ONNX], images)
 
 
@@ -163,4 +163,4 @@ def check_format(file: str, parity: Parity) -> None:
         GateError: see `check_parity`.
 
     """
-    check_parity(file, parity, HALF if file == HALF_ONNX else EXACT)
+    check_parity(file, parity, FP16 if file == FP16_ONNX else EXACT)

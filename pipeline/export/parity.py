@@ -30,7 +30,7 @@ class Bounds:
 
 EXACT = Bounds(probability=1e-5, cam=1e-4, disagreements=0.0)
 # Eleven bits a value: an answer that hangs in the balance may fall the other way.
-HALF = Bounds(probability=0.05, cam=0.5, disagreements=0.003)
+FP16 = Bounds(probability=0.05, cam=0.5, disagreements=0.003)
 
 Arrays = Mapping[str, NDArray[np.float32]]
 Runtime = Callable[[NDArray[np.uint8]], Arrays]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.evaluation.tta import evaluate_views
+from pipeline.evaluation.tta import evaluate_tta
 from pipeline.runs.atomic_files import read_tensors, write_text
 from pipeline.runs.run_setup import complete_run, plan_run
 from pipeline.runs.run_writer import HISTORY, read_epochs
@@ -172,7 +172,7 @@ def _climb_once(
     labels = torch.from_numpy(test.labels)
     logits = evaluate(network, test.images, normalisation, device)
     choice = recipe.augmentation
-    looked = evaluate_views(network, test.images, normalisation, device, choice)
+    looked = evaluate_tta(network, test.images, normalisation, device, choice)
     climbed = Climbed(
         name=rung.name,
         lesson=rung.lesson,

@@ -14,10 +14,10 @@ __all__ = ["REPORT", "write_report"]
 REPORT = "report.html"
 
 
-def write_report(folder: Path, *, device: str = "auto", views: bool = True) -> Path:
+def write_report(folder: Path, *, device: str = "auto", tta: bool = True) -> Path:
     """Write `report.html` into a run folder, whole or not at all, and return its path.
 
-    Without `views` each image is looked at once only, which saves up to nine tenths of the time.
+    Without `tta` each image is looked at once only, which saves up to nine tenths of the time.
 
     Raises:
         RunError: `folder` is no finished run, its data has changed, or it cannot be written to.
@@ -30,7 +30,7 @@ def write_report(folder: Path, *, device: str = "auto", views: bool = True) -> P
             part.touch()
             if report.is_dir():  # found before the work that would be lost
                 raise IsADirectoryError(f"{report} is a folder")
-        page = render(study(run, device=device, views=views))
+        page = render(study(run, device=device, tta=tta))
         with _written(report):
             part.write_text(page, encoding="utf-8")
             part.replace(report)

@@ -13,7 +13,7 @@ from pipeline.data.registry import Dataset
 from pipeline.evaluation.calibration import fit_temperature
 from pipeline.evaluation.classification_report import Assessment, assess
 from pipeline.evaluation.layer_summary import summarise
-from pipeline.evaluation.tta import evaluate_views, views_of
+from pipeline.evaluation.tta import evaluate_tta, tta_views
 from pipeline.report.history import RunHistory, read_history
 from pipeline.report.maps import ExplainedLoss, explain
 from pipeline.report.trust import Trust, find_trust
@@ -54,7 +54,7 @@ class Study:
     trust: Trust
 
 
-def study(run: Run, *, device: str = "auto", views: bool = True) -> Study:
+def study(run: Run, *, device: str = "auto", tta: bool = True) -> Study:
     """Assess a run on its validation split.
 
     Raises:
@@ -71,7 +71,7 @@ def study(run: Run, *, device: str = "auto", views: bool = True) -> Study:
     temperature = fit_temperature(logits, labels)
     assessment = assess(logits, labels, config.classes, temperature)
     worst = np.array([top.index for top in assessment.top_losses], np.int64)
-    many = _many_views(run, validation.images, labels, chosen, temperature) if views else None
+    many = _many_views(run, validation.images, labels, chosen, temperature) if tta else None
     explained, map_shape = explain(
         network, config.normalisation, chosen, validation.images[worst], assessment.top_losses
     )
@@ -109,11 +109,11 @@ def _many_views(
 ) -> ManyViews:
     config = run.config
     choice = config.recipe.augmentation
-    logits = evaluate_views(
+    logits = evaluate_tta(
         run.network, images, config.normalisation, device, choice, temperature=temperature
     )
     return ManyViews(
-        views=sum(1 for _ in views_of(images[:1], choice)),
+        views=sum(1 for _ in tta_views(images[:1], choice)),
         accuracy=float((logits.argmax(1) == labels).double().mean()),
         log_loss=float(nn.functional.cross_entropy(logits, labels)),
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 from limelight.artifact.manifest import Abstention, Faithfulness, OutOfDistribution
 from models import ClassMapNetwork
 from models.normalization import Normalisation
-from models.serving_graph import find_finer_stage
+from models.serving_graph import find_layercam_stage
 from pipeline.data.registry import Dataset, Split
 from pipeline.evaluation.abstention import choose_threshold, measure_abstention
 from pipeline.evaluation.calibration import confidence_of
@@ -24,7 +24,7 @@ class Trust:
     """What an export measures on the test set, as far as it is known before."""
 
     faithfulness: Faithfulness
-    strangeness: OutOfDistribution
+    ood_score: OutOfDistribution
     """Between validation images and the strange ones that the score was chosen by."""
     abstention: Abstention
     """On the images that its threshold was chosen by."""
@@ -55,8 +55,8 @@ def find_trust(
         normalisation,
         temperature,
         device,
-        strangeness=choice.strangeness,
-        early=find_finer_stage(network, normalisation, two),
+        ood_score=choice.ood_score,
+        early=find_layercam_stage(network, normalisation, two),
     )
     score = partial(look_at, look, output="ood_score")
     confidence, right = confidence_of(logits, torch.from_numpy(validation.labels), temperature)
@@ -70,7 +70,7 @@ def find_trust(
             methods=("cam", "layercam") if look.has_fine_maps else ("cam",),
             images=how_many(multiply_accumulates(network, normalisation, two[:1])),
         ),
-        strangeness=measure_detection(
+        ood_score=measure_detection(
             score,
             score(validation.images),
             choice,

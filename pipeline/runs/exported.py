@@ -11,7 +11,7 @@ from models import ClassMapNetwork
 from models.normalization import Normalisation
 from pipeline.data.registry import DATASETS
 from pipeline.errors import RunError
-from pipeline.runs.pretrained import read_origin
+from pipeline.runs.pretrained import read_pretrained
 from pipeline.runs.run import RECORDED, Run, RunConfig
 from pipeline.training.callbacks import Epoch
 from pipeline.training.recipe import Recipe
@@ -35,16 +35,16 @@ def read_trained(path: Path) -> Trained:
 
     """
     folder = newest_version(path)
-    origin = read_origin(folder)
+    pretrained = read_pretrained(folder)
     manifest = load_artifact(folder).manifest
     network = load_network(
-        origin.network,
-        origin.weights,
+        pretrained.network,
+        pretrained.weights,
         name=str(folder),
         channels=manifest.image.channels,
         classes=len(manifest.classes),
     )
-    return Trained(network=network, normalisation=origin.normalisation, manifest=manifest)
+    return Trained(network=network, normalisation=pretrained.normalisation, manifest=manifest)
 
 
 def rebuild_run(path: Path) -> Run:

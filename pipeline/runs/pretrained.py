@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
+class Pretrained:
     """A trained model to begin from."""
 
     name: str
@@ -90,7 +90,7 @@ class Origin:
             )
 
 
-def read_origin(path: Path) -> Origin:
+def read_pretrained(path: Path) -> Pretrained:
     """Read a run folder, an artefact, or the newest version in a model's folder of artefacts.
 
     Raises:
@@ -100,7 +100,7 @@ def read_origin(path: Path) -> Origin:
     if (path / CONFIG).is_file():
         run = read_run(path)
         config = run.config
-        return Origin(
+        return Pretrained(
             name=str(path),
             network=config.recipe.network,
             normalisation=config.normalisation,
@@ -115,18 +115,18 @@ def read_origin(path: Path) -> Origin:
     return _read_artifact(newest_version(path))
 
 
-def begin_from(plan: RunPlan, origin: Origin) -> RunPlan:
-    """The run with the first weights of `origin`.
+def initialise_from(plan: RunPlan, pretrained: Pretrained) -> RunPlan:
+    """The run with the first weights of `pretrained`.
 
     Raises:
         RunError: it takes other images, or has learnt some that would be validated on.
 
     """
-    _check(plan, origin)
-    return replace(plan, initial=origin.weights_for(plan.config.classes))
+    _check(plan, pretrained)
+    return replace(plan, initial=pretrained.weights_for(plan.config.classes))
 
 
-def learn_from(plan: RunPlan, paths: Sequence[Path]) -> RunPlan:
+def distil_from(plan: RunPlan, paths: Sequence[Path]) -> RunPlan:
     """The run with the models at `paths` as teachers: it learns their answers, not the labels.
 
     Raises:
@@ -134,9 +134,9 @@ def learn_from(plan: RunPlan, paths: Sequence[Path]) -> RunPlan:
             images that would be validated on; or the recipe weighs the labels.
 
     """
-    config, teachers = plan.config, [read_origin(path) for path in paths]
-    if teachers and config.recipe.balance:
-        raise RunError("--balance weighs the labels, and with a --teacher none is looked at")
+    config, teachers = plan.config, [read_pretrained(path) for path in paths]
+    if teachers and config.recipe.class_weights:
+        raise RunError("--class-weights weighs the labels, and with a --teacher none is looked at")
     for teacher in teachers:
         if teacher.classes != config.classes:
             raise RunError(
@@ -157,14 +157,14 @@ def learn_from(plan: RunPlan, paths: Sequence[Path]) -> RunPlan:
     return replace(plan, config=config, teachers=weights)
 
 
-def _check(plan: RunPlan, origin: Origin) -> None:
+def _check(plan: RunPlan, pretrained: Pretrained) -> None:
     config, channels = plan.config, plan.dataset.train.images.shape[3]
-    if channels != origin.image.channels:
+    if channels != pretrained.image.channels:
         raise RunError(
-            f"{origin.name} takes images of {origin.image.channels} channel(s), and "
+            f"{pretrained.name} takes images of {pretrained.image.channels} channel(s), and "
             f"{config.source} has {channels}; choose another model"
         )
-    origin.check_validation(
+    pretrained.check_validation(
         config.source,
         config.data_sha256,
         plan.dataset.train.labels,
@@ -173,7 +173,7 @@ def _check(plan: RunPlan, origin: Origin) -> None:
     )
 
 
-def _read_artifact(folder: Path) -> Origin:
+def _read_artifact(folder: Path) -> Pretrained:
     try:
         manifest = load_artifact(folder).manifest
     except ArtifactError as error:
@@ -184,7 +184,7 @@ def _read_artifact(folder: Path) -> Origin:
             f"--from {folder}: it has no weights to begin from; export its run again, or name "
             "the run"
         )
-    return Origin(
+    return Pretrained(
         name=f"{manifest.name}/{manifest.version}",
         network=_validated(NetworkOptions, manifest, "network"),
         normalisation=_validated(Normalisation, manifest, "normalisation"),

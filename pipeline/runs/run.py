@@ -25,7 +25,7 @@ from pipeline.training.trainer import Record
 from pipeline.training.weights import load_network
 
 RECORDED = (
-    "seed", "device", "bfloat16", "threads", "processes", "normalisation", "origin", "teachers",
+    "seed", "device", "bfloat16", "threads", "processes", "normalisation", "pretrained", "teachers",
 )  # fmt: skip
 """What a manifest says of a run beside its recipe."""
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "numpy", "pillow")
@@ -51,7 +51,7 @@ class RunConfig(BaseModel):
     threads: int
     processes: int = 1
     normalisation: Normalisation
-    origin: str | None = None
+    pretrained: str | None = None
     """The model that the first weights are from."""
     teachers: tuple[Teacher, ...] = ()
     """The models whose answers are learnt instead of the labels."""

@@ -22,7 +22,7 @@ from pipeline.training.step_history import History
 from pipeline.training.trainer import Record, Trainer, train
 from pipeline.training.weights import Weights
 
-_ASKED_FOR = ("source", "image_size", "data_sha256", "recipe", "seed", "origin", "teachers")
+_ASKED_FOR = ("source", "image_size", "data_sha256", "recipe", "seed", "pretrained", "teachers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def plan_run(
     device: torch.device,
     image_size: int | tuple[int, int] = 64,
     normalisation: Normalisation | None = None,
-    origin: str | None = None,
+    pretrained: str | None = None,
     processes: int = 1,
 ) -> RunPlan:
     """Load `source`, set its validation split aside and note what the run will be.
@@ -149,7 +149,7 @@ def plan_run(
         threads=torch.get_num_threads(),
         processes=processes,
         normalisation=normalisation or Normalisation.of(fit.images),
-        origin=origin,
+        pretrained=pretrained,
         libraries=library_versions(),
     )
     return RunPlan(config, dataset, device)

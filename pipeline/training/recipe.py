@@ -61,14 +61,14 @@ class Recipe(_Frozen):
     """What logits are divided by where teachers' answers are learnt instead of the labels."""
     validation: float = Field(default=0.1, gt=0, lt=1)
     """Share of the training images that chooses the epoch and fits the temperature."""
-    average: float = Field(default=0.0, ge=0, lt=1)
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
     """Decay, per step, of the moving average of the weights that is kept; 0 keeps the last.
 
     The average begins with the schedule's tail, or at once where it has none; until it is
     1 / (1 - decay) steps old all of them count the same. Its BatchNorm layers are measured anew
     after each epoch.
     """
-    balance: bool = False
+    class_weights: bool = False
     """Weigh each class by the inverse of its frequency."""
     freeze_epochs: int = Field(default=0, ge=0)
     """Epochs before these that train the head alone, with a cycle of their own."""

@@ -28,7 +28,7 @@ class _Schedule(BaseModel):
 class OneCycle(_Schedule):
     """Cosine 1cycle with cyclical momentum (Smith and Topin, 2017; as fast.ai teaches it).
 
-    With a `tail`, a constant rate follows, which keeps the weights moving for `Recipe.average` to
+    With a `tail`, a constant rate follows, which keeps the weights moving for `Recipe.ema_decay` to
     average them: stochastic weight averaging (Izmailov et al., 2018).
     """
 
@@ -42,22 +42,22 @@ class OneCycle(_Schedule):
     """The last rate is the peak's this-th part."""
     momentum: tuple[float, float, float] = (0.95, 0.85, 0.95)
     """At the start, at the peak of the rate, and at the end."""
-    tail: float = Field(default=0.0, ge=0, lt=1)
+    swa_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Share of the steps that come after the cycle, with the momentum of the peak."""
-    tail_div: float = Field(default=4.0, ge=1)
+    swa_div: float = Field(default=4.0, ge=1)
     """Their rate is the peak's this-th part."""
 
     def averaged_from(self, steps: int) -> int:
         """The first step of the tail, or 0 where there is none."""
-        return steps - round(self.tail * steps) if self.tail else 0
+        return steps - round(self.swa_fraction * steps) if self.swa_fraction else 0
 
     def at(self, step: int, steps: int, steps_per_epoch: int) -> Rate:
         """The rate of step 0 ... `steps` - 1."""
         first, top, last = self.momentum
-        if self.tail:
+        if self.swa_fraction:
             steps = self.averaged_from(steps)
             if step >= steps:
-                return Rate(1 / self.tail_div, top)
+                return Rate(1 / self.swa_div, top)
         peak_step = max(1.0, self.pct_start * steps - 1)
         if step <= peak_step:
             share = step / peak_step

@@ -126,7 +126,7 @@ class Trainer:
         images = torch.from_numpy(fit.images).to(device)
         self._labels = torch.from_numpy(fit.labels).to(device)
         self._class_weights = None
-        if recipe.balance:
+        if recipe.class_weights:
             weights = class_weights(fit.labels, classes)
             self._class_weights = torch.from_numpy(weights).to(device)
         network = make_network(recipe, channels=fit.images.shape[3], classes=len(classes))
@@ -144,8 +144,8 @@ class Trainer:
             synchronise_batch_norm(self.network, device)
             torch.manual_seed(seed + self.world.rank)
         self._average: AveragedModel | None = None
-        if recipe.average:
-            self._average = moving_average(self.network, recipe.average)
+        if recipe.ema_decay:
+            self._average = moving_average(self.network, recipe.ema_decay)
         self.optimizers = Optimizers(self.network, recipe)
         self._augmenter = Augmenter(images, recipe.augmentation, self._rng)
         self._smoothed = math.nan

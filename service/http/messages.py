@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from limelight.errors import InvalidParameter
 from service.http.uvicorn_protocol import cycle_behind, write_whole
-from service.request_context import Call
+from service.request_context import RequestContext
 
 Header = tuple[bytes, bytes]
 """Name in lower case, and value; as ASGI has them."""
@@ -24,7 +24,7 @@ _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
 class Request:
     """An ASGI request; what is read from it is parsed when it is asked for."""
 
-    __slots__ = ("_exchange", "call", "headers", "id", "method", "path", "receive", "scope")
+    __slots__ = ("_exchange", "context", "headers", "id", "method", "path", "receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope, self.receive = scope, receive
@@ -35,7 +35,7 @@ class Request:
         self.id = choose_id(self.headers.get(b"x-request-id"))
         self._exchange = getattr(receive, "__self__", None)
         # Not a method of this request: it would hold itself, and wait for a garbage collection.
-        self.call = Call(gone=functools.partial(_gone, self._exchange))
+        self.context = RequestContext(gone=functools.partial(_gone, self._exchange))
 
     def header(self, name: bytes, default: str = "") -> str:
         """The value of a header, whose name is given in lower case."""
@@ -69,11 +69,11 @@ class Request:
                     "number of milliseconds"
                 )
             timeout_s = min(timeout_s, asked_s)
-        self.call.deadline = started + timeout_s
+        self.context.deadline = started + timeout_s
 
     def remaining_s(self) -> float:
         """Seconds until the deadline."""
-        return self.call.deadline - time.perf_counter()
+        return self.context.deadline - time.perf_counter()
 
 
 @dataclass(slots=True)

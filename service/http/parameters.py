@@ -50,7 +50,7 @@ class ExplainParameters:
             target=query.get("target"),
             method=_method(query),
             against=query.get("against"),
-            passes=_count(query, "passes"),
+            evaluations=_count(query, "evaluations"),
             zoom=_flag(query, "zoom"),
             style=style if wants_png else None,
         )
@@ -140,7 +140,7 @@ def _prefers_png(accept: str) -> bool:
 
 
 _EXPLAINING = frozenset(
-    ("target", "method", "against", "passes", "zoom", "opacity", "colormap", "format", "top_k")
+    ("target", "method", "against", "evaluations", "zoom", "opacity", "colormap", "format", "top_k")
 )
 _AS_JSON = ExplainParameters._read({}, "application/json")
 _AS_PICTURE = ExplainParameters._read({}, "image/png")

@@ -39,7 +39,7 @@ class Form:
     fields: dict[str, str]
 
 
-class Intake:
+class UploadBudget:
     """How many bytes of uploads are held at a time; one for all requests of a worker."""
 
     def __init__(self, most_bytes: int) -> None:
@@ -47,7 +47,7 @@ class Intake:
         self.held_bytes = 0
 
     @contextmanager
-    def hold(self, request: Request, *, max_bytes: int) -> Iterator["Hold"]:
+    def reserve(self, request: Request, *, max_bytes: int) -> Iterator["Reservation"]:
         """Room for a request's body, until it is answered.
 
         It grows with what arrives, not with what is announced: nobody takes room by a promise.
@@ -55,36 +55,36 @@ class Intake:
         Raises:
             BodyTooLarge: by its Content-Length it has more than `max_bytes`.
         """
-        with self.room(max_bytes=max_bytes) as hold:
+        with self.room(max_bytes=max_bytes) as reservation:
             declared = request.headers.get(b"content-length", b"")
             if declared.isdigit() and int(declared) > max_bytes:
-                raise hold.too_large()
-            yield hold
+                raise reservation.too_large()
+            yield reservation
 
     @contextmanager
-    def room(self, *, max_bytes: int) -> Iterator["Hold"]:
-        """As `hold`, for what is no HTTP request."""
-        hold = Hold(self, max_bytes)
+    def room(self, *, max_bytes: int) -> Iterator["Reservation"]:
+        """As `reserve`, for what is no HTTP request."""
+        reservation = Reservation(self, max_bytes)
         try:
-            yield hold
+            yield reservation
         finally:
-            self.held_bytes -= hold.size
+            self.held_bytes -= reservation.size
 
-    def _grow(self, hold: "Hold", size: int) -> None:
-        more = size - hold.size
+    def _grow(self, reservation: "Reservation", size: int) -> None:
+        more = size - reservation.size
         if self.held_bytes and self.held_bytes + more > self._most_bytes:
             raise Overloaded("too many uploads are held already: try again", Retry_After="1")
         self.held_bytes += more
-        hold.size = size
+        reservation.size = size
 
 
-class Hold:
-    """One request's share of an `Intake`."""
+class Reservation:
+    """One request's share of an `UploadBudget`."""
 
-    __slots__ = ("_intake", "_max_bytes", "size")
+    __slots__ = ("_max_bytes", "_upload_budget", "size")
 
-    def __init__(self, intake: Intake, max_bytes: int) -> None:
-        self._intake, self._max_bytes, self.size = intake, max_bytes, 0
+    def __init__(self, upload_budget: UploadBudget, max_bytes: int) -> None:
+        self._upload_budget, self._max_bytes, self.size = upload_budget, max_bytes, 0
 
     def grow_to(self, size: int) -> None:
         """Raises:
@@ -94,7 +94,7 @@ class Hold:
         if size > self._max_bytes:
             raise self.too_large()
         if size > self.size:
-            self._intake._grow(self, size)
+            self._upload_budget._grow(self, size)
 
     def too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"the body has more than {self._max_bytes} bytes: send a smaller image")
@@ -105,24 +105,24 @@ def is_form(request: Request) -> bool:
     return _media_type(request.header(b"content-type")) == _MULTIPART
 
 
-async def read_image(request: Request, hold: Hold) -> bytes:
+async def read_image(request: Request, reservation: Reservation) -> bytes:
     """Read an encoded image that is the body.
 
     Raises:
-        BodyTooLarge, Overloaded: see `Hold.grow_to`; found as the body arrives.
+        BodyTooLarge, Overloaded: see `Reservation.grow_to`; found as the body arrives.
         UnsupportedMediaType: the Content-Type is neither an image's nor multipart/form-data.
         MissingImage: the body is empty.
         RequestTimeout: the body does not arrive before the request's deadline.
         ClientGone: it never will.
     """
     _check_type(_media_type(request.header(b"content-type")))
-    body = await read_body(request, hold)
+    body = await read_body(request, reservation)
     if not body:
         raise MissingImage("the body is empty: send the image's bytes, or a field 'image'")
     return body
 
 
-async def read_form(request: Request, hold: Hold) -> Form:
+async def read_form(request: Request, reservation: Reservation) -> Form:
     """Read the fields of a multipart body, of which `image` is a file.
 
     Raises:
@@ -130,7 +130,7 @@ async def read_form(request: Request, hold: Hold) -> Form:
         MissingImage, UnsupportedMediaType: there is no image in it.
         BodyTooLarge, Overloaded, RequestTimeout, ClientGone: see `read_image`.
     """
-    body = await read_body(request, hold)
+    body = await read_body(request, reservation)
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
@@ -158,31 +158,31 @@ async def read_form(request: Request, hold: Hold) -> Form:
     return Form(content, fields)
 
 
-async def read_body(request: Request, hold: Hold) -> bytes:
+async def read_body(request: Request, reservation: Reservation) -> bytes:
     """Read the whole body, whatever it is.
 
     Raises:
         BodyTooLarge, Overloaded, RequestTimeout, ClientGone: see `read_image`.
     """
     if request.arrived():
-        return await _chunks(request, hold)
+        return await _chunks(request, reservation)
     try:
         async with asyncio.timeout(max(request.remaining_s(), 0)):
-            return await _chunks(request, hold)
+            return await _chunks(request, reservation)
     except TimeoutError as error:
         raise RequestTimeout("the body did not arrive in time: send it faster") from error
 
 
-async def _chunks(request: Request, hold: Hold) -> bytes:
+async def _chunks(request: Request, reservation: Reservation) -> bytes:
     body, more = await _chunk(request)
-    hold.grow_to(len(body))
+    reservation.grow_to(len(body))
     if not more:
         return body
     chunks, size = [body], len(body)
     while more:
         body, more = await _chunk(request)
         size += len(body)
-        hold.grow_to(size)
+        reservation.grow_to(size)
         chunks.append(body)
     return b"".join(chunks)
 

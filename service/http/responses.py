@@ -74,7 +74,7 @@ def _map_content(cam: ClassActivationMap) -> dict[str, Any]:
         "target": cam.target,
         "index": cam.index,
         "method": cam.method,
-        "passes": cam.passes,
+        "evaluations": cam.evaluations,
         "shape": cam.values_hw.shape,
         "values": cam.values_hw,
         "peak": cam.peak,

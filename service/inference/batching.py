@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limelight.errors import ClientGone, DeadlineExceeded, NotReady, Overloaded
-from service.request_context import Call
+from service.request_context import RequestContext
 
 Outputs = Mapping[str, NDArray[np.float32]]
 Row = dict[str, NDArray[np.float32]]
@@ -36,7 +36,7 @@ class _Item:
 
     images_nhwc: NDArray[np.uint8]
     outputs: tuple[str, ...]
-    call: Call
+    context: RequestContext
     submitted: float
     future: asyncio.Future[Outputs]
 
@@ -56,10 +56,10 @@ class Batcher:
             the batcher's own threads, at most `concurrency` times at once.
         max_batch: most images in one pass.
         max_queued: most images that wait; more are refused, and callers that can be done
-            without (`place(spare=True)`) from half of it on.
+            without (`place(low_priority=True)`) from half of it on.
         concurrency: passes under way at once. More than one pays where a pass is not bound by
             the processor that prepares the next.
-        dear: outputs that make a pass slow; whoever wants one is not put into a pass with others.
+        expensive: outputs that make a batch slow; who wants one is not batched with others.
         observe: told the size of each batch that ran, and its seconds, by the thread that ran it.
     """
 
@@ -70,13 +70,13 @@ class Batcher:
         max_batch: int,
         max_queued: int = 4096,
         concurrency: int = 1,
-        dear: frozenset[str] = frozenset(),
+        expensive: frozenset[str] = frozenset(),
         observe: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._max_queued = max_queued
-        self._dear = dear
+        self._expensive = expensive
         self._observe = observe
         self._items: deque[_Item] = deque()
         # One token an item: what the threads wait on.
@@ -112,16 +112,16 @@ class Batcher:
         """What a busy event loop adds to a request: it comes late to its head, and to its end."""
         return 2 * self._lag_s
 
-    def obstacle(
-        self, call: Call, *, spare: bool = False, images: int = 1
+    def rejection(
+        self, context: RequestContext, *, low_priority: bool = False, images: int = 1
     ) -> Overloaded | DeadlineExceeded | None:
         """Why `images` cannot be served in time; None where they can, for all that is known now.
 
         Overloaded: too many are in the queue or on their way to it. DeadlineExceeded: at the
-        present pace the answer would come too late. With `spare`, half of the queue and half of
-        the time left must do.
+        present speed the answer would come too late. With `low_priority`, half of the queue and
+        half of the time left must do.
         """
-        share = 0.5 if spare else 1.0
+        share = 0.5 if low_priority else 1.0
         ahead = self._placed
         wait_s = (ahead + images) * self._pace_s + self._margin_s
         if ahead + images - 1 >= self._max_queued * share:
@@ -129,7 +129,7 @@ class Batcher:
                 f"{ahead} images are waiting already: try again", Retry_After=_whole(wait_s)
             )
         # With nobody ahead there is no wait, however slow the last pass was.
-        if ahead and time.perf_counter() + wait_s > _within(call.deadline, share):
+        if ahead and time.perf_counter() + wait_s > _within(context.deadline, share):
             return DeadlineExceeded(
                 f"the answer would take about {wait_s:.3f} s, longer than it may: try again, or "
                 "allow more time",
@@ -138,21 +138,23 @@ class Batcher:
         return None
 
     @contextlib.contextmanager
-    def place(self, call: Call, *, spare: bool = False, images: int = 1) -> Iterator[None]:
-        """Hold `images` places in the queue, from before one is read until it is answered.
+    def admit(
+        self, context: RequestContext, *, low_priority: bool = False, images: int = 1
+    ) -> Iterator[None]:
+        """Reserve `images` places in the queue, from before one is read until it is answered.
 
         Whoever cannot be served in time learns it here, before any work is done for them.
 
         Raises:
-            Overloaded, DeadlineExceeded: see `obstacle`.
+            Overloaded, DeadlineExceeded: see `problem`.
         """
-        obstacle = self.obstacle(call, spare=spare, images=images)
-        if obstacle is not None:
+        problem = self.rejection(context, low_priority=low_priority, images=images)
+        if problem is not None:
             try:
-                raise obstacle
+                raise problem
             finally:
                 # Its traceback holds this frame, which would hold it, until a garbage collection.
-                del obstacle
+                del problem
         self._placed += images
         try:
             yield
@@ -160,7 +162,10 @@ class Batcher:
             self._placed -= images
 
     async def submit(
-        self, image_hwc: NDArray[np.uint8], outputs: Sequence[str], call: Call | None = None
+        self,
+        image_hwc: NDArray[np.uint8],
+        outputs: Sequence[str],
+        context: RequestContext | None = None,
     ) -> Row:
         """Run one image: (H, W, C) -> each of `outputs` by name, without the batch dimension.
 
@@ -170,11 +175,14 @@ class Batcher:
             NotReady: the batcher is closed.
             Exception: what the pass raised for this image alone.
         """
-        found = await self.submit_all(image_hwc[None], outputs, call)
+        found = await self.submit_all(image_hwc[None], outputs, context)
         return {name: values[0] for name, values in found.items()}
 
     async def submit_all(
-        self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str], call: Call | None = None
+        self,
+        images_nhwc: NDArray[np.uint8],
+        outputs: Sequence[str],
+        context: RequestContext | None = None,
     ) -> Outputs:
         """Run images of one caller: (N, H, W, C) -> each of `outputs` by name, (N, ...).
 
@@ -184,9 +192,9 @@ class Batcher:
         Raises:
             Exception: as `submit` does, for all of them.
         """
-        call = call or Call()
+        context = context or RequestContext()
         if len(images_nhwc) <= self._max_batch:
-            future = self._enqueue(images_nhwc, outputs, call)
+            future = self._enqueue(images_nhwc, outputs, context)
             # A cancelled caller cancels the future: the item is skipped, or its result dropped.
             try:
                 return await future
@@ -194,7 +202,10 @@ class Batcher:
                 # An exception's traceback holds this frame, and this frame the exception, with all
                 # that the request had brought, until a garbage collection that is long in coming.
                 del future
-        started, each = time.perf_counter(), Call(deadline=call.deadline, gone=call.gone)
+        started, each = (
+            time.perf_counter(),
+            RequestContext(deadline=context.deadline, gone=context.gone),
+        )
         futures = [
             self._enqueue(images_nhwc[at : at + self._max_batch], outputs, each)
             for at in range(0, len(images_nhwc), self._max_batch)
@@ -207,18 +218,18 @@ class Batcher:
             del futures, future
         passes = [(begun, ended) for stage, begun, ended in each.stages if stage == "compute"]
         first, last = min(begun for begun, _ in passes), max(ended for _, ended in passes)
-        call.stages += [("queue", started, first), ("compute", first, last)]
+        context.stages += [("queue", started, first), ("compute", first, last)]
         return {name: np.concatenate([part[name] for part in found]) for name in outputs}
 
     def _enqueue(
-        self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str], call: Call
+        self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str], context: RequestContext
     ) -> asyncio.Future[Outputs]:
         if self._closed:
             raise NotReady("the service is shutting down", Retry_After="1")
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Outputs] = self._loop.create_future()
-        self._items.append(_Item(images_nhwc, tuple(outputs), call, time.perf_counter(), future))
+        self._items.append(_Item(images_nhwc, tuple(outputs), context, time.perf_counter(), future))
         self._tokens.put(True)
         return future
 
@@ -280,7 +291,7 @@ class Batcher:
         Where deadlines are tight, large passes would spend all of it: whoever comes just after
         the start of one has it and the next one to wait for.
         """
-        left_s = item.call.deadline - time.perf_counter() - self._margin_s
+        left_s = item.context.deadline - time.perf_counter() - self._margin_s
         return min(self._max_batch, max(1.0, left_s / 2 / (self._pace_s or 1e-9)))
 
     def _sort_out(self, batch: list[_Item], now: float) -> tuple[list[_Item], list[_Answer]]:
@@ -289,27 +300,27 @@ class Batcher:
         answers: list[_Answer] = []
         ready_at = now + self._pace_s * _count(batch) + self._margin_s
         for item in batch:
-            call = item.call
-            call.stages.append(("queue", item.submitted, now))
+            context = item.context
+            context.stages.append(("queue", item.submitted, now))
             if item.future.done():
                 continue
-            if call.gone():
+            if context.gone():
                 answers.append((item, ClientGone("the client has left")))
             # By the pace alone only those are refused who had to wait: one slow pass would be
             # held against everybody otherwise, and nobody be left to show a better pace.
-            elif call.deadline < (ready_at if item.submitted + self._pace_s < now else now):
+            elif context.deadline < (ready_at if item.submitted + self._pace_s < now else now):
                 answers.append((item, _too_late()))
             else:
                 wanted.append(item)
         return wanted, answers
 
     def _parted(self, batch: list[_Item]) -> list[list[_Item]]:
-        """Those that want something dear apart, and last."""
-        if not self._dear:
+        """Those that want something expensive apart, and last."""
+        if not self._expensive:
             return [batch] if batch else []
-        dear = [item for item in batch if not self._dear.isdisjoint(item.outputs)]
-        cheap = [item for item in batch if self._dear.isdisjoint(item.outputs)]
-        return [part for part in (cheap, dear) if part]
+        expensive = [item for item in batch if not self._expensive.isdisjoint(item.outputs)]
+        cheap = [item for item in batch if self._expensive.isdisjoint(item.outputs)]
+        return [part for part in (cheap, expensive) if part]
 
     def _serve(self, batch: list[_Item]) -> list[_Answer]:
         """Run a batch; if that fails, each item alone, so that only the culprit gets an error."""
@@ -338,7 +349,7 @@ class Batcher:
         answers: list[_Answer] = []
         end = 0
         for item in batch:
-            item.call.stages.append(("compute", started, ended))
+            item.context.stages.append(("compute", started, ended))
             begin, end = end, end + len(item.images_nhwc)
             # Copied, so that a small answer does not keep the whole batch's arrays alive.
             found = {

@@ -30,7 +30,7 @@ from limelight.results import (
 )
 from limelight.runtime.engine import Engine
 from service.inference.batching import Batcher, Outputs, Row
-from service.request_context import Call
+from service.request_context import RequestContext
 
 # What each method reads beyond the prediction.
 _OUTPUTS: dict[Method, str] = {
@@ -41,7 +41,7 @@ _OUTPUTS: dict[Method, str] = {
     "scorecam": "features",
 }
 _OF_EVERY_CLASS: tuple[Method, ...] = ("cam", "layercam")
-_LEAST_PASSES = 4
+_LEAST_EVALUATIONS = 4
 
 
 class Classifier:
@@ -54,13 +54,13 @@ class Classifier:
         engine: Engine,
         batcher: Batcher,
         max_pixels: int,
-        max_passes: int = 256,
+        max_evaluations: int = 256,
     ) -> None:
         self.manifest = manifest
         self.engine = engine
         self.batcher = batcher
         self._max_pixels = max_pixels
-        self._max_passes = max_passes
+        self._max_evaluations = max_evaluations
         self._indices = {label: index for index, label in enumerate(manifest.classes)}
         abstention, detection = manifest.abstention, manifest.out_of_distribution
         self._least_confidence = None if abstention is None else abstention.threshold
@@ -70,27 +70,27 @@ class Classifier:
         )
         """Outputs that a prediction is made of."""
 
-    def obstacle(self, call: Call, *, spare: bool) -> ServiceError | None:
-        """Why an image cannot be served in time; see `Batcher.obstacle`."""
-        return self.batcher.obstacle(call, spare=spare)
+    def rejection(self, context: RequestContext, *, low_priority: bool) -> ServiceError | None:
+        """Why an image cannot be served in time; see `Batcher.rejection`."""
+        return self.batcher.rejection(context, low_priority=low_priority)
 
-    def place(self, call: Call, *, spare: bool) -> AbstractContextManager[None]:
+    def admit(self, context: RequestContext, *, low_priority: bool) -> AbstractContextManager[None]:
         """A place in the queue, to be held until the answer; see `Batcher.place`."""
-        return self.batcher.place(call, spare=spare)
+        return self.batcher.admit(context, low_priority=low_priority)
 
-    async def predict(self, body: bytes, *, top_k: int, call: Call) -> Prediction:
+    async def predict(self, body: bytes, *, top_k: int, context: RequestContext) -> Prediction:
         """Classify an encoded image.
 
         Raises:
             ServiceError: the image or a parameter is refused; see `limelight.errors`.
         """
         self._check_top_k(top_k)
-        upload = await self._timed_read(body, call)
-        outputs = await self.batcher.submit(upload.pixels_hwc, self.read_always, call)
+        upload = await self._timed_read(body, context)
+        outputs = await self.batcher.submit(upload.pixels_hwc, self.read_always, context)
         return self._prediction(outputs, top_k)
 
     async def explain(
-        self, body: bytes, question: Question, *, top_k: int, call: Call
+        self, body: bytes, question: Question, *, top_k: int, context: RequestContext
     ) -> Explanation:
         """Classify an encoded image and say where it looks like the class that is asked for.
 
@@ -102,30 +102,34 @@ class Classifier:
         every = question.target == ALL and ALL not in self._indices
         target = None if every or question.target is None else self.index(question.target)
         against = None if question.against is None else self.index(question.against)
-        upload = await self._timed_read(body, call)
+        upload = await self._timed_read(body, context)
         method, size = question.method, (upload.width, upload.height)
         wanted = (*self.read_always, _OUTPUTS[method])
-        outputs = await self.batcher.submit(upload.pixels_hwc, wanted, call)
+        outputs = await self.batcher.submit(upload.pixels_hwc, wanted, context)
         prediction = self._prediction(outputs, top_k)
         index = prediction.index if target is None else target
-        passes = 1
+        evaluations = 1
         if method == "contrast":
             against = self._rival(outputs["probabilities"], index, against)
             values_hw = outputs["cams"][index] - outputs["cams"][against]
         elif method in _OF_EVERY_CLASS:
             values_hw = outputs[_OUTPUTS[method]][index]
         else:
-            values_hw, passes = await masked_map(
-                partial(self._evaluate, call=call),
+            values_hw, evaluations = await masked_map(
+                partial(self._evaluate, context=context),
                 method,
                 upload.pixels_hwc,
                 outputs,
                 index,
-                most=self._max_passes if question.passes is None else question.passes,
+                most=self._max_evaluations
+                if question.evaluations is None
+                else question.evaluations,
             )
         classes = self.manifest.classes
         rival = None if against is None else classes[against]
-        cam = _map_of(classes[index], index, values_hw, upload.view, size, method, rival, passes)
+        cam = _map_of(
+            classes[index], index, values_hw, upload.view, size, method, rival, evaluations
+        )
         every_cam = None
         if every:
             maps = zip(classes, outputs[_OUTPUTS[method]], strict=True)
@@ -135,7 +139,7 @@ class Classifier:
             )
         zoom = None
         if question.zoom:
-            zoom = await self._look_closer(body, cam.box, size, target, top_k, call)
+            zoom = await self._look_closer(body, cam.box, size, target, top_k, context)
         picture = None
         if question.style is not None:
             started = time.perf_counter()
@@ -143,23 +147,23 @@ class Classifier:
             # What the network sees does not depend on whether a picture is wanted: an image that
             # was decoded at a reduced size is decoded anew for it.
             picture = await asyncio.to_thread(self._draw, *draw)
-            call.passed("render", started)
+            context.passed("render", started)
         return Explanation(prediction, upload.view, cam, every_cam, zoom, picture)
 
     def winners(self, outputs: Outputs) -> list[Winner]:
         """What predictions of these outputs, `read_always` of N images, count as."""
         probabilities = outputs["probabilities"]
         confidences = probabilities.max(1)
-        weak = strange = [False] * len(confidences)
+        weak = ood = [False] * len(confidences)
         if self._least_confidence is not None:
             weak = (confidences < self._least_confidence).tolist()
         if self._greatest_ood_score is not None:
-            strange = (outputs["ood_score"] > self._greatest_ood_score).tolist()
+            ood = (outputs["ood_score"] > self._greatest_ood_score).tolist()
         indices, classes = probabilities.argmax(1).tolist(), self.manifest.classes
         return [
             Winner(classes[index], confidence, raised(abstain=abstain, out_of_distribution=unlike))
             for index, confidence, abstain, unlike in zip(
-                indices, confidences.tolist(), weak, strange, strict=True
+                indices, confidences.tolist(), weak, ood, strict=True
             )
         ]
 
@@ -178,16 +182,18 @@ class Classifier:
             return images.read_upload(body, rule, max_pixels=most)
         return await asyncio.to_thread(images.read_upload, body, rule, max_pixels=most)
 
-    async def _timed_read(self, body: bytes, call: Call) -> Upload:
+    async def _timed_read(self, body: bytes, context: RequestContext) -> Upload:
         started = time.perf_counter()
         upload = await self.read(body)
-        call.passed("decode", started)
+        context.passed("decode", started)
         return upload
 
-    async def _evaluate(self, images_nhwc: NDArray[np.uint8], *, call: Call) -> NDArray[np.float32]:
+    async def _evaluate(
+        self, images_nhwc: NDArray[np.uint8], *, context: RequestContext
+    ) -> NDArray[np.float32]:
         """Logits of masked images, which wait behind predictions."""
-        with self.batcher.place(call, spare=True, images=len(images_nhwc)):
-            found = await self.batcher.submit_all(images_nhwc, ("logits",), call)
+        with self.batcher.admit(context, low_priority=True, images=len(images_nhwc)):
+            found = await self.batcher.submit_all(images_nhwc, ("logits",), context)
         return found["logits"]
 
     async def _look_closer(
@@ -197,7 +203,7 @@ class Classifier:
         size: tuple[int, int],
         target: int | None,
         top_k: int,
-        call: Call,
+        context: RequestContext,
     ) -> CloserLook | None:
         rule = self.manifest.image
         part = closer_view(box, size, rule)
@@ -207,10 +213,10 @@ class Classifier:
         upload = await asyncio.to_thread(
             images.read_part, body, rule, part, max_pixels=self._max_pixels
         )
-        call.passed("decode", started)
-        with self.batcher.place(call, spare=True):
+        context.passed("decode", started)
+        with self.batcher.admit(context, low_priority=True):
             wanted = (*self.read_always, "cams")
-            outputs = await self.batcher.submit(upload.pixels_hwc, wanted, call)
+            outputs = await self.batcher.submit(upload.pixels_hwc, wanted, context)
         prediction = self._prediction(outputs, top_k)
         index = prediction.index if target is None else target
         cam_hw = outputs["cams"][index]
@@ -241,7 +247,7 @@ class Classifier:
         ranked = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:top_k]
         classes = self.manifest.classes
         scores = tuple(Score(classes[i], i, probabilities[i]) for i in ranked)
-        abstain, ood_score, strange = self._doubts(scores[0].probability, outputs)
+        abstain, ood_score, ood = self._doubts(scores[0].probability, outputs)
         return Prediction(
             model=self.manifest.name,
             version=self.manifest.version,
@@ -250,7 +256,7 @@ class Classifier:
             confidence=scores[0].probability,
             abstain=abstain,
             ood_score=ood_score,
-            out_of_distribution=strange,
+            out_of_distribution=ood,
             scores=scores,
         )
 
@@ -261,13 +267,13 @@ class Classifier:
 
         None where the model cannot say.
         """
-        abstain = ood_score = strange = None
+        abstain = ood_score = ood = None
         if self._least_confidence is not None:
             abstain = bool(confidence < self._least_confidence)
         if self._greatest_ood_score is not None:
             ood_score = np.float32(outputs["ood_score"])
-            strange = bool(ood_score > self._greatest_ood_score)
-        return abstain, ood_score, strange
+            ood = bool(ood_score > self._greatest_ood_score)
+        return abstain, ood_score, ood
 
     def _check_top_k(self, top_k: int) -> None:
         most = len(self.manifest.classes)
@@ -293,14 +299,17 @@ class Classifier:
             raise InvalidParameter("a picture shows one map: leave zoom out, or ask for JSON")
         if question.against is not None and question.method != "contrast":
             raise InvalidParameter("against goes with method=contrast only")
-        passes = question.passes
-        if passes is None:
+        evaluations = question.evaluations
+        if evaluations is None:
             return
         if question.method not in MASKING:
-            raise InvalidParameter(f"method={question.method} takes one pass: leave passes out")
-        if not _LEAST_PASSES <= passes <= self._max_passes:
             raise InvalidParameter(
-                f"passes is {passes}, and must be {_LEAST_PASSES} to {self._max_passes}"
+                f"method={question.method} takes one pass: leave evaluations out"
+            )
+        if not _LEAST_EVALUATIONS <= evaluations <= self._max_evaluations:
+            raise InvalidParameter(
+                f"evaluations is {evaluations}, and must be {_LEAST_EVALUATIONS} to "
+                f"{self._max_evaluations}"
             )
 
     def index(self, target: str) -> int:
@@ -334,7 +343,7 @@ def _map_of(
     size: tuple[int, int],
     method: Method = "cam",
     against: str | None = None,
-    passes: int = 1,
+    evaluations: int = 1,
 ) -> ClassActivationMap:
     box, peak = locate(cam_hw, view, size)
-    return ClassActivationMap(label, index, cam_hw, peak, box, method, against, passes)
+    return ClassActivationMap(label, index, cam_hw, peak, box, method, against, evaluations)

@@ -7,7 +7,7 @@ import httpx
 
 from limelight.client.client import AsyncClient
 from service.app import Application
-from service.inference.model_registry import Catalogue
+from service.inference.model_registry import ModelRegistry
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -24,13 +24,13 @@ async def in_process(settings: Settings) -> AsyncIterator[AsyncClient]:
         NotServableError: a model cannot be loaded.
     """
     metrics = Metrics(enabled=False)
-    catalogue = Catalogue(settings, metrics, threads=0)
-    catalogue.load()
+    registry = ModelRegistry(settings, metrics, threads=0)
+    registry.load()
     try:
-        if catalogue.problem is not None:
-            raise NotServableError(catalogue.problem)
-        transport = httpx.ASGITransport(Application(settings, metrics, catalogue))
+        if registry.rejection is not None:
+            raise NotServableError(registry.rejection)
+        transport = httpx.ASGITransport(Application(settings, metrics, registry))
         async with AsyncClient("http://in-process", transport=transport) as client:
             yield client
     finally:
-        await catalogue.close()
+        await registry.close()

@@ -14,10 +14,10 @@ from service.inference.classifier import Classifier
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
-logger = logging.getLogger("limelight.catalogue")
+logger = logging.getLogger("limelight.registry")
 
 
-class Catalogue:
+class ModelRegistry:
     """Every model by its name, and the reason why one of them cannot be served.
 
     A model that fails to load leaves the others alone, but the service is ready only when all
@@ -33,7 +33,7 @@ class Catalogue:
         self._problem: str | None = "the models are being loaded"
 
     @property
-    def problem(self) -> str | None:
+    def rejection(self) -> str | None:
         """Why the service is not ready; None when it is."""
         return self._problem
 
@@ -135,7 +135,7 @@ class Catalogue:
             max_queued=settings.max_queued,
             # While one batch is computed on a GPU, the next one is copied there.
             concurrency=1 if engine.provider == "CPU" else 2,
-            dear=manifest.dear_outputs,
+            expensive=manifest.expensive_outputs,
             observe=partial(self._metrics.batch_ran, manifest.name),
         )
         return Classifier(
@@ -143,7 +143,7 @@ class Catalogue:
             engine=engine,
             batcher=batcher,
             max_pixels=settings.max_pixels,
-            max_passes=settings.max_passes,
+            max_evaluations=settings.max_evaluations,
         )
 
     def _fail(self, problem: str) -> None:

@@ -5,7 +5,7 @@ import gzip
 import zlib
 
 from limelight.errors import InvalidInference, UnsupportedEncoding
-from service.http.request_body import Hold
+from service.http.request_body import Reservation
 
 # zlib.decompressobj's own numbers: gzip's header or zlib's; and deflate without any.
 _GZIP, _ZLIB, _BARE = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
@@ -18,7 +18,7 @@ _WORTHWHILE_BYTES = 1024
 _LEVEL = 1
 
 
-async def unpack(body: bytes, encoding: str, hold: Hold) -> bytes:
+async def unpack(body: bytes, encoding: str, reservation: Reservation) -> bytes:
     """A request's body, whose Content-Encoding is `encoding`; '' and identity leave it alone.
 
     `hold` grows with what is unpacked, and bounds it.
@@ -26,7 +26,7 @@ async def unpack(body: bytes, encoding: str, hold: Hold) -> bytes:
     Raises:
         UnsupportedEncoding: it is another encoding.
         InvalidInference: the body is not of this encoding, or broken off.
-        BodyTooLarge, Overloaded: see `Hold.grow_to`.
+        BodyTooLarge, Overloaded: see `Reservation.grow_to`.
     """
     match encoding.strip().lower():
         case "" | "identity":
@@ -40,7 +40,7 @@ async def unpack(body: bytes, encoding: str, hold: Hold) -> bytes:
                 f"the Content-Encoding is {other[:100]!r}: send gzip, deflate or none"
             )
     chunks: list[bytes] = []
-    unpacker, start, packed, size = zlib.decompressobj(window), 0, b"", hold.size
+    unpacker, start, packed, size = zlib.decompressobj(window), 0, b"", reservation.size
     quick = len(body) <= _QUICK_BYTES
     while not unpacker.eof:
         if not packed:
@@ -56,7 +56,7 @@ async def unpack(body: bytes, encoding: str, hold: Hold) -> bytes:
         if not packed and not chunk:
             raise InvalidInference(f"the body breaks off: it is not all of a {encoding} stream")
         size += len(chunk)
-        hold.grow_to(size)
+        reservation.grow_to(size)
         chunks.append(chunk)
         packed = unpacker.unconsumed_tail
     if unpacker.unused_data or start < len(body):

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from limelight.errors import NotReady, ServiceError, UnknownModel
 from service.inference.classifier import Classifier
-from service.inference.model_registry import Catalogue
+from service.inference.model_registry import ModelRegistry
 from service.oip.inference import Inference
 from service.oip.metadata import ModelMetadata, model_metadata
 from service.oip.model_config import Json, model_configuration
@@ -36,23 +36,23 @@ class Server:
 
     Args:
         workers: processes that serve the same.
-        obstacle: why the service takes no requests; None when it does.
+        problem: why the service takes no requests; None when it does.
     """
 
     def __init__(
         self,
         settings: Settings,
         metrics: Metrics,
-        catalogue: Catalogue,
+        registry: ModelRegistry,
         *,
         workers: int,
-        obstacle: Callable[[], ServiceError | None],
+        problem: Callable[[], ServiceError | None],
     ) -> None:
         self.settings = settings
         self.inference = Inference(settings)
-        self.obstacle = obstacle
+        self.rejection = problem
         self._metrics = metrics
-        self._catalogue = catalogue
+        self._registry = registry
         self._workers = workers
 
     def classifier(self, name: str, asked_version: str = "") -> Classifier:
@@ -62,7 +62,7 @@ class Server:
             UnknownModel: there is none of this name, or version.
             NotReady: there is, but it could not be loaded.
         """
-        classifier = self._catalogue.get(name)
+        classifier = self._registry.get(name)
         served = classifier.manifest.version
         if asked_version not in ("", served):
             raise UnknownModel(
@@ -77,9 +77,9 @@ class Server:
         Draining: the service takes no further requests.
         """
         self.classifier(name, asked_version)
-        obstacle = self.obstacle()
-        if obstacle is not None and not isinstance(obstacle, NotReady):
-            raise obstacle
+        problem = self.rejection()
+        if problem is not None and not isinstance(problem, NotReady):
+            raise problem
 
     def metadata(self, name: str, asked_version: str = "") -> ModelMetadata:
         """Raises:
@@ -106,7 +106,7 @@ class Server:
         if name:
             classifiers = [self.classifier(name, asked_version)]
         else:
-            classifiers = list(self._catalogue.classifiers.values())
+            classifiers = list(self._registry.classifiers.values())
         samples = self._metrics.samples()
         return [model_statistics(samples, classifier.manifest) for classifier in classifiers]
 
@@ -119,10 +119,10 @@ class Server:
                 "state": "READY",
                 "reason": "",
             }
-            for name, classifier in self._catalogue.classifiers.items()
+            for name, classifier in self._registry.classifiers.items()
         ]
         failed = [
             {"name": name, "version": "", "state": "UNAVAILABLE", "reason": reason}
-            for name, reason in self._catalogue.failures.items()
+            for name, reason in self._registry.failures.items()
         ]
         return ready + failed

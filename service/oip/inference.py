@@ -25,7 +25,7 @@ from service.oip.types import (
     RequestedOutput,
 )
 from service.oip.validation import Picture, Plan, plan
-from service.request_context import Call
+from service.request_context import RequestContext
 from service.settings import Settings
 
 
@@ -55,7 +55,7 @@ class Inference:
         self.max_batch = largest_batch(settings)
 
     async def infer(
-        self, classifier: Classifier, request: InferRequest, call: Call
+        self, classifier: Classifier, request: InferRequest, context: RequestContext
     ) -> InferResponse:
         """Answer a request; a batch is answered whole, or not at all.
 
@@ -63,18 +63,20 @@ class Inference:
             ServiceError: the request, an image or a parameter is refused; see `limelight.errors`.
         """
         manifest = classifier.manifest
-        _shorten(call, request.parameters)
+        _shorten(context, request.parameters)
         planned = plan(request, manifest, max_batch=self.max_batch)
         target = None
         if planned.picture is not None and planned.picture.target is not None:
             target = classifier.index(planned.picture.target)
         # All places at once: whoever cannot be served in time learns it before the work.
-        places = classifier.batcher.place(call, spare=planned.explains, images=len(planned.images))
+        places = classifier.batcher.admit(
+            context, low_priority=planned.explains, images=len(planned.images)
+        )
         with places:
-            pixels_nhwc, seen = await self._see(planned, classifier, call)
+            pixels_nhwc, seen = await self._see(planned, classifier, context)
             # What is predicted is counted, whether or not it is asked for.
             wanted = tuple({*planned.graph_outputs, *classifier.read_always})
-            found = await classifier.batcher.submit_all(pixels_nhwc, wanted, call)
+            found = await classifier.batcher.submit_all(pixels_nhwc, wanted, context)
             started = time.perf_counter()
             outputs = []
             for output in planned.outputs:
@@ -83,7 +85,7 @@ class Inference:
                     outputs.append(_bytes_tensor(output, (len(pictures), 1), pictures))
                 else:
                     outputs.append(_tensor(output, found, planned, manifest.classes))
-            call.passed("render", started)
+            context.passed("render", started)
         return InferResponse(
             model=manifest.name,
             version=manifest.version,
@@ -94,7 +96,7 @@ class Inference:
         )
 
     async def _see(
-        self, planned: Plan, classifier: Classifier, call: Call
+        self, planned: Plan, classifier: Classifier, context: RequestContext
     ) -> tuple[NDArray[np.uint8], list[_Seen]]:
         """The images as the network sees them, (N, H, W, C); and one by one, if to be drawn on."""
         if isinstance(planned.images, np.ndarray):
@@ -104,7 +106,7 @@ class Inference:
             return planned.images, [_Seen(pixels, whole, None) for pixels in shown]
         started = time.perf_counter()
         uploads = await asyncio.gather(*(classifier.read(body) for body in planned.images))
-        call.passed("decode", started)
+        context.passed("decode", started)
         seen = [
             _Seen(upload.pixels_hwc, upload.view, body)
             for upload, body in zip(uploads, planned.images, strict=True)
@@ -131,13 +133,13 @@ class Inference:
         return png(overlay(image, cam_hw, one.view, opacity=style.opacity, colormap=style.colormap))
 
 
-def _shorten(call: Call, parameters: Parameters) -> None:
+def _shorten(context: RequestContext, parameters: Parameters) -> None:
     """By the parameter `timeout`, in microseconds, with which Triton's clients limit the server."""
     timeout = parameters.get("timeout", 0)
     if type(timeout) is not int or timeout < 0:
         raise InvalidInference("timeout must be a whole number of microseconds, 0 for none")
     if timeout:
-        call.deadline = min(call.deadline, time.perf_counter() + timeout / 1e6)
+        context.deadline = min(context.deadline, time.perf_counter() + timeout / 1e6)
 
 
 def _tensor(

@@ -4,10 +4,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from service.http.request_body import Intake
+from service.http.request_body import UploadBudget
 from service.oip.dataplane import Server
 from service.telemetry.metrics import Metrics
-from service.telemetry.recorder import Notes
+from service.telemetry.recorder import Recorder
 from service.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -20,13 +20,18 @@ class Port:
     """Nothing of gRPC is loaded before `open`, and nothing at all without a port."""
 
     def __init__(
-        self, server: Server, intake: Intake, metrics: Metrics, notes: Notes, trace: Tracing | None
+        self,
+        server: Server,
+        upload_budget: UploadBudget,
+        metrics: Metrics,
+        notes: Recorder,
+        trace: Tracing | None,
     ) -> None:
-        self._parts = server, intake, metrics, notes, trace
+        self._parts = server, upload_budget, metrics, notes, trace
         self._number = server.settings.grpc_port
         self._listener: Listener | None = None
         self._closing: asyncio.Task[None] | None = None
-        self.problem = None if self._number is None else "the port for gRPC is not open yet"
+        self.rejection = None if self._number is None else "the port for gRPC is not open yet"
         """Why nobody is served there who should be."""
 
     @property
@@ -48,10 +53,10 @@ class Port:
         try:
             listener.bind()
         except RuntimeError as error:
-            self.problem = f"gRPC cannot be served at port {self._number}: {error}"
-            logger.error("the service is not ready: %s", self.problem)
+            self.rejection = f"gRPC cannot be served at port {self._number}: {error}"
+            logger.error("the service is not ready: %s", self.rejection)
             return
-        self._listener, self.problem = listener, None
+        self._listener, self.rejection = listener, None
         await listener.start()
 
     def stop(self) -> None:

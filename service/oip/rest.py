@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from limelight.errors import InvalidInference
 from service.http.exchange import Endpoint, Exchange
 from service.http.messages import Response
-from service.http.request_body import Intake, read_body
+from service.http.request_body import UploadBudget, read_body
 from service.http.responses import json_response
 from service.oip.binary_codec import decode_request, encode_response
 from service.oip.compression import pack, unpack
@@ -28,9 +28,9 @@ _VARY = (b"vary", b"Accept-Encoding")
 class Rest:
     """The routes, for the application to call; see `route` for a path's."""
 
-    def __init__(self, server: Server, intake: Intake, metrics: Metrics) -> None:
+    def __init__(self, server: Server, upload_budget: UploadBudget, metrics: Metrics) -> None:
         self._server = server
-        self._intake = intake
+        self._upload_budget = upload_budget
         self._metrics = metrics
         self.routes: dict[str, dict[str, Endpoint]] = {
             ROOT: {"GET": self._metadata},
@@ -71,9 +71,9 @@ class Rest:
         return json_response({"live": True})
 
     async def _ready(self, exchange: Exchange) -> Response:
-        obstacle = self._server.obstacle()
-        if obstacle is not None:
-            raise obstacle
+        problem = self._server.rejection()
+        if problem is not None:
+            raise problem
         return json_response({"ready": True})
 
     async def _model(self, exchange: Exchange) -> Response:
@@ -97,8 +97,8 @@ class Rest:
     async def _index(self, exchange: Exchange) -> Response:
         """With `ready` in the body, only the models that are."""
         request = exchange.request
-        with self._intake.hold(request, max_bytes=_MOST_INDEX_BYTES) as hold:
-            body = await read_body(request, hold)
+        with self._upload_budget.reserve(request, max_bytes=_MOST_INDEX_BYTES) as reservation:
+            body = await read_body(request, reservation)
         wanted = parse_json(body) if body.strip() else {}
         ready = wanted.get("ready", False) if isinstance(wanted, Mapping) else None
         if not isinstance(ready, bool):
@@ -107,17 +107,19 @@ class Rest:
         return json_response([one for one in models if not ready or one["state"] == "READY"])
 
     async def _infer(self, exchange: Exchange) -> Response:
-        request, call, server = exchange.request, exchange.request.call, self._server
-        with self._intake.hold(request, max_bytes=server.settings.max_bytes) as hold:
+        request, context, server = exchange.request, exchange.request.context, self._server
+        with self._upload_budget.reserve(
+            request, max_bytes=server.settings.max_bytes
+        ) as reservation:
             started = time.perf_counter()
             classifier = server.classifier(*_asked(exchange))
             exchange.asked(classifier)
             if not request.arrived():
                 # Nobody is kept waiting by a body that takes its time, nor asked for one in vain.
-                with classifier.place(call, spare=False):
+                with classifier.admit(context, low_priority=False):
                     pass
-            body = await read_body(request, hold)
-            body = await unpack(body, request.header(b"content-encoding"), hold)
+            body = await read_body(request, reservation)
+            body = await unpack(body, request.header(b"content-encoding"), reservation)
             length = request.headers.get(_HEADER_LENGTH)
             wanted = decode_request(
                 body,
@@ -125,8 +127,8 @@ class Rest:
                 classifier.manifest,
                 max_batch=server.inference.max_batch,
             )
-            call.passed("read", started)
-            response = await server.inference.infer(classifier, wanted, call)
+            context.passed("read", started)
+            response = await server.inference.infer(classifier, wanted, context)
             exchange.winners, exchange.method = response.winners, response.method
         started = time.perf_counter()
         content, header_length = encode_response(response, wanted)
@@ -137,7 +139,7 @@ class Rest:
         content, encoding = await pack(content, request.header(b"accept-encoding"))
         if encoding is not None:
             headers.append((b"content-encoding", encoding.encode()))
-        call.passed("render", started)
+        context.passed("render", started)
         return Response(content, 200, media_type, headers)
 
 

@@ -89,7 +89,7 @@ def model_statistics(samples: Iterable[Sample], manifest: Manifest) -> ModelStat
             BatchStatistics(
                 int(size),
                 Duration(
-                    round(total("passes_total", size=size)),
+                    round(total("batches_total", size=size)),
                     round(total("pass_seconds_total", size=size) * _NANOSECONDS),
                 ),
             )

@@ -55,7 +55,7 @@ def plan(request: InferRequest, manifest: Manifest, *, max_batch: int) -> Plan:
     """
     images = _images(request, manifest, max_batch)
     given = [tensor.name for tensor in manifest.outputs]
-    outputs = _requested(request, given, manifest.dear_outputs)
+    outputs = _requested(request, given, manifest.expensive_outputs)
     picture = None
     if any(output.name == OVERLAY for output in outputs):
         picture = _picture(request, outputs)
@@ -127,7 +127,7 @@ def _check_shape(tensor: InputTensor, each: tuple[int, ...], max_batch: int) -> 
 
 
 def _requested(
-    request: InferRequest, given: list[str], dear: frozenset[str]
+    request: InferRequest, given: list[str], expensive: frozenset[str]
 ) -> tuple[RequestedOutput, ...]:
     """Without a choice, all that one pass gives: what costs more has to be asked for."""
     outputs = {output.name: output for output in reversed(request.outputs)}
@@ -138,7 +138,7 @@ def _requested(
                 f"{', '.join([*given, OVERLAY])}"
             )
     if not outputs:
-        return tuple(RequestedOutput(name=name) for name in given if name not in dear)
+        return tuple(RequestedOutput(name=name) for name in given if name not in expensive)
     return tuple(reversed(outputs.values()))
 
 

@@ -19,7 +19,7 @@ def bentoml_schema() -> Json:
         "target": _STRING,
         "method": {"type": "string", "enum": list(METHODS)},
         "against": _STRING,
-        "passes": _INTEGER,
+        "evaluations": _INTEGER,
         "zoom": {"type": "boolean"},
         "opacity": {"type": "number", "minimum": 0, "maximum": 1},
         "colormap": {"type": "string", "enum": list(COLORMAPS)},

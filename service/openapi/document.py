@@ -28,7 +28,7 @@ _UPLOAD_ERRORS = (
 
 
 def document(settings: Settings) -> Json:
-    """The document of a service with these settings, as a tree that JSON can hold."""
+    """The document of a service with these settings, as a tree that JSON can reservation."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -141,8 +141,8 @@ def _explain(settings: Settings) -> Json:
                 "For a contrast: the other class; the most probable one by default.",
             ),
             parameter(
-                "passes",
-                {"type": "integer", "minimum": 4, "maximum": settings.max_passes},
+                "evaluations",
+                {"type": "integer", "minimum": 4, "maximum": settings.max_evaluations},
                 "At most so many masked images, for the methods that mask.",
             ),
             parameter(

@@ -41,7 +41,7 @@ def schemas() -> Json:
         target=string,
         index=integer,
         method={"enum": list(METHODS)},
-        passes={
+        evaluations={
             "type": "integer",
             "minimum": 1,
             "description": "Images that the network looked at for it",

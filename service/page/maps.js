@@ -4,7 +4,7 @@
 const RISING = [[48, 18, 59], [40, 188, 235], [164, 252, 60], [251, 126, 33], [122, 4, 3]];
 const FOR = [178, 34, 24];
 const AGAINST = [25, 84, 166];
-const FINER = 12;
+const LAYERCAMS = 12;
 
 /** What speaks for a class: a map (rows of numbers) as an image of colours, see-through where nothing does. */
 export function heat(values, opacity) {
@@ -40,12 +40,12 @@ export function lay(canvas, tint, view) {
 function tinted(values, colour) {
   const [rows, columns] = [values.length, values[0].length];
   const tint = document.createElement("canvas");
-  [tint.width, tint.height] = [columns * FINER, rows * FINER];
+  [tint.width, tint.height] = [columns * LAYERCAMS, rows * LAYERCAMS];
   const context = tint.getContext("2d");
   const image = context.createImageData(tint.width, tint.height);
   for (let y = 0; y < tint.height; y += 1) {
     for (let x = 0; x < tint.width; x += 1) {
-      const value = bilinear(values, (y + 0.5) / FINER - 0.5, (x + 0.5) / FINER - 0.5);
+      const value = bilinear(values, (y + 0.5) / LAYERCAMS - 0.5, (x + 0.5) / LAYERCAMS - 0.5);
       image.data.set(colour(value), 4 * (y * tint.width + x));
     }
   }

@@ -33,7 +33,7 @@ _STALE_S = 1.0
 _SLOT = struct.Struct("=dq")
 
 
-class Tally:
+class ConnectionCounts:
     """How many connections each worker has, in memory that all of them see.
 
     Args:
@@ -73,31 +73,33 @@ class Acceptor:
 
     Args:
         server: the running `uvicorn.Server`; under None, another server does as it likes.
-        tally: the connections of all workers; None where this is the only one.
+        connection_counts: the connections of all workers; None where this is the only one.
         turn_away: asked at the head of each request; see `service.http.uvicorn_protocol`.
     """
 
     def __init__(
         self,
         server: Any | None,
-        tally: Tally | None = None,
+        connection_counts: ConnectionCounts | None = None,
         *,
         turn_away: TurnAway = lambda scope, receive: None,
     ) -> None:
         self._server = server
         self._turn_away = turn_away
-        self._tally = tally
+        self._connection_counts = connection_counts
         self._sockets: list[socket.socket] = []
         self._handing_over: set[asyncio.Task[Any]] = set()
         self._waited = False
 
     @classmethod
-    def of_this_process(cls, tally: Tally | None, *, turn_away: TurnAway) -> "Acceptor":
+    def of_this_process(
+        cls, connection_counts: ConnectionCounts | None, *, turn_away: TurnAway
+    ) -> "Acceptor":
         """For the server that handles this process's signals, to be called when it starts."""
         server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
         if not hasattr(server, "server_state"):
             server = None
-        return cls(server, tally, turn_away=turn_away)
+        return cls(server, connection_counts, turn_away=turn_away)
 
     async def take_over(self) -> None:
         """Wait until the server listens, and listen in its place."""
@@ -121,8 +123,8 @@ class Acceptor:
 
     def tell(self) -> None:
         """Let the other workers know of this one; to be called every now and then."""
-        if self._tally is not None and self._server is not None:
-            self._tally.tell(len(self._server.server_state.connections))
+        if self._connection_counts is not None and self._server is not None:
+            self._connection_counts.tell(len(self._server.server_state.connections))
 
     def stop(self) -> None:
         """Take no further connection; those that were taken live on."""
@@ -142,8 +144,8 @@ class Acceptor:
         loop.call_later(seconds, self._listen, listening)
 
     def _accept(self, listening: socket.socket) -> None:
-        if self._tally is not None and not self._waited:
-            least = self._tally.least()
+        if self._connection_counts is not None and not self._waited:
+            least = self._connection_counts.least()
             if least is not None and least < len(self._connections()):
                 self._waited = True  # once: the other may be busy
                 self._listen_later(listening, _COURTESY_S)
@@ -194,6 +196,6 @@ class Acceptor:
             lost(error)
             self.tell()
 
-        if self._tally is not None:
+        if self._connection_counts is not None:
             protocol.connection_lost = connection_lost  # type: ignore[assignment,method-assign]
         return protocol

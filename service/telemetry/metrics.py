@@ -95,7 +95,9 @@ class Metrics:
         self._batch_size = self._histogram(
             "batch_size", "Images in one pass.", [2.0**power for power in range(11)], "model"
         )
-        self._passes = self._counter("passes", "Passes through a network.", "model", "size")
+        self._batches_run = self._counter(
+            "batches", "Batches run through a network.", "model", "size"
+        )
         self._pass_seconds = self._counter("pass_seconds", "What they took.", "model", "size")
         self._model_seconds = self._counter(
             "model_seconds", "Requests of a model, from head to answer.", "model", "outcome"
@@ -122,7 +124,7 @@ class Metrics:
             "model_load_seconds", "Reading and verifying a model.", "livemax", "model"
         )
         self._warm_up = self._gauge(
-            "model_warm_up_seconds", "A model's first passes.", "livemax", "model"
+            "model_warm_up_seconds", "A model's first batches.", "livemax", "model"
         )
         self._last = self._gauge(
             *("last_answer_timestamp_seconds", "When a model last answered.", "livemax", "model")
@@ -203,15 +205,15 @@ class Metrics:
         predicted, self._predicted = self._predicted, {}
         for what, confidences in predicted.items():
             self._count_predictions(what, np.array(confidences))
-        for model, passes in list(self._batches.items()):
+        for model, batches in list(self._batches.items()):
             # A thread may append while this runs: what is taken here is what is removed here.
-            taken = passes[:]
-            del passes[: len(taken)]
+            taken = batches[:]
+            del batches[: len(taken)]
             if taken:
                 sizes = np.array([size for size, _ in taken], np.float64)
                 _observe_all(self._batch_size.labels(model), sizes)
             for size, seconds in taken:
-                self._passes.labels(model, size).inc()
+                self._batches_run.labels(model, size).inc()
                 self._pass_seconds.labels(model, size).inc(seconds)
 
     def render(self) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from limelight.results import Winner
-from service.request_context import Call
+from service.request_context import RequestContext
 from service.telemetry import tracing
 from service.telemetry.metrics import Answered, Metrics, Predicted
 from service.telemetry.tracing import Tracing
@@ -24,10 +24,10 @@ class Asked(Protocol):
     @property
     def method(self) -> str: ...
     @property
-    def call(self) -> Call: ...
+    def context(self) -> RequestContext: ...
 
 
-class Noted(Protocol):
+class Recorded(Protocol):
     """A request, and what became known of it."""
 
     @property
@@ -41,7 +41,7 @@ class Noted(Protocol):
     """How they were explained."""
 
 
-class Notes:
+class Recorder:
     """Where requests of all kinds are noted, one at a time.
 
     `route` must be one of ours, or "other": it is a label of the metrics.
@@ -55,9 +55,9 @@ class Notes:
         self._who: dict[tuple[object, ...], Answered] = {}
         self._what: dict[tuple[object, ...], Predicted] = {}
 
-    def note(
+    def record(
         self,
-        exchange: Noted,
+        exchange: Recorded,
         route: str,
         status: int,
         refusal: str | None,
@@ -65,12 +65,12 @@ class Notes:
         span: "Span | None",
     ) -> None:
         """It was answered with `status`, of HTTP or what it would be there, after `seconds`."""
-        request, call = exchange.request, exchange.request.call
+        request, context = exchange.request, exchange.request.context
         parts = (route, exchange.model, exchange.version, status, refusal)
         who = self._who.get(parts)
         if who is None:
             who = self._who[parts] = Answered(*parts)
-        self._metrics.answered(who, seconds=seconds, stages=call.stages)
+        self._metrics.answered(who, seconds=seconds, stages=context.stages)
         for label, confidence, flags in exchange.winners:
             said = (exchange.model, label, flags, exchange.method)
             what = self._what.get(said)
@@ -85,7 +85,7 @@ class Notes:
                 "limelight.model": exchange.model,
                 "limelight.request_id": request.id,
             }
-            self._tracing.end(span, call, attributes)
+            self._tracing.end(span, context, attributes)
         if self._access_log:
             facts = {
                 "request_id": request.id,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-    from service.request_context import Call
+    from service.request_context import RequestContext
 
 _SAMPLED = 0x01
 
@@ -76,14 +76,16 @@ class Tracing:
         )
         return self._tracer.start_span(name, context, SpanKind.SERVER) if sampled else None
 
-    def end(self, span: "Span", call: "Call", attributes: Mapping[str, str | int]) -> None:
+    def end(
+        self, span: "Span", request: "RequestContext", attributes: Mapping[str, str | int]
+    ) -> None:
         """Close the span of a request, after one for each of its stages."""
         from opentelemetry.trace import set_span_in_context
 
         # perf_counter has an origin of its own.
         origin_ns = time.time_ns() - time.perf_counter_ns()
         context = set_span_in_context(span)
-        for stage, begun, ended in call.stages:
+        for stage, begun, ended in request.stages:
             child = self._tracer.start_span(stage, context, start_time=origin_ns + int(begun * 1e9))
             child.end(origin_ns + int(ended * 1e9))
         span.set_attributes(attributes)

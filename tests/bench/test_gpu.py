@@ -61,7 +61,7 @@ def test_every_part_runs_on_a_machine_that_has_only_what_was_brought(smoke: Path
     bound = [it["way"] for it in found["serve"]["digits, forward passes on CPU"]["images a second"]]
     assert {"engine, float32", "run, float16", "bound, float32"} <= set(bound)
     assert "is demanded" in found["serve"]["digits on TensorRT"]
-    formats = {"model.onnx", "model.ts", "model.pt2", "model.finer.onnx", "model.half.onnx"}
+    formats = {"model.onnx", "model.ts", "model.pt2", "model.layercam.onnx", "model.fp16.onnx"}
     assert {f"digits, {file}" for file in formats} == set(found["parity"])
     assert all(it["top1_disagreements"] == 0 for it in found["parity"].values())
 

@@ -19,8 +19,8 @@ def report(folder: Path, *, batches: tuple[int, ...] = (1, 3)) -> passes.Report:
 
 
 @pytest.fixture(scope="module")
-def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("zoo"), half=True)
+def fp16(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_artifact(tmp_path_factory.mktemp("zoo"), fp16=True)
 
 
 def setup(folder: Path, images_nhwc: np.ndarray) -> Setup:
@@ -34,11 +34,11 @@ def setup(folder: Path, images_nhwc: np.ndarray) -> Setup:
     )
 
 
-def test_every_way_of_a_cpu_gives_numpys_probabilities_each_time_anew(half: Path) -> None:
+def test_every_way_of_a_cpu_gives_numpys_probabilities_each_time_anew(fp16: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (5, 8, 8, 3), np.uint8)
     for name in ("engine", "run", "bound"):
-        once = passes.WAYS[name](setup(half, images))
+        once = passes.WAYS[name](setup(fp16, images))
         first = once()
         images[...] = rng.integers(0, 256, images.shape, np.uint8)
         wanted = COLOUR_NETWORK.probabilities(images)
@@ -47,8 +47,8 @@ def test_every_way_of_a_cpu_gives_numpys_probabilities_each_time_anew(half: Path
         np.testing.assert_array_equal(first["probabilities"], before)
 
 
-def test_what_a_machine_without_a_gpu_can_do_is_timed_and_the_rest_explained(half: Path) -> None:
-    made = report(half)
+def test_what_a_machine_without_a_gpu_can_do_is_timed_and_the_rest_explained(fp16: Path) -> None:
+    made = report(fp16)
     timed = {(each.way, each.batch) for each in made.measured}
     ways = ["engine", "engine", "run", "bound"]
     suffixes = ["", ", two at once", "", ""]
@@ -70,8 +70,8 @@ def test_what_a_machine_without_a_gpu_can_do_is_timed_and_the_rest_explained(hal
 
 def test_an_artefact_without_a_float16_graph_says_how_to_get_one(zoo_colours: Path) -> None:
     made = report(zoo_colours, batches=(2,))
-    assert "export it with --half" in made.missing["run, float16"]
-    assert "export it with --half" in made.missing["engine, float16"]
+    assert "export it with --fp16" in made.missing["run, float16"]
+    assert "export it with --fp16" in made.missing["engine, float16"]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def zoo_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_way_that_gives_something_else_is_not_timed(
-    half: Path, monkeypatch: pytest.MonkeyPatch
+    fp16: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stale(setup: Setup) -> Pass:
         once = passes.plain(setup)
@@ -93,18 +93,16 @@ def test_a_way_that_gives_something_else_is_not_timed(
         return run
 
     monkeypatch.setitem(passes.WAYS, "bound", stale)
-    made = report(half, batches=(2,))
+    made = report(fp16, batches=(2,))
     assert "differ by" in made.missing["bound, float32"]
     assert not [each for each in made.measured if each.way == "bound, float32"]
 
 
 def test_a_device_that_is_not_there_is_said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], half: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fp16: Path
 ) -> None:
-    monkeypatch.setattr(
-        "limelight.runtime.onnx_session.cuda_obstacle", lambda: "there is no driver"
-    )
-    arguments = ["passes", "--device", "cuda", "--models", str(half)]
+    monkeypatch.setattr("limelight.runtime.onnx_session.cuda_problem", lambda: "there is no driver")
+    arguments = ["passes", "--device", "cuda", "--models", str(fp16)]
     monkeypatch.setattr("sys.argv", arguments)
     assert passes.main() == 1
     assert "there is no driver" in capsys.readouterr().err

@@ -47,7 +47,7 @@ from bench.serving.results import (
 from bench.serving.scrape import Samples
 from bench.serving.servers import Question, ServerError
 from bench.serving.workloads import WORKLOADS
-from limelight.runtime.onnx_session import cuda_obstacle
+from limelight.runtime.onnx_session import cuda_problem
 
 WRK = """Running 1s test @ http://127.0.0.1:1
   2 requests in 1.00s
@@ -553,7 +553,7 @@ def test_on_a_gpu_the_aim_is_its_share_in_batches(results: Results) -> None:
     assert report.heading(on_gpu).startswith("The networks run on one A card; Test, 2 cores")
 
 
-@pytest.mark.skipif(cuda_obstacle() is None, reason="this machine has a usable GPU")
+@pytest.mark.skipif(cuda_problem() is None, reason="this machine has a usable GPU")
 def test_a_ceiling_of_a_gpu_that_is_not_there_is_an_error(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

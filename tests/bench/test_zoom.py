@@ -28,7 +28,7 @@ def answer(view: tuple[float, float, float, float], values: list[list[float]]) -
         target="cat",
         index=3,
         method="cam",
-        passes=1,
+        evaluations=1,
         values=tuple(map(tuple, values)),
         peak=max(map(max, values)),
         box=(0.0, 0.0, 40.0, 20.0),

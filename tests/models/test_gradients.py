@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models import ARCHITECTURES, NetworkOptions, build_network
-from models.gradients import NotDifferentiableHereError, finer_stage, with_pull_back
+from models.gradients import NotDifferentiableHereError, layercam_stage, with_pull_back
 from models.heads import ClassMapHead, ConvHead, ConvMapHead, Head
 from models.layers import Residual
 from models.norms import LessonNorm
@@ -73,7 +73,7 @@ def test_a_networks_derivatives_are_autograds(architecture: str) -> None:
     lively(network.double())
     # In float32 the two ways round differently, and now and then on either side of a ReLU's zero.
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    early = finer_stage(network.features, images)
+    early = layercam_stage(network.features, images)
     assert early is not None
     with torch.no_grad():
         stage = network.features[:early](images)
@@ -102,17 +102,17 @@ def test_a_heads_derivatives_are_autograds(head: Head, size: tuple[int, int]) ->
 
 def test_a_network_that_keeps_its_resolution_has_no_finer_stage() -> None:
     features = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU())
-    assert finer_stage(features, torch.randn(1, 1, 8, 8)) is None
+    assert layercam_stage(features, torch.randn(1, 1, 8, 8)) is None
     simplenet = build_network(
         NetworkOptions(architecture="simplenet"), in_channels=3, classes=2
     ).eval()
-    assert finer_stage(simplenet.features, torch.randn(1, 3, 32, 32)) is None
+    assert layercam_stage(simplenet.features, torch.randn(1, 3, 32, 32)) is None
 
 
 def test_the_finer_stage_is_the_last_before_the_resolution_falls_for_good() -> None:
     halve = nn.MaxPool2d(2)
     features = nn.Sequential(nn.Identity(), halve, nn.Identity(), nn.Identity(), halve)
-    assert finer_stage(features, torch.randn(1, 1, 8, 8)) == 4
+    assert layercam_stage(features, torch.randn(1, 1, 8, 8)) == 4
 
 
 def test_a_layer_without_a_rule_is_named() -> None:

@@ -25,7 +25,7 @@ def _few_images_are_measured() -> Iterator[None]:
     """Enough to see that they do; the published models' figures need more."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(faithfulness, "EXPLAINED", 12)
-        patch.setattr(out_of_distribution, "STRANGE", 40)
+        patch.setattr(out_of_distribution, "OOD_IMAGES", 40)
         yield
 
 

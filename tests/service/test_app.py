@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from service.app import Application
-from service.inference.model_registry import Catalogue
+from service.inference.model_registry import ModelRegistry
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.serving_kit import REPOSITORY, colour_image, encode, write_artifact
@@ -27,8 +27,8 @@ class Served:
 
     def __init__(self, settings: Settings) -> None:
         metrics = Metrics()
-        self.catalogue = Catalogue(settings, metrics)
-        self.application = Application(settings, metrics, self.catalogue)
+        self.registry = ModelRegistry(settings, metrics)
+        self.application = Application(settings, metrics, self.registry)
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.application), base_url="http://limelight"
         )
@@ -65,7 +65,7 @@ def break_engine(served: Served, monkeypatch: pytest.MonkeyPatch, value: float |
                 raise RuntimeError("out of memory at 0xdeadbeef")
             return [np.full((len(feed["images"]), 3), value, np.float32) for _ in names]
 
-    monkeypatch.setattr(served.catalogue.classifiers["colours"].engine, "_session", Broken())
+    monkeypatch.setattr(served.registry.classifiers["colours"].engine, "_session", Broken())
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])

@@ -5,12 +5,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from limelight.runtime.onnx_session import cuda_obstacle
+from limelight.runtime.onnx_session import cuda_problem
 from tests.service.http.test_routes import PNG, expect_problem
 from tests.serving_kit import COLOUR_NETWORK, bentoml_serve, write_artifact
 
 
-@pytest.mark.skipif(cuda_obstacle() is None, reason="this machine has a usable GPU")
+@pytest.mark.skipif(cuda_problem() is None, reason="this machine has a usable GPU")
 def test_a_demanded_gpu_that_is_not_there_keeps_the_service_unready(
     zoo: Path, tmp_path: Path
 ) -> None:

@@ -24,11 +24,11 @@ def export(
     name: Annotated[
         str | None, typer.Option(help="the model's name; default from the data")
     ] = None,
-    finer_maps: Annotated[
+    layercam: Annotated[
         bool,
         typer.Option(help="also LayerCAM's, in a graph of its own that only they pay for"),
     ] = True,
-    half: Annotated[
+    fp16: Annotated[
         bool,
         typer.Option(help="also a graph whose layers compute in float16: the service's on a GPU"),
     ] = False,
@@ -46,7 +46,7 @@ def export(
             "to have them there, fetch them first: "
             + "; ".join(f"limelight data fetch {kind}" for kind in missing)
         )
-    folder = exporting.export(source, to, name=name, finer_maps=finer_maps, half=half, tell=say)
+    folder = exporting.export(source, to, name=name, layercam=layercam, fp16=fp16, tell=say)
     manifest = load_artifact(folder).manifest
     for file, parity in manifest.parity.items():
         identity = (

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.commands.running import (
-    Balance,
     BatchSize,
+    ClassWeights,
     Device,
     Epochs,
     LearningRate,
@@ -23,7 +23,7 @@ from pipeline.cli.commands.running import (
     parse_size,
     run_training,
 )
-from pipeline.runs.pretrained import begin_from, learn_from, read_origin
+from pipeline.runs.pretrained import distil_from, initialise_from, read_pretrained
 from pipeline.runs.run_setup import RunPlan, plan_run
 from pipeline.training.device import choose_device
 from pipeline.training.distributed import World
@@ -32,7 +32,7 @@ from pipeline.training.recipe import Recipe
 
 def finetune(
     source: Annotated[str, typer.Argument(help="a data set, a folder CLASS/IMAGE, or a CSV file")],
-    origin: Annotated[
+    pretrained: Annotated[
         Path,
         typer.Option("--from", help="an artefact, a model's folder of artefacts, or a run folder"),
     ],
@@ -49,15 +49,15 @@ def finetune(
     bn_freeze: Annotated[
         bool | None,
         typer.Option(
-            "--bn-freeze/--no-bn-freeze", help="BatchNorm layers keep the origin's statistics"
+            "--bn-freeze/--no-bn-freeze", help="BatchNorm layers keep the pretrained's statistics"
         ),
     ] = None,
     image_size: Annotated[
-        str | None, typer.Option(help="side in pixels, or HEIGHTxWIDTH; default: the origin's")
+        str | None, typer.Option(help="side in pixels, or HEIGHTxWIDTH; default: the pretrained's")
     ] = None,
     teachers: Teachers = None,
     choices: Set = None,
-    balance: Balance = False,
+    class_weights: ClassWeights = False,
     track: Track = None,
     report: Report = True,
 ) -> None:
@@ -70,7 +70,7 @@ def finetune(
     """
 
     def make_plan(world: World) -> RunPlan:
-        begin = read_origin(origin)
+        begin = read_pretrained(pretrained)
         options = {
             "network": asdict(begin.network),
             "freeze_epochs": freeze_epochs,
@@ -78,7 +78,7 @@ def finetune(
             "batch_size": batch_size,
             "schedule__peak": parse_rates(lr),
             "bn_freeze": bn_freeze,
-            "balance": balance or None,
+            "class_weights": class_weights or None,
         }
         plan = plan_run(
             source,
@@ -88,9 +88,9 @@ def finetune(
             device=choose_device(device),
             image_size=begin.image_size if image_size is None else parse_size(image_size),
             normalisation=begin.normalisation,
-            origin=begin.name,
+            pretrained=begin.name,
             processes=world.size,
         )
-        return learn_from(begin_from(plan, begin), teachers or ())
+        return distil_from(initialise_from(plan, begin), teachers or ())
 
     run_training(make_plan, out=out, device=device, track=track, report=report)

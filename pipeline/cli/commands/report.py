@@ -9,9 +9,9 @@ import typer
 def report(
     run: Annotated[Path, typer.Argument(help="a run folder that `limelight train` wrote")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    views: Annotated[
+    tta: Annotated[
         bool,
-        typer.Option("--views/--no-views", help="also average over shifted and mirrored views"),
+        typer.Option("--tta/--no-tta", help="also average over shifted and mirrored views"),
     ] = True,
 ) -> None:
     """Write a run's report.html: curves, errors, calibration and a model card; prints its path.
@@ -21,4 +21,4 @@ def report(
     # matplotlib takes a while to import.
     from pipeline.report import write_report
 
-    print(write_report(run, device=device, views=views))
+    print(write_report(run, device=device, tta=tta))

@@ -35,7 +35,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="any choice of the recipe, whatever else says: optimizer.kind=muon, average=0.99",
+        help="any choice of the recipe, whatever else says: optimizer.kind=muon, ema_decay=0.99",
     ),
 ]
 Teachers = Annotated[
@@ -45,8 +45,8 @@ Teachers = Annotated[
         help="learn what this artefact or run answers, instead of the labels; may be repeated",
     ),
 ]
-Balance = Annotated[
-    bool, typer.Option("--balance", help="weigh each class by the inverse of its frequency")
+ClassWeights = Annotated[
+    bool, typer.Option("--class-weights", help="weigh each class by the inverse of its frequency")
 ]
 Track = Annotated[
     list[str] | None, typer.Option(help="write to tensorboard or mlflow as well; may be repeated")
@@ -166,5 +166,5 @@ def _introduce(plan: RunPlan) -> None:
         names = ", ".join(teacher.name for teacher in config.teachers)
         say(f"learning what {names} would answer, and not the labels")
     uneven = imbalance_report(plan.dataset.train.labels, config.classes)
-    if uneven and not config.recipe.balance:
+    if uneven and not config.recipe.class_weights:
         say(uneven)

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.commands.running import (
-    Balance,
     BatchSize,
+    ClassWeights,
     Device,
     Epochs,
     ImageSize,
@@ -25,7 +25,7 @@ from pipeline.cli.commands.running import (
 )
 from pipeline.data.registry import DATASETS
 from pipeline.errors import PipelineError
-from pipeline.runs.pretrained import learn_from
+from pipeline.runs.pretrained import distil_from
 from pipeline.runs.run_setup import RunPlan, plan_run, resume_run
 from pipeline.training.device import choose_device
 from pipeline.training.distributed import World
@@ -63,7 +63,7 @@ def train(
     ] = False,
     teachers: Teachers = None,
     choices: Set = None,
-    balance: Balance = False,
+    class_weights: ClassWeights = False,
     track: Track = None,
     report: Report = True,
 ) -> None:
@@ -84,7 +84,7 @@ def train(
             "epochs": epochs,
             "batch_size": batch_size,
             "schedule__peak": parse_rates(lr),
-            "balance": balance or None,
+            "class_weights": class_weights or None,
             "network": {"architecture": arch} if arch else None,
             "network__pretrained": pretrained or None,
         }
@@ -98,7 +98,7 @@ def train(
             image_size=parse_size(image_size),
             processes=world.size,
         )
-        return learn_from(plan, teachers or ())
+        return distil_from(plan, teachers or ())
 
     run_training(
         make_plan,

@@ -11,7 +11,7 @@ from limelight.results import Winner
 from service.http.messages import choose_id
 from service.inference.classifier import Classifier
 from service.oip.errors import http_status
-from service.request_context import Call
+from service.request_context import RequestContext
 
 _CODES = {
     "unknown_model": grpc.StatusCode.NOT_FOUND,
@@ -36,13 +36,13 @@ class RpcRequest:
 
     method = "GRPC"
 
-    def __init__(self, headers: Mapping[bytes, bytes], call: Call) -> None:
-        self.headers, self.call = headers, call
+    def __init__(self, headers: Mapping[bytes, bytes], context: RequestContext) -> None:
+        self.headers, self.context = headers, context
         self.id = choose_id(headers.get(b"x-request-id"))
 
 
 class RpcExchange:
-    """What becomes known of a call; see `service.telemetry.recorder.Noted`."""
+    """What becomes known of a call; see `service.telemetry.recorder.Recorded`."""
 
     def __init__(self, request: RpcRequest) -> None:
         self.request = request
@@ -60,11 +60,11 @@ class RpcExchange:
             key.encode(): value if isinstance(value, bytes) else value.encode()
             for key, value in context.invocation_metadata() or ()
         }
-        exchange = cls(RpcRequest(headers, Call(gone=context.done)))
+        exchange = cls(RpcRequest(headers, RequestContext(gone=context.done)))
         remaining_s = context.time_remaining()
         if remaining_s is not None:
             timeout_s = min(timeout_s, remaining_s)
-        exchange.request.call.deadline = exchange.started + timeout_s
+        exchange.request.context.deadline = exchange.started + timeout_s
         return exchange
 
     def asked(self, classifier: Classifier) -> None:

@@ -82,7 +82,7 @@ class Listener:
         """Keep the health service's answers those of /readyz."""
         response, told = health_pb2.HealthCheckResponse, None
         while True:
-            ready = self._server.obstacle() is None
+            ready = self._server.rejection() is None
             status = response.SERVING if ready else response.NOT_SERVING
             if status != told:
                 for name in ("", SERVICE):

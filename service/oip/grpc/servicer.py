@@ -12,14 +12,14 @@ import grpc
 from google.protobuf.json_format import ParseDict
 
 from limelight.errors import ClientGone, InternalError, InvalidInference, ServiceError
-from service.http.request_body import Intake
+from service.http.request_body import UploadBudget
 from service.oip.dataplane import EXTENSIONS, NAME, Server, server_version
 from service.oip.grpc.codec import read_request, write_response
 from service.oip.grpc.exchange import RpcExchange, status_code
 from service.oip.grpc.messages import SERVICE, input_class, message_class
 from service.oip.grpc.wire import reader
 from service.telemetry.metrics import Metrics
-from service.telemetry.recorder import Notes
+from service.telemetry.recorder import Recorder
 from service.telemetry.tracing import Tracing
 
 logger = logging.getLogger("limelight.app")
@@ -38,15 +38,15 @@ class Servicer:
     def __init__(
         self,
         server: Server,
-        intake: Intake,
+        upload_budget: UploadBudget,
         metrics: Metrics,
-        notes: Notes,
+        notes: Recorder,
         trace: Tracing | None,
     ) -> None:
         self._server = server
-        self._intake = intake
+        self._upload_budget = upload_budget
         self._metrics = metrics
-        self._notes = notes
+        self._recorder = notes
         self._tracing = trace
         self.in_flight = 0
         self._answers: dict[str, Answer] = {
@@ -150,13 +150,13 @@ class Servicer:
         finally:
             self.in_flight -= 1
             seconds = time.perf_counter() - exchange.started
-            self._notes.note(exchange, route, exchange.status, exchange.refusal, seconds, span)
+            self._recorder.record(exchange, route, exchange.status, exchange.refusal, seconds, span)
 
     async def _live(self, message: Any, exchange: RpcExchange) -> Any:
         return message_class("ServerLiveResponse")(live=True)
 
     async def _ready(self, message: Any, exchange: RpcExchange) -> Any:
-        return message_class("ServerReadyResponse")(ready=self._server.obstacle() is None)
+        return message_class("ServerReadyResponse")(ready=self._server.rejection() is None)
 
     async def _metadata(self, message: Any, exchange: RpcExchange) -> Any:
         return message_class("ServerMetadataResponse")(
@@ -191,18 +191,18 @@ class Servicer:
         return ParseDict({"models": wanted}, message_class("RepositoryIndexResponse")())
 
     async def _infer(self, message: Any, exchange: RpcExchange) -> Any:
-        server, call = self._server, exchange.request.call
-        with self._intake.room(max_bytes=server.settings.max_bytes) as hold:
-            hold.grow_to(message.ByteSize())
+        server, context = self._server, exchange.request.context
+        with self._upload_budget.room(max_bytes=server.settings.max_bytes) as reservation:
+            reservation.grow_to(message.ByteSize())
             classifier = server.classifier(message.model_name, message.model_version)
             exchange.asked(classifier)
             request = read_request(message)
-            call.passed("read", exchange.started)
-            response = await server.inference.infer(classifier, request, call)
+            context.passed("read", exchange.started)
+            response = await server.inference.infer(classifier, request, context)
             exchange.winners, exchange.method = response.winners, response.method
         started = time.perf_counter()
         answer = write_response(response)
-        call.passed("render", started)
+        context.passed("render", started)
         return answer
 
 

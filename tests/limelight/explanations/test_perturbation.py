@@ -26,13 +26,13 @@ def test_every_square_hides_its_part_and_nothing_else(rng: np.random.Generator) 
         assert (masked[inside] == colour).all()
 
 
-@pytest.mark.parametrize(("passes", "squares"), [(4, 4), (48, 36), (49, 49)])
-def test_a_grid_is_square_and_within_the_passes(passes: int, squares: int) -> None:
-    assert len(occlude(np.zeros((28, 28, 1), np.uint8), passes)) == squares
+@pytest.mark.parametrize(("evaluations", "squares"), [(4, 4), (48, 36), (49, 49)])
+def test_a_grid_is_square_and_within_the_passes(evaluations: int, squares: int) -> None:
+    assert len(occlude(np.zeros((28, 28, 1), np.uint8), evaluations)) == squares
 
 
 def test_fewer_than_four_passes_make_no_map() -> None:
-    with pytest.raises(ValueError, match="4 passes"):
+    with pytest.raises(ValueError, match="4 evaluations"):
         occlude(np.zeros((28, 28, 1), np.uint8), 3)
 
 

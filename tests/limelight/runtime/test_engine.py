@@ -9,11 +9,11 @@ import pytest
 
 from limelight.artifact.store import Artifact, load_artifact
 from limelight.runtime.engine import Engine
-from limelight.runtime.io_binding import Lanes
-from limelight.runtime.onnx_session import EngineError, cuda_obstacle
+from limelight.runtime.io_binding import IoBinding
+from limelight.runtime.onnx_session import EngineError, cuda_problem
 from tests.serving_kit import COLOUR_NETWORK, DIGIT_NETWORK, REPOSITORY, write_artifact
 
-no_gpu = pytest.mark.skipif(cuda_obstacle() is None, reason="this machine has a usable GPU")
+no_gpu = pytest.mark.skipif(cuda_problem() is None, reason="this machine has a usable GPU")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 64])
@@ -65,7 +65,7 @@ def test_a_silent_fallback_of_the_runtime_is_detected(
     colours: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a machine with a driver but without CUDA's libraries."""
-    monkeypatch.setattr("limelight.runtime.onnx_session.cuda_obstacle", lambda: None)
+    monkeypatch.setattr("limelight.runtime.onnx_session.cuda_problem", lambda: None)
     monkeypatch.setattr(
         "limelight.runtime.onnx_session._create",
         lambda path, options, provider: ort.InferenceSession(
@@ -79,7 +79,7 @@ def test_a_silent_fallback_of_the_runtime_is_detected(
 
 @pytest.fixture
 def in_half(tmp_path: Path) -> Artifact:
-    return load_artifact(write_artifact(tmp_path, half=True))
+    return load_artifact(write_artifact(tmp_path, fp16=True))
 
 
 def test_half_precision_is_run_where_it_is_demanded(
@@ -88,21 +88,21 @@ def test_half_precision_is_run_where_it_is_demanded(
     images = rng.integers(0, 256, (7, 8, 8, 3), np.uint8)
     exact = Engine(in_half, device="cpu")
     assert (exact.precision, exact.file) == ("float32", "model.onnx")
-    half = Engine(in_half, device="cpu", precision="float16")
-    assert (half.precision, half.file) == ("float16", "model.half.onnx")
-    expected, rounded = (each.run(images, ["features", "probabilities"]) for each in (exact, half))
+    fp16 = Engine(in_half, device="cpu", precision="float16")
+    assert (fp16.precision, fp16.file) == ("float16", "model.fp16.onnx")
+    expected, rounded = (each.run(images, ["features", "probabilities"]) for each in (exact, fp16))
     np.testing.assert_array_equal(
         rounded["features"], expected["features"].astype(np.float16).astype(np.float32)
     )
     np.testing.assert_allclose(rounded["probabilities"], expected["probabilities"], atol=2e-3)
     assert rounded["probabilities"].dtype == np.float32
     # Finer maps have their own graph, which is exact.
-    finer = [each.run(images, ["layercams"])["layercams"] for each in (exact, half)]
+    finer = [each.run(images, ["layercams"])["layercams"] for each in (exact, fp16)]
     np.testing.assert_array_equal(finer[0], finer[1])
 
 
 def test_half_precision_that_an_artefact_lacks_is_an_engine_error(colours: Artifact) -> None:
-    with pytest.raises(EngineError, match=r"no float16 graph.*--half.*LIMELIGHT_PRECISION=auto"):
+    with pytest.raises(EngineError, match=r"no float16 graph.*--fp16.*LIMELIGHT_PRECISION=auto"):
         Engine(colours, device="cpu", precision="float16")
 
 
@@ -110,8 +110,8 @@ def test_a_gpu_is_given_half_precision_by_itself_and_only_a_gpu(
     in_half: Artifact, colours: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session on the CPU stands in for CUDA's."""
-    monkeypatch.setattr("limelight.runtime.engine.cuda_obstacle", lambda: None)
-    monkeypatch.setattr("limelight.runtime.onnx_session.cuda_obstacle", lambda: None)
+    monkeypatch.setattr("limelight.runtime.engine.cuda_problem", lambda: None)
+    monkeypatch.setattr("limelight.runtime.onnx_session.cuda_problem", lambda: None)
     monkeypatch.setattr(
         "limelight.runtime.onnx_session._create",
         lambda path, options, provider: ort.InferenceSession(
@@ -123,7 +123,7 @@ def test_a_gpu_is_given_half_precision_by_itself_and_only_a_gpu(
     for module in ("limelight.runtime.engine", "limelight.runtime.onnx_session"):
         monkeypatch.setattr(f"{module}.provider_of", lambda session: "CUDA")
     assert Engine(in_half).precision == "float16"
-    assert Engine(in_half, device="cuda").file == "model.half.onnx"
+    assert Engine(in_half, device="cuda").file == "model.fp16.onnx"
     assert Engine(in_half, precision="float32").precision == "float32"
     assert Engine(in_half, device="cpu").precision == "float32"
     assert Engine(colours).precision == "float32"  # has no other
@@ -210,7 +210,7 @@ def test_warm_up_finds_outputs_that_are_not_finite(
 def test_lanes_change_the_size_of_the_pass_and_no_answer(
     colours: Artifact, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    plain, bound = Engine(colours, device="cpu"), Engine(colours, device="cpu", lanes=True)
+    plain, bound = Engine(colours, device="cpu"), Engine(colours, device="cpu", io_binding=True)
     bound.warm_up()
     monkeypatch.setattr(bound, "_session", None)  # the runtime's own way is not taken
     for _ in range(2):
@@ -223,9 +223,9 @@ def test_lanes_change_the_size_of_the_pass_and_no_answer(
 
 def test_finer_maps_run_in_lanes_of_their_own(tmp_path: Path, rng: np.random.Generator) -> None:
     artifact = load_artifact(write_artifact(tmp_path, finer=True))
-    plain, bound = Engine(artifact, device="cpu"), Engine(artifact, device="cpu", lanes=True)
+    plain, bound = Engine(artifact, device="cpu"), Engine(artifact, device="cpu", io_binding=True)
     bound.warm_up()
-    bound._finer = object()  # the runtime's own way is not taken
+    bound._layercam = object()  # the runtime's own way is not taken
     images = rng.integers(0, 256, (11, 8, 8, 3), np.uint8)
     expected, got = (engine.run(images, ["logits", "layercams"]) for engine in (plain, bound))
     for name, values in expected.items():
@@ -242,15 +242,17 @@ def test_an_engine_whose_lanes_do_not_agree_does_without_and_says_so(
 ) -> None:
     """As they would if what is bound were copied when it is bound, and not when a pass is run."""
     first: dict[int, list[np.ndarray]] = {}
-    real = Lanes.run
+    real = IoBinding.run
 
-    def run(lanes: Lanes, images: np.ndarray, outputs: list[str]) -> list[np.ndarray] | None:
+    def run(
+        io_binding: IoBinding, images: np.ndarray, outputs: list[str]
+    ) -> list[np.ndarray] | None:
         if fault == "broken":
             raise MemoryError("no page-locked memory")
-        return first.setdefault(len(images), real(lanes, images, outputs) or [])
+        return first.setdefault(len(images), real(io_binding, images, outputs) or [])
 
-    monkeypatch.setattr(Lanes, "run", run)
-    engine = Engine(colours, device="cpu", lanes=True)
+    monkeypatch.setattr(IoBinding, "run", run)
+    engine = Engine(colours, device="cpu", io_binding=True)
     engine.warm_up()
     (record,) = caplog.records
     assert record.getMessage().startswith("colours runs without bound memory: ")

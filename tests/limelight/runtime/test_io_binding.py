@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from limelight.artifact.store import Artifact
 from limelight.runtime import cuda
-from limelight.runtime.io_binding import Allocate, Lanes, size_of_pass
+from limelight.runtime.io_binding import Allocate, IoBinding, size_of_pass
 from limelight.runtime.onnx_session import open_session
 from tests.serving_kit import COLOUR_NETWORK
 
@@ -23,7 +23,7 @@ def allocated() -> list[NDArray[np.generic]]:
 
 
 @pytest.fixture
-def lanes(colours: Artifact, allocated: list[NDArray[np.generic]]) -> Lanes:
+def io_binding(colours: Artifact, allocated: list[NDArray[np.generic]]) -> IoBinding:
     return make(colours, noted(allocated))
 
 
@@ -43,8 +43,8 @@ def make(
     allocate: Allocate = np.empty,
     shapes: dict[str, tuple[int | str, ...]] = SHAPES,
     **limits: int,
-) -> Lanes:
-    return Lanes(
+) -> IoBinding:
+    return IoBinding(
         open_session(artifact.onnx_path, device="cpu", threads=1),
         image_shape=(8, 8, 3),
         output_shapes=shapes,
@@ -58,8 +58,8 @@ def images(rng: np.random.Generator, batch: int) -> NDArray[np.uint8]:
     return rng.integers(1, 256, (batch, 8, 8, 3), np.uint8)
 
 
-def logits(lanes: Lanes, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-    found = lanes.run(images_nhwc, ["logits"])
+def logits(io_binding: IoBinding, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+    found = io_binding.run(images_nhwc, ["logits"])
     assert found is not None
     return found[0]
 
@@ -70,11 +70,11 @@ def test_a_pass_is_of_the_next_power_of_two(batch: int, size: int) -> None:
 
 
 def test_outputs_come_in_the_order_that_is_asked_for(
-    lanes: Lanes, rng: np.random.Generator
+    io_binding: IoBinding, rng: np.random.Generator
 ) -> None:
     some = images(rng, 3)
-    found = lanes.run(some, ["logits", "cams"])
-    turned = lanes.run(some, ["cams", "logits"])
+    found = io_binding.run(some, ["logits", "cams"])
+    turned = io_binding.run(some, ["cams", "logits"])
     assert found is not None
     assert turned is not None
     np.testing.assert_allclose(found[0], COLOUR_NETWORK.logits(some), atol=1e-5)
@@ -84,44 +84,44 @@ def test_outputs_come_in_the_order_that_is_asked_for(
 
 
 def test_memory_is_used_again_and_an_answer_is_not_touched(
-    lanes: Lanes, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
+    io_binding: IoBinding, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
 ) -> None:
     some = images(rng, 4)
-    first = logits(lanes, some)
+    first = logits(io_binding, some)
     before, rooms = first.copy(), len(allocated)
     others = images(rng, 4)
-    np.testing.assert_allclose(logits(lanes, others), COLOUR_NETWORK.logits(others), atol=1e-5)
+    np.testing.assert_allclose(logits(io_binding, others), COLOUR_NETWORK.logits(others), atol=1e-5)
     np.testing.assert_array_equal(first, before)
     assert len(allocated) == rooms == 2  # one input, one output
 
 
 def test_what_lies_behind_a_smaller_batch_is_blank(
-    lanes: Lanes, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
+    io_binding: IoBinding, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
 ) -> None:
     for batch in (3, 4, 3):
-        logits(lanes, images(rng, batch))
+        logits(io_binding, images(rng, batch))
         given = allocated[0]
         assert given.shape[0] == 4
         assert given[:batch].all()
         assert not given[batch:].any()
 
 
-def test_passes_at_once_do_not_meet(lanes: Lanes, rng: np.random.Generator) -> None:
+def test_passes_at_once_do_not_meet(io_binding: IoBinding, rng: np.random.Generator) -> None:
     different = [images(rng, 2) for _ in range(200)]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda each: logits(lanes, each), different))
+        found = list(pool.map(lambda each: logits(io_binding, each), different))
     for each, values in zip(different, found, strict=True):
         np.testing.assert_allclose(values, COLOUR_NETWORK.logits(each), atol=1e-5)
 
 
 def test_a_pass_that_fails_leaves_its_lane_to_the_next(
-    lanes: Lanes, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
+    io_binding: IoBinding, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
 ) -> None:
-    logits(lanes, images(rng, 2))
+    logits(io_binding, images(rng, 2))
     with pytest.raises(ValueError, match="broadcast"):
-        lanes.run(np.zeros((2, 9, 8, 3), np.uint8), ["logits"])
+        io_binding.run(np.zeros((2, 9, 8, 3), np.uint8), ["logits"])
     some = images(rng, 2)
-    np.testing.assert_allclose(logits(lanes, some), COLOUR_NETWORK.logits(some), atol=1e-5)
+    np.testing.assert_allclose(logits(io_binding, some), COLOUR_NETWORK.logits(some), atol=1e-5)
     assert len(allocated) == 2
 
 
@@ -129,11 +129,11 @@ def test_no_lane_is_made_beyond_the_memory_there_is(
     colours: Artifact, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
 ) -> None:
     one = 8 * 8 * 3 + 4 * 3
-    lanes = make(colours, noted(allocated), most_bytes=3 * one)
-    assert lanes.run(images(rng, 1), ["logits"]) is not None
-    assert lanes.run(images(rng, 2), ["logits"]) is not None
-    assert lanes.run(images(rng, 4), ["logits"]) is None
-    assert lanes.run(images(rng, 1), ["logits"]) is not None  # in the lane that there is
+    io_binding = make(colours, noted(allocated), most_bytes=3 * one)
+    assert io_binding.run(images(rng, 1), ["logits"]) is not None
+    assert io_binding.run(images(rng, 2), ["logits"]) is not None
+    assert io_binding.run(images(rng, 4), ["logits"]) is None
+    assert io_binding.run(images(rng, 1), ["logits"]) is not None  # in the lane that there is
     assert sum(each.nbytes for each in allocated) == 3 * one
 
 
@@ -148,12 +148,12 @@ def test_where_memory_is_not_given_the_lanes_that_there_are_go_on(
             raise MemoryError("the driver gives none")
         return np.empty(shape, dtype)
 
-    lanes = make(colours, allocate)
+    io_binding = make(colours, allocate)
     some = images(rng, 2)
-    logits(lanes, some)
+    logits(io_binding, some)
     for batch in (4, 8):
-        assert lanes.run(images(rng, batch), ["logits"]) is None
-    np.testing.assert_allclose(logits(lanes, some), COLOUR_NETWORK.logits(some), atol=1e-5)
+        assert io_binding.run(images(rng, batch), ["logits"]) is None
+    np.testing.assert_allclose(logits(io_binding, some), COLOUR_NETWORK.logits(some), atol=1e-5)
     assert len(asked) == 3  # after the refusal nothing more is asked for
 
 
@@ -161,8 +161,8 @@ def test_where_memory_is_not_given_the_lanes_that_there_are_go_on(
 def test_an_output_whose_size_is_not_known_has_no_lane(
     colours: Artifact, rng: np.random.Generator, outputs: list[str]
 ) -> None:
-    lanes = make(colours, shapes={"logits": (3,), "cams": (3, "height", "width")})
-    assert lanes.run(images(rng, 1), outputs) is None
+    io_binding = make(colours, shapes={"logits": (3,), "cams": (3, "height", "width")})
+    assert io_binding.run(images(rng, 1), outputs) is None
 
 
 class Driver:

@@ -34,7 +34,7 @@ def test_a_folder_of_photos_becomes_an_artefact(tmp_path: Path) -> None:
     # From another folder than it was trained in: the run knows where its images lie.
     (tmp_path / "elsewhere").mkdir()
     exported = limelight(
-        "export", "../run", "--to", "../artifacts", "--no-finer-maps", cwd=tmp_path / "elsewhere"
+        "export", "../run", "--to", "../artifacts", "--no-layercam", cwd=tmp_path / "elsewhere"
     )
     assert exported.returncode == 0, exported.stderr
     assert exported.stdout.strip() == "../artifacts/colours/1"
@@ -71,7 +71,7 @@ def test_training_into_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> 
         (("train", "digits8", "--recipe", "nothing"), "no recipe 'nothing'; there are:"),
         (("train", "digits8", "--arch", "nothing"), "no architecture 'nothing'; there are:"),
         (("train", "digits8", "--lr", "fast"), "a positive number is needed"),
-        (("train", "digits8", "--set", "average=2"), "average: Input should be less than 1"),
+        (("train", "digits8", "--set", "ema_decay=2"), "ema_decay: Input should be less than 1"),
         (("train", "digits8", "--set", "epochs=0"), "epochs: Input should be greater than"),
         (("train", "digits8", "--set", "name=7"), "name: Extra inputs are not permitted"),
         (("train", "digits8", "--set", "epochs.most=9"), "epochs is one value; set epochs itself"),

@@ -34,14 +34,14 @@ def test_any_choice_of_a_recipe_can_be_set() -> None:
     settings = parse_settings(
         [
             "optimizer.kind=muon",
-            "average=0.99",
+            "ema_decay=0.99",
             "network.whiten=true",
             "network.widths=[8, 8, 8, 8]",
         ]
     )
     recipe = Recipe.load("digits8", **settings)
     assert recipe.optimizer.kind == "muon"
-    assert recipe.average == 0.99
+    assert recipe.ema_decay == 0.99
     assert recipe.network.whiten
     assert recipe.network.widths == (8, 8, 8, 8)
 

@@ -229,7 +229,7 @@ def test_uneven_classes_are_reported_with_their_counts() -> None:
     report = imbalance_report(labels, ("a", "b", "c"))
     assert report is not None
     assert "'a' has 1,500 images and 'b' 900 (1.7x)" in report
-    assert "--balance" in report
+    assert "--class-weights" in report
     assert imbalance_report(labels[1:1501], ("a", "b", "c")) is not None  # 'c' has none
     assert imbalance_report(np.repeat([0, 1], [149, 100]), ("a", "b")) is None
     assert imbalance_report(np.repeat([0, 1], [150, 100]), ("a", "b")) is not None

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from torch import Tensor
 
-from limelight.artifact.manifest import OodScore
+from limelight.artifact.manifest import OodScoreName
 from models.ood_scores import Energy, MaxLogit, VirtualLogit, candidates
 from pipeline.data.cache import write_cached
 from pipeline.data.registry import digit_rule, photo_rule
 from pipeline.evaluation.abstention import choose_threshold, measure_abstention
-from pipeline.evaluation.ood_datasets import kinds_for, kinds_missing, strange_images
+from pipeline.evaluation.ood_datasets import kinds_for, kinds_missing, ood_images
 from pipeline.evaluation.ood_detection import Choice, choose_score, measure_detection
 
 Images = NDArray[np.uint8]
@@ -77,25 +77,25 @@ def test_few_images_and_dead_features_make_no_virtual_logit() -> None:
 
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize(
-    ("strange_row", "better"),
+    ("ood_row", "better"),
     # The largest logit is the ordinary one's, and the sum of powers is not; and the reverse.
     [([5.0, -9.0, -9.0, -9.0], "energy"), ([3.9, 3.9, 3.9, 3.9], "max-logit")],
 )
-def test_the_score_that_tells_more_is_chosen(strange_row: list[float], better: OodScore) -> None:
+def test_the_score_that_tells_more_is_chosen(ood_row: list[float], better: OodScoreName) -> None:
     ordinary = torch.tensor([[5.0, 3.0, 0.0, 0.0]])
 
     def inside(images: Images) -> Seen:
         # Ordinary images are blank here, and their features say nothing.
-        row = torch.tensor([strange_row]) if images.any() else ordinary
+        row = torch.tensor([ood_row]) if images.any() else ordinary
         return torch.randn(len(images), 2), row.repeat(len(images), 1)
 
     choice = choose_score(
         inside, blank(30), blank(200), dataset="mine", rule=photo_rule(8), images=20
     )
     assert choice.auroc[better] > 0.9
-    other: OodScore = "max-logit" if better == "energy" else "energy"
+    other: OodScoreName = "max-logit" if better == "energy" else "energy"
     assert choice.auroc[better] > choice.auroc[other]
-    assert choice.auroc[choice.strangeness.name] == max(choice.auroc.values())
+    assert choice.auroc[choice.ood_score.name] == max(choice.auroc.values())
 
 
 @pytest.mark.usefixtures("cache")
@@ -106,7 +106,7 @@ def test_detection_is_what_normal_distributions_promise() -> None:
     def score(images: Images) -> NDArray[np.float32]:
         return rng.normal(shift, size=len(images)).astype(np.float32)
 
-    choice = Choice(strangeness=Energy(), threshold=1.5, auroc={"energy": 0.5})
+    choice = Choice(ood_score=Energy(), threshold=1.5, auroc={"energy": 0.5})
     measured = measure_detection(
         score, ordinary, choice, dataset="mine", rule=photo_rule(8), held_out=True, images=2000
     )
@@ -127,7 +127,7 @@ def test_a_twentieth_of_the_validation_images_is_flagged() -> None:
     choice = choose_score(
         inside, blank(500), blank(1000), dataset="mine", rule=photo_rule(8), images=5
     )
-    scores = choice.strangeness(pooled, logits)
+    scores = choice.ood_score(pooled, logits)
     assert float((scores > choice.threshold).double().mean()) == pytest.approx(0.05, abs=0.002)
 
 
@@ -153,7 +153,7 @@ def test_strange_images_come_as_the_service_would_see_them() -> None:
     rng = np.random.default_rng(0)
     for rule in (digit_rule(28), photo_rule((24, 40))):
         for kind in ("noise", "textures"):
-            images = strange_images(kind, rule, 6, rng, held_out=False)
+            images = ood_images(kind, rule, 6, rng, held_out=False)
             assert images.shape == (6, rule.height, rule.width, rule.channels)
             assert images.dtype == np.uint8
             assert len(np.unique(images, axis=0)) == 6

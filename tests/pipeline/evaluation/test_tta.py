@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.normalization import Normalisation
-from pipeline.evaluation.tta import evaluate_views, views_of
+from pipeline.evaluation.tta import evaluate_tta, tta_views
 from pipeline.training.augmentation import Augmenter
 from pipeline.training.inference import evaluate
 from pipeline.training.recipe import Augmentation
@@ -41,7 +41,7 @@ class Corner(nn.Module):
 def test_the_images_themselves_are_the_first_of_different_views(
     choice: Augmentation, count: int
 ) -> None:
-    views = list(views_of(_images(), choice))
+    views = list(tta_views(_images(), choice))
     np.testing.assert_array_equal(views[0], _images())
     assert len({view.tobytes() for view in views}) == len(views) == count
 
@@ -55,7 +55,7 @@ def test_the_views_are_corners_of_numpys_reflection_and_their_mirror_images(
     ends = (0, 2 * shift)
     corners = [padded[:, top : top + 6, left : left + 7] for top in ends for left in ends]
     expected = [view for window in [images, *corners] for view in (window, window[:, :, ::-1])]
-    views = list(views_of(images, Augmentation(flip="random", pad=padding)))
+    views = list(tta_views(images, Augmentation(flip="random", pad=padding)))
     for view, other in zip(views, expected, strict=True):
         np.testing.assert_array_equal(view, other)
 
@@ -66,11 +66,11 @@ def test_training_may_draw_each_view() -> None:
     augmenter = Augmenter(torch.from_numpy(images), choice, rng)
     drawn = augmenter.draw(torch.zeros(500, dtype=torch.int64), 1, rng).images_nhwc.numpy()
     seen = {crop.tobytes() for crop in drawn}
-    assert all(view.tobytes() in seen for view in views_of(images, choice))
+    assert all(view.tobytes() in seen for view in tta_views(images, choice))
 
 
 def test_one_view_gives_the_plain_answer() -> None:
-    logs = evaluate_views(Corner(), _images(), PLAIN, CPU, Augmentation())
+    logs = evaluate_tta(Corner(), _images(), PLAIN, CPU, Augmentation())
     plain = evaluate(Corner(), _images(), PLAIN, CPU)
     torch.testing.assert_close(logs, plain.double().log_softmax(1))
 
@@ -80,6 +80,6 @@ def test_the_probabilities_of_the_views_are_averaged_at_the_temperature() -> Non
     images = np.zeros((1, 2, 2, 1), np.uint8)
     images[0, 0, 0] = 255
     choice = Augmentation(flip="random")
-    logs = evaluate_views(Corner(), images, PLAIN, CPU, choice, temperature=0.5)
+    logs = evaluate_tta(Corner(), images, PLAIN, CPU, choice, temperature=0.5)
     share = (1 / (1 + np.exp(-2)) + 0.5) / 2
     np.testing.assert_allclose(logs.exp(), [[share, 1 - share]], rtol=1e-6)

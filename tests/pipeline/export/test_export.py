@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from limelight.artifact.store import load_artifact
 from limelight.runtime.engine import Engine
-from models.serving_graph import ServingGraph, find_finer_stage
+from models.serving_graph import ServingGraph, find_layercam_stage
 from pipeline.data.registry import load_dataset
 from pipeline.errors import GateError, PipelineError, RunError
 from pipeline.evaluation.test_set import as_served
 from pipeline.export import export as exporting
 from pipeline.export.export import export
-from pipeline.export.parity import EXACT, HALF, TorchRuntime, check_parity, measure_parity
+from pipeline.export.parity import EXACT, FP16, TorchRuntime, check_parity, measure_parity
 from pipeline.runs.exported import rebuild_run
 from pipeline.runs.run import Run, read_run
 from pipeline.training.inference import evaluate
@@ -36,7 +36,7 @@ def test_the_artefact_is_complete_and_the_service_accepts_it(artifact_folder: Pa
     files = {path.name for path in artifact_folder.iterdir()}
     assert files == {
         *("manifest.json", "README.md"),
-        *("model.onnx", "model.finer.onnx", "model.ts", "model.pt2", "model.safetensors"),
+        *("model.onnx", "model.layercam.onnx", "model.ts", "model.pt2", "model.safetensors"),
     }
     assert set(manifest.files) == files - {"manifest.json", "README.md"}
     assert set(manifest.parity) == set(manifest.files) - {"model.safetensors"}
@@ -70,9 +70,9 @@ def test_what_was_measured_is_in_the_manifest_and_on_the_card(artifact_folder: P
 def test_the_flags_are_what_was_measured(artifact_folder: Path, digits8_run: Run) -> None:
     artifact = load_artifact(artifact_folder)
     abstention = artifact.manifest.abstention
-    strange = artifact.manifest.out_of_distribution
+    ood = artifact.manifest.out_of_distribution
     assert abstention is not None
-    assert strange is not None
+    assert ood is not None
     test = load_dataset("digits8").test
     images = as_served(test.images, artifact.manifest.image)
     outputs = Engine(artifact, device="cpu").run(images, ["probabilities", "ood_score"])
@@ -80,7 +80,7 @@ def test_the_flags_are_what_was_measured(artifact_folder: Path, digits8_run: Run
     right = outputs["probabilities"].argmax(1) == test.labels
     assert abstention.coverage == pytest.approx(kept.mean())
     assert abstention.accuracy == pytest.approx(right[kept].mean())
-    assert strange.flagged == pytest.approx((outputs["ood_score"] > strange.threshold).mean())
+    assert ood.flagged == pytest.approx((outputs["ood_score"] > ood.threshold).mean())
 
 
 def test_others_may_read_every_file(artifact_folder: Path) -> None:
@@ -116,7 +116,7 @@ def test_an_artefact_exported_again_is_the_next_version_and_the_first_stays(
 ) -> None:
     first = shutil.copytree(artifact_folder, tmp_path / "small" / "1")
     files = {path.name: path.read_bytes() for path in first.iterdir()}
-    second = export(rebuild_run(artifact_folder), tmp_path, name="small", finer_maps=False)
+    second = export(rebuild_run(artifact_folder), tmp_path, name="small", layercam=False)
     assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["1", "2"]
     assert {path.name: path.read_bytes() for path in first.iterdir()} == files
     before, again = (load_artifact(folder).manifest for folder in (artifact_folder, second))
@@ -134,14 +134,16 @@ def test_only_a_pass_that_gives_finer_maps_pays_for_them(artifact_folder: Path) 
         graph = onnx.load(artifact_folder / file).graph
         return len(graph.node), [output.name for output in graph.output]
 
-    quick, complete = layers("model.onnx"), layers("model.finer.onnx")
+    quick, complete = layers("model.onnx"), layers("model.layercam.onnx")
     assert complete[1] == [*quick[1], "layercams"]
     assert complete[0] > 1.5 * quick[0]
     artifact = load_artifact(artifact_folder)
-    assert artifact.manifest.dear_outputs == {"layercams"}
+    assert artifact.manifest.expensive_outputs == {"layercams"}
     engine = Engine(artifact, device="cpu")
     engine.warm_up()
-    images = load_dataset("digits8").test.images[:20]  # more than one pass of the dear graph takes
+    images = load_dataset("digits8").test.images[
+        :20
+    ]  # more than one pass of the expensive graph takes
     names = ["cams", "probabilities", "layercams"]
     together, cheap = engine.run(images, names), engine.run(images, names[:2])
     for name in names[:2]:
@@ -152,46 +154,46 @@ def test_only_a_pass_that_gives_finer_maps_pays_for_them(artifact_folder: Path) 
 def test_half_precision_comes_when_asked_for_and_is_compared(
     digits8_run: Run, tmp_path: Path
 ) -> None:
-    folder = export(digits8_run, tmp_path, finer_maps=False, half=True)
+    folder = export(digits8_run, tmp_path, layercam=False, fp16=True)
     artifact = load_artifact(folder)
-    assert artifact.half_path == folder / "model.half.onnx"
+    assert artifact.fp16_path == folder / "model.fp16.onnx"
     parity = artifact.manifest.parity
     # Eleven bits are fewer than twenty-four.
-    assert parity["model.half.onnx"].max_probability_error > 1e-5
+    assert parity["model.fp16.onnx"].max_probability_error > 1e-5
     assert parity["model.onnx"].max_probability_error < 1e-5
-    graph = onnx.load(artifact.half_path).graph
+    graph = onnx.load(artifact.fp16_path).graph
     weights = [each for each in graph.initializer if len(each.dims) == 4 and each.dims[2] == 3]
     assert weights
     assert {each.data_type for each in weights} == {onnx.TensorProto.FLOAT16}
     images = load_dataset("digits8").test.images[:50]
-    half = Engine(artifact, device="cpu", precision="float16").run(images, ["cams", "features"])
+    fp16 = Engine(artifact, device="cpu", precision="float16").run(images, ["cams", "features"])
     exact = Engine(artifact, device="cpu").run(images, ["cams", "features"])
-    np.testing.assert_allclose(half["cams"], exact["cams"], atol=0.1)
-    assert not np.array_equal(half["features"], exact["features"])
+    np.testing.assert_allclose(fp16["cams"], exact["cams"], atol=0.1)
+    assert not np.array_equal(fp16["features"], exact["features"])
 
 
 def test_finer_maps_are_never_of_half_precision(digits8_run: Run) -> None:
     with pytest.raises(ValueError, match="full precision"):
-        ServingGraph(digits8_run.network, digits8_run.config.normalisation, 1.0, early=1, half=True)
+        ServingGraph(digits8_run.network, digits8_run.config.normalisation, 1.0, early=1, fp16=True)
 
 
 def test_half_precision_has_bounds_of_its_own_and_they_are_gates(digits8_run: Run) -> None:
     graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
     parity = measure_parity(TorchRuntime(graph, graph.outputs), graph, images)
     rounded = {"max_probability_error": 0.01, "max_cam_error": 0.1, "images": 1000}
-    check_parity("half", parity.model_copy(update=rounded | {"top1_disagreements": 3}), HALF)
+    check_parity("half", parity.model_copy(update=rounded | {"top1_disagreements": 3}), FP16)
     for wrong, message in (
         ({"max_probability_error": 0.06}, "probabilities differ"),
         ({"max_cam_error": 0.6}, "maps differ"),
         ({"top1_disagreements": 4}, "4 answers of 1000 images.*allowed are 3"),
     ):
         with pytest.raises(GateError, match=message):
-            check_parity("half", parity.model_copy(update=rounded | wrong), HALF)
+            check_parity("half", parity.model_copy(update=rounded | wrong), FP16)
 
 
 def _graph(run: Run) -> ServingGraph:
     images = torch.from_numpy(load_dataset("digits8").test.images[:2])
-    early = find_finer_stage(run.network, run.config.normalisation, images)
+    early = find_layercam_stage(run.network, run.config.normalisation, images)
     return ServingGraph(run.network, run.config.normalisation, 1.3, early=early).eval()
 
 
@@ -250,7 +252,7 @@ def test_a_failed_gate_leaves_nothing_behind(
 ) -> None:
     monkeypatch.setattr("pipeline.export.formats.EXACT", replace(EXACT, probability=0.0))
     with pytest.raises(GateError, match="probabilities differ"):
-        export(digits8_run, tmp_path, finer_maps=False)
+        export(digits8_run, tmp_path, layercam=False)
     assert not any(tmp_path.iterdir())
 
 
@@ -266,7 +268,7 @@ def test_the_onnx_checker_is_a_gate(
 
     monkeypatch.setattr(onnx, "load", damaged)
     with pytest.raises(GateError, match=r"model\.onnx: the ONNX checker refuses it"):
-        export(digits8_run, tmp_path, finer_maps=False)
+        export(digits8_run, tmp_path, layercam=False)
     assert not any(tmp_path.iterdir())
 
 

@@ -168,7 +168,7 @@ def test_the_command_writes_a_page_without_what_a_run_has_no_history_of(
     (old / "history.safetensors").unlink()
     app = typer.Typer()
     app.command()(report_command)
-    result = CliRunner().invoke(app, [str(old), "--device", "cpu", "--no-views"])
+    result = CliRunner().invoke(app, [str(old), "--device", "cpu", "--no-tta"])
     assert (result.exit_code, result.stdout.strip()) == (0, str(old / "report.html"))
     page = Page((old / "report.html").read_text())
     assert "Inside the network" not in page.headings
@@ -278,7 +278,7 @@ def test_a_page_that_cannot_be_written_is_said_in_words(run_folder: Path, tmp_pa
     (blocked / "report.html").unlink(missing_ok=True)
     (blocked / "report.html").mkdir()
     with pytest.raises(RunError, match=r"cannot be written: .* limelight report"):
-        write_report(blocked, device="nowhere", views=False)  # nor begins with the work
+        write_report(blocked, device="nowhere", tta=False)  # nor begins with the work
     assert not list(blocked.glob("*.part"))
 
 

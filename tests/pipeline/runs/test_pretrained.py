@@ -16,7 +16,7 @@ from pipeline.data.registry import load_dataset
 from pipeline.errors import RunError
 from pipeline.export.export import export
 from pipeline.export.formats import WEIGHTS
-from pipeline.runs.pretrained import read_origin
+from pipeline.runs.pretrained import read_pretrained
 from pipeline.runs.run import Run, read_run
 from pipeline.training.recipe import Recipe
 from tests.pipeline.cli.running import limelight
@@ -90,8 +90,8 @@ def test_the_head_and_then_the_rest_have_a_cycle_each() -> None:
 def test_a_run_and_its_artefact_give_the_same_origin(
     digits8_run: Run, artifact_folder: Path
 ) -> None:
-    by_run, by_artifact = read_origin(digits8_run.folder), read_origin(artifact_folder)
-    newest = read_origin(artifact_folder.parent)
+    by_run, by_artifact = read_pretrained(digits8_run.folder), read_pretrained(artifact_folder)
+    newest = read_pretrained(artifact_folder.parent)
     assert by_artifact.network == by_run.network == digits8_run.config.recipe.network
     assert by_artifact.normalisation == by_run.normalisation
     assert by_artifact.image == by_run.image
@@ -105,28 +105,28 @@ def test_a_run_and_its_artefact_give_the_same_origin(
 
 
 def test_of_other_classes_a_network_begins_with_a_head_of_its_own(digits8_run: Run) -> None:
-    origin = read_origin(digits8_run.folder)
-    names = set(origin.weights)
-    assert set(origin.weights_for(origin.classes)) == names
+    pretrained = read_pretrained(digits8_run.folder)
+    names = set(pretrained.weights)
+    assert set(pretrained.weights_for(pretrained.classes)) == names
     features = {name for name in names if not name.startswith("head.")}
     assert features < names
-    assert set(origin.weights_for(origin.classes[::-1])) == features
-    initial = origin.weights_for(("odd", "even"))
+    assert set(pretrained.weights_for(pretrained.classes[::-1])) == features
+    initial = pretrained.weights_for(("odd", "even"))
     trainer = small_trainer(digits8_run.config.recipe, initial=initial)
     begun = trainer.weights()
-    assert _changed(dict(origin.weights), begun) == names - features
+    assert _changed(dict(pretrained.weights), begun) == names - features
 
 
 def test_images_that_a_model_has_learnt_do_not_validate_what_begins_from_it(
     digits8_run: Run,
 ) -> None:
-    origin = read_origin(digits8_run.folder)
+    pretrained = read_pretrained(digits8_run.folder)
     labels = load_dataset("digits8").train.labels
 
     def check(data: str, sha256: str, *, seed: int, share: float) -> None:
-        origin.check_validation(data, sha256, labels, seed=seed, validation=share)
+        pretrained.check_validation(data, sha256, labels, seed=seed, validation=share)
 
-    data, seed, share = origin.data_sha256, origin.seed, origin.validation
+    data, seed, share = pretrained.data_sha256, pretrained.seed, pretrained.validation
     check("digits8", data, seed=seed, share=share)
     check("photos", "other data", seed=seed + 1, share=share / 2)
     for other, refused in ((seed + 1, share), (seed, share / 2), (seed, share * 2)):
@@ -148,12 +148,14 @@ def test_a_part_of_what_a_model_has_set_aside_may_validate_what_begins_from_it(
 ) -> None:
     # Of as many images of each class, those that a smaller share sets aside are among the others.
     labels = np.repeat(np.arange(10), 100)
-    origin = read_origin(digits8_run.folder)
-    data = origin.data_sha256
+    pretrained = read_pretrained(digits8_run.folder)
+    data = pretrained.data_sha256
     for smaller in (0.05, 0.1):
-        origin.check_validation("digits8", data, labels, seed=origin.seed, validation=smaller)
+        pretrained.check_validation(
+            "digits8", data, labels, seed=pretrained.seed, validation=smaller
+        )
     with pytest.raises(RunError, match="has learnt 50 of the 200 images"):
-        origin.check_validation("digits8", data, labels, seed=origin.seed, validation=0.2)
+        pretrained.check_validation("digits8", data, labels, seed=pretrained.seed, validation=0.2)
 
 
 @pytest.mark.parametrize(
@@ -171,15 +173,15 @@ def test_a_part_of_what_a_model_has_set_aside_may_validate_what_begins_from_it(
 def test_a_part_of_what_a_model_has_learnt_does_not_validate_it(
     digits8_run: Run, *, learnt: str, data: str, shared: bool
 ) -> None:
-    origin = replace(read_origin(digits8_run.folder), data=learnt)
+    pretrained = replace(read_pretrained(digits8_run.folder), data=learnt)
     refused = pytest.raises(RunError, match=f"has learnt images of {learnt} that are in {data}")
     with refused if shared else nullcontext():
-        origin.check_validation(
+        pretrained.check_validation(
             data,
             "of other bytes",
             np.zeros(0, np.int64),
-            seed=origin.seed,
-            validation=origin.validation,
+            seed=pretrained.seed,
+            validation=pretrained.validation,
         )
 
 
@@ -194,11 +196,11 @@ def test_of_the_same_classes_a_second_training_goes_on_where_the_first_ended(
     refused = limelight(*command, "--seed", "1", cwd=tmp_path)
     assert refused.returncode == 1
     assert "pass --seed 0" in refused.stderr
-    choices = ("--set", "average=0.5", "--set", "network.dropout=0.25", "--set", "epochs=2")
+    choices = ("--set", "ema_decay=0.5", "--set", "network.dropout=0.25", "--set", "epochs=2")
     trained = limelight(*command, *choices, "--out", "second", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     run = read_run(tmp_path / "second")
-    assert run.config.recipe.average == 0.5
+    assert run.config.recipe.ema_decay == 0.5
     assert run.config.recipe.network.dropout == 0.25
     assert run.config.recipe.epochs == 2
     before, after = digits8_run.network.state_dict(), run.network.state_dict()
@@ -209,7 +211,7 @@ def test_of_the_same_classes_a_second_training_goes_on_where_the_first_ended(
 
 def test_what_is_neither_run_nor_artefact_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="neither a run nor an artefact"):
-        read_origin(tmp_path / "nothing")
+        read_pretrained(tmp_path / "nothing")
 
 
 def test_an_artefact_without_weights_says_what_to_do(artifact_folder: Path, tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ def test_an_artefact_without_weights_says_what_to_do(artifact_folder: Path, tmp_
     older = manifest.model_copy(update={"files": files})
     (folder / "manifest.json").write_text(older.model_dump_json())
     with pytest.raises(RunError, match="no weights to begin from; export its run again"):
-        read_origin(folder)
+        read_pretrained(folder)
 
 
 def _small_digits_as_photos(folder: Path, digits: tuple[int, ...]) -> Path:
@@ -252,13 +254,13 @@ def test_from_a_folder_to_another_to_an_artefact(tmp_path: Path) -> None:
     assert tuned.stderr.count("(head only)") == 2
     run = read_run(tmp_path / "second")
     assert run.config.classes == ("1", "3", "7")
-    assert run.config.origin == "first"
+    assert run.config.pretrained == "first"
     assert run.config.normalisation == read_run(tmp_path / "first").config.normalisation
     assert (run.config.image.height, run.config.image.width) == (16, 16)
     # Of 22 images, with a third by chance; how many more than that depends on the processor.
     assert run.best.validation_accuracy > 0.6
-    artifact = load_artifact(export(run, tmp_path / "artifacts", finer_maps=False))
-    assert artifact.manifest.training["origin"] == "first"
+    artifact = load_artifact(export(run, tmp_path / "artifacts", layercam=False))
+    assert artifact.manifest.training["pretrained"] == "first"
     refused = limelight("finetune", "digits8", "--from", "first", cwd=tmp_path)
     assert refused.returncode == 1
     assert "takes images of 3 channel(s), and digits8 has 1" in refused.stderr

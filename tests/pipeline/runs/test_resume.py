@@ -80,10 +80,10 @@ def _same_results(one: Path, other: Path) -> None:
         (StopAt(step=47), {}),
         (
             StopAt(epoch=2),
-            {"optimizer__kind": "muon", "average": 0.9, "augmentation__flip": "alternating"},
+            {"optimizer__kind": "muon", "ema_decay": 0.9, "augmentation__flip": "alternating"},
         ),
-        (StopAt(epoch=1), {"average": 0.9, "schedule__tail": 0.5}),
-        (StopAt(epoch=3), {"average": 0.9, "schedule__tail": 0.5}),
+        (StopAt(epoch=1), {"ema_decay": 0.9, "schedule__swa_fraction": 0.5}),
+        (StopAt(epoch=3), {"ema_decay": 0.9, "schedule__swa_fraction": 0.5}),
         (
             StopAt(step=21),
             {"optimizer__kind": "adamw", "schedule__peak": 0.01, "network__dropout": 0.3},

@@ -22,7 +22,11 @@ from tests.pipeline.training.small_trainings import small_trainer, splits
 
 _, VALIDATION = splits()
 RECIPE = Recipe.load("digits8", epochs=2)
-FIELDS: dict[str, JsonValue] = {"seed": 0, "recipe": RECIPE.model_dump(mode="json"), "origin": None}
+FIELDS: dict[str, JsonValue] = {
+    "seed": 0,
+    "recipe": RECIPE.model_dump(mode="json"),
+    "pretrained": None,
+}
 TENTHS = [10, 20, 30]  # of 2 epochs of 19 steps
 
 
@@ -88,7 +92,7 @@ def test_tensorboard_shows_the_hyperparameters(tmp_path: Path) -> None:
     values = session.session_start_info.hparams
     assert values["recipe.batch_size"].number_value == 64
     assert values["recipe.network.architecture"].string_value == "resnet"
-    assert values["recipe.balance"].bool_value is False
+    assert values["recipe.class_weights"].bool_value is False
 
 
 def test_mlflow_shows_every_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

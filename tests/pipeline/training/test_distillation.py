@@ -14,7 +14,7 @@ from models.normalization import Normalisation
 from pipeline.data.registry import Split
 from pipeline.errors import RunError
 from pipeline.runs.exported import rebuild_run
-from pipeline.runs.pretrained import learn_from
+from pipeline.runs.pretrained import distil_from
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_setup import plan_run, resume_run
 from pipeline.training.distillation import Teacher, Teachers
@@ -33,7 +33,7 @@ from tests.pipeline.training.small_trainings import (
 def _teachers(*runs: Run, temperature: float = 2.0) -> Teachers:
     recipe = Recipe.load("digits8", distillation_temperature=temperature)
     plan = plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
-    teachers = learn_from(plan, [run.folder for run in runs]).trainer().teachers
+    teachers = distil_from(plan, [run.folder for run in runs]).trainer().teachers
     assert teachers is not None
     return teachers
 
@@ -115,7 +115,7 @@ def test_a_command_with_teachers_can_be_broken_off_and_exported(
     assert [teacher.name for teacher in run.config.teachers] == ["one", "other"]
 
     plan = plan_run("digits8", recipe_name="digits8", recipe=run.config.recipe, seed=0, device=CPU)
-    plan = learn_from(plan, copies)
+    plan = distil_from(plan, copies)
     with pytest.raises(BrokenOffError):
         plan.train(tmp_path / "broken", [StopAt(epoch=1)])
     # Where its teachers were does not matter any more.
@@ -144,19 +144,19 @@ def test_a_second_training_may_have_teachers_too(digits8_run: Run, tmp_path: Pat
     tuned = limelight(*command, cwd=tmp_path)
     assert tuned.returncode == 0, tuned.stderr
     config = read_run(tmp_path / "second").config
-    assert config.origin == config.teachers[0].name == str(digits8_run.folder)
+    assert config.pretrained == config.teachers[0].name == str(digits8_run.folder)
 
 
 def test_who_cannot_teach_a_run_is_refused(digits8_run: Run) -> None:
     def plan(source: str = "digits8", seed: int = 0, **changes: object) -> None:
         recipe = Recipe.load("digits8", **changes)
         planned = plan_run(source, recipe_name="digits8", recipe=recipe, seed=seed, device=CPU)
-        learn_from(planned, [digits8_run.folder])
+        distil_from(planned, [digits8_run.folder])
 
     with pytest.raises(RunError, match=r"has learnt .* of the .* images .* pass --seed 0"):
         plan(seed=1)
-    with pytest.raises(RunError, match="--balance weighs the labels"):
-        plan(balance=True)
+    with pytest.raises(RunError, match="--class-weights weighs the labels"):
+        plan(class_weights=True)
 
 
 def test_a_teacher_of_other_classes_is_refused(digits8_run: Run) -> None:
@@ -165,7 +165,7 @@ def test_a_teacher_of_other_classes_is_refused(digits8_run: Run) -> None:
     config = planned.config.model_copy(update={"classes": DIGITS[::-1]})
     other = type(planned)(config, planned.dataset, CPU)
     with pytest.raises(RunError, match=r"tells 0, 1, .* apart, and digits8 has 9, 8, .*; choose"):
-        learn_from(other, [digits8_run.folder])
+        distil_from(other, [digits8_run.folder])
 
 
 def test_weights_of_another_network_are_refused(digits8_run: Run, hurried_run: Run) -> None:

@@ -25,7 +25,7 @@ from tests.pipeline.cli.running import limelight_command
 from tests.pipeline.training.small_trainings import CPU, DIGITS, small_trainer, splits
 
 # At a low rate the differences of rounding grow slowly.
-RECIPE = Recipe.load("digits8", epochs=3, average=0.5, schedule__peak=0.01)
+RECIPE = Recipe.load("digits8", epochs=3, ema_decay=0.5, schedule__peak=0.01)
 
 
 def _free_port() -> int:

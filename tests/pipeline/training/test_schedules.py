@@ -65,7 +65,7 @@ def test_one_cycle_of_few_steps_stays_between_its_ends(steps: int) -> None:
 @pytest.mark.parametrize(("tail", "cycle"), [(1 / 3, 200), (0.3333, 200), (0.9, 30), (0.001, 300)])
 def test_a_tail_follows_the_whole_cycle_at_a_constant_rate(tail: float, cycle: int) -> None:
     alone = OneCycle(peak=0.4, momentum=(0.95, 0.8, 0.9))
-    tailed = OneCycle(peak=0.4, momentum=(0.95, 0.8, 0.9), tail=tail, tail_div=5)
+    tailed = OneCycle(peak=0.4, momentum=(0.95, 0.8, 0.9), swa_fraction=tail, swa_div=5)
     rates = [tailed.at(step, 300, 10) for step in range(300)]
     assert rates[:cycle] == [alone.at(step, cycle, 10) for step in range(cycle)]
     assert rates[cycle:] == [Rate(0.2, 0.8)] * (300 - cycle)

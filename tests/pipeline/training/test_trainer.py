@@ -71,11 +71,11 @@ def test_the_small_digits_are_learnt(digits8_run: Run) -> None:
         {"optimizer__kind": "muon", "optimizer__muon_peak": 0.05},
         {"optimizer__kind": "adamw", "schedule__peak": 0.01},
         {"schedule": {"kind": "sgdr", "peak": 0.1, "cycle_len": 2}},
-        {"average": 0.9},
+        {"ema_decay": 0.9},
         {"network__whiten": True},
         {"augmentation__cutout": 2, "augmentation__flip": "none"},
         {"augmentation__cutmix": 0.5},
-        {"balance": True},
+        {"class_weights": True},
     ],
     ids=str,
 )
@@ -83,13 +83,13 @@ def test_every_choice_of_a_recipe_learns(changes: dict[str, Any]) -> None:
     assert short_training(epochs=6, **changes).best.validation_accuracy > 0.9
 
 
-@pytest.mark.parametrize("balance", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
 def test_a_mixtures_label_is_as_much_of_each_as_its_pixels(
-    balance: bool, monkeypatch: pytest.MonkeyPatch
+    weighted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.training.device.uses_bfloat16", lambda device: False)
     size = 64
-    choices = {"batch_size": size, "augmentation__cutmix": 0.5, "balance": balance}
+    choices = {"batch_size": size, "augmentation__cutmix": 0.5, "class_weights": weighted}
     trainer = small_trainer(Recipe.load("digits8", **choices))
     fit, rng = splits()[0], torch.Generator().manual_seed(0)
     own = torch.rand(size, generator=rng)
@@ -108,7 +108,7 @@ def test_a_mixtures_label_is_as_much_of_each_as_its_pixels(
     labels = torch.from_numpy(fit.labels)
     first, second = (nn.functional.one_hot(labels[at], 10) for at in (order[0], partners))
     target = own[:, None] * first + (1 - own[:, None]) * second
-    weights = torch.from_numpy(class_weights(fit.labels, DIGITS)).float() if balance else None
+    weights = torch.from_numpy(class_weights(fit.labels, DIGITS)).float() if weighted else None
     expected = nn.functional.cross_entropy(
         logits, target, weight=weights, label_smoothing=trainer.recipe.label_smoothing
     )
@@ -199,7 +199,7 @@ def test_rates_that_fit_no_layer_group_are_refused() -> None:
 
 def test_weights_of_classes_make_the_loss_that_of_repeated_images() -> None:
     """Twice the weight on a class is that class twice, up to the mean."""
-    trainer = small_trainer(Recipe.load("digits8", balance=True, label_smoothing=0.0))
+    trainer = small_trainer(Recipe.load("digits8", class_weights=True, label_smoothing=0.0))
     logits, labels = torch.randn(4, 10), torch.tensor([0, 1, 1, 2])
     trainer._class_weights = torch.ones(10)
     trainer._class_weights[1] = 2.0
@@ -211,7 +211,7 @@ def test_weights_of_classes_make_the_loss_that_of_repeated_images() -> None:
 
 
 def test_the_average_is_the_moving_average_of_the_weights() -> None:
-    recipe = Recipe.load("digits8", average=0.5)
+    recipe = Recipe.load("digits8", ema_decay=0.5)
     trainer = small_trainer(recipe)
     seen = [trainer.network.head.bias.detach().clone() for _ in trainer.run_epoch()]
     expected = seen[0]
@@ -221,7 +221,7 @@ def test_the_average_is_the_moving_average_of_the_weights() -> None:
 
 
 def test_a_young_average_is_the_mean_of_all_weights_since_the_tail_began() -> None:
-    recipe = Recipe.load("digits8", epochs=2, average=0.999, schedule__tail=0.5)
+    recipe = Recipe.load("digits8", epochs=2, ema_decay=0.999, schedule__swa_fraction=0.5)
     trainer = small_trainer(recipe)
     before = [trainer.network.head.bias.detach().clone() for _ in trainer.run_epoch()]
     torch.testing.assert_close(trainer.weights()["head.linear.bias"], before[-1], atol=0, rtol=0)
@@ -233,7 +233,7 @@ def test_a_young_average_is_the_mean_of_all_weights_since_the_tail_began() -> No
 
 
 def test_the_average_begins_after_the_epochs_of_the_head_alone() -> None:
-    recipe = Recipe.load("digits8", epochs=1, freeze_epochs=1, average=0.999)
+    recipe = Recipe.load("digits8", epochs=1, freeze_epochs=1, ema_decay=0.999)
     trainer = small_trainer(recipe)
     for batch in trainer.run_epoch():
         assert trainer.evaluated is trainer.network, batch.step
@@ -241,11 +241,11 @@ def test_the_average_begins_after_the_epochs_of_the_head_alone() -> None:
     torch.testing.assert_close(trainer.weights()["head.linear.bias"], torch.stack(after).mean(0))
 
 
-@pytest.mark.parametrize("average", [0, 0.9])
-def test_norms_have_the_statistics_of_the_networks_own_activations(average: float) -> None:
+@pytest.mark.parametrize("ema_decay", [0, 0.9])
+def test_norms_have_the_statistics_of_the_networks_own_activations(ema_decay: float) -> None:
     fit = splits()[0].take(np.arange(600))
     # All images are one batch, and none is changed: training and evaluating then see the same.
-    choices = {"average": average, "batch_size": 600, "augmentation__pad": 0}
+    choices = {"ema_decay": ema_decay, "batch_size": 600, "augmentation__pad": 0}
     trainer = small_trainer(Recipe.load("digits8", **choices), fit=fit)
     for _ in range(10):
         list(trainer.run_epoch())
@@ -272,7 +272,7 @@ def test_norms_are_measured_anew_where_an_epoch_has_few_steps(
 
 
 def test_frozen_norms_stay_as_they_were_in_the_average_too() -> None:
-    trainer = small_trainer(Recipe.load("digits8", average=0.9, bn_freeze=True))
+    trainer = small_trainer(Recipe.load("digits8", ema_decay=0.9, bn_freeze=True))
     before = trainer.weights()
     list(trainer.run_epoch())
     after = trainer.weights()

@@ -39,7 +39,7 @@ def test_a_contrast_is_the_difference_of_two_maps(client: httpx.Client) -> None:
     cam = explain(client, method="contrast", target="red", against="blue")["cam"]
     cams = COLOUR_NETWORK.cams(images_nhwc(PNG))[0]
     np.testing.assert_allclose(cam["values"], cams[0] - cams[2], atol=1e-5)
-    assert (cam["target"], cam["against"], cam["passes"]) == ("red", "blue", 1)
+    assert (cam["target"], cam["against"], cam["evaluations"]) == ("red", "blue", 1)
 
 
 def test_a_contrast_is_with_the_strongest_rival(client: httpx.Client) -> None:
@@ -54,7 +54,7 @@ def test_the_finer_map_is_that_of_the_earlier_stage(client: httpx.Client) -> Non
     answer = explain(client, method="layercam", target="all")
     maps = COLOUR_NETWORK.layercams(images_nhwc(PNG))[0]
     for cam, expected in zip(answer["cams"], maps, strict=True):
-        assert (cam["method"], cam["passes"], cam["shape"]) == ("layercam", 1, [8, 8])
+        assert (cam["method"], cam["evaluations"], cam["shape"]) == ("layercam", 1, [8, 8])
         np.testing.assert_allclose(cam["values"], expected, atol=1e-5)
     assert answer["cam"] == answer["cams"][answer["index"]]
 
@@ -66,8 +66,8 @@ def test_an_answer_says_how_far_to_rely_on_it(client: httpx.Client) -> None:
         content = encode(image)
         answers = [client.post(path, content=content).json() for path in ("/predict", "/explain")]
         for answer in answers:
-            strangeness = COLOUR_NETWORK.ood_scores(images_nhwc(content))[0]
-            assert answer["ood_score"] == pytest.approx(strangeness, abs=1e-5)
+            ood_score = COLOUR_NETWORK.ood_scores(images_nhwc(content))[0]
+            assert answer["ood_score"] == pytest.approx(ood_score, abs=1e-5)
             assert answer["out_of_distribution"] == (answer["ood_score"] > -1.3)
             assert answer["abstain"] == (answer["confidence"] < 0.5)
         flags.add((answers[0]["out_of_distribution"], answers[0]["abstain"]))
@@ -75,13 +75,13 @@ def test_an_answer_says_how_far_to_rely_on_it(client: httpx.Client) -> None:
 
 
 def test_occlusion_is_what_masking_costs_the_logit(client: httpx.Client) -> None:
-    cam = explain(client, method="occlusion", target="green", passes=9)["cam"]
+    cam = explain(client, method="occlusion", target="green", evaluations=9)["cam"]
     image = images_nhwc(PNG)[0]
     masked = perturbation.occlude(image, 9)
     expected = perturbation.occlusion_map(
         COLOUR_NETWORK.logits(image[None])[0, 1], COLOUR_NETWORK.logits(masked)[:, 1]
     )
-    assert cam["passes"] == 10
+    assert cam["evaluations"] == 10
     assert cam["shape"] == [4, 4]
     np.testing.assert_allclose(cam["values"], expected, atol=1e-5)
 
@@ -93,7 +93,7 @@ def test_score_cam_weighs_the_features_by_what_they_unveil(client: httpx.Client)
     seen = perturbation.unveil(image, features.astype(np.float32))
     scores = np.exp(COLOUR_NETWORK.logits(seen)[:, 1])
     expected = np.einsum("c,chw->hw", scores / scores.sum(), features)
-    assert cam["passes"] == 4
+    assert cam["evaluations"] == 4
     np.testing.assert_allclose(cam["values"], expected, atol=1e-3)
 
 
@@ -111,10 +111,10 @@ def test_score_cam_weighs_the_features_by_what_they_unveil(client: httpx.Client)
         ({"method": "contrast", "against": "pink"}, "unknown_target", "pink"),
         ({"method": "occlusion", "target": "all"}, "invalid_parameter", "name one class"),
         ({"target": "all", "format": "png"}, "invalid_parameter", "one map"),
-        ({"passes": "9"}, "invalid_parameter", "one pass"),
-        ({"method": "occlusion", "passes": "3"}, "invalid_parameter", "4 to 256"),
-        ({"method": "occlusion", "passes": "257"}, "invalid_parameter", "4 to 256"),
-        ({"method": "occlusion", "passes": "many"}, "invalid_parameter", "positive integer"),
+        ({"evaluations": "9"}, "invalid_parameter", "one pass"),
+        ({"method": "occlusion", "evaluations": "3"}, "invalid_parameter", "4 to 256"),
+        ({"method": "occlusion", "evaluations": "257"}, "invalid_parameter", "4 to 256"),
+        ({"method": "occlusion", "evaluations": "many"}, "invalid_parameter", "positive integer"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
@@ -146,5 +146,5 @@ def test_an_answer_says_where_its_time_went(client: httpx.Client) -> None:
 def test_a_blank_image_has_an_empty_score_cam(client: httpx.Client) -> None:
     blank = encode(Image.new("RGB", (8, 8), "grey"))
     cam = client.post("/explain?method=scorecam", content=blank).json()["cam"]
-    assert cam["passes"] == 1
+    assert cam["evaluations"] == 1
     assert np.abs(cam["values"]).max() == 0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.request_context import Call
+from service.request_context import RequestContext
 from service.settings import Settings
 from tests.service.http.listening import listening, until
 from tests.service.test_app import LARGE, PNG, Served, break_engine
@@ -58,9 +58,9 @@ class Upload:
 
 def held(served: Served) -> tuple[int, int, int]:
     """Bytes, places and requests that the application holds."""
-    batcher = served.catalogue.classifiers["colours"].batcher
+    batcher = served.registry.classifiers["colours"].batcher
     application = served.application
-    return application._intake.held_bytes, batcher._placed, application._in_flight
+    return application._upload_budget.held_bytes, batcher._placed, application._in_flight
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -69,7 +69,7 @@ async def test_uploads_are_refused_beyond_what_may_be_held(zoo: Path, declared: 
         headers = {"content-length": str(len(LARGE))} if declared else {}
         first = Upload(served, LARGE, **headers)
         first.arrive(0, len(LARGE) - 1)
-        await until(lambda: served.application._intake.held_bytes >= len(LARGE) - 1)
+        await until(lambda: served.application._upload_budget.held_bytes >= len(LARGE) - 1)
         second = await served.http.post("/predict", content=LARGE)
         assert (second.status_code, second.json()["code"]) == (503, "overloaded")
         assert int(second.headers["retry-after"]) >= 1
@@ -104,7 +104,7 @@ async def test_nothing_is_held_after_errors_of_every_kind(
             response = await served.http.post(path, content=body, headers=headers)
             assert response.status_code == status
             assert held(served) == (0, 0, 0)
-        with served.catalogue.classifiers["colours"].place(Call(), spare=False):
+        with served.registry.classifiers["colours"].admit(RequestContext(), low_priority=False):
             assert (await served.http.post("/predict", content=PNG)).status_code == 503
         for finish in (Upload.leave, Upload.cancel):
             upload = Upload(served, PNG)
@@ -124,8 +124,11 @@ async def test_nothing_is_held_after_errors_of_every_kind(
 
 async def test_explanations_are_shed_before_predictions(zoo: Path) -> None:
     async with Served(settings(zoo, max_queued=4)) as served:
-        classifier = served.catalogue.classifiers["colours"]
-        with classifier.place(Call(), spare=False), classifier.place(Call(), spare=False):
+        classifier = served.registry.classifiers["colours"]
+        with (
+            classifier.admit(RequestContext(), low_priority=False),
+            classifier.admit(RequestContext(), low_priority=False),
+        ):
             for path in ("/explain", "/explain?format=png"):
                 shed = await served.http.post(path, content=PNG)
                 assert (shed.status_code, shed.json()["code"]) == (503, "overloaded")
@@ -156,7 +159,7 @@ async def test_a_client_that_left_while_it_waited_costs_no_compute(
     served = Served(settings(zoo))
     async with listening(served) as (server, port):
         network = Gated()
-        classifier = served.catalogue.classifiers["colours"]
+        classifier = served.registry.classifiers["colours"]
         monkeypatch.setattr(classifier.engine, "_session", network)
         head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(PNG)}\r\n\r\n".encode()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.http.messages import Response
-from service.request_context import Call
+from service.request_context import RequestContext
 from service.settings import Settings
 from tests.service.http.listening import listening
 from tests.service.test_app import PNG, Served
@@ -58,14 +58,14 @@ class Full:
 
     def __init__(self, served: Served, port: int) -> None:
         self.served, self._port = served, port
-        self._classifier = served.catalogue.classifiers["colours"]
+        self._classifier = served.registry.classifiers["colours"]
         self.places = ExitStack()
         self.ordinary: list[str] = []
         self.take(2)
 
     def take(self, number: int) -> None:
         for _ in range(number):
-            self.places.enter_context(self._classifier.place(Call(), spare=False))
+            self.places.enter_context(self._classifier.admit(RequestContext(), low_priority=False))
 
     async def connect(self) -> Client:
         return Client(*await asyncio.open_connection("127.0.0.1", self._port))
@@ -135,7 +135,7 @@ async def test_predictions_are_turned_away_when_there_is_no_place_at_all(full: F
 
 
 async def test_a_deadline_that_cannot_be_met_is_known_at_the_head(full: Full) -> None:
-    full.served.catalogue.classifiers["colours"].batcher._pace_s = 0.2
+    full.served.registry.classifiers["colours"].batcher._pace_s = 0.2
     client = await full.connect()
     status, _, body = await client.ask("/predict", X_Timeout_Ms="500")
     assert (status, full.ordinary) == (503, [])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from limelight.errors import ClientGone, DeadlineExceeded, NotReady, Overloaded, ServiceError
 from service.inference.batching import Batcher, Row
-from service.request_context import Call
+from service.request_context import RequestContext
 
 POISON = 255
 
@@ -68,7 +68,7 @@ async def busy(batcher: Batcher, recorder: Recorder) -> asyncio.Task[Row]:
 
 async def test_what_is_dear_runs_apart_and_keeps_nobody_waiting() -> None:
     recorder = Recorder()
-    batcher = Batcher(recorder, max_batch=8, dear=frozenset({"fine"}))
+    batcher = Batcher(recorder, max_batch=8, expensive=frozenset({"fine"}))
     first = await busy(batcher, recorder)
     wanted = [["a"], ["a", "fine"], ["a"], ["fine"]]
     tasks = [
@@ -149,7 +149,7 @@ async def test_a_client_that_left_costs_no_compute() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=8)
     running = await busy(batcher, recorder)
-    left = asyncio.create_task(batcher.submit(image(1), ["a"], Call(gone=lambda: True)))
+    left = asyncio.create_task(batcher.submit(image(1), ["a"], RequestContext(gone=lambda: True)))
     stayed = asyncio.create_task(batcher.submit(image(2), ["a"]))
     await asyncio.sleep(0)
     recorder.gate.set()
@@ -163,7 +163,7 @@ async def test_what_cannot_be_ready_in_time_is_never_computed() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=8)
     running = await busy(batcher, recorder)
-    soon = Call(deadline=time.perf_counter() + 0.02)
+    soon = RequestContext(deadline=time.perf_counter() + 0.02)
     late = asyncio.create_task(batcher.submit(image(1), ["a"], soon))
     patient = asyncio.create_task(batcher.submit(image(2), ["a"]))
     await asyncio.sleep(0.05)
@@ -180,13 +180,13 @@ async def test_who_cannot_be_answered_in_time_learns_it_before_any_work() -> Non
     batcher = Batcher(recorder, max_batch=1)
     recorder.pass_s = 0.05
     await batcher.submit(image(0), ["a"])  # from which it knows the pace
-    hurried = Call(deadline=time.perf_counter() + 0.08)
-    with batcher.place(Call()), batcher.place(Call()):
-        with pytest.raises(DeadlineExceeded, match=r"about 0\.1"), batcher.place(hurried):
+    hurried = RequestContext(deadline=time.perf_counter() + 0.08)
+    with batcher.admit(RequestContext()), batcher.admit(RequestContext()):
+        with pytest.raises(DeadlineExceeded, match=r"about 0\.1"), batcher.admit(hurried):
             pass
-        with batcher.place(Call()):  # there is time enough
+        with batcher.admit(RequestContext()):  # there is time enough
             pass
-    with batcher.place(hurried):  # nobody is ahead any more
+    with batcher.admit(hurried):  # nobody is ahead any more
         pass
 
 
@@ -195,24 +195,24 @@ async def test_half_of_the_queue_and_of_the_time_must_do_for_those_that_can_be_s
     batcher = Batcher(recorder, max_batch=1, max_queued=4)
     recorder.pass_s = 0.05
     await batcher.submit(image(0), ["a"])
-    with batcher.place(Call()):
-        call = Call(deadline=time.perf_counter() + 0.15)
-        with pytest.raises(DeadlineExceeded), batcher.place(call, spare=True):
+    with batcher.admit(RequestContext()):
+        context = RequestContext(deadline=time.perf_counter() + 0.15)
+        with pytest.raises(DeadlineExceeded), batcher.admit(context, low_priority=True):
             pass
-        with batcher.place(call), batcher.place(Call()):
-            with pytest.raises(Overloaded), batcher.place(Call(), spare=True):
+        with batcher.admit(context), batcher.admit(RequestContext()):
+            with pytest.raises(Overloaded), batcher.admit(RequestContext(), low_priority=True):
                 pass
-            with batcher.place(Call()):
+            with batcher.admit(RequestContext()):
                 pass
 
 
 async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     batcher = Batcher(Recorder(), max_batch=1, max_queued=2)
-    with batcher.place(Call()), batcher.place(Call()):
-        with pytest.raises(Overloaded) as refused, batcher.place(Call()):
+    with batcher.admit(RequestContext()), batcher.admit(RequestContext()):
+        with pytest.raises(Overloaded) as refused, batcher.admit(RequestContext()):
             pass
         assert refused.value.headers == {"Retry-After": "1"}
-    with batcher.place(Call()):
+    with batcher.admit(RequestContext()):
         pass
 
 
@@ -222,8 +222,8 @@ async def test_one_slow_pass_is_not_held_against_those_who_come_when_it_is_over(
     recorder.pass_s = 0.2
     await batcher.submit(image(0), ["a"])
     recorder.pass_s = 0.0
-    hurried = Call(deadline=time.perf_counter() + 0.1)
-    with batcher.place(hurried):
+    hurried = RequestContext(deadline=time.perf_counter() + 0.1)
+    with batcher.admit(hurried):
         assert (await batcher.submit(image(1), ["a"], hurried))["a"] == [2]
 
 
@@ -242,10 +242,10 @@ async def test_passes_overlap_where_that_is_asked_for() -> None:
 
 async def test_the_stages_of_a_call_are_noted() -> None:
     batcher = Batcher(Recorder(), max_batch=1)
-    call = Call()
+    context = RequestContext()
     before = time.perf_counter()
-    await batcher.submit(image(1), ["a"], call)
-    (queue, q0, q1), (compute, c0, c1) = call.stages
+    await batcher.submit(image(1), ["a"], context)
+    (queue, q0, q1), (compute, c0, c1) = context.stages
     assert (queue, compute) == ("queue", "compute")
     assert before <= q0 <= q1 <= c0 <= c1 <= time.perf_counter()
 
@@ -293,8 +293,8 @@ async def test_images_of_one_caller_stay_together_and_share_a_pass_where_they_fi
     await first
     found = [(await task)["a"].tolist() for task in tasks]
     assert found == [[[2], [4]], [[6]], [[8], [10], [12]], [[14]], [[16], [18], [20], [22]]]
-    passes = [values for values, _ in recorder.batches]
-    assert passes == [[0], [1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    evaluations = [values for values, _ in recorder.batches]
+    assert evaluations == [[0], [1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     assert sizes == [1, 3, 4, 4]
     assert batcher.depth == 0
 
@@ -303,11 +303,11 @@ async def test_more_images_than_a_pass_takes_are_parted_and_count_as_one_in_time
     recorder = Recorder()
     recorder.pass_s = 0.02
     batcher = Batcher(recorder, max_batch=4)
-    call = Call()
-    found = await batcher.submit_all(images(*range(10)), ["a", "b"], call)
+    context = RequestContext()
+    found = await batcher.submit_all(images(*range(10)), ["a", "b"], context)
     assert found["a"].tolist() == found["b"].tolist() == [[2 * value] for value in range(10)]
     assert [len(values) for values, _ in recorder.batches] == [4, 4, 2]
-    (queue, q0, q1), (compute, c0, c1) = call.stages
+    (queue, q0, q1), (compute, c0, c1) = context.stages
     assert (queue, compute) == ("queue", "compute")
     assert q0 <= q1 == c0 < c1 - 0.06 + 1e-9
 
@@ -356,8 +356,8 @@ async def test_a_refusal_leaves_nothing_for_the_garbage_collector(
 ) -> None:
     batcher = Batcher(Recorder(), max_batch=4)
     calls = {
-        ClientGone: (image(1), Call(gone=lambda: True)),
-        DeadlineExceeded: (image(1), Call(deadline=time.perf_counter() - 1)),
+        ClientGone: (image(1), RequestContext(gone=lambda: True)),
+        DeadlineExceeded: (image(1), RequestContext(deadline=time.perf_counter() - 1)),
     }
 
     async def one() -> None:

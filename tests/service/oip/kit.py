@@ -15,7 +15,7 @@ from tests.serving_kit import COLOUR_NETWORK
 INFER = "/v2/models/colours/infer"
 LENGTH = "Inference-Header-Content-Length"
 GIVEN = ("logits", "probabilities", "cams")
-"""Outputs that numpy can follow, of a pass that nothing dear is asked of."""
+"""Outputs that numpy can follow, of a pass that nothing expensive is asked of."""
 _DTYPES = {"FP32": np.dtype("<f4")}
 
 
@@ -115,8 +115,8 @@ def result_matches(result: Any, images_nhwc: np.ndarray, names: tuple[str, ...] 
 
 def names(artifact: Artifact) -> list[str]:
     """Of the outputs that every pass gives, in the manifest's order."""
-    dear = artifact.manifest.dear_outputs
-    return [tensor.name for tensor in artifact.manifest.outputs if tensor.name not in dear]
+    expensive = artifact.manifest.expensive_outputs
+    return [tensor.name for tensor in artifact.manifest.outputs if tensor.name not in expensive]
 
 
 def rpc_message(images_nhwc: np.ndarray, **fields: Any) -> Any:

@@ -17,7 +17,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from limelight.artifact.store import Artifact
 from limelight.runtime.engine import Engine
 from service.process.shutdown import SETTLE_S
-from service.request_context import Call
+from service.request_context import RequestContext
 from service.settings import Settings
 from tests.service.http.listening import until
 from tests.service.oip.kit import INFER, binary, free_port, images_input, outputs, pixels, request
@@ -36,7 +36,7 @@ class Everybody:
 
     def __init__(self, served: Served, channel: Any) -> None:
         self.served, self.http = served, served.http
-        self.batcher = served.catalogue.classifiers["colours"].batcher
+        self.batcher = served.registry.classifiers["colours"].batcher
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         self.ways: list[Ask] = [
             *(self.predict, self.explain, self.json, self.binary, self.encoded),
@@ -44,7 +44,7 @@ class Everybody:
         ]
 
     def hold_up(self) -> tuple[threading.Event, list[int]]:
-        """Let passes wait for the event; their sizes are listed when they begin."""
+        """Let evaluations wait for the event; their sizes are listed when they begin."""
         gate, sizes, run = threading.Event(), list[int](), self.batcher._run
 
         def gated(images_nhwc: Images, names: Sequence[str]) -> Any:
@@ -152,7 +152,7 @@ async def test_every_answer_is_that_of_the_engine_alone(
         np.testing.assert_allclose(answer, alone, atol=1e-6, err_msg=str(ask))
     assert sum(sizes) == sum(len(images_nhwc) for _, images_nhwc in asked)
     assert everybody.batcher._placed == 0
-    assert everybody.served.application._intake.held_bytes == 0
+    assert everybody.served.application._upload_budget.held_bytes == 0
 
 
 async def test_whoever_waits_shares_the_next_pass(
@@ -219,7 +219,7 @@ async def test_explanations_are_shed_first_over_grpc_too(
     message.inputs.add(name="images", datatype="UINT8", shape=images_nhwc.shape)
     message.raw_input_contents.append(images_nhwc.tobytes())
     message.outputs.add(name="cams")
-    with batcher.place(Call(), images=batcher._max_queued // 2):
+    with batcher.admit(RequestContext(), images=batcher._max_queued // 2):
         with pytest.raises(grpc.aio.AioRpcError) as shed:
             await everybody.stub.ModelInfer(message)
         assert shed.value.code() == grpc.StatusCode.UNAVAILABLE

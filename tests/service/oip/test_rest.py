@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from limelight.artifact.store import Artifact
-from service.request_context import Call
+from service.request_context import RequestContext
 from tests.service.oip.kit import (
     INFER,
     expect_error,
@@ -71,7 +71,7 @@ async def test_the_index_lists_every_model_and_why_it_is_not_served(
         ("colours", "1", "READY"),
         ("digits", "12", "READY"),
     ]
-    served.catalogue._failures["broken"] = "its file is damaged"
+    served.registry._failures["broken"] = "its file is damaged"
     every = (await http.post("/v2/repository/index", content=b"{}")).json()
     assert every[2] == {
         "name": "broken",
@@ -164,9 +164,9 @@ async def test_a_damaged_image_is_the_clients_mistake(http: httpx.AsyncClient) -
 async def test_explanations_are_shed_before_predictions(
     http: httpx.AsyncClient, served: Served, rng: np.random.Generator
 ) -> None:
-    batcher = served.catalogue.classifiers["colours"].batcher
+    batcher = served.registry.classifiers["colours"].batcher
     tensor = images_input(pixels(rng))
-    with batcher.place(Call(), images=batcher._max_queued // 2):
+    with batcher.admit(RequestContext(), images=batcher._max_queued // 2):
         shed = await http.post(INFER, json=request(tensor, outputs=[{"name": "cams"}]))
         expect_error(shed, 503)
         assert int(shed.headers["retry-after"]) >= 1
@@ -179,7 +179,7 @@ async def test_a_batch_shares_one_pass(
     http: httpx.AsyncClient, served: Served, rng: np.random.Generator
 ) -> None:
     sizes: list[int] = []
-    batcher = served.catalogue.classifiers["colours"].batcher
+    batcher = served.registry.classifiers["colours"].batcher
     batcher._observe = lambda size, seconds: sizes.append(size)
     await http.post(INFER, json=request(images_input(pixels(rng, 8))))
     assert sum(sizes) == 8
@@ -201,10 +201,10 @@ async def test_statistics_are_those_of_the_requests(
         assert durations["fail"]["count"] == 1
         for phase in ("queue", "compute_infer", "compute_output", "compute_input"):
             assert 0 < durations[phase]["ns"] < durations["success"]["ns"] * 2
-        passes = {one["batch_size"]: one["compute_infer"] for one in model["batch_stats"]}
-        assert sum(size * one["count"] for size, one in passes.items()) == 7
-        assert model["execution_count"] == sum(one["count"] for one in passes.values())
-        assert all(one["ns"] > 0 for one in passes.values())
+        evaluations = {one["batch_size"]: one["compute_infer"] for one in model["batch_stats"]}
+        assert sum(size * one["count"] for size, one in evaluations.items()) == 7
+        assert model["execution_count"] == sum(one["count"] for one in evaluations.values())
+        assert all(one["ns"] > 0 for one in evaluations.values())
         assert model["last_inference"] > 1_700_000_000_000
     both = (await http.get("/v2/models/stats")).json()["model_stats"]
     assert [model["inference_count"] for model in both] == [7, 0]

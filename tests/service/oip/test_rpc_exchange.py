@@ -30,7 +30,7 @@ class Context:
 @pytest.mark.parametrize(("remaining_s", "expected_s"), [(None, 10), (0.5, 0.5), (60, 10)])
 def test_the_callers_deadline_shortens_ours(remaining_s: float | None, expected_s: float) -> None:
     exchange = RpcExchange.begin(Context(remaining_s), timeout_s=10)
-    left_s = exchange.request.call.deadline - time.perf_counter()
+    left_s = exchange.request.context.deadline - time.perf_counter()
     assert expected_s - 0.1 < left_s <= expected_s
 
 

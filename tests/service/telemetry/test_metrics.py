@@ -97,7 +97,7 @@ def test_a_request_is_counted_with_all_that_is_known_of_it() -> None:
     assert found["limelight_confidence_sum m"] == 2.0
     assert found["limelight_confidence_count m"] == 3
     assert found["limelight_batch_size_sum m"] == 3
-    assert found["limelight_passes_total m 3"] == 1
+    assert found["limelight_batches_total m 3"] == 1
     assert found["limelight_pass_seconds_total m 3"] == 0.25
     assert found["limelight_model_seconds_total m success"] == 2.0
     assert found["limelight_last_answer_timestamp_seconds m"] == pytest.approx(time.time(), abs=60)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from service.request_context import Call
+from service.request_context import RequestContext
 from service.telemetry.tracing import Tracing, TracingUnavailableError, trace_id, trace_response
 from tests.service.telemetry.collector import Collector, collecting
 from tests.serving_kit import REPOSITORY
@@ -59,11 +59,11 @@ def test_a_caller_that_decides_is_obeyed(ratio: float) -> None:
 
 def test_closing_sends_what_waits(collector: Collector) -> None:
     tracing = Tracing(collector.endpoint, ratio=1)
-    span, call = tracing.begin("POST /predict", headers("01")), Call()
+    span, context = tracing.begin("POST /predict", headers("01")), RequestContext()
     assert span is not None
     now = time.perf_counter()
-    call.stages += [("read", now - 0.03, now - 0.02), ("compute", now - 0.02, now)]
-    tracing.end(span, call, {"limelight.model": "colours"})
+    context.stages += [("read", now - 0.03, now - 0.02), ("compute", now - 0.02, now)]
+    tracing.end(span, context, {"limelight.model": "colours"})
     tracing.close()
     spans = {span.name: span for span in collector.of(TRACE)}
     assert set(spans) == {"POST /predict", "read", "compute"}
@@ -83,7 +83,7 @@ def test_a_collector_that_is_not_there_harms_nobody(monkeypatch: pytest.MonkeyPa
     started = time.monotonic()
     span = tracing.begin("a", {})
     assert span is not None
-    tracing.end(span, Call(), {})
+    tracing.end(span, RequestContext(), {})
     assert time.monotonic() - started < 0.5
     tracing.close()
 
