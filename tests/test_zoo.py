@@ -7,7 +7,8 @@ import onnx
 import pytest
 
 from limelight.artifact.store import Artifact, find_artifacts, load_artifact
-from limelight.imaging.preprocessing import decode, prepare
+from limelight.imaging.decoding import decode
+from limelight.imaging.preprocessing import prepare
 from limelight.runtime.engine import Engine
 from service.settings import Settings
 
@@ -68,7 +69,7 @@ def test_the_examples_are_recognised_and_their_maps_add_up(
     name: str, example: str, label: str
 ) -> None:
     artifact = load(name)
-    upload = decode((ROOT / "examples" / example).read_bytes(), max_pixels=1_000_000)
+    upload = decode((ROOT / "examples" / example).read_bytes(), max_pixels=1_000_000).image
     pixels, _ = prepare(upload, artifact.manifest.image)
     outputs = Engine(artifact, device="cpu").run(
         np.stack([pixels, np.zeros_like(pixels)]), ["logits", "probabilities", "cams"]

@@ -1,33 +1,22 @@
-"""From the bytes of an upload to an upright picture: Pillow's pixels, by the shortest way.
+"""From the bytes of an upload to an upright image.
 
-Plain PNG and JPEG files skip Pillow's reading of the file (`limelight.imaging.png` and
-`limelight.imaging.jpeg`); all else, and whatever those two will not take, goes through
-`Image.open`.
+Plain PNG files skip Pillow's reading of the file (`limelight.imaging.png`), which takes longer
+than decoding a small image. Everything else goes through `Image.open`.
 """
 
 import warnings
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-
-# Imported for their registration: with these five, `Image.open` never has to load them all.
-from PIL import (  # noqa: F401
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from limelight.artifact.manifest import ImageRule
 from limelight.errors import ImageTooLarge, UndecodableImage, UnsupportedMediaType
-from limelight.imaging import jpeg, png
+from limelight.imaging import png
+from limelight.imaging.formats import FORMATS, accepted, has_signature, register_decoders
 
-ACCEPTED = "PNG, JPEG, WebP, BMP or GIF"
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-_SIGNATURES = (png.SIGNATURE, b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF87a", b"GIF89a")
+register_decoders()
 
 # Pillow's own limit warns at a fixed size. Ours is a setting, and `decode` holds every upload
 # to it before a pixel is decoded.
@@ -45,7 +34,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_UPLOAD_SIZE = "limelight_upload_size"
 
 # A JPEG may be decoded smaller, at 1/2, 1/4 or 1/8, as long as this many times the input's size
 # is left. The second step then still averages over pixels; ink has to be found first, and may
@@ -53,11 +41,20 @@ _UPLOAD_SIZE = "limelight_upload_size"
 _SPARE_PIXELS = {"crop": 2, "ink": 16}
 
 
-def decode(body: bytes, *, max_pixels: int, sketch_for: ImageRule | None = None) -> Image.Image:
-    """Decode an upload: upright, its first frame, of mode L, LA, RGB or RGBA.
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An upright image of mode L, LA, RGB or RGBA."""
+
+    image: Image.Image
+    full_size: tuple[int, int]
+    """Width and height of the upload, of which `image` may be a reduced copy."""
+
+
+def decode(body: bytes, *, max_pixels: int, sketch_for: ImageRule | None = None) -> DecodedImage:
+    """Decode an upload: upright, its first frame.
 
     With `sketch_for`, a JPEG much larger than that rule's input may come back reduced, which is
-    several times faster; `upload_size` still gives the upload's own size.
+    several times faster.
 
     Raises:
         UnsupportedMediaType: the bytes are not of an accepted format.
@@ -66,19 +63,14 @@ def decode(body: bytes, *, max_pixels: int, sketch_for: ImageRule | None = None)
     """
     image = png.decode(body, max_pixels=max_pixels)
     if image is not None:
-        return image
-    found = jpeg.decode(body, max_pixels=max_pixels, least=_least_size(sketch_for))
-    if found is not None:
-        image, size = found
-        image.info[_UPLOAD_SIZE] = size
-        return image
+        return DecodedImage(image, image.size)
     return decode_with_pillow(body, max_pixels=max_pixels, sketch_for=sketch_for)
 
 
 def decode_with_pillow(
     body: bytes, *, max_pixels: int, sketch_for: ImageRule | None = None
-) -> Image.Image:
-    """`decode`, the long way: the same result, for any file."""
+) -> DecodedImage:
+    """`decode` with Pillow's own reading of the file: the same result, for any file."""
     image = _open(body)
     if image.width * image.height > max_pixels:
         raise ImageTooLarge(
@@ -100,25 +92,7 @@ def decode_with_pillow(
                 width, height = height, width
     except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ...
         raise UndecodableImage("the image is truncated or damaged: send the whole file") from error
-    image.info[_UPLOAD_SIZE] = (width, height)
-    return image
-
-
-def looks_like_image(body: bytes) -> bool:
-    """Whether it begins as a file of an accepted format does; what pixels may begin with as well,
-    as two letters do, is not enough.
-    """
-    if body.startswith(b"RIFF"):
-        return body[8:12] == b"WEBP"
-    if body.startswith(b"BM"):
-        return body[2:6] == len(body).to_bytes(4, "little")
-    return body.startswith(_SIGNATURES)
-
-
-def upload_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height of the upload that `decode` made `image` from, orientation applied."""
-    width, height = image.info.get(_UPLOAD_SIZE, image.size)
-    return int(width), int(height)
+    return DecodedImage(image, (width, height))
 
 
 def plain(image: Image.Image) -> Image.Image:
@@ -135,18 +109,16 @@ def plain(image: Image.Image) -> Image.Image:
 def _open(body: bytes) -> Image.Image:
     """Format and size are known then, and nothing is decoded yet."""
     try:
-        return Image.open(BytesIO(body), formats=_FORMATS)
+        return Image.open(BytesIO(body), formats=tuple(FORMATS))
     except UnidentifiedImageError as error:
-        if body.startswith(_SIGNATURES):
+        if has_signature(body):
             raise UndecodableImage("the image is damaged, or cut off in its header") from error
-        raise UnsupportedMediaType(f"the body is not a {ACCEPTED} image") from error
+        raise UnsupportedMediaType(f"the body is not a {accepted()} image") from error
     except Exception as error:  # Pillow's parsers raise nearly anything on a forged header
         raise UndecodableImage("the image's header is damaged") from error
 
 
-def _least_size(sketch_for: ImageRule | None) -> tuple[int, int] | None:
-    if sketch_for is None:
-        return None
+def _least_size(sketch_for: ImageRule) -> tuple[int, int]:
     spare = _SPARE_PIXELS[sketch_for.fit]
     return sketch_for.width * spare, sketch_for.height * spare
 

@@ -11,22 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from limelight.artifact.manifest import ImageRule
-from limelight.imaging import jpeg, png
-from limelight.imaging.decoding import ACCEPTED, decode, plain, upload_size
-from limelight.imaging.fitting import View, border_median, fit_crop, fit_ink
-
-__all__ = [
-    "ACCEPTED",
-    "Upload",
-    "View",
-    "decode",
-    "flatten",
-    "is_quick",
-    "prepare",
-    "read_part",
-    "read_upload",
-    "upload_size",
-]
+from limelight.imaging import png
+from limelight.imaging.decoding import decode, plain
+from limelight.imaging.fitting import View as View
+from limelight.imaging.fitting import border_median, fit_crop, fit_ink
 
 _INVERTED = bytes(range(255, -1, -1))
 
@@ -55,10 +43,9 @@ def read_upload(body: bytes, rule: ImageRule, *, max_pixels: int) -> Upload:
         ImageTooLarge: width x height in the header exceeds `max_pixels`; nothing was decoded.
         UndecodableImage: of an accepted format, but truncated or broken.
     """
-    image = decode(body, max_pixels=max_pixels, sketch_for=rule)
-    pixels_hwc, view = prepare(image, rule)
-    width, height = upload_size(image)
-    return Upload(pixels_hwc, view, width, height)
+    decoded = decode(body, max_pixels=max_pixels, sketch_for=rule)
+    pixels_hwc, view = prepare(decoded.image, rule, full_size=decoded.full_size)
+    return Upload(pixels_hwc, view, *decoded.full_size)
 
 
 def read_part(body: bytes, rule: ImageRule, part: View, *, max_pixels: int) -> Upload:
@@ -67,7 +54,7 @@ def read_part(body: bytes, rule: ImageRule, part: View, *, max_pixels: int) -> U
     Raises:
         ServiceError: see `read_upload`.
     """
-    image = decode(body, max_pixels=max_pixels)
+    image = decode(body, max_pixels=max_pixels).image
     right, bottom = part.left + part.width, part.top + part.height
     pixels, view = prepare(image.crop((part.left, part.top, right, bottom)), rule)
     view = View(view.left + part.left, view.top + part.top, view.width, view.height)
@@ -77,13 +64,13 @@ def read_part(body: bytes, rule: ImageRule, part: View, *, max_pixels: int) -> U
 def is_quick(body: bytes, rule: ImageRule | None = None) -> bool:
     """Whether `read_upload` takes so little time that a change of threads is not worth it.
 
-    Judged by the length and the size in the header, of PNG and JPEG files only: others may hold
-    any number of pixels in a few bytes, and are rare. With `rule`, its fit counts too: ink takes
-    a while to be laid out. Never raises.
+    Judged by the length and the size in the header, of PNG files only: others may hold any number
+    of pixels in a few bytes. With `rule`, its fit counts too: ink takes a while to be laid out.
+    Never raises.
     """
     if len(body) > _QUICK_BYTES:
         return False
-    size = png.peek_size(body) or jpeg.peek(body)
+    size = png.peek_size(body)
     if size is None or size[0] * size[1] > _QUICK_PIXELS:
         return False
     return rule is None or rule.fit != "ink" or size[:2] == (rule.width, rule.height)
@@ -94,8 +81,13 @@ def picture_of(image_hwc: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(image_hwc[:, :, 0] if image_hwc.shape[2] == 1 else image_hwc)
 
 
-def prepare(image: Image.Image, rule: ImageRule) -> tuple[NDArray[np.uint8], View]:
-    """Bring an image to the network's input: uint8 (H, W, C), and the part of it that this is."""
+def prepare(
+    image: Image.Image, rule: ImageRule, *, full_size: tuple[int, int] | None = None
+) -> tuple[NDArray[np.uint8], View]:
+    """Bring an image to the network's input: uint8 (H, W, C), and the part of it that this is.
+
+    The part is in pixels of `full_size` (width, height), of which `image` may be a reduced copy.
+    """
     image = _in_mode(plain(image), rule)
     if image.size == (rule.width, rule.height):
         pixels, view = _as_it_is(image, rule)
@@ -104,8 +96,7 @@ def prepare(image: Image.Image, rule: ImageRule) -> tuple[NDArray[np.uint8], Vie
             image = image.point(_INVERTED * rule.channels)
         fit = fit_ink if rule.fit == "ink" else fit_crop
         pixels, view = fit(image, rule)
-    full_size = upload_size(image)
-    if full_size != image.size:
+    if full_size is not None and full_size != image.size:
         view = view.scaled(full_size[0] / image.width, full_size[1] / image.height)
     return pixels.reshape(rule.height, rule.width, rule.channels), view
 
@@ -119,7 +110,6 @@ def flatten(image: Image.Image, background: int) -> Image.Image:
         return image.convert(mode)
     flat = Image.new(mode, image.size, background if mode == "L" else (background,) * 3)
     flat.paste(image.convert(mode), mask=alpha)
-    flat.info = dict(image.info)
     return flat
 
 

@@ -18,15 +18,13 @@ from limelight.errors import (
     RequestTimeout,
     UnsupportedMediaType,
 )
-from limelight.imaging.preprocessing import ACCEPTED
+from limelight.imaging.formats import accepted, media_types
 from service.http.messages import Request
 
-IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"})
 # What clients send that do not know, or do not say, what they send. The third is what
 # `curl --data-binary` claims of everything.
 _UNKNOWN_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
-_ALIASES = frozenset({"image/jpg", "image/pjpeg", "image/x-ms-bmp", "image/x-png"})
-_ACCEPTED_TYPES = IMAGE_TYPES | _UNKNOWN_TYPES | _ALIASES
+_ACCEPTED_TYPES = frozenset(media_types(registered=False)) | _UNKNOWN_TYPES
 _MULTIPART = "multipart/form-data"
 _FIELD = "image"
 
@@ -207,7 +205,7 @@ def _unquoted(text: str) -> str:
 def _check_type(media_type: str) -> None:
     if media_type not in _ACCEPTED_TYPES:
         raise UnsupportedMediaType(
-            f"the Content-Type is {media_type[:100]!r}: send a {ACCEPTED} image, "
+            f"the Content-Type is {media_type[:100]!r}: send a {accepted()} image, "
             "or multipart/form-data with a file 'image'"
         )
 

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from limelight.imaging.formats import media_types
 from service.http.messages import Request, Response
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -69,8 +70,10 @@ class Files:
 
 def _file(file: Path) -> tuple[str, Response]:
     content = file.read_bytes()
-    tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-    headers = [*_SHARED, (b"etag", tag.encode())]
+    headers = [*_SHARED]
     if file.suffix == ".html":
+        content = content.replace(b"IMAGE_TYPES", ",".join(media_types()).encode())
         headers += _OF_PAGES
+    tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+    headers.append((b"etag", tag.encode()))
     return tag, Response(content, 200, _TYPES[file.suffix], headers)

@@ -15,6 +15,7 @@ from limelight.explanations.masked_maps import MASKING, masked_map
 from limelight.explanations.overlay import overlay, png
 from limelight.explanations.zoom import closer_view
 from limelight.imaging import preprocessing as images
+from limelight.imaging.decoding import decode
 from limelight.imaging.preprocessing import Upload, View
 from limelight.results import (
     ALL,
@@ -236,7 +237,7 @@ class Classifier:
     def _draw(
         self, body: bytes, cam_hw: NDArray[np.float32], view: View, style: OverlayStyle
     ) -> bytes:
-        image = images.decode(body, max_pixels=self._max_pixels)
+        image = decode(body, max_pixels=self._max_pixels).image
         return png(overlay(image, cam_hw, view, opacity=style.opacity, colormap=style.colormap))
 
     def _prediction(self, outputs: Row, top_k: int) -> Prediction:

@@ -11,7 +11,7 @@ import numpy as np
 
 from limelight.artifact.manifest import Manifest
 from limelight.errors import InvalidInference
-from limelight.imaging.decoding import looks_like_image
+from limelight.imaging.formats import is_image
 from service.oip.json_codec import dump, output_head, output_tree, read_request, response_tree
 from service.oip.metadata import IMAGE_BYTES, IMAGES
 from service.oip.tensors import write_bytes
@@ -128,7 +128,7 @@ def _check_values(body: bytes, length: int, manifest: Manifest, max_batch: int) 
 def _whole_body(body: bytes, manifest: Manifest) -> InferRequest:
     """What begins like an image file is one; pixels hardly ever do."""
     rule = manifest.image
-    if looks_like_image(body):
+    if is_image(body):
         tensor = InputTensor(name=IMAGE_BYTES, datatype="BYTES", shape=(1, 1), content=[body])
     else:
         shape = (1, rule.height, rule.width, rule.channels)

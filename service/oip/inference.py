@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from limelight.errors import InvalidInference
 from limelight.explanations.overlay import overlay, png
 from limelight.imaging import preprocessing as images
+from limelight.imaging.decoding import decode
 from limelight.imaging.preprocessing import View
 from limelight.results import OverlayStyle
 from service.inference.batching import Outputs
@@ -129,7 +130,7 @@ class Inference:
         if one.encoded is None:
             image = images.picture_of(one.pixels_hwc)
         else:
-            image = images.decode(one.encoded, max_pixels=self._max_pixels)
+            image = decode(one.encoded, max_pixels=self._max_pixels).image
         return png(overlay(image, cam_hw, one.view, opacity=style.opacity, colormap=style.colormap))
 
 

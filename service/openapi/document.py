@@ -3,8 +3,8 @@
 from limelight import errors
 from limelight.errors import ServiceError
 from limelight.explanations.overlay import COLORMAPS
+from limelight.imaging.formats import media_types
 from service.http.parameters import DEFAULT_COLORMAP, DEFAULT_OPACITY, DEFAULT_TOP_K, METHODS
-from service.http.request_body import IMAGE_TYPES
 from service.openapi import oip
 from service.openapi.parts import Json, answer, parameter, reference
 from service.openapi.schemas import schemas
@@ -28,7 +28,7 @@ _UPLOAD_ERRORS = (
 
 
 def document(settings: Settings) -> Json:
-    """The document of a service with these settings, as a tree that JSON can reservation."""
+    """The document of a service with these settings, as a tree that JSON can hold."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -206,7 +206,7 @@ def _upload(settings: Settings) -> Json:
     binary: Json = {"type": "string", "format": "binary"}
     content: Json = {
         media_type: {"schema": binary}
-        for media_type in (*sorted(IMAGE_TYPES), "application/octet-stream")
+        for media_type in (*sorted(media_types()), "application/octet-stream")
     }
     content["multipart/form-data"] = {
         "schema": {"type": "object", "required": ["image"], "properties": {"image": binary}}

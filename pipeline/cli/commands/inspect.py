@@ -7,7 +7,8 @@ import torch
 import typer
 
 from limelight.errors import ServiceError
-from limelight.imaging.preprocessing import ACCEPTED, read_upload
+from limelight.imaging.formats import accepted
+from limelight.imaging.preprocessing import read_upload
 from pipeline.errors import PipelineError
 from pipeline.runs.run import read_run
 
@@ -16,7 +17,7 @@ MAX_PIXELS = 40_000_000
 
 def inspect(
     run: Annotated[Path, typer.Argument(help="a run folder that `limelight train` wrote")],
-    image: Annotated[Path, typer.Argument(help=ACCEPTED)],
+    image: Annotated[Path, typer.Argument(help=accepted())],
     out: Annotated[Path, typer.Option(help="the picture, a PNG file")] = Path("inspection.png"),
 ) -> None:
     """Draw an image's way through a run's network: maps, kernels, features; prints the file.

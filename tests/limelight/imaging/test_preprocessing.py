@@ -9,7 +9,8 @@ from PIL import Image
 
 from limelight.artifact.manifest import ImageRule
 from limelight.errors import ImageTooLarge, UndecodableImage, UnsupportedMediaType
-from limelight.imaging.preprocessing import View, decode, flatten, prepare, read_upload, upload_size
+from limelight.imaging.decoding import decode
+from limelight.imaging.preprocessing import View, flatten, prepare, read_upload
 from tests.serving_kit import encode
 
 CROP = ImageRule(height=8, width=8, mode="RGB", fit="crop", invert="never", background=0)
@@ -31,7 +32,7 @@ def draw_bar(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Ima
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "BMP", "GIF"])
 def test_each_accepted_format_decodes(image_format: str) -> None:
-    image = decode(encode(noise(), image_format), max_pixels=MANY)
+    image = decode(encode(noise(), image_format), max_pixels=MANY).image
     assert image.size == (40, 30)
     assert image.mode == "RGB"
 
@@ -67,7 +68,7 @@ def test_random_damage_never_raises_anything_else() -> None:
             for place in rng.integers(0, len(body), 8):
                 damaged[place] = rng.integers(0, 256)
             try:
-                image = decode(bytes(damaged), max_pixels=10**6)
+                image = decode(bytes(damaged), max_pixels=10**6).image
             except (UndecodableImage, UnsupportedMediaType, ImageTooLarge):
                 continue
             assert image.mode in ("L", "LA", "RGB", "RGBA")
@@ -86,7 +87,7 @@ def test_the_pixel_limit_is_read_from_the_header_before_anything_is_decoded() ->
 
 def test_the_pixel_limit_itself_is_allowed() -> None:
     body = encode(noise())
-    assert decode(body, max_pixels=1200).size == (40, 30)
+    assert decode(body, max_pixels=1200).full_size == (40, 30)
     with pytest.raises(ImageTooLarge):
         decode(body, max_pixels=1199)
 
@@ -108,28 +109,28 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = Image.fromarray(np.ascontiguousarray(undo(upright)))
-    image = decode(encode(stored, "PNG", exif=exif), max_pixels=MANY)
-    assert upload_size(image) == (40, 30)
+    image = decode(encode(stored, "PNG", exif=exif), max_pixels=MANY).image
+    assert image.size == (40, 30)
     np.testing.assert_array_equal(np.asarray(image), upright)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_broken_exif_costs_nothing() -> None:
     body = encode(noise(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
-    assert decode(body, max_pixels=MANY).size == (40, 30)
+    assert decode(body, max_pixels=MANY).full_size == (40, 30)
 
 
 def test_an_animation_gives_its_first_frame() -> None:
     stream = io.BytesIO()
     frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
     frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:])
-    image = decode(stream.getvalue(), max_pixels=MANY).convert("RGB")
+    image = decode(stream.getvalue(), max_pixels=MANY).image.convert("RGB")
     assert image.getpixel((4, 4)) == (255, 0, 0)
 
 
 def test_16_bits_become_8() -> None:
     levels = np.array([[0, 257, 32896, 65535]], np.uint16)
-    image = decode(encode(Image.fromarray(levels)), max_pixels=MANY)
+    image = decode(encode(Image.fromarray(levels)), max_pixels=MANY).image
     assert image.mode == "L"
     assert np.asarray(image).tolist() == [[0, 1, 128, 255]]
 
@@ -140,17 +141,17 @@ def test_every_mode_becomes_the_networks(mode: str) -> None:
     source = grey.convert("RGBA").convert("LA") if mode == "LA" else grey.convert(mode)
     body = encode(source, "JPEG" if mode == "CMYK" else "PNG")
     for rule in (CROP, INK):
-        pixels, _ = prepare(decode(body, max_pixels=MANY), rule)
+        pixels, _ = prepare(decode(body, max_pixels=MANY).image, rule)
         assert pixels.shape == (rule.height, rule.width, rule.channels)
         assert pixels.dtype == np.uint8
-    assert prepare(decode(body, max_pixels=MANY), CROP)[0].min() >= 254
+    assert prepare(decode(body, max_pixels=MANY).image, CROP)[0].min() >= 254
 
 
 def test_alpha_is_laid_over_the_rules_background() -> None:
     image = Image.new("RGBA", (8, 8), (200, 100, 0, 0))
     image.paste((200, 100, 0, 255), (0, 0, 4, 8))
     rule = CROP.model_copy(update={"background": 77})
-    pixels, _ = prepare(decode(encode(image), max_pixels=MANY), rule)
+    pixels, _ = prepare(decode(encode(image), max_pixels=MANY).image, rule)
     assert pixels[0, 0].tolist() == [200, 100, 0]
     assert pixels[0, 7].tolist() == [77, 77, 77]
 
@@ -159,7 +160,7 @@ def test_a_transparent_palette_colour_counts_as_alpha() -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([10, 20, 30, 200, 100, 50])
     body = encode(image, "PNG", transparency=1)
-    assert prepare(decode(body, max_pixels=MANY), CROP)[0].max() == 0
+    assert prepare(decode(body, max_pixels=MANY).image, CROP)[0].max() == 0
 
 
 def test_an_upload_of_the_inputs_size_is_taken_as_it_is() -> None:
@@ -192,10 +193,10 @@ def test_a_large_jpeg_is_sketched_and_its_view_is_still_that_of_the_upload() -> 
     image = Image.linear_gradient("L").resize((1000, 600)).convert("RGB")
     body = encode(image, "JPEG", quality=95)
     sketch = decode(body, max_pixels=MANY, sketch_for=CROP)
-    assert sketch.width < 1000
-    assert upload_size(sketch) == (1000, 600)
-    pixels, view = prepare(sketch, CROP)
-    exact_pixels, exact_view = prepare(decode(body, max_pixels=MANY), CROP)
+    assert sketch.image.width < 1000
+    assert sketch.full_size == (1000, 600)
+    pixels, view = prepare(sketch.image, CROP, full_size=sketch.full_size)
+    exact_pixels, exact_view = prepare(decode(body, max_pixels=MANY).image, CROP)
     assert exact_view == View(200, 0, 600, 600)
     assert [view.left, view.top, view.width, view.height] == pytest.approx([200, 0, 600, 600])
     assert np.abs(pixels.astype(int) - exact_pixels).max() <= 3

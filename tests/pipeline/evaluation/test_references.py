@@ -22,7 +22,8 @@ from torchcam import methods as torchcam
 from limelight.artifact.store import load_artifact, newest_version
 from limelight.explanations.interpolation import bilinear
 from limelight.explanations.perturbation import score_cam, strongest_channels, unveil
-from limelight.imaging.preprocessing import decode, prepare
+from limelight.imaging.decoding import decode
+from limelight.imaging.preprocessing import prepare
 from limelight.runtime.engine import Engine
 from models import ClassMapNetwork, NetworkOptions, build_network
 from models.heads import ClassMapHead
@@ -136,7 +137,7 @@ class Example:
         folder = newest_version(Settings().models / model)
         self.trained: Trained = read_trained(folder)
         self.engine = Engine(load_artifact(folder), device="cpu")
-        photo = decode((ROOT / "examples" / file).read_bytes(), max_pixels=10_000_000)
+        photo = decode((ROOT / "examples" / file).read_bytes(), max_pixels=10_000_000).image
         self.pixels_hwc, _ = prepare(photo, self.trained.manifest.image)
         found = self.engine.run(self.pixels_hwc[None], ["logits", "features"])
         self.logits, features = found["logits"][0], found["features"][0]
