@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from service.inference.in_process import in_process
 
 from bench.explaining.looks import Looks, look_at
 from bench.explaining.zoom_report import Report, Row, render, render_cuts, summarise
@@ -24,7 +25,6 @@ from limelight.explanations import zoom as zooming
 from pipeline.data.registry import Split, load_dataset
 from pipeline.data.synthetic_scenes import make_scene
 from pipeline.errors import DataError
-from service.inference.in_process import in_process
 from service.settings import Settings
 
 MODEL = "cifar10"

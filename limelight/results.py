@@ -1,60 +1,178 @@
-"""What is asked of a classifier, and what it answers.
+"""What a classifier answers: the one schema of predictions and explanations.
+
+The service's JSON, the schemas of its OpenAPI document, what the client returns and what the
+command line prints are all made of these types. A field is added here, and where it is computed.
+A field whose default is None is left out of the JSON where it is None.
 
 What is made for every request is not frozen: making it would take three times as long.
 """
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cache
+from operator import attrgetter
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from pydantic import ConfigDict, Field, GetPydanticSchema, TypeAdapter, WithJsonSchema
+from pydantic_core import core_schema
 
-from limelight.artifact.manifest import Method
-from limelight.explanations.bounding_box import Box
-from limelight.imaging.preprocessing import View
+Json = dict[str, Any]
+_T = TypeVar("_T")
 
-ALL = "all"
-"""The target that asks for the map of every class."""
+Probability = Annotated[float, Field(ge=0, le=1)]
+Rectangle = tuple[float, float, float, float]
+"""Left, top, right, bottom, in pixels of the upload."""
+Values = Annotated[
+    NDArray[np.float32],
+    GetPydanticSchema(
+        lambda source, handler: core_schema.no_info_plain_validator_function(
+            lambda rows: np.asarray(rows, np.float32)
+        )
+    ),
+    WithJsonSchema({"type": "array", "items": {"type": "array", "items": {"type": "number"}}}),
+]
+# The strings under the fields are the descriptions of the OpenAPI document.
+_DESCRIBED = ConfigDict(use_attribute_docstrings=True)
 
 
 @dataclass(slots=True)
 class Score:
+    """A class and its calibrated probability."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _DESCRIBED
+
     label: str
     index: int
-    probability: np.float32
+    probability: Probability
 
 
-class Winner(NamedTuple):
-    """What is counted of a prediction."""
+class _Shown:
+    """Has room for what gives the image of an explanation."""
 
-    label: str
-    confidence: float
-    flags: tuple[str, ...]
-    """Names of those that are raised."""
+    __slots__ = ("_picture",)
+
+    _picture: Callable[[], Image.Image]
 
 
 @dataclass(slots=True)
-class Prediction:
-    """The winner, and the `top_k` classes from the most probable down."""
+class Prediction(_Shown):
+    """The most probable class, and the next ones in their order."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _DESCRIBED
 
     model: str
     version: str
     label: str
     index: int
-    confidence: np.float32
+    confidence: Probability
     abstain: bool | None
-    """Whether that is too little to rely on; None where the model has no threshold."""
-    ood_score: np.float32 | None
-    """How unlike the training images the upload is; None where the model cannot say."""
+    """Whether the confidence is under the model's threshold; null where it has none"""
+    ood_score: float | None
+    """How unlike the training images the upload is; null where the model cannot tell"""
     out_of_distribution: bool | None
-    """Whether it is more unlike them than 95 % of their own kind."""
-    scores: tuple[Score, ...]
+    """Whether that is over the model's threshold"""
+    scores: Annotated[tuple[Score, ...], Field(min_length=1)]
 
-    @property
-    def winner(self) -> Winner:
-        """What is counted of it."""
-        flags = raised(abstain=self.abstain, out_of_distribution=self.out_of_distribution)
-        return Winner(self.label, float(self.confidence), flags)
+    def to_dict(self) -> Json:
+        """The answer as the service's JSON has it, of plain Python values."""
+        return cast(Json, _plain(self))
+
+    def __str__(self) -> str:
+        """Name the class, its probability and the model's doubts, in one line."""
+        doubts = "".join(f", {flag.replace('_', ' ')}" for flag in flags_of(self))
+        return f"{self.label} {self.confidence:.1%}{doubts} ({self.model} {self.version})"
+
+    def _repr_html_(self) -> str:
+        """Show the scores as a table, in a notebook."""
+        rows = "".join(
+            f"<tr><td>{_escaped(score.label)}</td><td>{score.probability:.1%}</td></tr>"
+            for score in self.scores
+        )
+        return f"<p>{_escaped(str(self))}</p><table>{rows}</table>"
+
+
+@dataclass(slots=True, eq=False)
+class ClassActivationMap:
+    """How much each position of the view supports the class `target`."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _DESCRIBED
+
+    target: str
+    index: int
+    method: str
+    evaluations: Annotated[int, Field(ge=1)]
+    """Images that the network has evaluated for it, the upload included"""
+    shape: tuple[int, int]
+    """Rows and columns of the values"""
+    values: Values
+    """Raw values, row by row, over the view"""
+    peak: float
+    box: Rectangle
+    """Left, top, right, bottom, in pixels of the upload: the smallest rectangle that holds the \
+values over half of the peak"""
+    against: str | None = None
+    """The class that `target` is contrasted with"""
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the values as well, which numpy would not bring down to one answer."""
+        return isinstance(other, ClassActivationMap) and _plain(self) == _plain(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(slots=True)
+class Explanation(Prediction):
+    """A prediction with the map of one class, and of all where `target` is `all`."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _DESCRIBED
+
+    view: Rectangle
+    """The part of the upload that the maps cover: left, top, right, bottom"""
+    cam: ClassActivationMap
+    cams: tuple[ClassActivationMap, ...] | None = None
+    """The maps of all classes in their order, if they were asked for"""
+    zoom: "Explanation | None" = None
+    """What the network says of the part that mattered, if it was asked for and has more to show"""
+
+    def attach(self, picture: Callable[[], Image.Image]) -> None:
+        """Say how the upload is had, for `overlay` and notebooks."""
+        self._picture = picture
+
+    def overlay(self, *, opacity: float = 0.5, colormap: str = "turbo") -> Image.Image:
+        """Lay the map over the upload.
+
+        Raises:
+            ValueError: the explanation was made without its image at hand.
+            InvalidParameter: the opacity or the colormap is out of range.
+        """
+        from limelight.explanations.options import OverlayStyle
+        from limelight.explanations.overlay import overlay
+        from limelight.imaging.fitting import View
+
+        if not hasattr(self, "_picture"):
+            raise ValueError("this explanation does not know its image: call attach first")
+        style = OverlayStyle(opacity=opacity, colormap=colormap)
+        left, top, right, bottom = self.view
+        view = View(left, top, right - left, bottom - top)
+        values_hw = np.asarray(self.cam.values)
+        return overlay(
+            self._picture(), values_hw, view, opacity=style.opacity, colormap=style.colormap
+        )
+
+    def _repr_png_(self) -> bytes | None:
+        """Show the map over the upload, in a notebook."""
+        from limelight.explanations.overlay import png
+
+        return png(self.overlay()) if hasattr(self, "_picture") else None
+
+
+def flags_of(prediction: Prediction) -> tuple[str, ...]:
+    """Names of the flags that a prediction raises."""
+    return raised(abstain=prediction.abstain, out_of_distribution=prediction.out_of_distribution)
 
 
 def raised(*, abstain: bool | None, out_of_distribution: bool | None) -> tuple[str, ...]:
@@ -63,64 +181,77 @@ def raised(*, abstain: bool | None, out_of_distribution: bool | None) -> tuple[s
     return (*flags, "out_of_distribution") if out_of_distribution else flags
 
 
-@dataclass(slots=True)
-class ClassActivationMap:
-    """How much each position speaks for `target`: raw values (h, w), box in upload pixels."""
-
-    target: str
-    index: int
-    values_hw: NDArray[np.float32]
-    peak: np.float32
-    box: Box
-    method: Method = "cam"
-    against: str | None = None
-    """The class that `target` is contrasted with."""
-    evaluations: int = 1
-    """How many images the network looked at for it, the upload itself included."""
+def content(result: object) -> Json:
+    """One level of a result as a JSON object: fields in their order, without absent ones."""
+    names, values_of, optional = _fields(cast(Any, type(result)))
+    found = dict(zip(names, values_of(result), strict=True))
+    for name in optional:
+        if found[name] is None:
+            del found[name]
+    return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OverlayStyle:
-    opacity: float
-    colormap: str
+def read(kind: type[_T], answer: object) -> _T:
+    """Read the JSON of an answer; fields that this version does not know are ignored.
+
+    Raises:
+        ValueError: it is not of that kind.
+    """
+    result: _T = _adapter(cast(Any, kind)).validate_python(answer)
+    return result
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What an explanation is asked for. Classes are labels or indices; a label wins."""
-
-    target: str | None = None
-    """None: the winner. `ALL`: every class, unless one has that label."""
-    method: Method = "cam"
-    against: str | None = None
-    """For a contrast; None: the most probable class but the target."""
-    evaluations: int | None = None
-    """At most so many masked images; None: as many as the method wants."""
-    zoom: bool = False
-    """Whether to look again, at the part of the upload that mattered."""
-    style: OverlayStyle | None = None
-    """With one, the upload with the map laid over it comes along."""
+def json_schemas(*kinds: type, reference: str = "#/components/schemas/{model}") -> Json:
+    """JSON schemas of these types and of those that they hold, by name."""
+    _, schema = TypeAdapter.json_schemas(
+        [(kind, "validation", _adapter(kind)) for kind in kinds], ref_template=reference
+    )
+    return {name: _simplified(each) for name, each in schema["$defs"].items()}
 
 
-@dataclass(frozen=True, slots=True)
-class CloserLook:
-    """What the network says of the part of the upload that mattered most at first."""
-
-    prediction: Prediction
-    view: View
-    cam: ClassActivationMap
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
-@dataclass(slots=True)
-class Explanation:
-    """A prediction, the map of one class from the same pass, and a picture if one was asked for."""
+@cache
+def _fields(
+    kind: Any,
+) -> tuple[tuple[str, ...], Callable[[object], tuple[Any, ...]], tuple[str, ...]]:
+    fields = dataclasses.fields(kind)
+    names = tuple(field.name for field in fields)
+    return names, attrgetter(*names), tuple(it.name for it in fields if it.default is None)
 
-    prediction: Prediction
-    view: View
-    """The part of the upload that the maps cover."""
-    cam: ClassActivationMap
-    every_cam: tuple[ClassActivationMap, ...] | None
-    """Of every class in their order, if they were asked for."""
-    zoom: CloserLook | None
-    """If it was asked for, and there is more to see than at first."""
-    overlay_png: bytes | None
+
+def _plain(value: object) -> object:
+    """Python's own types; a float32 becomes the shortest number that it is printed as."""
+    if dataclasses.is_dataclass(value):
+        return {name: _plain(each) for name, each in content(value).items()}
+    if isinstance(value, np.ndarray):
+        return [_plain(each) for each in value]
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.float32):
+        return float(str(value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _simplified(schema: Json) -> Json:
+    """Without titles and defaults; an optional field is either absent or of its type."""
+    made = {key: value for key, value in schema.items() if key != "title"}
+    made["properties"] = {
+        name: _field_schema(field) for name, field in schema["properties"].items()
+    }
+    return made
+
+
+def _field_schema(field: Json) -> Json:
+    made = {key: value for key, value in field.items() if key not in ("title", "default")}
+    if "default" in field and "anyOf" in field:
+        (kind,) = (each for each in field["anyOf"] if each != {"type": "null"})
+        made = {key: value for key, value in made.items() if key != "anyOf"} | kind
+    return made
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -16,23 +16,17 @@ from limelight.errors import (
     Draining,
     InternalError,
     InvalidParameter,
-    MethodNotAllowed,
-    NoSuchRoute,
+    LimelightError,
     NotReady,
-    ServiceError,
 )
+from limelight.result_builder import winner_of
 from service.http import static_files as page
+from service.http.errors import MethodNotAllowed, NoSuchRoute
 from service.http.exchange import Endpoint, Exchange
 from service.http.messages import Header, Request, Response
-from service.http.parameters import DEFAULT_TOP_K, ExplainParameters, PredictParameters
+from service.http.parameters import ExplainParameters, PredictParameters
 from service.http.request_body import UploadBudget, is_form, read_form, read_image
-from service.http.responses import (
-    explanation_content,
-    json_response,
-    model_content,
-    prediction_content,
-    problem_response,
-)
+from service.http.responses import json_response, model_content, problem_response
 from service.http.uvicorn_protocol import CLOSE
 from service.inference.classifier import Classifier
 from service.inference.model_registry import ModelRegistry
@@ -145,7 +139,7 @@ class Application:
         try:
             request.set_deadline(started=started, timeout_s=self._settings.timeout_s)
             response = await self._endpoint(request.method, exchange.route)(exchange)
-        except ServiceError as error:
+        except LimelightError as error:
             response, refusal = refuse(error), error.code
         except Exception:
             logger.exception(
@@ -214,7 +208,7 @@ class Application:
         endpoint = methods.get("GET" if method == "HEAD" else method)
         if endpoint is None:
             allowed = ", ".join([*methods, "HEAD"] if "GET" in methods else methods)
-            raise MethodNotAllowed(f"{route} takes {allowed}, not {method[:20]}", Allow=allowed)
+            raise MethodNotAllowed(f"{route} takes {allowed}, not {method[:20]}", allowed=allowed)
         return endpoint
 
     async def _predict(self, exchange: Exchange) -> Response:
@@ -261,12 +255,10 @@ class Application:
         self, exchange: Exchange, classifier: Classifier, body: bytes, fields: Mapping[str, str]
     ) -> Response:
         parameters, context = PredictParameters.parse(fields), exchange.request.context
-        prediction = await classifier.predict(
-            body, top_k=_top_k(parameters.top_k, classifier), context=context
-        )
+        prediction = await classifier.predict(body, top_k=parameters.top_k, context=context)
         started = time.perf_counter()
-        exchange.winners = (prediction.winner,)
-        response = json_response(prediction_content(prediction))
+        exchange.winners = (winner_of(prediction),)
+        response = json_response(prediction)
         context.passed("render", started)
         return response
 
@@ -276,15 +268,16 @@ class Application:
         request, context = exchange.request, exchange.request.context
         parameters = ExplainParameters.parse(fields, request.header(b"accept", "*/*"))
         explanation = await classifier.explain(
-            body, parameters.question, top_k=_top_k(parameters.top_k, classifier), context=context
+            body, parameters.options, top_k=parameters.top_k, context=context
         )
-        started = time.perf_counter()
-        exchange.winners = (explanation.prediction.winner,)
+        exchange.winners = (winner_of(explanation),)
         exchange.method = explanation.cam.method
         # Accept decides between picture and JSON, which caches have to know.
-        if explanation.overlay_png is not None:
-            return Response(explanation.overlay_png, 200, b"image/png", _VARY_ACCEPT)
-        response = json_response(explanation_content(explanation), headers=_VARY_ACCEPT)
+        if parameters.style is not None:
+            picture = await classifier.overlay(body, explanation, parameters.style, context)
+            return Response(picture, 200, b"image/png", _VARY_ACCEPT)
+        started = time.perf_counter()
+        response = json_response(explanation, headers=_VARY_ACCEPT)
         context.passed("render", started)
         return response
 
@@ -333,12 +326,12 @@ class Application:
             raise NoSuchRoute(f"there is no file {path[:100]!r}: / is the page")
         return self._files.answer(path, exchange.request)
 
-    def _rejection(self) -> ServiceError | None:
+    def _rejection(self) -> LimelightError | None:
         """Why the service is not ready."""
         if self._drain.begun:
-            return Draining("the service is shutting down: ask another", Retry_After="10")
+            return Draining("the service is shutting down: ask another", retry_after_s=10)
         problem = self._registry.rejection or self._port.rejection
-        return None if problem is None else NotReady(problem, Retry_After="10")
+        return None if problem is None else NotReady(problem, retry_after_s=10)
 
     def _is_ready(self) -> bool:
         return self._rejection() is None
@@ -404,10 +397,6 @@ class Application:
 
 def _id_header(request: Request) -> Header:
     return b"x-request-id", request.id.encode()
-
-
-def _top_k(asked: int | None, classifier: Classifier) -> int:
-    return min(DEFAULT_TOP_K, len(classifier.manifest.classes)) if asked is None else asked
 
 
 def _route(path: str) -> str:

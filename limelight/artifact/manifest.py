@@ -11,7 +11,9 @@ may give the same outputs with layers in half precision, for a GPU.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from limelight.explanations.methods import METHODS
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA_VERSION = 1
@@ -19,14 +21,19 @@ SCHEMA_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Version = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Method = Literal["cam", "contrast", "layercam", "occlusion", "scorecam"]
-"""Ways to explain an answer: the class's activation map, the difference of two classes' maps, the
-map of an earlier and finer stage, and two that mask the image and look again."""
+
+
+def _known(method: str) -> str:
+    if method not in METHODS:
+        raise ValueError(f"no explanation method {method!r}; there are: {', '.join(METHODS)}")
+    return method
+
+
+Method = Annotated[str, AfterValidator(_known)]
+"""The name of an explanation method; see `limelight.explanations.methods`."""
 OodScoreName = Literal["energy", "max-logit", "vim"]
-"""What tells strange images: the free energy of the logits; the largest, negated; or the energy and
-what the features add to it (ViM)."""
-OUTPUT_OF_METHOD: dict[Method, str] = {"scorecam": "features", "layercam": "layercams"}
-"""What a method needs beyond the outputs that every graph has."""
+"""What tells out-of-distribution images: the free energy of the logits; the largest logit, negated;
+or the energy and what the features add to it (ViM)."""
 LAYERCAMS = "layercams"
 """The output that a file of format ``onnx-layercam`` gives beside those of the one of ``onnx``."""
 FileFormat = Literal[
@@ -245,9 +252,9 @@ class Manifest(_Frozen):
         missing = {"logits", "probabilities", "cams"} - outputs
         if missing:
             raise ValueError(f"outputs: {', '.join(sorted(missing))} missing")
-        for method, output in OUTPUT_OF_METHOD.items():
-            if method in self.methods and output not in outputs:
-                raise ValueError(f"methods: {method} needs the output {output!r}")
+        for method in self.methods:
+            if METHODS[method].output not in outputs:
+                raise ValueError(f"methods: {method} needs the output {METHODS[method].output!r}")
         if self.out_of_distribution is not None and "ood_score" not in outputs:
             raise ValueError("out_of_distribution: there is no output 'ood_score'")
         if not any(file.format == "onnx" for file in self.files.values()):

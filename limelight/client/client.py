@@ -10,6 +10,7 @@ its stable code; a service that cannot be reached in time as `UnreachableError`.
 import asyncio
 import itertools
 import random
+import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,28 +20,10 @@ from types import TracebackType
 from typing import Self
 
 import httpx
+from PIL import Image as Picture
 
-from limelight.client.answers import (
-    ClassMap,
-    Explanation,
-    Json,
-    Prediction,
-    Score,
-    read_explanation,
-    read_prediction,
-)
-
-__all__ = [
-    "AsyncClient",
-    "ClassMap",
-    "Client",
-    "ClientError",
-    "Explanation",
-    "Prediction",
-    "RefusedError",
-    "Score",
-    "UnreachableError",
-]
+from limelight.imaging.decoding import decode
+from limelight.results import Explanation, Json, Prediction, read
 
 Image = bytes | Path
 """An encoded image, or the file that holds one."""
@@ -193,7 +176,7 @@ class Client(_Shared):
             OSError: the file cannot be read.
         """
         ask = self._image("/predict", image, {"model": model, "top_k": top_k})
-        return read_prediction(self._ask(ask).json())
+        return read(Prediction, self._ask(ask).json())
 
     def explain(self, image: Image, **parameters: str | int | float | bool | None) -> Explanation:
         """The same with a map; `parameters` are those of `/explain`: target, method, model, ...
@@ -201,7 +184,7 @@ class Client(_Shared):
         Raises:
             RefusedError, UnreachableError, OSError: as with `predict`.
         """
-        return read_explanation(self._ask(self._image("/explain", image, parameters)).json())
+        return _explanation(image, self._ask(self._image("/explain", image, parameters)))
 
     def overlay(self, image: Image, **parameters: str | int | float | bool | None) -> bytes:
         """The image with the map laid over it, as PNG; see `explain`."""
@@ -285,15 +268,13 @@ class AsyncClient(_Shared):
     ) -> Prediction:
         """See `Client.predict`."""
         ask = self._image("/predict", image, {"model": model, "top_k": top_k})
-        return read_prediction((await self._ask(ask)).json())
+        return read(Prediction, (await self._ask(ask)).json())
 
     async def explain(
         self, image: Image, **parameters: str | int | float | bool | None
     ) -> Explanation:
         """See `Client.explain`."""
-        return read_explanation(
-            (await self._ask(self._image("/explain", image, parameters))).json()
-        )
+        return _explanation(image, await self._ask(self._image("/explain", image, parameters)))
 
     async def overlay(self, image: Image, **parameters: str | int | float | bool | None) -> bytes:
         """See `Client.overlay`."""
@@ -334,6 +315,20 @@ class AsyncClient(_Shared):
                 break
             await asyncio.sleep(pause_s)
         return _checked(outcome)
+
+
+def _explanation(image: Image, response: httpx.Response) -> Explanation:
+    """Read an explanation, which can be shown with its image."""
+
+    def picture() -> Picture.Image:
+        content = image if isinstance(image, bytes) else image.read_bytes()
+        return decode(content, max_pixels=sys.maxsize).image
+
+    explanation = read(Explanation, response.json())
+    for each in (explanation, explanation.zoom):
+        if each is not None:
+            each.attach(picture)
+    return explanation
 
 
 def _retry_after_s(response: httpx.Response) -> float:

@@ -13,7 +13,7 @@ _CUT = 1.0
 _WORTHWHILE = 0.8
 
 
-def closer_view(box: Box, upload: tuple[int, int], rule: ImageRule) -> View | None:
+def zoomed_view(box: Box, upload: tuple[int, int], rule: ImageRule) -> View | None:
     """The part of an upload (width, height) in the middle of `box`, of the input's proportions.
 
     Never smaller than the input itself, since there is no finer detail to see; None where that

@@ -52,7 +52,7 @@ def read_part(body: bytes, rule: ImageRule, part: View, *, max_pixels: int) -> U
     """`read_upload` of a rectangle of an upload; views and sizes are those of the whole upload.
 
     Raises:
-        ServiceError: see `read_upload`.
+        LimelightError: see `read_upload`.
     """
     image = decode(body, max_pixels=max_pixels).image
     right, bottom = part.left + part.width, part.top + part.height

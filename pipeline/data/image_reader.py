@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limelight.artifact.manifest import ImageRule
-from limelight.errors import ServiceError
+from limelight.errors import LimelightError
 from limelight.imaging.preprocessing import read_upload
 from pipeline.data.labelled_files import MAX_PIXELS, FilesByClass
 from pipeline.data.splits import Split
@@ -39,7 +39,7 @@ class ImageReader:
             for path in files[name]:
                 try:
                     upload = read_upload(path.read_bytes(), self._rule, max_pixels=MAX_PIXELS)
-                except ServiceError as error:
+                except LimelightError as error:
                     self._skip(f"{path}: {error.detail}")
                 except OSError as error:
                     self._skip(f"{path}: {error.strerror}")

@@ -6,24 +6,23 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 
 from limelight.artifact.manifest import (
     MANIFEST_FILE,
-    OUTPUT_OF_METHOD,
     SCHEMA_VERSION,
     Data,
     Manifest,
-    Method,
     Metrics,
     Name,
     Network,
     TensorSpec,
 )
 from limelight.artifact.store import load_artifact
+from limelight.explanations.methods import supported
 from limelight.runtime.engine import Engine
 from models.serving_graph import ServingGraph
 from pipeline.data.registry import Dataset, Split
@@ -197,11 +196,7 @@ def _facts(
         "image": dataset.image,
         "inputs": (TensorSpec(name="images", dtype="uint8", shape=("N", *example.shape[1:])),),
         "outputs": outputs,
-        "methods": tuple(
-            method
-            for method in get_args(Method)
-            if OUTPUT_OF_METHOD.get(method, "cams") in graph.outputs
-        ),
+        "methods": supported(set(graph.outputs)),
         "cams": "exact" if run.network.head.exact else "approximate",
         "opset": OPSET,
         "network": _measure_network(run, example),

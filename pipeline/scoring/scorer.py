@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from limelight.artifact.store import Artifact
-from limelight.errors import MissingImage, ServiceError
+from limelight.errors import LimelightError, MissingImage
 from limelight.explanations.bounding_box import locate
 from limelight.imaging.preprocessing import Upload, read_upload
 from limelight.runtime.engine import Engine
@@ -118,7 +118,7 @@ class Scorer:
                 raise MissingImage("the row has no image")
             encoded = body.read_bytes() if isinstance(body, Path) else body
             return read_upload(encoded, rule, max_pixels=MAX_PIXELS)
-        except ServiceError as error:
+        except LimelightError as error:
             return Problem(error.code, error.detail)
         except OSError as error:
             return Problem("unreadable_file", error.strerror or str(error))

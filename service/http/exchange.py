@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from limelight.results import Winner
+from limelight.result_builder import Winner
 from service.http.messages import Request, Response
 from service.inference.classifier import Classifier
 
@@ -23,4 +23,4 @@ class Exchange:
 
 
 Endpoint = Callable[[Exchange], Awaitable[Response]]
-"""Answers an exchange, or raises a `ServiceError`."""
+"""Answers an exchange, or raises a `LimelightError`."""

@@ -3,17 +3,13 @@
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from limelight.artifact.manifest import Method
 from limelight.errors import InvalidParameter
-from limelight.explanations.overlay import COLORMAPS
-from limelight.results import ALL, OverlayStyle, Question
+from limelight.explanations.methods import METHODS
+from limelight.explanations.options import ALL, ExplainOptions, OverlayStyle
 
-DEFAULT_TOP_K = 3
-DEFAULT_OPACITY = 0.5
-DEFAULT_COLORMAP = "turbo"
-METHODS: tuple[Method, ...] = get_args(Method)
+_DEFAULT = OverlayStyle()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +26,9 @@ class PredictParameters:
 @dataclass(frozen=True, slots=True)
 class ExplainParameters:
     top_k: int | None
-    question: Question
-    """Its style is None where the answer is JSON."""
+    options: ExplainOptions
+    style: OverlayStyle | None
+    """None where the answer is JSON."""
 
     @classmethod
     def parse(cls, query: Mapping[str, str], accept: str) -> "ExplainParameters":
@@ -44,19 +41,22 @@ class ExplainParameters:
 
     @classmethod
     def _read(cls, query: Mapping[str, str], accept: str) -> "ExplainParameters":
-        style = OverlayStyle(opacity=_opacity(query), colormap=_colormap(query))
+        style = read_style(query)
         wants_png = _format(query, accept) == "png"
-        question = Question(
+        options = ExplainOptions(
             target=query.get("target"),
             method=_method(query),
             against=query.get("against"),
             evaluations=_count(query, "evaluations"),
             zoom=_flag(query, "zoom"),
-            style=style if wants_png else None,
         )
-        if wants_png and question.target == ALL:
+        if wants_png and options.target == ALL:
             raise InvalidParameter("a picture shows one map: name a class, or ask for JSON")
-        return cls(top_k=_count(query, "top_k"), question=question)
+        if wants_png and options.zoom:
+            raise InvalidParameter("a picture shows one map: leave zoom out, or ask for JSON")
+        return cls(
+            top_k=_count(query, "top_k"), options=options, style=style if wants_png else None
+        )
 
 
 def _count(query: Mapping[str, str], name: str) -> int | None:
@@ -75,34 +75,29 @@ def _flag(query: Mapping[str, str], name: str) -> bool:
     return text == "true"
 
 
-def _method(query: Mapping[str, str]) -> Method:
+def _method(query: Mapping[str, str]) -> str:
     text = query.get("method", "cam")
-    for method in METHODS:
-        if text == method:
-            return method
+    if text in METHODS:
+        return text
     raise InvalidParameter(f"method is {text[:100]!r}, and must be one of {', '.join(METHODS)}")
 
 
-def _opacity(query: Mapping[str, str]) -> float:
-    text = query.get("opacity")
-    if text is None:
-        return DEFAULT_OPACITY
+def read_style(parameters: Mapping[str, object]) -> OverlayStyle:
+    """Read `opacity`, a number or its text, and `colormap`.
+
+    Raises:
+        InvalidParameter: one of them is out of range.
+    """
+    given = parameters.get("opacity", _DEFAULT.opacity)
     try:
-        opacity = float(text)
-    except ValueError:
-        opacity = -1.0
-    if not 0 <= opacity <= 1:  # which NaN fails too
-        raise InvalidParameter(f"opacity is {text[:100]!r}, and must be a number from 0 to 1")
-    return opacity
-
-
-def _colormap(query: Mapping[str, str]) -> str:
-    name = query.get("colormap", DEFAULT_COLORMAP)
-    if name not in COLORMAPS:
+        opacity = float(str(given))
+    except ValueError as error:
         raise InvalidParameter(
-            f"colormap is {name[:100]!r}, and must be one of {', '.join(COLORMAPS)}"
-        )
-    return name
+            f"opacity is {str(given)[:100]!r}, and must be a number from 0 to 1"
+        ) from error
+    return OverlayStyle(
+        opacity=opacity, colormap=str(parameters.get("colormap", _DEFAULT.colormap))
+    )
 
 
 def _format(query: Mapping[str, str], accept: str) -> Literal["json", "png"]:

@@ -9,16 +9,9 @@ import orjson
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from limelight.errors import (
-    BodyTooLarge,
-    ClientGone,
-    InvalidMultipart,
-    MissingImage,
-    Overloaded,
-    RequestTimeout,
-    UnsupportedMediaType,
-)
+from limelight.errors import ClientGone, MissingImage, Overloaded, UnsupportedMediaType
 from limelight.imaging.formats import accepted, media_types
+from service.http.errors import BodyTooLarge, InvalidMultipart, RequestTimeout
 from service.http.messages import Request
 
 # What clients send that do not know, or do not say, what they send. The third is what
@@ -71,7 +64,7 @@ class UploadBudget:
     def _grow(self, reservation: "Reservation", size: int) -> None:
         more = size - reservation.size
         if self.held_bytes and self.held_bytes + more > self._most_bytes:
-            raise Overloaded("too many uploads are held already: try again", Retry_After="1")
+            raise Overloaded("too many uploads are held already: try again", retry_after_s=1)
         self.held_bytes += more
         reservation.size = size
 

@@ -6,7 +6,6 @@ Knows no HTTP and no network: it is given a function that runs images through on
 import asyncio
 import contextlib
 import logging
-import math
 import queue
 import threading
 import time
@@ -126,14 +125,14 @@ class Batcher:
         wait_s = (ahead + images) * self._pace_s + self._margin_s
         if ahead + images - 1 >= self._max_queued * share:
             return Overloaded(
-                f"{ahead} images are waiting already: try again", Retry_After=_whole(wait_s)
+                f"{ahead} images are waiting already: try again", retry_after_s=wait_s
             )
         # With nobody ahead there is no wait, however slow the last pass was.
         if ahead and time.perf_counter() + wait_s > _within(context.deadline, share):
             return DeadlineExceeded(
                 f"the answer would take about {wait_s:.3f} s, longer than it may: try again, or "
                 "allow more time",
-                Retry_After=_whole(wait_s),
+                retry_after_s=wait_s,
             )
         return None
 
@@ -225,7 +224,7 @@ class Batcher:
         self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str], context: RequestContext
     ) -> asyncio.Future[Outputs]:
         if self._closed:
-            raise NotReady("the service is shutting down", Retry_After="1")
+            raise NotReady("the service is shutting down", retry_after_s=1)
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Outputs] = self._loop.create_future()
@@ -378,12 +377,7 @@ def _count(items: Sequence[_Item]) -> int:
 
 
 def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded("its turn came too late: try again", Retry_After="1")
-
-
-def _whole(seconds: float) -> str:
-    """As a header has them: whole seconds, and at least one."""
-    return str(max(1, math.ceil(seconds)))
+    return DeadlineExceeded("its turn came too late: try again", retry_after_s=1)
 
 
 def _within(deadline: float, share: float) -> float:

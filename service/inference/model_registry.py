@@ -95,9 +95,9 @@ class ModelRegistry:
             return found
         name = self.default if name is None else name
         if name in self._failures:
-            raise NotReady(self._failures[name], Retry_After="10")
+            raise NotReady(self._failures[name], retry_after_s=10)
         if not self._loaded:
-            raise NotReady(self._problem or "no model is loaded", Retry_After="10")
+            raise NotReady(self._problem or "no model is loaded", retry_after_s=10)
         raise UnknownModel(
             f"there is no model {name[:100]!r}: use one of {', '.join(self._loaded)}"
         )

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from limelight.artifact.manifest import Manifest
-from limelight.errors import InvalidInference
 from limelight.imaging.formats import is_image
+from service.oip.errors import InvalidInference
 from service.oip.json_codec import dump, output_head, output_tree, read_request, response_tree
 from service.oip.metadata import IMAGE_BYTES, IMAGES
 from service.oip.tensors import write_bytes

@@ -4,8 +4,9 @@ import asyncio
 import gzip
 import zlib
 
-from limelight.errors import InvalidInference, UnsupportedEncoding
+from service.http.errors import UnsupportedEncoding
 from service.http.request_body import Reservation
+from service.oip.errors import InvalidInference
 
 # zlib.decompressobj's own numbers: gzip's header or zlib's; and deflate without any.
 _GZIP, _ZLIB, _BARE = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS

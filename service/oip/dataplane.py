@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from limelight.errors import NotReady, ServiceError, UnknownModel
+from limelight.errors import LimelightError, NotReady, UnknownModel
 from service.inference.classifier import Classifier
 from service.inference.model_registry import ModelRegistry
 from service.oip.inference import Inference
@@ -46,7 +46,7 @@ class Server:
         registry: ModelRegistry,
         *,
         workers: int,
-        problem: Callable[[], ServiceError | None],
+        problem: Callable[[], LimelightError | None],
     ) -> None:
         self.settings = settings
         self.inference = Inference(settings)

@@ -1,24 +1,34 @@
-"""How a refusal is told: in the protocol's form, and by its status."""
+"""Errors of the Open Inference Protocol: their form, and the statuses that differ there."""
 
 import orjson
 
-from limelight.errors import ServiceError, UnsupportedMediaType
+from limelight import errors
+from limelight.errors import LimelightError
+from service.http.errors import STATUS, headers_of
 from service.http.messages import Response
 
-_INVALID = 400
-# Elsewhere in the service a status of its own says that a readable request cannot be answered.
-_UNPROCESSABLE = 422
+
+class InvalidInference(LimelightError):
+    code, title = "invalid_inference", "Not an inference request that can be read"
 
 
-def http_status(error: ServiceError) -> int:
-    """The error's own; 400 for whatever is wrong with a parameter or an image, as Triton has it."""
-    if error.status == _UNPROCESSABLE or isinstance(error, UnsupportedMediaType):
-        return _INVALID
-    return error.status
+# Whatever is wrong with a parameter or an image is 400, as Triton has it.
+_STATUS: dict[type[LimelightError], int] = STATUS | {
+    InvalidInference: 400,
+    errors.UnsupportedMediaType: 400,
+    errors.UndecodableImage: 400,
+    errors.UnknownTarget: 400,
+    errors.UnsupportedMethod: 400,
+    errors.InvalidParameter: 400,
+}
 
 
-def error_response(error: ServiceError) -> Response:
+def status_of(kind: type[LimelightError]) -> int:
+    """Return the HTTP status of a kind of error under the protocol's paths."""
+    return _STATUS[kind]
+
+
+def error_response(error: LimelightError) -> Response:
     """``{"error": "..."}``, which is all that the protocol's clients read."""
-    headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
     body = orjson.dumps({"error": error.detail})
-    return Response(body, http_status(error), b"application/json", headers)
+    return Response(body, status_of(type(error)), b"application/json", headers_of(error))

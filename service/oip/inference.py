@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.errors import InvalidInference
+from limelight.explanations.options import OverlayStyle
 from limelight.explanations.overlay import overlay, png
 from limelight.imaging import preprocessing as images
 from limelight.imaging.decoding import decode
 from limelight.imaging.preprocessing import View
-from limelight.results import OverlayStyle
 from service.inference.batching import Outputs
 from service.inference.classifier import Classifier
 from service.oip.classification import classified
+from service.oip.errors import InvalidInference
 from service.oip.metadata import OVERLAY
 from service.oip.types import (
     InferRequest,
@@ -61,14 +61,14 @@ class Inference:
         """Answer a request; a batch is answered whole, or not at all.
 
         Raises:
-            ServiceError: the request, an image or a parameter is refused; see `limelight.errors`.
+            LimelightError: the request, an image or a parameter is refused; see `limelight.errors`.
         """
         manifest = classifier.manifest
         _shorten(context, request.parameters)
         planned = plan(request, manifest, max_batch=self.max_batch)
         target = None
         if planned.picture is not None and planned.picture.target is not None:
-            target = classifier.index(planned.picture.target)
+            target = classifier.results.index(planned.picture.target)
         # All places at once: whoever cannot be served in time learns it before the work.
         places = classifier.batcher.admit(
             context, low_priority=planned.explains, images=len(planned.images)
@@ -76,7 +76,7 @@ class Inference:
         with places:
             pixels_nhwc, seen = await self._see(planned, classifier, context)
             # What is predicted is counted, whether or not it is asked for.
-            wanted = tuple({*planned.graph_outputs, *classifier.read_always})
+            wanted = tuple({*planned.graph_outputs, *classifier.results.read_always})
             found = await classifier.batcher.submit_all(pixels_nhwc, wanted, context)
             started = time.perf_counter()
             outputs = []
@@ -92,7 +92,7 @@ class Inference:
             version=manifest.version,
             id=request.id,
             outputs=outputs,
-            winners=classifier.winners(found),
+            winners=classifier.results.winners(found),
             method=planned.method,
         )
 

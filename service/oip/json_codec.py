@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from limelight.errors import InvalidInference
+from service.oip.errors import InvalidInference
 from service.oip.metadata import OVERLAY
 from service.oip.types import (
     InferRequest,

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Mapping
 
-from limelight.errors import InvalidInference
 from service.http.exchange import Endpoint, Exchange
 from service.http.messages import Response
 from service.http.request_body import UploadBudget, read_body
@@ -12,6 +11,7 @@ from service.http.responses import json_response
 from service.oip.binary_codec import decode_request, encode_response
 from service.oip.compression import pack, unpack
 from service.oip.dataplane import EXTENSIONS, NAME, Server, server_version
+from service.oip.errors import InvalidInference
 from service.oip.json_codec import parse_json
 from service.telemetry.metrics import Metrics
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.errors import InvalidInference
+from service.oip.errors import InvalidInference
 from service.oip.types import InputTensor, Raw
 
 LENGTH_BYTES = 4

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import Method
-from limelight.results import Winner
+from limelight.result_builder import Winner
 
 Parameter = bool | int | float | str
 Parameters = Mapping[str, Parameter]
@@ -61,5 +60,5 @@ class InferResponse:
     outputs: Sequence[OutputTensor]
     winners: Sequence[Winner] = ()
     """Of each image; not part of the answer, but of what is counted."""
-    method: Method | None = None
+    method: str | None = None
     """How they were explained, likewise."""

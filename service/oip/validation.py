@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import Manifest, Method
-from limelight.errors import InvalidInference
-from limelight.results import OverlayStyle
-from service.http.parameters import ExplainParameters
+from limelight.artifact.manifest import Manifest
+from limelight.explanations.methods import METHODS
+from limelight.explanations.options import OverlayStyle
+from service.http.parameters import read_style
+from service.oip.errors import InvalidInference
 from service.oip.metadata import IMAGE_BYTES, IMAGES, OVERLAY
 from service.oip.tensors import read_bytes, read_uint8
 from service.oip.types import InferRequest, InputTensor, Parameters, RequestedOutput
 
 CLASSIFICATION = "classification"
-_STYLE = ("target", "opacity", "colormap")
-_METHODS: dict[str, Method] = {"cams": "cam", "layercams": "layercam"}
+_METHODS = {method.output: name for name, method in METHODS.items() if method.every_class}
 _SHOWN = 100
 
 
@@ -42,7 +42,7 @@ class Plan:
     picture: Picture | None
     explains: bool
     """Whether maps are asked for, and not only what is predicted."""
-    method: Method | None
+    method: str | None
     """Of the maps, if they are of classes."""
 
 
@@ -145,16 +145,9 @@ def _requested(
 def _picture(request: InferRequest, outputs: tuple[RequestedOutput, ...]) -> Picture:
     """The output's own parameters count more than the request's."""
     own: Parameters = next(output.parameters for output in outputs if output.name == OVERLAY)
-    asked = {
-        name: str(parameters[name])
-        for parameters in (request.parameters, own)
-        for name in _STYLE
-        if name in parameters
-    }
-    question = ExplainParameters.parse(asked, "image/png").question
-    if question.style is None:  # never: a picture is what was just asked for
-        raise InvalidInference(f"{OVERLAY} cannot be drawn")
-    return Picture(target=question.target, style=question.style)
+    asked = {**request.parameters, **own}
+    target = asked.get("target")
+    return Picture(target=None if target is None else str(target), style=read_style(asked))
 
 
 def _class_count(output: RequestedOutput) -> int:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from limelight.explanations.methods import METHODS
 from limelight.explanations.overlay import COLORMAPS
-from service.http.parameters import METHODS
 
 Json = dict[str, Any]
 

@@ -1,21 +1,25 @@
 """The OpenAPI 3.1 document: every route, every answer, every error."""
 
 from limelight import errors
-from limelight.errors import ServiceError
+from limelight.errors import LimelightError
+from limelight.explanations.methods import METHODS
+from limelight.explanations.options import OverlayStyle
 from limelight.explanations.overlay import COLORMAPS
 from limelight.imaging.formats import media_types
-from service.http.parameters import DEFAULT_COLORMAP, DEFAULT_OPACITY, DEFAULT_TOP_K, METHODS
+from limelight.result_builder import DEFAULT_TOP_K
+from service.http import errors as http_errors
 from service.openapi import oip
 from service.openapi.parts import Json, answer, parameter, reference
 from service.openapi.schemas import schemas
 from service.settings import Settings
 
+_STYLE = OverlayStyle()
 _UPLOAD_ERRORS = (
     errors.MissingImage,
-    errors.InvalidMultipart,
+    http_errors.InvalidMultipart,
     errors.UnknownModel,
-    errors.RequestTimeout,
-    errors.BodyTooLarge,
+    http_errors.RequestTimeout,
+    http_errors.BodyTooLarge,
     errors.ImageTooLarge,
     errors.UnsupportedMediaType,
     errors.UndecodableImage,
@@ -130,10 +134,8 @@ def _explain(settings: Settings) -> Json:
             parameter(
                 "method",
                 {"enum": list(METHODS), "default": "cam"},
-                "`cam`: out of the same pass. `contrast`: the map of `target` minus that of "
-                "`against`. `layercam`: of an earlier, finer stage. `occlusion` and `scorecam` "
-                "mask the image and look again, many times. A model's manifest lists its own "
-                "under `methods`.",
+                "; ".join(f"`{name}`: {method.summary}" for name, method in METHODS.items())
+                + ". A model's manifest lists its own under `methods`.",
             ),
             parameter(
                 "against",
@@ -158,12 +160,12 @@ def _explain(settings: Settings) -> Json:
             ),
             parameter(
                 "opacity",
-                {"type": "number", "minimum": 0, "maximum": 1, "default": DEFAULT_OPACITY},
+                {"type": "number", "minimum": 0, "maximum": 1, "default": _STYLE.opacity},
                 "Of the map over the upload.",
             ),
             parameter(
                 "colormap",
-                {"enum": list(COLORMAPS), "default": DEFAULT_COLORMAP},
+                {"enum": list(COLORMAPS), "default": _STYLE.colormap},
                 "Colours of the map.",
             ),
         ],
@@ -232,7 +234,7 @@ def _page() -> Json:
     }
 
 
-def _read(summary: str, schema: str, *raised: type[ServiceError], operation: str) -> Json:
+def _read(summary: str, schema: str, *raised: type[LimelightError], operation: str) -> Json:
     return {
         "operationId": operation,
         "summary": summary,
@@ -240,11 +242,11 @@ def _read(summary: str, schema: str, *raised: type[ServiceError], operation: str
     }
 
 
-def _problems(*raised: type[ServiceError]) -> Json:
+def _problems(*raised: type[LimelightError]) -> Json:
     """One response a status, which names the codes that it may carry."""
-    by_status: dict[int, list[type[ServiceError]]] = {}
+    by_status: dict[int, list[type[LimelightError]]] = {}
     for error in dict.fromkeys(raised):
-        by_status.setdefault(error.status, []).append(error)
+        by_status.setdefault(http_errors.status_of(error), []).append(error)
     responses: Json = {}
     for status, kinds in sorted(by_status.items()):
         codes = {"properties": {"code": {"enum": [error.code for error in kinds]}}}

@@ -1,8 +1,9 @@
 """The protocol's part of the OpenAPI document: the specification's own schemas, and ours."""
 
 from limelight import errors
-from limelight.errors import ServiceError
-from service.oip.errors import http_status
+from limelight.errors import LimelightError
+from service.http import errors as http_errors
+from service.oip.errors import InvalidInference, status_of
 from service.oip.inference import largest_batch
 from service.oip.metadata import IMAGE_BYTES, IMAGES, OVERLAY
 from service.oip.rest import ROOT
@@ -16,14 +17,14 @@ _BINARY: Json = {"type": "string", "format": "binary"}
 _UNREADY = (errors.NotReady, errors.Draining)
 _UNKNOWN = (errors.UnknownModel, errors.NotReady)
 _INFER_ERRORS = (
-    errors.InvalidInference,
+    InvalidInference,
     errors.UndecodableImage,
     errors.InvalidParameter,
     errors.UnknownModel,
-    errors.RequestTimeout,
-    errors.BodyTooLarge,
+    http_errors.RequestTimeout,
+    http_errors.BodyTooLarge,
     errors.ImageTooLarge,
-    errors.UnsupportedEncoding,
+    http_errors.UnsupportedEncoding,
     errors.NotReady,
     errors.DeadlineExceeded,
     errors.Overloaded,
@@ -66,7 +67,7 @@ def paths(settings: Settings) -> Json:
     return found
 
 
-def _read(summary: str, schema: str, *raised: type[ServiceError]) -> Json:
+def _read(summary: str, schema: str, *raised: type[LimelightError]) -> Json:
     operation = {
         "summary": summary,
         "responses": {"200": answer("OK", schema), **_refusals(*raised, errors.InternalError)},
@@ -87,9 +88,9 @@ def _index() -> Json:
         "responses": {
             "200": answer("OK", "OipIndex"),
             **_refusals(
-                errors.InvalidInference,
-                errors.RequestTimeout,
-                errors.BodyTooLarge,
+                InvalidInference,
+                http_errors.RequestTimeout,
+                http_errors.BodyTooLarge,
                 errors.Overloaded,
                 errors.InternalError,
             ),
@@ -137,11 +138,11 @@ def _infer(settings: Settings) -> Json:
     }
 
 
-def _refusals(*raised: type[ServiceError]) -> Json:
+def _refusals(*raised: type[LimelightError]) -> Json:
     """By their status on these paths."""
     by_status: dict[int, list[str]] = {}
     for error in raised:
-        by_status.setdefault(http_status(error("")), []).append(error.title)
+        by_status.setdefault(status_of(error), []).append(error.title)
     responses: Json = {}
     for status, titles in sorted(by_status.items()):
         responses[str(status)] = answer("; ".join(titles), "OipError")

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from limelight.results import Winner
+from limelight.result_builder import Winner
 from service.request_context import RequestContext
 from service.telemetry import tracing
 from service.telemetry.metrics import Answered, Metrics, Predicted

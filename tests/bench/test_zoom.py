@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from service.inference.in_process import in_process
 
 from bench import zoom
 from bench.explaining.estimates import Estimate, mean, share
@@ -15,7 +16,6 @@ from limelight.client.client import ClassMap, Explanation, Score
 from limelight.explanations.bounding_box import Box
 from pipeline.data.registry import CIFAR10_CLASSES, Split, load_dataset
 from pipeline.errors import DataError
-from service.inference.in_process import in_process
 from service.settings import Settings
 
 CAT = CIFAR10_CLASSES.index("cat")

@@ -3,20 +3,22 @@
 import glob
 import json
 import sys
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from limelight.client.client import AsyncClient, Prediction, RefusedError
+from limelight.artifact.store import ArtifactError, find_artifacts
+from limelight.classifier import Classifier, load, shipped_models
+from limelight.client import Client, RefusedError
+from limelight.errors import LimelightError
+from limelight.results import Explanation, Prediction, flags_of
+from limelight.runtime.onnx_session import EngineError
 from pipeline.cli.console import console
 from pipeline.errors import PipelineError
-from service.inference.in_process import NotServableError, in_process
-from service.settings import Settings
 
 Files = Annotated[list[str], typer.Argument(help="images, or patterns such as 'photos/*.jpg'")]
 Url = Annotated[str | None, typer.Option(help="of a service; without it, the models run here")]
@@ -49,28 +51,76 @@ def matching(patterns: Iterable[str]) -> list[Path]:
     return list(found)
 
 
-@asynccontextmanager
-async def asked(url: str | None, models: Path | None) -> AsyncIterator[AsyncClient]:
-    """A client of the service at `url`, or of one without HTTP in this process.
+class Answerer(Protocol):
+    """Answers for files: a service, or a model in this process."""
+
+    def predict_many(self, files: Sequence[Path]) -> Iterator[Prediction | Exception]:
+        """Predictions in the order of `files`; a file that cannot be answered gives its error."""
+
+    def explain(self, file: Path, **options: str | None) -> Explanation:
+        """An explanation of one file.
+
+        Raises:
+            ClientError, LimelightError, OSError: it cannot be answered.
+
+        """
+
+
+@contextmanager
+def answering(
+    url: str | None, models: Path | None, model: str | None, *, concurrency: int = 8
+) -> Iterator[Answerer]:
+    """Ask the service at `url`, or load the model here.
 
     Raises:
-        PipelineError: `models` cannot be served.
+        PipelineError: the model cannot be loaded.
 
     """
-    if url is not None:
-        if models is not None:
-            raise PipelineError("--models is for models that run here: leave out it or --url")
-        async with AsyncClient(url) as client:
-            yield client
+    if url is None:
+        yield _Here(_load(models, model))
         return
-    # A GPU takes longer to start than a CPU to answer for a few files.
-    settings = Settings(device="cpu")
     if models is not None:
-        settings = settings.model_copy(update={"models": models})
+        raise PipelineError("--models is for models that run here: leave out it or --url")
+    with Client(url) as client:
+        yield _There(client, model, concurrency)
+
+
+class _Here:
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+
+    def predict_many(self, files: Sequence[Path]) -> Iterator[Prediction | Exception]:
+        for file in files:
+            try:
+                yield self._classifier.predict(file)
+            except (LimelightError, OSError) as error:
+                yield error
+
+    def explain(self, file: Path, **options: str | None) -> Explanation:
+        return self._classifier.explain(file, top_k=None, **options)
+
+
+class _There:
+    def __init__(self, client: Client, model: str | None, concurrency: int) -> None:
+        self._client, self._model, self._concurrency = client, model, concurrency
+
+    def predict_many(self, files: Sequence[Path]) -> Iterator[Prediction | Exception]:
+        return self._client.predict_many(files, model=self._model, concurrency=self._concurrency)
+
+    def explain(self, file: Path, **options: str | None) -> Explanation:
+        return self._client.explain(file, model=self._model, **options)
+
+
+def _load(models: Path | None, model: str | None) -> Classifier:
     try:
-        async with in_process(settings) as client:
-            yield client
-    except NotServableError as error:
+        found = find_artifacts(models or shipped_models())
+        # As the service chooses.
+        name = model or ("digits" if "digits" in found else next(iter(found)))
+        if name not in found:
+            raise PipelineError(f"there is no model {name!r}: use one of {', '.join(found)}")
+        # A GPU takes longer to start than a CPU to answer for a few files.
+        return load(found[name], device="cpu")
+    except (ArtifactError, EngineError) as error:
         raise PipelineError(str(error)) from error
 
 
@@ -81,20 +131,19 @@ def bar() -> Progress:
 
 
 def doubts(answer: Prediction) -> str:
-    """Why not to rely on an answer, in a word or two; nothing where the model has no doubts."""
-    flags = (("strange", answer.out_of_distribution), ("unsure", answer.abstain))
-    return ", ".join(word for word, raised in flags if raised)
+    """Why not to rely on an answer, in a few words; nothing where the model has no doubts."""
+    return ", ".join(flag.replace("_", " ") for flag in flags_of(answer))
 
 
-def as_line(file: Path, answer: object) -> str:
+def as_line(file: Path, answer: Prediction | Exception) -> str:
     """JSON of an answer, or of an error, with the file's name before it."""
     content: dict[str, Any] = {"file": str(file)}
-    if isinstance(answer, RefusedError):
+    if isinstance(answer, RefusedError | LimelightError):
         content["error"] = {"code": answer.code, "detail": answer.detail}
     elif isinstance(answer, Exception):
         content["error"] = {"code": "no_answer", "detail": str(answer)}
     else:
-        content |= asdict(answer)  # type: ignore[call-overload]
+        content |= answer.to_dict()
     return json.dumps(content, ensure_ascii=False)
 
 

@@ -1,21 +1,23 @@
 """`limelight explain`."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from limelight.artifact.manifest import Method
-from limelight.client.client import ClientError, Explanation
+from limelight.client import ClientError
+from limelight.errors import LimelightError
+from limelight.explanations.methods import METHODS
+from limelight.explanations.overlay import COLORMAPS
+from limelight.results import Explanation
 from pipeline.cli.commands.asking import (
     AsJson,
     Files,
     Model,
     Models,
     Url,
+    answering,
     as_line,
-    asked,
     bar,
     doubts,
     finish,
@@ -23,8 +25,6 @@ from pipeline.cli.commands.asking import (
 )
 from pipeline.cli.console import say
 from pipeline.errors import PipelineError
-
-Parameters = dict[str, str | int | float | None]
 
 
 def explain(
@@ -36,10 +36,10 @@ def explain(
     models: Models = None,
     model: Model = None,
     target: Annotated[str | None, typer.Option(help="class; default: the winner")] = None,
-    method: Annotated[Method, typer.Option(help="how to explain")] = "cam",
+    method: Annotated[str, typer.Option(help=", ".join(METHODS))] = "cam",
     against: Annotated[str | None, typer.Option(help="other class of a contrast")] = None,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="of the map")] = 0.5,
-    colormap: Annotated[str, typer.Option(help="turbo, viridis, inferno, magma or jet")] = "turbo",
+    colormap: Annotated[str, typer.Option(help=", ".join(COLORMAPS))] = "turbo",
     as_json: AsJson = False,
 ) -> None:
     """Lay over images what the network looked at, and write them as PNG; prints their paths.
@@ -56,34 +56,18 @@ def explain(
         pictures = [out / f"{file.stem}.png" for file in found]
         if len(set(pictures)) < len(pictures):
             raise PipelineError("two files have the same name: explain them one by one")
-    parameters: Parameters = {
-        "model": model, "target": target, "method": method, "against": against,
-    }  # fmt: skip
-    style: Parameters = {"opacity": opacity, "colormap": colormap}
-    asyncio.run(_explain(found, pictures, url, models, parameters, style, as_json))
-
-
-async def _explain(
-    files: list[Path],
-    pictures: list[Path],
-    url: str | None,
-    models: Path | None,
-    parameters: Parameters,
-    style: Parameters,
-    as_json: bool,
-) -> None:
+    options = {"target": target, "method": method, "against": against}
     failures: list[tuple[Path, Exception]] = []
-    with bar() as progress:
-        task = progress.add_task("explaining", total=len(files))
-        async with asked(url, models) as client:
-            for file, picture in zip(files, pictures, strict=True):
-                try:
-                    answer = await client.explain(file, **parameters)
-                    picture.write_bytes(await client.overlay(file, **parameters, **style))
-                    _tell(file, picture, answer, as_json)
-                except (ClientError, OSError) as error:
-                    failures.append((file, error))
-                progress.advance(task)
+    with bar() as progress, answering(url, models, model) as answerer:
+        task = progress.add_task("explaining", total=len(found))
+        for file, picture in zip(found, pictures, strict=True):
+            try:
+                answer = answerer.explain(file, **options)
+                answer.overlay(opacity=opacity, colormap=colormap).save(picture, "PNG")
+                _tell(file, picture, answer, as_json)
+            except (ClientError, LimelightError, OSError) as error:
+                failures.append((file, error))
+            progress.advance(task)
     finish(failures)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 import typer
 
-from limelight.errors import ServiceError
+from limelight.errors import LimelightError
 from limelight.imaging.formats import accepted
 from limelight.imaging.preprocessing import read_upload
 from pipeline.errors import PipelineError
@@ -30,7 +30,7 @@ def inspect(
     trained = read_run(run)
     try:
         upload = read_upload(image.read_bytes(), trained.config.image, max_pixels=MAX_PIXELS)
-    except (OSError, ServiceError) as error:
+    except (OSError, LimelightError) as error:
         raise PipelineError(f"{image} cannot be read ({error}); choose an image file") from error
     prepare = trained.config.normalisation.on(torch.device("cpu"))
     images_nhwc = torch.from_numpy(upload.pixels_hwc.copy())[None]

@@ -1,6 +1,5 @@
 """`limelight predict`."""
 
-import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -9,15 +8,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from limelight.client.client import ClientError, Prediction
+from limelight.results import Prediction
 from pipeline.cli.commands.asking import (
     AsJson,
     Files,
     Model,
     Models,
     Url,
+    answering,
     as_line,
-    asked,
     bar,
     doubts,
     finish,
@@ -41,7 +40,7 @@ def predict(
 
     Example: limelight predict 'photos/*.jpg' --model cifar10
     """
-    answers = asyncio.run(_ask(matching(files), url, models, model, concurrency))
+    answers = _ask(matching(files), url, models, model, concurrency)
     failures = [(file, answer) for file, answer in answers if isinstance(answer, Exception)]
     if as_json:
         print("\n".join(as_line(*pair) for pair in answers))
@@ -50,7 +49,7 @@ def predict(
     finish(failures)
 
 
-async def _ask(
+def _ask(
     files: list[Path], url: str | None, models: Path | None, model: str | None, concurrency: int
 ) -> Answers:
     readable, answers = [], dict[Path, Prediction | Exception]()
@@ -62,16 +61,15 @@ async def _ask(
         else:
             readable.append(file)
     with bar() as progress:
-        task = progress.add_task("asking", total=len(readable))
-        async with asked(url, models) as client:
-            found = client.predict_many(readable, model=model, concurrency=concurrency)
-            for file in readable:
-                answers[file] = await anext(found)
+        task = progress.add_task("predicting", total=len(readable))
+        with answering(url, models, model, concurrency=concurrency) as answerer:
+            for file, answer in zip(readable, answerer.predict_many(readable), strict=True):
+                answers[file] = answer
                 progress.advance(task)
     return [(file, answers[file]) for file in files]
 
 
-def _table(answers: Iterable[tuple[Path, Prediction | ClientError | Exception]]) -> Table:
+def _table(answers: Iterable[tuple[Path, Prediction | Exception]]) -> Table:
     table = Table("file", "class", "confidence", "or else", "note")
     for file, answer in answers:
         if isinstance(answer, Prediction):

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from limelight.errors import InvalidInference
 from service.oip.binary_codec import raw_content
+from service.oip.errors import InvalidInference
 from service.oip.grpc.messages import message_class
 from service.oip.types import (
     InferRequest,

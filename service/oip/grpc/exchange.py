@@ -6,11 +6,11 @@ from typing import Any
 
 import grpc
 
-from limelight.errors import ServiceError
-from limelight.results import Winner
+from limelight.errors import LimelightError
+from limelight.result_builder import Winner
 from service.http.messages import choose_id
 from service.inference.classifier import Classifier
-from service.oip.errors import http_status
+from service.oip.errors import status_of
 from service.request_context import RequestContext
 
 _CODES = {
@@ -26,7 +26,7 @@ _CODES = {
 }
 
 
-def status_code(error: ServiceError) -> grpc.StatusCode:
+def status_code(error: LimelightError) -> grpc.StatusCode:
     """INVALID_ARGUMENT for whatever is wrong with a request's content."""
     return _CODES.get(error.code, grpc.StatusCode.INVALID_ARGUMENT)
 
@@ -70,5 +70,5 @@ class RpcExchange:
     def asked(self, classifier: Classifier) -> None:
         self.model, self.version = classifier.manifest.name, classifier.manifest.version
 
-    def refused(self, error: ServiceError) -> None:
-        self.status, self.refusal = http_status(error), error.code
+    def refused(self, error: LimelightError) -> None:
+        self.status, self.refusal = status_of(type(error)), error.code

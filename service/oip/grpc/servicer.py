@@ -11,9 +11,11 @@ from typing import Any
 import grpc
 from google.protobuf.json_format import ParseDict
 
-from limelight.errors import ClientGone, InternalError, InvalidInference, ServiceError
+from limelight.errors import ClientGone, InternalError, LimelightError
+from service.http.errors import headers_of
 from service.http.request_body import UploadBudget
 from service.oip.dataplane import EXTENSIONS, NAME, Server, server_version
+from service.oip.errors import InvalidInference
 from service.oip.grpc.codec import read_request, write_response
 from service.oip.grpc.exchange import RpcExchange, status_code
 from service.oip.grpc.messages import SERVICE, input_class, message_class
@@ -79,8 +81,8 @@ class Servicer:
             exchange = RpcExchange.begin(context, timeout_s=self._server.settings.timeout_s)
             try:
                 return await self._answered(name, answer, message, exchange)
-            except ServiceError as error:
-                headers = tuple((key.lower(), value) for key, value in error.headers.items())
+            except LimelightError as error:
+                headers = tuple((key.decode(), value.decode()) for key, value in headers_of(error))
                 await context.abort(status_code(error), error.detail, headers)
 
         return call
@@ -93,7 +95,7 @@ class Servicer:
             exchange = RpcExchange.begin(context, timeout_s=self._server.settings.timeout_s)
             try:
                 answer = await self._answered(_STREAM, self._infer, message, exchange)
-            except ServiceError as error:
+            except LimelightError as error:
                 refused = response_class(error_message=error.detail)
                 refused.infer_response.id = "" if message is None else message.id
                 return refused
@@ -126,7 +128,7 @@ class Servicer:
         self, name: str, answer: Answer, message: Any, exchange: RpcExchange
     ) -> Any:
         """Raises:
-        ServiceError: the answer is a refusal; it is noted by then.
+        LimelightError: the answer is a refusal; it is noted by then.
         """
         route, request, span = f"/{SERVICE}/{name}", exchange.request, None
         if self._tracing is not None:
@@ -136,7 +138,7 @@ class Servicer:
             if message is None:
                 raise InvalidInference("the message is malformed, or has too many fields")
             return await answer(message, exchange)
-        except ServiceError as error:
+        except LimelightError as error:
             exchange.refused(error)
             raise
         except asyncio.CancelledError:
@@ -167,7 +169,7 @@ class Servicer:
         """Of an unknown model too it is only said that it is not ready, as Triton does."""
         try:
             self._server.check_ready(message.name, message.version)
-        except ServiceError:
+        except LimelightError:
             return message_class("ModelReadyResponse")(ready=False)
         return message_class("ModelReadyResponse")(ready=True)
 

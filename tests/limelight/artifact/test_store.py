@@ -116,5 +116,5 @@ def test_a_method_without_what_it_needs_is_refused(tmp_path: Path) -> None:
         for name in ("logits", "probabilities", "cams")
     ]
     folder = write_artifact(tmp_path, outputs=outputs)
-    with pytest.raises(ArtifactError, match="scorecam needs the output 'features'"):
+    with pytest.raises(ArtifactError, match="layercam needs the output 'layercams'"):
         load_artifact(folder)

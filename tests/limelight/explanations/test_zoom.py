@@ -6,7 +6,7 @@ from PIL import Image
 
 from limelight.artifact.manifest import ImageRule
 from limelight.explanations.bounding_box import Box
-from limelight.explanations.zoom import closer_view
+from limelight.explanations.zoom import zoomed_view
 from limelight.imaging.preprocessing import View
 from tests.service.http.test_routes import expect_problem
 from tests.serving_kit import encode
@@ -24,12 +24,12 @@ RULE = ImageRule(height=32, width=32, mode="RGB", fit="crop", invert="never", ba
     ],
 )
 def test_the_cut_is_around_what_mattered(box: Box, expected: View) -> None:
-    assert closer_view(box, (400, 300), RULE) == expected
+    assert zoomed_view(box, (400, 300), RULE) == expected
 
 
 def test_a_cut_of_nearly_everything_is_none() -> None:
-    assert closer_view(Box(0, 0, 250, 250), (400, 300), RULE) is None
-    assert closer_view(Box(10, 10, 20, 20), (32, 32), RULE) is None
+    assert zoomed_view(Box(0, 0, 250, 250), (400, 300), RULE) is None
+    assert zoomed_view(Box(10, 10, 20, 20), (32, 32), RULE) is None
 
 
 def test_a_small_object_is_surer_on_a_closer_look(client: httpx.Client) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from limelight.artifact.manifest import ImageRule
-from limelight.errors import ImageTooLarge, ServiceError, UndecodableImage
+from limelight.errors import ImageTooLarge, LimelightError, UndecodableImage
 from limelight.imaging import fitting, png
 from limelight.imaging import preprocessing as images
 from limelight.imaging.decoding import decode, decode_with_pillow
@@ -70,7 +70,7 @@ def outcome(body: bytes, *, long_way: bool, rule: ImageRule | None) -> Any:
     way = decode_with_pillow if long_way else decode
     try:
         decoded = way(body, max_pixels=MANY, sketch_for=rule)
-    except ServiceError as error:
+    except LimelightError as error:
         return type(error)
     image = decoded.image
     return image.mode, image.size, decoded.full_size, image.tobytes()
@@ -114,7 +114,7 @@ def test_any_png_is_the_same_either_way(
         read_upload(body, rule, max_pixels=MANY),
         decode_with_pillow(body, max_pixels=MANY),
     )
-    pixels, view = prepare(long, rule)
+    pixels, view = prepare(long.image, rule)
     np.testing.assert_array_equal(short.pixels_hwc, pixels)
     assert (short.view, (short.width, short.height)) == (view, size)
 

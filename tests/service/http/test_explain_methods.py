@@ -111,7 +111,7 @@ def test_score_cam_weighs_the_features_by_what_they_unveil(client: httpx.Client)
         ({"method": "contrast", "against": "pink"}, "unknown_target", "pink"),
         ({"method": "occlusion", "target": "all"}, "invalid_parameter", "name one class"),
         ({"target": "all", "format": "png"}, "invalid_parameter", "one map"),
-        ({"evaluations": "9"}, "invalid_parameter", "one pass"),
+        ({"evaluations": "9"}, "invalid_parameter", "one image"),
         ({"method": "occlusion", "evaluations": "3"}, "invalid_parameter", "4 to 256"),
         ({"method": "occlusion", "evaluations": "257"}, "invalid_parameter", "4 to 256"),
         ({"method": "occlusion", "evaluations": "many"}, "invalid_parameter", "positive integer"),

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from limelight.artifact.store import Artifact
-from limelight.errors import InvalidInference, InvalidParameter
+from limelight.errors import InvalidParameter
 from service.oip.binary_codec import decode_request
+from service.oip.errors import InvalidInference
 from service.oip.tensors import read_bytes, read_uint8
 from service.oip.types import InputTensor
 from service.oip.validation import plan

@@ -1,0 +1,181 @@
+"""A model in the program's own process: the service's answers without a server.
+
+classifier = limelight.load("zoo/cifar10")
+print(classifier.explain("cat.png", target="cat"))
+"""
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limelight import use_cases
+from limelight.artifact.manifest import Manifest
+from limelight.artifact.store import ArtifactError, load_artifact, newest_version
+from limelight.explanations.options import ExplainOptions
+from limelight.image_source import ImageLike, is_one, source_of
+from limelight.imaging.preprocessing import Upload
+from limelight.result_builder import ResultBuilder
+from limelight.results import Explanation, Prediction
+from limelight.runtime.engine import Engine
+from limelight.runtime.onnx_session import Device
+
+# As the service's own limit on uploads.
+_MAX_PIXELS = 40_000_000
+# Masked images in one forward pass.
+_BATCH = 32
+_T = TypeVar("_T")
+
+
+class Classifier:
+    """One model. Its methods may be called from any thread, with or without an event loop.
+
+    Args:
+        engine: runs the network.
+        max_pixels: largest image, width x height.
+
+    Attributes:
+        manifest: what is known of the model: classes, accuracy, methods, ...
+    """
+
+    def __init__(self, engine: Engine, *, max_pixels: int = _MAX_PIXELS) -> None:
+        self.manifest: Manifest = engine.manifest
+        self._engine = engine
+        self._max_pixels = max_pixels
+        self._results = ResultBuilder(engine.manifest)
+        self._runner = _Direct(engine)
+
+    def __repr__(self) -> str:
+        """Name the model and where it runs."""
+        name, version = self.manifest.name, self.manifest.version
+        return f"<Classifier {name} {version} on {self._engine.provider}>"
+
+    @overload  # a string is an image, and not several of one letter
+    def predict(  # type: ignore[overload-overlap]
+        self, images: ImageLike, *, top_k: int | None = None
+    ) -> Prediction: ...
+    @overload
+    def predict(
+        self, images: Iterable[ImageLike], *, top_k: int | None = None
+    ) -> list[Prediction]: ...
+    def predict(
+        self, images: ImageLike | Iterable[ImageLike], *, top_k: int | None = None
+    ) -> Prediction | list[Prediction]:
+        """Classify an image, or each of several.
+
+        Raises:
+            LimelightError: an image or `top_k` is rejected; the message says what to do.
+            OSError: a file cannot be read.
+        """
+
+        def one(image: ImageLike) -> Prediction:
+            source = source_of(image, max_pixels=self._max_pixels)
+            return _finish(use_cases.predict(self._results, self._runner, source, top_k=top_k))
+
+        return one(images) if is_one(images) else [one(each) for each in images]
+
+    @overload
+    def explain(
+        self, images: ImageLike, *, top_k: int | None = None, **options: Any
+    ) -> Explanation: ...
+    @overload
+    def explain(
+        self, images: Iterable[ImageLike], *, top_k: int | None = None, **options: Any
+    ) -> list[Explanation]: ...
+    def explain(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        top_k: int | None = None,
+        **options: Any,
+    ) -> Explanation | list[Explanation]:
+        """Classify an image, or each of several, and say what the network looked at.
+
+        `options` are those of `ExplainOptions`: target, method, against, evaluations and zoom.
+
+        Raises:
+            LimelightError: an image or an option is rejected; the message says what to do.
+            TypeError: there is no such option.
+            OSError: a file cannot be read.
+        """
+        wanted = ExplainOptions(**options)
+
+        def one(image: ImageLike) -> Explanation:
+            source = source_of(image, max_pixels=self._max_pixels)
+            explanation = _finish(
+                use_cases.explain(self._results, self._runner, source, wanted, top_k=top_k)
+            )
+            for each in (explanation, explanation.zoom):
+                if each is not None:
+                    each.attach(source.picture)
+            return explanation
+
+        return one(images) if is_one(images) else [one(each) for each in images]
+
+
+def shipped_models() -> Path:
+    """Return the folder of the models that ship, beside the packages."""
+    return Path(__file__).resolve().parents[1] / "zoo"
+
+
+def load(path: str | Path, *, device: Device = "auto", threads: int = 0) -> Classifier:
+    """Load the newest version of a model.
+
+    Args:
+        path: a model's folder or one of its versions; or the name of a shipped model.
+        device: ``auto`` takes a GPU where one is usable and the CPU elsewhere; any other is a
+            demand.
+        threads: CPU threads of a forward pass; 0 is every core.
+
+    Raises:
+        ArtifactError: there is no such model, or a file of it is missing or altered.
+        EngineError: the device cannot be had.
+    """
+    folder, shipped_folder = Path(path), shipped_models() / str(path)
+    if not folder.exists() and shipped_folder.is_dir():
+        folder = shipped_folder
+    if not folder.exists():
+        shipped = ", ".join(sorted(each.name for each in shipped_models().glob("*"))) or "none"
+        raise ArtifactError(
+            f"{path} is neither a folder nor a shipped model ({shipped}): give the folder of a "
+            "model, such as artifacts/my-photos"
+        )
+    engine = Engine(load_artifact(newest_version(folder)), device=device, threads=threads)
+    return Classifier(engine)
+
+
+class _Direct:
+    """Runs everything at once, in the caller's thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def read(self, read: Callable[[], Upload], *, quick: bool) -> Upload:
+        return read()
+
+    async def run(
+        self, pixels_hwc: NDArray[np.uint8], outputs: tuple[str, ...]
+    ) -> Mapping[str, NDArray[np.float32]]:
+        found = self._engine.run(pixels_hwc[None], outputs)
+        return {name: values[0] for name, values in found.items()}
+
+    run_again = run
+
+    async def evaluate(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        starts = range(0, len(images_nhwc), _BATCH)
+        parts = [self._engine.run(images_nhwc[at : at + _BATCH], ("logits",)) for at in starts]
+        return np.concatenate([part["logits"] for part in parts])
+
+
+def _finish(steps: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine that never waits, which needs no event loop."""
+    try:
+        steps.send(None)
+    except StopIteration as done:
+        result: _T = done.value
+        return result
+    finally:
+        steps.close()
+    raise RuntimeError("a step waited for something")

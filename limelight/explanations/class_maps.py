@@ -1,0 +1,25 @@
+"""Maps that come out of the forward pass itself."""
+
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limelight.explanations.map_request import MapRequest
+
+
+def class_map(output: str) -> Callable[[MapRequest], Awaitable[NDArray[np.float32]]]:
+    """Make the method that reads the map of the class out of `output`, (K, h, w)."""
+
+    async def explain(request: MapRequest) -> NDArray[np.float32]:
+        values_hw: NDArray[np.float32] = request.outputs[output][request.index]
+        return values_hw
+
+    return explain
+
+
+async def contrast_map(request: MapRequest) -> NDArray[np.float32]:
+    """Return the class activation map of the class minus that of `against`."""
+    cams_khw = request.outputs["cams"]
+    difference: NDArray[np.float32] = cams_khw[request.index] - cams_khw[request.against]
+    return difference

@@ -1,0 +1,233 @@
+"""From what the network of one model gives to the results that a client reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limelight.artifact.manifest import Manifest
+from limelight.errors import InvalidParameter, UnknownTarget, UnsupportedMethod
+from limelight.explanations.bounding_box import Box, locate
+from limelight.explanations.methods import METHODS
+from limelight.explanations.options import ALL, ExplainOptions
+from limelight.imaging.fitting import View
+from limelight.results import ClassActivationMap, Prediction, Score, flags_of, raised
+
+Row = Mapping[str, NDArray[np.float32]]
+"""Outputs of one image by name, without the batch dimension."""
+
+DEFAULT_TOP_K = 3
+_LEAST_EVALUATIONS = 4
+
+
+class Winner(NamedTuple):
+    """What is counted of a prediction."""
+
+    label: str
+    confidence: float
+    flags: tuple[str, ...]
+    """Names of those that are raised."""
+
+
+def winner_of(prediction: Prediction) -> Winner:
+    """Read what is counted out of a prediction."""
+    return Winner(prediction.label, float(prediction.confidence), flags_of(prediction))
+
+
+@dataclass(slots=True)
+class Found:
+    """A map with its box, before both are written down as a result."""
+
+    cam: ClassActivationMap
+    box: Box
+
+
+class ResultBuilder:
+    """Knows the classes, the thresholds and the methods of one model.
+
+    Args:
+        manifest: of the model.
+        max_evaluations: most masked images that one explanation may evaluate.
+
+    Attributes:
+        read_always: outputs that a prediction is made of.
+    """
+
+    def __init__(self, manifest: Manifest, *, max_evaluations: int = 256) -> None:
+        self.manifest = manifest
+        self.max_evaluations = max_evaluations
+        self._indices = {label: index for index, label in enumerate(manifest.classes)}
+        abstention, detection = manifest.abstention, manifest.out_of_distribution
+        self._least_confidence = None if abstention is None else abstention.threshold
+        self._greatest_ood_score = None if detection is None else detection.threshold
+        self.read_always: tuple[str, ...] = (
+            ("probabilities",) if detection is None else ("probabilities", "ood_score")
+        )
+
+    def top_k(self, asked: int | None) -> int:
+        """How many scores an answer has; None asks for the default.
+
+        Raises:
+            InvalidParameter: the model has no so many classes.
+        """
+        most = len(self.manifest.classes)
+        if asked is None:
+            return min(DEFAULT_TOP_K, most)
+        if not 1 <= asked <= most:
+            raise InvalidParameter(f"top_k is {asked}, and must be 1 to {most}")
+        return asked
+
+    def wants_every_class(self, options: ExplainOptions) -> bool:
+        """Whether the maps of all classes are asked for; a class called `all` is one class."""
+        return options.target == ALL and ALL not in self._indices
+
+    def check(self, options: ExplainOptions) -> None:
+        """Check what an explanation is asked for.
+
+        Raises:
+            UnsupportedMethod: the model cannot explain by that method.
+            InvalidParameter: options that do not go together, or are out of range.
+        """
+        supported = self.manifest.methods
+        if options.method not in supported:
+            raise UnsupportedMethod(
+                f"{self.manifest.name} cannot explain by {options.method}: "
+                f"use one of {', '.join(supported)}"
+            )
+        method = METHODS[options.method]
+        if self.wants_every_class(options) and not method.every_class:
+            able = " and ".join(f"method={name}" for name, it in METHODS.items() if it.every_class)
+            raise InvalidParameter(f"target={ALL} goes with {able} only: name one class")
+        if options.zoom and self.manifest.image.fit != "crop":
+            raise InvalidParameter(
+                f"{self.manifest.name} looks for the ink in an upload by itself: leave zoom out"
+            )
+        if options.against is not None and not method.contrasts:
+            able = " and ".join(f"method={name}" for name, it in METHODS.items() if it.contrasts)
+            raise InvalidParameter(f"against goes with {able} only")
+        self._check_evaluations(options)
+
+    def _check_evaluations(self, options: ExplainOptions) -> None:
+        evaluations = options.evaluations
+        if evaluations is None:
+            return
+        if not METHODS[options.method].masks:
+            raise InvalidParameter(
+                f"method={options.method} evaluates one image: leave evaluations out"
+            )
+        if not _LEAST_EVALUATIONS <= evaluations <= self.max_evaluations:
+            raise InvalidParameter(
+                f"evaluations is {evaluations}, and must be {_LEAST_EVALUATIONS} to "
+                f"{self.max_evaluations}"
+            )
+
+    def index(self, target: str) -> int:
+        """Find a class by its label or its index, of which the label wins.
+
+        Raises:
+            UnknownTarget: the model has no such class.
+        """
+        if target in self._indices:
+            return self._indices[target]
+        classes = self.manifest.classes
+        if (
+            target.isascii()
+            and target.isdigit()
+            and len(target) < 10
+            and int(target) < len(classes)
+        ):
+            return int(target)
+        named = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+        raise UnknownTarget(
+            f"{self.manifest.name} has no class {target[:100]!r}: use one of {named}, "
+            f"or an index from 0 to {len(classes) - 1}"
+        )
+
+    def rival(self, probabilities: NDArray[np.float32], index: int, against: int | None) -> int:
+        """Choose the class to contrast with: the one asked for, or the most probable other one.
+
+        Raises:
+            InvalidParameter: it is the class itself.
+        """
+        if against == index:
+            raise InvalidParameter("target and against are the same class: choose two")
+        if against is not None:
+            return against
+        others = probabilities.copy()
+        others[index] = -1.0
+        return int(others.argmax())
+
+    def prediction(self, outputs: Row, top_k: int) -> Prediction:
+        """Make the prediction out of the outputs in `read_always`."""
+        probabilities = outputs["probabilities"]
+        # Of a tie the first comes first, as with argmax. Sorting in numpy would give up the
+        # interpreter's lock, and wait for a batch to give it back.
+        values = probabilities.tolist()
+        ranked = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:top_k]
+        classes = self.manifest.classes
+        scores = tuple(Score(classes[i], i, probabilities[i]) for i in ranked)
+        first = scores[0]
+        abstain = ood_score = out_of_distribution = None
+        if self._least_confidence is not None:
+            abstain = bool(first.probability < self._least_confidence)
+        if self._greatest_ood_score is not None:
+            ood_score = np.float32(outputs["ood_score"])
+            out_of_distribution = bool(ood_score > self._greatest_ood_score)
+        return Prediction(
+            model=self.manifest.name,
+            version=self.manifest.version,
+            label=first.label,
+            index=first.index,
+            confidence=first.probability,
+            abstain=abstain,
+            ood_score=ood_score,  # type: ignore[arg-type]  # a float32 for a float
+            out_of_distribution=out_of_distribution,
+            scores=scores,
+        )
+
+    def found(
+        self,
+        index: int,
+        values_hw: NDArray[np.float32],
+        view: View,
+        size: tuple[int, int],
+        *,
+        method: str = "cam",
+        evaluations: int = 1,
+        against: int | None = None,
+    ) -> Found:
+        """Describe the map of a class over `view` of an upload of `size` (width, height)."""
+        box, peak = locate(values_hw, view, size)
+        classes = self.manifest.classes
+        rows, columns = values_hw.shape
+        cam = ClassActivationMap(
+            target=classes[index],
+            index=index,
+            method=method,
+            evaluations=evaluations,
+            shape=(rows, columns),
+            values=values_hw,
+            peak=peak,  # type: ignore[arg-type]  # a float32 for a float
+            box=(box.left, box.top, box.right, box.bottom),
+            against=None if against is None else classes[against],
+        )
+        return Found(cam, box)
+
+    def winners(self, outputs: Mapping[str, NDArray[np.float32]]) -> list[Winner]:
+        """List what predictions of these outputs, `read_always` of N images, count as."""
+        probabilities = outputs["probabilities"]
+        confidences = probabilities.max(1)
+        weak = unlike = [False] * len(confidences)
+        if self._least_confidence is not None:
+            weak = (confidences < self._least_confidence).tolist()
+        if self._greatest_ood_score is not None:
+            unlike = (outputs["ood_score"] > self._greatest_ood_score).tolist()
+        indices, classes = probabilities.argmax(1).tolist(), self.manifest.classes
+        return [
+            Winner(classes[index], confidence, raised(abstain=abstain, out_of_distribution=ood))
+            for index, confidence, abstain, ood in zip(
+                indices, confidences.tolist(), weak, unlike, strict=True
+            )
+        ]

@@ -1,0 +1,73 @@
+"""Errors of the HTTP edge, and the status of every error there: the one place that maps them."""
+
+import math
+
+from limelight import errors
+from limelight.errors import LimelightError
+
+
+class InvalidMultipart(LimelightError):
+    code, title = "invalid_multipart", "The multipart body cannot be parsed"
+
+
+class NoSuchRoute(LimelightError):
+    code, title = "no_such_route", "No such route"
+
+
+class MethodNotAllowed(LimelightError):
+    code, title = "method_not_allowed", "Method not allowed"
+
+    def __init__(self, detail: str, *, allowed: str) -> None:
+        super().__init__(detail)
+        self.allowed = allowed
+
+
+class RequestTimeout(LimelightError):
+    code, title = "request_timeout", "The request's body did not arrive in time"
+
+
+class BodyTooLarge(LimelightError):
+    code, title = "body_too_large", "The request body is too large"
+
+
+class UnsupportedEncoding(LimelightError):
+    code, title = "unsupported_encoding", "Not a Content-Encoding that is accepted"
+
+
+STATUS: dict[type[LimelightError], int] = {
+    errors.MissingImage: 400,
+    InvalidMultipart: 400,
+    NoSuchRoute: 404,
+    errors.UnknownModel: 404,
+    MethodNotAllowed: 405,
+    RequestTimeout: 408,
+    BodyTooLarge: 413,
+    errors.ImageTooLarge: 413,
+    errors.UnsupportedMediaType: 415,
+    UnsupportedEncoding: 415,
+    errors.UndecodableImage: 422,
+    errors.UnknownTarget: 422,
+    errors.UnsupportedMethod: 422,
+    errors.InvalidParameter: 422,
+    errors.ClientGone: 499,
+    errors.InternalError: 500,
+    errors.NotReady: 503,
+    errors.Draining: 503,
+    errors.DeadlineExceeded: 503,
+    errors.Overloaded: 503,
+}
+"""By the kind of error; the kinds are those that a client can be told."""
+
+
+def status_of(kind: type[LimelightError]) -> int:
+    """Return the HTTP status of a kind of error."""
+    return STATUS[kind]
+
+
+def headers_of(error: LimelightError) -> list[tuple[bytes, bytes]]:
+    """Return the headers that go with an error: `Retry-After`, in whole seconds, or `Allow`."""
+    if isinstance(error, errors.Unavailable):
+        return [(b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s)))]
+    if isinstance(error, MethodNotAllowed):
+        return [(b"allow", error.allowed.encode())]
+    return []
