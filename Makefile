@@ -1,4 +1,4 @@
-# Two commands do all the set-up: `make serve` and `make test`.
+# `make serve` and `make test` do all the set-up.
 PYTHON ?= python3
 PORT ?= 3000
 BIN := .venv/bin
@@ -16,11 +16,11 @@ help: ## Show the targets
 serve: $(SERVE) ## Start the service with the shipped models (PORT=3000)
 	@exec $(BIN)/bentoml serve --port $(PORT)
 
-train-setup: $(DEVELOP) ## Install what training needs: the command .venv/bin/limelight
+train-setup: $(DEVELOP) ## Install the training pipeline: the command .venv/bin/limelight
 
-test: lint types imports unit ## Everything CI checks
+test: lint types imports unit ## Run everything that CI checks: format, lint, types, imports, tests
 
-gpu: $(DEVELOP) ## Measure and train everything that needs a GPU, into build/gpu: eight minutes
+gpu: $(DEVELOP) ## Measure and train everything that needs a GPU, into build/gpu (8 minutes)
 	$(BIN)/python -m bench.gpu
 
 lint: $(DEVELOP)
@@ -33,64 +33,64 @@ types: $(DEVELOP)
 imports: $(DEVELOP)
 	$(BIN)/lint-imports
 
-# Two files at a time, of one thread each: with more, those that train wait for each other's threads.
-# Hundreds of processes are started, so that bytecode is to be kept.
+# Two processes with one thread each: with more threads, tests that train slow each other down.
+# The tests start hundreds of processes, so they must be able to write bytecode.
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses=2 --dist=loadfile
 
 unit: $(DEVELOP)
 	$(PYTEST)
 
-coverage: $(DEVELOP) ## Run the tests and say what they miss: twice as slow
+coverage: $(DEVELOP) ## Run the tests with coverage (twice as slow)
 	$(PYTEST) --cov --cov-report=term:skip-covered
 
-format: $(DEVELOP) ## Format the code and mend what ruff can
+format: $(DEVELOP) ## Format the code and apply ruff's fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-test-data: $(DEVELOP) ## Fetch the data sets anew from the registry and compare them with what is published
+test-data: $(DEVELOP) ## Download the data sets again and compare them with the published ones
 	$(BIN)/pytest tests/long/test_published_data.py
 
-test-accuracy: $(DEVELOP) ## Post all 20,000 test images to the running service and compare with the manifests
+test-accuracy: $(DEVELOP) ## Post all 20,000 test images to a running service and compare with the manifests
 	$(BIN)/pytest tests/long/test_served_accuracy.py
 
-test-container: ## Build the image, run it, ask it, stop it
+test-container: ## Build the container image, start it, send requests, stop it
 	tests/long/container.sh
 
-test-triton: $(DEVELOP) ## Ask Triton and us the same; let KServe's client and perf_analyzer ask us
+test-triton: $(DEVELOP) ## Compare with Triton; run KServe's client and perf_analyzer against the service
 	$(BIN)/pytest tests/long/test_triton_oracle.py tests/long/test_foreign_clients.py
 
-bench-serve: $(DEVELOP) ## Measure the service and others like it into build/serve.json: half an hour, wrk
+bench-serve: $(DEVELOP) ## Measure the service beside other servers, into build/ (30 minutes, needs wrk)
 	$(BIN)/python -m bench.serve --json build/serve.json --plot build/serve.svg
 
-bench-steady: $(DEVELOP) ## Measure overload, restarts, kills and memory into build/: half an hour, wrk, nginx
+bench-steady: $(DEVELOP) ## Measure overload, restarts, kills and memory, into build/ (30 minutes, needs wrk and nginx)
 	$(BIN)/python -m bench.steady all --json build
 
-bench-maps: $(DEVELOP) ## Time maps, ours and others', into build/maps.json and .md: some minutes, let nothing else run
+bench-maps: $(DEVELOP) ## Time the maps beside other libraries, into build/ (minutes, on an idle machine)
 	$(BIN)/python -m bench.maps --to build
 
-bench-zoom: $(DEVELOP) ## Count what a closer look brings, on CIFAR-10's test images, into build/zoom.json and .md
+bench-zoom: $(DEVELOP) ## Measure the gain of a zoomed crop on CIFAR-10's test images, into build/
 	$(BIN)/python -m bench.zoom --to build
 
-bench-train: $(DEVELOP) ## Time training to given accuracies into build/train.json and .md: hours, let nothing else run
+bench-train: $(DEVELOP) ## Time training to given accuracies, into build/ (hours, on an idle machine)
 	$(BIN)/python -m bench.train --to build
 
-bench-activations: $(DEVELOP) ## Measure what watching activations costs a training
+bench-activations: $(DEVELOP) ## Measure the cost of activation statistics during training
 	$(BIN)/python -m bench.activation_cost
 
-pictures: $(DEVELOP) ## Draw the pictures of README and lessons anew: half an hour, chromium
+pictures: $(DEVELOP) ## Draw the pictures of the README again (needs chromium)
 	$(BIN)/python -m bench.pictures
 
-protocol: $(DEVELOP) ## Compile service/oip/grpc/open_inference.proto anew
+protocol: $(DEVELOP) ## Compile service/oip/grpc/open_inference.proto
 	$(BIN)/python -m grpc_tools.protoc --proto_path=service/oip/grpc --descriptor_set_out=service/oip/grpc/open_inference.binpb open_inference.proto
 
-lock: $(DEVELOP) ## Rewrite constraints.txt from what is installed
+lock: $(DEVELOP) ## Rewrite constraints.txt from the installed packages
 	$(BIN)/pip freeze --exclude-editable --disable-pip-version-check | grep -v '^limelight' > constraints.txt
 
-clean: ## Remove what the other targets made
+clean: ## Remove everything that the other targets created
 	rm -rf .venv build dist *.egg-info .*_cache .coverage
 
-# uv comes last in a new environment: one that broke off half-way is made again. It takes a fifth of
-# pip's time.
+# uv installs in a fifth of pip's time. It comes last in a new environment, so an interrupted set-up
+# starts again.
 .venv/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv .venv
