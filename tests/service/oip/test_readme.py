@@ -14,7 +14,9 @@ PORT = "localhost:3000"
 
 
 def test_the_example_does_what_it_says(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.+?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.+?)```", (REPOSITORY / "docs/protocol.md").read_text(), re.DOTALL
+    )
     (example,) = [block for block in blocks if "tritonclient" in block]
     lines = [line for line in example.splitlines() if line]
     assert len(lines) == 10, lines

@@ -1,0 +1,208 @@
+"""The classifier in a program's own process gives the service's answers, to the last bit."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+import limelight
+from limelight import Classifier
+from limelight.artifact.store import ArtifactError
+from limelight.errors import (
+    ImageTooLarge,
+    InvalidParameter,
+    UndecodableImage,
+    UnknownTarget,
+    UnsupportedMediaType,
+    UnsupportedMethod,
+)
+from limelight.image_source import ImageLike
+from limelight.runtime.engine import Engine
+from tests.serving_kit import COLOUR_NETWORK, colour_image, encode
+
+LARGE = encode(colour_image(np.random.default_rng(1), 64).resize((96, 80)))
+SMALL = encode(colour_image(np.random.default_rng(2)))
+JPEG = encode(colour_image(np.random.default_rng(3), 64).resize((200, 150)), "JPEG")
+
+
+@pytest.fixture
+def classifier(zoo: Path) -> Classifier:
+    return limelight.load(zoo / "colours", threads=1)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Iterator[Path]:
+    file = tmp_path / "picture.png"
+    file.write_bytes(LARGE)
+    yield file
+
+
+@pytest.mark.parametrize("body", [SMALL, LARGE, JPEG], ids=["small", "large", "jpeg"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"target": "all", "top_k": 2},
+        {"method": "contrast", "target": "0"},
+        {"method": "layercam"},
+        {"method": "occlusion", "evaluations": 9},
+        {"method": "scorecam", "target": "green"},
+        {"zoom": True},
+    ],
+    ids=str,
+)
+def test_explanations_are_those_of_the_service(
+    client: httpx.Client, classifier: Classifier, body: bytes, options: dict[str, Any]
+) -> None:
+    query = {name: str(value).lower() for name, value in options.items()}
+    served = client.post("/explain?model=colours", params=query, content=body)
+    assert served.status_code == 200, served.text
+    assert classifier.explain(body, **options).to_dict() == served.json()
+
+
+def test_predictions_are_those_of_the_service(client: httpx.Client, classifier: Classifier) -> None:
+    bodies = [SMALL, LARGE, JPEG]
+    served = [client.post("/predict?model=colours", content=body).json() for body in bodies]
+    assert [each.to_dict() for each in classifier.predict(bodies)] == served
+
+
+def test_overlays_are_those_of_the_service(client: httpx.Client, classifier: Classifier) -> None:
+    for body in (LARGE, JPEG):
+        query = "/explain?model=colours&format=png&opacity=0.3&colormap=magma"
+        served = Image.open(BytesIO(client.post(query, content=body).content))
+        drawn = classifier.explain(body).overlay(opacity=0.3, colormap="magma")
+        np.testing.assert_array_equal(np.asarray(drawn), np.asarray(served))
+
+
+def test_whatever_an_image_is_given_as_the_answer_is_the_same(
+    classifier: Classifier, picture: Path
+) -> None:
+    image = Image.open(picture)
+    pixels = np.asarray(image)
+    given: list[ImageLike] = [LARGE, picture, str(picture), image, pixels]
+    answers = [classifier.explain(each, zoom=True).to_dict() for each in given]
+    assert all(answer == answers[0] for answer in answers)
+    many = classifier.predict(np.stack([pixels, pixels[::-1]]))
+    assert [each.to_dict() for each in many] == [
+        classifier.predict(pixels).to_dict(),
+        classifier.predict(pixels[::-1]).to_dict(),
+    ]
+
+
+def test_confidence_is_numpys_of_the_same_network(classifier: Classifier) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    expected = COLOUR_NETWORK.probabilities(pixels[None])[0]
+    found = classifier.predict(pixels, top_k=3)
+    assert found.index == expected.argmax()
+    for score in found.scores:
+        assert score.probability == pytest.approx(expected[score.index], abs=1e-6)
+
+
+def test_it_needs_no_event_loop_and_runs_inside_one(classifier: Classifier) -> None:
+    outside = classifier.explain(SMALL, method="occlusion").to_dict()
+
+    async def inside() -> dict[str, Any]:
+        return classifier.explain(SMALL, method="occlusion").to_dict()
+
+    assert asyncio.run(inside()) == outside
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "error"),
+    [
+        (b"no image", {}, UnsupportedMediaType),
+        (SMALL[:40], {}, UndecodableImage),
+        (SMALL, {"target": "pink"}, UnknownTarget),
+        (SMALL, {"method": "gradcam"}, UnsupportedMethod),
+        (SMALL, {"evaluations": 9}, InvalidParameter),
+        (SMALL, {"top_k": 99}, InvalidParameter),
+        (np.zeros((4, 4, 2), np.uint8), {}, UndecodableImage),
+        (np.zeros((4, 4, 3), np.float32), {}, UndecodableImage),
+        (Path("nothing.png"), {}, FileNotFoundError),
+        (SMALL, {"colour": "red"}, TypeError),
+    ],
+)
+def test_what_makes_no_sense_is_rejected(
+    classifier: Classifier, image: Any, options: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        classifier.explain(image, **options)
+    with pytest.raises(TypeError, match="is no image"):
+        classifier.predict([3])  # type: ignore[list-item]
+
+
+def test_a_large_image_is_rejected_before_it_is_decoded(classifier: Classifier) -> None:
+    small = Classifier(classifier._engine, max_pixels=100)
+    with pytest.raises(ImageTooLarge, match="send a smaller one"):
+        small.predict(LARGE)
+
+
+def test_results_are_shown_in_words_and_in_notebooks(classifier: Classifier) -> None:
+    explanation = classifier.explain(LARGE)
+    assert str(explanation).startswith(f"{explanation.label} ")
+    assert f"{explanation.confidence:.1%}" in str(explanation)
+    shown = explanation._repr_png_()
+    assert shown is not None
+    assert Image.open(BytesIO(shown)).size == (96, 80)
+    assert f"<td>{explanation.label}</td>" in explanation._repr_html_()
+    assert repr(classifier) == "<Classifier colours 1 on CPU>"
+
+
+def test_an_explanation_without_its_image_says_so(classifier: Classifier) -> None:
+    from limelight.results import Explanation, read
+
+    bare = read(Explanation, classifier.explain(SMALL).to_dict())
+    assert bare._repr_png_() is None
+    with pytest.raises(ValueError, match="does not know its image"):
+        bare.overlay()
+
+
+def test_a_shipped_model_is_loaded_by_its_name() -> None:
+    assert limelight.load("digits").manifest.name == "digits"
+    with pytest.raises(ArtifactError, match=r"nor a shipped model \(cifar10, digits\)"):
+        limelight.load("dogs")
+
+
+def test_importing_limelight_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, time; started = time.perf_counter(); import limelight;"
+        "taken = time.perf_counter() - started;"
+        "from limelight import Client, AsyncClient, Prediction;"
+        "heavy = {'onnxruntime', 'torch', 'bentoml', 'starlette', 'prometheus_client', 'orjson'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules);"
+        "assert taken < 0.3, taken"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_without_the_runtime_load_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "import limelight\n"
+        "limelight.Client, limelight.Explanation\n"
+        "try: limelight.load\n"
+        "except ImportError as error: print(error)\n"
+        "try: limelight.nothing\n"
+        "except AttributeError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [
+        "running a model here needs ONNX Runtime: pip install 'limelight[serve]'",
+        "module 'limelight' has no attribute 'nothing'",
+    ]
+
+
+def test_an_engine_can_be_brought_along(zoo: Path) -> None:
+    from limelight.artifact.store import load_artifact
+
+    engine = Engine(load_artifact(zoo / "colours" / "1"), device="cpu", threads=1)
+    assert Classifier(engine).predict(SMALL) == limelight.load(zoo / "colours").predict(SMALL)
