@@ -97,9 +97,9 @@ clean: ## Remove everything that the other targets created
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 
 $(SERVE): pyproject.toml constraints.txt | .venv/bin/uv
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[serve]'
 	@touch $@
 
 $(DEVELOP): pyproject.toml constraints.txt | .venv/bin/uv
-	$(INSTALL) --editable '.[train,dev]'
+	$(INSTALL) --editable '.[serve,train,dev]'
 	@touch $@ $(SERVE)

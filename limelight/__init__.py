@@ -60,7 +60,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name == "onnxruntime":
             raise ImportError(
-                "running a model here needs ONNX Runtime: pip install 'limelight[serve]'"
+                "running a model here needs ONNX Runtime: pip install 'limelight[runtime]'"
             ) from error
         raise
 

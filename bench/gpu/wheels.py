@@ -18,7 +18,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "check": (*_NETWORKS, "nvidia-ml-py"),
     "train": _NETWORKS,
     "teach": _NETWORKS,
-    "serve": ("limelight", "onnxruntime-gpu", "psutil"),
+    "serve": ("limelight[serve]", "psutil"),
     "parity": (*_NETWORKS, "onnxruntime-gpu"),
 }
 """By the part of the work that imports them."""
@@ -44,11 +44,16 @@ def missing_packages(parts: Iterable[str], python: str) -> dict[str, str]:
 
 
 def closure(names: Iterable[str], python: str) -> set[str]:
-    """Normalised names of packages and of all that they require, as installed here."""
+    """Normalised names of packages and of all that they require, as installed here.
+
+    A name may have extras, as in `limelight[serve]`.
+    """
     from packaging.requirements import Requirement
 
     found: set[tuple[str, str]] = set()
-    waiting = [(_normalised(name), "") for name in names]
+    waiting: list[tuple[str, str]] = []
+    for wanted in map(Requirement, names):
+        waiting += [(_normalised(wanted.name), extra) for extra in ("", *wanted.extras)]
     while waiting:
         name, extra = waiting.pop()
         if (name, extra) in found:

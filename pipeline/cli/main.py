@@ -1,4 +1,7 @@
-"""The command line `limelight`: a module for each command, in `pipeline/cli/commands/`."""
+"""The command line `limelight`: a module for each command, in `pipeline/cli/commands/`.
+
+It works with any extra of the package: a command whose extra is not installed says which it is.
+"""
 
 import ast
 import logging
@@ -6,75 +9,136 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
-from rich.logging import RichHandler
-
-from pipeline.cli.commands.data import data
 from pipeline.errors import PipelineError
 
-COMMANDS = (
-    "train", "finetune", "lr-find", "ladder", "ablate", "summary", "inspect", "report", "export",
-    "score", "predict", "explain",
-)  # fmt: skip
-"""In the order of a first day. The module and the function have the same name, with `_` for `-`."""
+if TYPE_CHECKING:
+    import typer
+
+COMMANDS = {
+    "data": "train",
+    "train": "train",
+    "finetune": "train",
+    "lr-find": "train",
+    "ladder": "train",
+    "ablate": "train",
+    "summary": "train",
+    "inspect": "train",
+    "report": "train",
+    "export": "train",
+    "score": "score",
+    "predict": "serve",
+    "explain": "serve",
+}
+"""In the order of a first day, with the extra that each needs.
+
+The module and the function have the command's name, with `_` for `-`.
+"""
+_HELP = "Train image classifiers that show what they looked at, and export them for serving."
+_OURS = ("limelight", "models", "pipeline", "service")
 
 
-def make_app(arguments: list[str]) -> typer.Typer:
+def make_app(arguments: list[str]) -> "typer.Typer":
     """The command line, of which only the command that `arguments` name is loaded.
 
     torch alone takes seconds to import, and the list of commands needs none of it.
     """
+    import typer
+
     app = typer.Typer(
         name="limelight",
-        help="Train image classifiers that show what they looked at, and export them for serving.",
+        help=_HELP,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode="rich",
     )
-    app.add_typer(data, name="data")
     for name in COMMANDS:
-        app.command(name)(_load(name) if arguments[:1] == [name] else _outline(name))
+        command = _load(name) if arguments[:1] == [name] else _outline(name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
     return app
 
 
 def main() -> None:
     """Run the command line; an error is one line and exit status 1."""
+    arguments = sys.argv[1:]
+    if find_spec("typer") is None or find_spec("rich") is None:
+        sys.exit(_without_typer(arguments))
+    from rich.console import Console
+    from rich.logging import RichHandler
+    from rich.markup import escape
+
     console = Console(stderr=True)
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console)]
     )
     try:
-        make_app(sys.argv[1:])()
+        make_app(arguments)()
     except PipelineError as error:
         # Of the processes that train together one speaks.
         if os.environ.get("RANK", "0") == "0":
-            console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+            message = f"[bold red]error:[/] {escape(str(error))}"
+            console.print(message, highlight=False, soft_wrap=True)
         sys.exit(1)
 
 
-def _load(name: str) -> Callable[..., None]:
-    function = name.replace("-", "_")
-    command: Callable[..., None] = getattr(
-        import_module(f"pipeline.cli.commands.{function}"), function
+def _without_typer(arguments: list[str]) -> int:
+    """List the commands, or say which extra the one that is asked for needs."""
+    name = next(iter(arguments), "--help")
+    if name in COMMANDS:
+        print(f"error: {_needs(name, 'typer')}", file=sys.stderr)
+        return 1
+    print(f"Usage: limelight COMMAND [OPTIONS]\n\n{_HELP}\n\nCommands, and the extra of each:")
+    for command, extra in COMMANDS.items():
+        first = (_outline(command).__doc__ or "").splitlines()[0]
+        print(f"  {command:10} {first} [{extra}]")
+    print("\nInstall an extra with: pip install 'limelight[EXTRA]'")
+    if name in ("--help", "-h"):
+        return 0
+    print(f"error: there is no command {name!r}", file=sys.stderr)
+    return 2
+
+
+def _needs(command: str, package: str) -> str:
+    extra = COMMANDS[command]
+    return (
+        f"`limelight {command}` needs {package}, which is not installed: "
+        f"pip install 'limelight[{extra}]'"
     )
-    return command
+
+
+def _load(name: str) -> Any:
+    """The function of a command, or its own command line.
+
+    Raises:
+        PipelineError: a package is missing.
+
+    """
+    function = name.replace("-", "_")
+    try:
+        return getattr(import_module(f"pipeline.cli.commands.{function}"), function)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in _OURS:
+            raise
+        raise PipelineError(_needs(name, package)) from error
 
 
 def _outline(name: str) -> Callable[..., None]:
     """What the list of commands needs of one: a name and the first line of its help."""
-    function = name.replace("-", "_")
-    source = Path(__file__).parent / "commands" / f"{function}.py"
-    definitions = {
-        node.name: node
-        for node in ast.parse(source.read_text()).body
-        if isinstance(node, ast.FunctionDef)
-    }
+    source = Path(__file__).parent / "commands" / f"{name.replace('-', '_')}.py"
+    tree = ast.parse(source.read_text())
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    documented = {node.name: ast.get_docstring(node) for node in functions}
 
     def outline() -> None:
         raise NotImplementedError
 
-    outline.__doc__ = ast.get_docstring(definitions[function])
+    # A command with commands of its own says in its module's docstring what they do.
+    outline.__doc__ = documented.get(name.replace("-", "_")) or ast.get_docstring(tree)
     return outline

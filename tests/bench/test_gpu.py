@@ -16,7 +16,7 @@ from bench.gpu.results import Deadline, Results
 from bench.gpu.scale import FULL, SMOKE
 from bench.gpu.wheels import NEEDED, THERE, closure, missing_packages
 from pipeline.runs.run import read_run
-from tests.bench.isolated import link_packages, make_wheels, run_isolated
+from tests.isolated import link_packages, make_wheels, run_isolated
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 RUNTIME = "onnxruntime-gpu"

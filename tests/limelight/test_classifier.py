@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -39,10 +38,10 @@ def classifier(zoo: Path) -> Classifier:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Iterator[Path]:
+def picture(tmp_path: Path) -> Path:
     file = tmp_path / "picture.png"
     file.write_bytes(LARGE)
-    yield file
+    return file
 
 
 @pytest.mark.parametrize("body", [SMALL, LARGE, JPEG], ids=["small", "large", "jpeg"])
@@ -196,7 +195,7 @@ def test_without_the_runtime_load_says_what_to_install() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == [
-        "running a model here needs ONNX Runtime: pip install 'limelight[serve]'",
+        "running a model here needs ONNX Runtime: pip install 'limelight[runtime]'",
         "module 'limelight' has no attribute 'nothing'",
     ]
 

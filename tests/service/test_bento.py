@@ -36,4 +36,6 @@ def test_a_bento_holds_the_service_alone_and_serves_from_anywhere(
 def test_a_bento_needs_what_the_project_needs() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     packages = project["tool"]["bentoml"]["build"]["python"]["packages"]
-    assert packages == project["project"]["dependencies"]
+    extras = project["project"]["optional-dependencies"]
+    own = [it for it in extras["serve"] if not it.startswith("limelight[")]
+    assert packages == project["project"]["dependencies"] + extras["cli"] + extras["runtime"] + own

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from limelight.artifact.store import ArtifactError, find_artifacts
@@ -151,7 +152,10 @@ def finish(failures: list[tuple[Path, Exception]]) -> None:
     """Say which files failed, and end with exit status 1 if any did."""
     for file, error in failures:
         console.print(
-            f"[bold red]error:[/] {file}: {error}", highlight=False, soft_wrap=True, markup=True
+            f"[bold red]error:[/] {escape(f'{file}: {error}')}",
+            highlight=False,
+            soft_wrap=True,
+            markup=True,
         )
     if failures:
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""`limelight data`."""
+"""Fetch data sets into the cache."""
 
 from typing import Annotated
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import distribution
 from pathlib import Path, PurePosixPath
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def link_packages(names: Iterable[str], folder: Path) -> None:

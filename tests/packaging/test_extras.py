@@ -1,0 +1,95 @@
+"""Each extra, alone in an empty environment, brings what it promises and no more."""
+
+import subprocess
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+from bench.gpu.wheels import closure
+from pipeline.cli.main import COMMANDS
+from tests.isolated import ROOT, link_packages, run_isolated
+
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+HEAVY = {"torch", "bentoml", "onnxruntime-gpu", "pyarrow", "grpcio", "scikit-learn"}
+
+PROMISES = {
+    "": "from limelight import AsyncClient, Client, Explanation; Client('http://localhost')",
+    "runtime": "import limelight; print(limelight.load('digits').predict('examples/seven.png'))",
+    "serve": "import service.bento, limelight; limelight.load('digits')",
+    "serve,grpc": "import service.oip.grpc.servicer",
+    "serve,tracing": "from service.telemetry.tracing import Tracing; "
+    "Tracing('http://127.0.0.1:9', ratio=1).close()",
+    "score": "import pipeline.scoring.job",
+    "train": "import pipeline.training.trainer, pipeline.export.export, pipeline.report; "
+    "import pipeline.lessons.ladder, models",
+    "train,track": "from pipeline.runs.tracking_backends import MLflow, TensorBoard",
+}
+BRINGS = {
+    "runtime": {"onnxruntime-gpu"},
+    "serve": {"onnxruntime-gpu", "bentoml"},
+    "serve,grpc": {"onnxruntime-gpu", "bentoml", "grpcio"},
+    "serve,tracing": {"onnxruntime-gpu", "bentoml"},
+    "score": {"onnxruntime-gpu", "pyarrow"},
+    "train": {"onnxruntime-gpu", "torch", "scikit-learn"},
+    "train,track": {"onnxruntime-gpu", "torch", "scikit-learn", "grpcio"},  # of tensorboard
+}
+"""Of what is heavy."""
+
+
+def environment(extra: str, folder: Path) -> Path:
+    """A folder with what the package and this extra require."""
+    name = f"limelight[{extra}]" if extra else "limelight"
+    link_packages(closure([name], HERE) - {"limelight"}, folder)
+    return folder
+
+
+@pytest.mark.parametrize("extra", PROMISES)
+def test_an_extra_brings_what_it_promises_and_no_more(extra: str, tmp_path: Path) -> None:
+    name = f"limelight[{extra}]" if extra else "limelight"
+    assert closure([name], HERE) & HEAVY == BRINGS.get(extra, set())
+    done = run_isolated(
+        "tests.packaging.run", PROMISES[extra], packages=environment(extra, tmp_path / "there"),
+        variables={"HOME": str(tmp_path), "BENTOML_HOME": str(tmp_path / "bentoml")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    if extra == "runtime":
+        assert done.stdout.startswith("7 ")
+
+
+def test_the_base_install_is_light(tmp_path: Path) -> None:
+    packages = closure(["limelight"], HERE) - {"limelight"}
+    assert {"httpx", "numpy", "pillow", "pydantic"} <= packages
+    size = sum(file.size or 0 for name in packages for file in distribution(name).files or ())
+    assert size < 120e6
+    assert len(packages) < 20
+
+
+@pytest.mark.parametrize("extra", ["", "serve"])
+def test_the_command_shows_every_command_and_names_a_missing_extra(
+    extra: str, tmp_path: Path
+) -> None:
+    there = environment(extra, tmp_path / "there")
+
+    def limelight(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_isolated("pipeline", *arguments, packages=there, variables={"COLUMNS": "200"})
+
+    listed = limelight("--help")
+    assert listed.returncode == 0, listed.stderr
+    for command in COMMANDS:
+        assert f" {command} " in listed.stdout, command
+    refused = limelight("train", "digits8")
+    assert refused.returncode == 1
+    assert "pip install 'limelight[train]'" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    predicted = limelight("predict", str(ROOT / "examples" / "seven.png"), "--json")
+    if extra:
+        assert '"label": "7"' in predicted.stdout, predicted.stderr
+    else:
+        assert "pip install 'limelight[serve]'" in predicted.stderr
+
+
+def test_every_command_s_extra_exists() -> None:
+    extras = set(distribution("limelight").metadata.get_all("Provides-Extra") or ())
+    assert set(COMMANDS.values()) <= extras
