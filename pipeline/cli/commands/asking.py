@@ -156,6 +156,9 @@ def finish(failures: list[tuple[Path, Exception]]) -> None:
             highlight=False,
             soft_wrap=True,
             markup=True,
+            highlight=False,
+            soft_wrap=True,
+            markup=True,
         )
     if failures:
         sys.exit(1)
