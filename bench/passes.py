@@ -1,6 +1,6 @@
-"""Ways to run one pass, beside each other: `python -m bench.passes`.
+"""Ways to run a forward pass, beside each other: `python -m bench.passes`.
 
-What the service does (`engine`), ONNX Runtime's plain `run`, the same with inputs and outputs bound
+The service's own (`engine`), ONNX Runtime's plain `run`, the same with inputs and outputs bound
 once (`bound`), from and to page-locked memory (`pinned`, which is what the service does on a GPU),
 and as a CUDA graph (`graph`); of the float32 graph and, where the artefact has one, of the float16
 one; and the engine from two threads at once. Every way has to give what the engine gives before it
@@ -8,22 +8,22 @@ is timed. What cannot be had is said, with why: without a GPU, the page-locked m
 """
 
 import argparse
-import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from bench.serving.environments import ROOT
-from bench.serving.machine import cpu_name
-from bench.serving.plan import rotated
-from bench.serving.summary import Spread
+from bench.common import ROOT
+from bench.common.report import Report
+from bench.common.spread import Spread
+from bench.common.turns import take_turns
 from service import gpu
 from service.artifact import Artifact, load_artifact, newest_version
 from service.engine import Engine
@@ -39,7 +39,7 @@ from service.sessions import (
 )
 
 OUTPUTS = ("logits", "probabilities", "ood_score")
-"""What a prediction reads."""
+"""The outputs that a prediction reads."""
 _TOLERANCE = 0.02  # of a probability; float16 needs most of it
 _WARM_UP = 3  # passes; the first captures a CUDA graph
 
@@ -54,14 +54,13 @@ class NotHereError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What one way is to run."""
+    """A graph, images and a device for one way."""
 
     artifact: Artifact
     precision: Precision
     images_nhwc: NDArray[np.uint8]
     device: Device
     provider: Provider
-    """What that device comes to here."""
     threads: int
 
     @property
@@ -89,18 +88,14 @@ class Setup:
 
 
 def engine(setup: Setup) -> Pass:
-    """What the service does."""
-    made = Engine(
-        setup.artifact,
-        device=setup.device,
-        threads=setup.threads,
-        precision=setup.precision,
-    )
+    """The service's own way."""
+    device, threads, precision = setup.device, setup.threads, setup.precision
+    made = Engine(setup.artifact, device=device, threads=threads, precision=precision)
     return lambda: made.run(setup.images_nhwc, OUTPUTS)
 
 
 def plain(setup: Setup) -> Pass:
-    """The runtime's own way: it makes room for inputs and outputs in each pass."""
+    """The runtime's own way: it makes room for inputs and outputs in each forward pass."""
     session, feed = setup.session(), {"images": setup.images_nhwc}
     return lambda: dict(zip(OUTPUTS, session.run(OUTPUTS, feed), strict=True))
 
@@ -144,12 +139,8 @@ def graph(setup: Setup) -> Pass:
 
 
 WAYS: dict[str, Callable[[Setup], Pass]] = {
-    "engine": engine,
-    "run": plain,
-    "bound": bound,
-    "pinned": pinned,
-    "graph": graph,
-}
+    "engine": engine, "run": plain, "bound": bound, "pinned": pinned, "graph": graph,
+}  # fmt: skip
 
 
 def _in_lanes(setup: Setup, allocate: Allocate) -> Pass:
@@ -180,8 +171,8 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """Of one artefact on one machine."""
+class Comparison:
+    """The ways of one artefact on one machine."""
 
     model: str
     provider: str
@@ -198,23 +189,22 @@ def measure(
     batches: Sequence[int],
     repeats: int,
     seconds: float,
-) -> Report:
+) -> Comparison:
     """Every way at every batch size, in another order each time.
 
     Raises:
         EngineError: the device cannot be had.
     """
     provider = provider_of(open_session(artifact.onnx_path, device=device, threads=threads))
-    rule = artifact.manifest.image
-    measured: list[Measured] = []
-    missing: dict[str, str] = {}
+    rule, measured, missing = artifact.manifest.image, list[Measured](), dict[str, str]()
+    precisions: tuple[Precision, ...] = ("float32", "float16")
     for batch in batches:
         shape = (batch, rule.height, rule.width, rule.channels)
         images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        timed: dict[str, Callable[[], int]] = {}
+        calls: dict[str, Callable[[], object]] = {}
         wanted: Outputs | None = None
-        precisions: tuple[Precision, ...] = ("float32", "float16")
-        for precision in precisions:
+        for precision, (name, way) in product(precisions, WAYS.items()):
+            title = f"{name}, {precision}"
             setup = Setup(
                 artifact=artifact,
                 precision=precision,
@@ -223,26 +213,23 @@ def measure(
                 provider=provider,
                 threads=threads,
             )
-            for name, way in WAYS.items():
-                title = f"{name}, {precision}"
-                try:
-                    once = way(setup)
-                    wanted = once() if wanted is None else wanted
-                    _check(once, wanted)
-                # The runtime's exceptions share no base of their own, and one way that fails on a
-                # machine is what this is to find out.
-                except Exception as error:
-                    missing[title] = str(error)
-                    continue
-                timed[title] = _counted(once, batch)
-                if name == "engine":
-                    timed[f"{title}, two at once"] = _twice(once, batch)
-        rates: dict[str, list[float]] = {name: [] for name in timed}
-        for repeat in range(repeats):
-            for name in rotated(list(timed), repeat):
-                rates[name].append(_rate(timed[name], seconds))
-        measured += [Measured(name, batch, Spread.of(found)) for name, found in rates.items()]
-    return Report(artifact.manifest.name, provider, measured, missing)
+            try:
+                once = way(setup)
+                wanted = once() if wanted is None else wanted
+                _check(once, wanted)
+            # The runtime's exceptions share no base of their own, and one way that fails on a
+            # machine is what this is to find out.
+            except Exception as error:
+                missing[title] = str(error)
+                continue
+            calls[title] = once
+            if name == "engine":
+                calls[f"{title}, two at once"] = partial(_twice, ThreadPoolExecutor(2), once)
+        for title, times in take_turns(calls, repeats=repeats, seconds=seconds).items():
+            images_a_call = batch * (2 if title.endswith("two at once") else 1)
+            rates = Spread.of(images_a_call / each_s for each_s in times)
+            measured.append(Measured(title, batch, rates))
+    return Comparison(artifact.manifest.name, provider, measured, missing)
 
 
 def _check(once: Pass, wanted: Outputs) -> None:
@@ -256,90 +243,54 @@ def _check(once: Pass, wanted: Outputs) -> None:
         raise ValueError(f"its probabilities differ by {worst:.2g} from the service's")
 
 
-def _counted(once: Pass, batch: int) -> Callable[[], int]:
-    def run() -> int:
-        once()
-        return batch
-
-    return run
+def _twice(pool: ThreadPoolExecutor, once: Pass) -> None:
+    for done in [pool.submit(once), pool.submit(once)]:
+        done.result()
 
 
-def _twice(once: Pass, batch: int) -> Callable[[], int]:
-    pool = ThreadPoolExecutor(2)
-
-    def run() -> int:
-        for done in [pool.submit(once), pool.submit(once)]:
-            done.result()
-        return 2 * batch
-
-    return run
-
-
-def _rate(run: Callable[[], int], seconds: float) -> float:
-    run()
-    images, started = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < seconds:
-        images += run()
-    return images / elapsed
-
-
-def render(report: Report) -> str:
-    """A table for each batch size, each way beside the runtime's plain `run` in float32."""
-    lines = [f"{report.model} on {report.provider}, {cpu_name()}"]
-    for batch in dict.fromkeys(each.batch for each in report.measured):
-        here = {each.way: each.images_per_s for each in report.measured if each.batch == batch}
-        peer = here.get("run, float32")
-        for way, rate in here.items():
-            ratio = "" if peer is None else f"{rate.median / peer.median:6.2f} of run"
-            spread = f"({rate.least:,.0f} to {rate.most:,.0f})"
-            lines.append(f"  batch {batch:5}  {way:28} {rate.median:12,.0f} {spread:24} {ratio}")
-    lines += [f"  not here: {way}: {why}" for way, why in report.missing.items()]
-    return "\n".join(lines)
+def add_to(report: Report, found: Comparison) -> None:
+    """Add a table, each way beside the runtime's plain `run` in float32, and what is missing."""
+    plain_rates = {
+        each.batch: each.images_per_s.median
+        for each in found.measured
+        if each.way == "run, float32"
+    }
+    rows = []
+    for each in found.measured:
+        peer, rate = plain_rates.get(each.batch), each.images_per_s
+        ratio = "–" if peer is None else f"{rate.median / peer:.2f}"
+        rows.append((each.way, str(each.batch), rate.shown(), ratio))
+    title = f"{found.model}, forward passes on {found.provider}"
+    report.add_table(title, ("way", "batch", "images/s", "× run, float32"), rows)
+    report.tables += [f"Not here: {way}: {why}\n" for way, why in found.missing.items()]
+    report.measurements[found.model] = asdict(found)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(
+def main() -> int:
+    """Measure, print and write; 1 where the device cannot be had."""
+    parser = argparse.ArgumentParser(
         prog="python -m bench.passes",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--models", type=Path, nargs="*", metavar="FOLDER", help="default: the zoo's")
-    made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "tensorrt"])
-    made.add_argument("--threads", type=int, default=1, help="of a pass on a CPU; 0: every core")
-    made.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 128, 512])
-    made.add_argument("--repeats", type=int, default=5)
-    made.add_argument("--seconds", type=float, default=0.5, help="of each way, each time")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
-    return made
-
-
-def main() -> int:
-    """Measure and print; 1 where the device cannot be had."""
-    given = parser().parse_args()
-    folders = given.models or [
-        newest_version(ROOT / "zoo" / name) for name in ("digits", "cifar10")
-    ]
-    reports = []
+    models = [newest_version(ROOT / "zoo" / name) for name in ("digits", "cifar10")]
+    parser.add_argument("--models", type=Path, nargs="*", metavar="FOLDER", default=models)
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "tensorrt"])
+    parser.add_argument("--threads", type=int, default=1, help="on a CPU; 0: every core")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 128, 512])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each way, each time")
+    parser.add_argument("--to", type=Path, default=Path("build"), help="folder of the report")
+    given = vars(parser.parse_args())
+    to, folders = given.pop("to"), given.pop("models")
+    report = Report("passes", dict(given), gpu=given["device"] in ("cuda", "tensorrt"))
     for folder in folders:
         try:
-            report = measure(
-                load_artifact(folder),
-                device=given.device,
-                threads=given.threads,
-                batches=given.batches,
-                repeats=given.repeats,
-                seconds=given.seconds,
-            )
+            add_to(report, measure(load_artifact(folder), **given))
         except EngineError as error:
             print(error, file=sys.stderr)
             return 1
-        print(render(report), flush=True)
-        reports.append(asdict(report))
-    if given.json is not None:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(reports, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return report.finish(to)
 
 
 if __name__ == "__main__":

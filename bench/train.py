@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from bench.serving.machine import cpu_name
+from bench.common.machine import cpu_name
 from pipeline.callbacks import Callback, Epoch
 from pipeline.checkpoint import write_text
 from pipeline.device import choose_device, uses_bfloat16

@@ -1,19 +1,20 @@
-"""How fast one training step of the cifar10 recipe runs on this machine, in each variant.
+"""Speed of one training step of the cifar10 recipe on this machine, in each variant.
 
 `python -m bench.training_step` times float32 and bfloat16, images contiguous and channels-last, and
-torch.compile, in alternating order, and prints each one's median and spread as a ratio to plain
+torch.compile, in turns, and prints each one's median and spread as a ratio to plain
 float32.
 """
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from itertools import product
 
 import torch
 from torch import nn
 
+from bench.common.spread import Spread
+from bench.common.turns import take_turns
 from pipeline.device import choose_device, uses_bfloat16
 from pipeline.recipe import Recipe
 from pipeline.weights import make_network
@@ -70,25 +71,14 @@ def main() -> None:
     steps["bfloat16", "compiled"] = make_step(
         recipe, device, bfloat16=True, memory_format=torch.channels_last, compiled=True
     )
-    seconds: dict[tuple[str, str], list[float]] = {variant: [] for variant in steps}
-    for step in steps.values():
-        step()
-    for repeat in range(arguments.repeats):
-        order = list(steps)[:: 1 if repeat % 2 else -1]
-        for variant in order:
-            started = time.perf_counter()
-            steps[variant]()
-            seconds[variant].append(time.perf_counter() - started)
+    seconds = take_turns(steps, repeats=arguments.repeats, seconds=0)
     base = statistics.median(seconds["float32", "contiguous"])
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     print(f"{name}, {torch.get_num_threads()} threads, {arguments.repeats} steps each;")
     print(f"training uses {'bfloat16' if uses_bfloat16(device) else 'float32'}, channels-last")
     for (precision, layout), times in seconds.items():
-        ratios = sorted(base / value for value in times)
-        print(
-            f"{precision:9} {layout:14} {statistics.median(ratios):5.2f} times as fast "
-            f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        )
+        ratio = Spread.of(base / value for value in times).shown()
+        print(f"{precision:9} {layout:14} {ratio} times as fast")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ import onnxruntime as ort
 import torch
 from pydantic import JsonValue
 
+from bench.common import ROOT
+from bench.common.machine import cpu_name
 from bench.gpu.results import Deadline, Results
 from bench.gpu.scale import Scale
-from bench.serving.environments import ROOT
-from bench.serving.machine import cpu_name
 from bench.training_step import make_step
 from pipeline.device import uses_bfloat16
 from pipeline.recipe import Recipe

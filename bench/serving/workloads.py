@@ -1,6 +1,7 @@
-"""What is posted: images from a seeded generator, as large on the wire as real ones are."""
+"""Workloads: images from a seeded generator, as large on the wire as real ones are."""
 
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from typing import Literal
 
@@ -9,14 +10,14 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from bench.common import ROOT
 from bench.peers.network import Network
-from bench.serving.environments import ROOT
 from service.artifact import newest_version
 
 IMAGES = 64
 _SEED = 0
 # The white noise is as strong, and the stroke as wide, as makes the PNGs as long as those of the
-# real test images, to a tenth; `python -m bench.serving.workloads` prints both.
+# real test images, to a tenth.
 _NOISE = {32: 7.0, 512: 4.0}
 _QUALITY = 90
 
@@ -45,7 +46,7 @@ class Workload:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(N, H, W, C) of what one request holds."""
+        """(N, H, W, C) of one request's pixels."""
         return self.batch, self.size, self.size, 1 if self.model == "digits" else 3
 
     def images(self, count: int = IMAGES) -> list[Image.Image]:
@@ -55,7 +56,7 @@ class Workload:
         return [draw(rng, self.size) for _ in range(count)]
 
     def bodies(self, count: int = IMAGES) -> list[bytes]:
-        """What the first `count` requests hold; of a batch, the first image is that request's."""
+        """The bodies of the first `count` requests; a batch begins with that request's image."""
         images = self.images(max(count, self.batch))
         if self.format != "pixels":
             return [self._encode(image) for image in images[:count]]
@@ -80,8 +81,15 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 
+@cache
+def bodies(workload: Workload) -> list[bytes]:
+    """All bodies of a workload, made once."""
+    return workload.bodies()
+
+
+@cache
 def surest(workload: Workload) -> tuple[int, str]:
-    """Which image the network is surest of, and its label: what a server has to answer.
+    """The image that the network is surest of, and its label, which a server has to answer.
 
     Servers resize differently, which must not turn a close call into a wrong answer.
     """
@@ -125,24 +133,3 @@ def _digit(rng: Generator, size: int) -> Image.Image:
         [(float(x), float(y)) for x, y in points], fill=255, width=2 * finer, joint="curve"
     )
     return image.filter(ImageFilter.GaussianBlur(finer / 2)).reduce(finer)
-
-
-def _main() -> None:
-    """Mean bytes of the generated images and, where they are cached, of real ones."""
-    from pipeline.datasets import load_dataset
-
-    for workload in WORKLOADS.values():
-        if workload.format == "pixels":
-            continue
-        print(f"{workload.title}: {np.mean([len(body) for body in workload.bodies()]):.0f} bytes")
-    for name in ("cifar10", "mnist"):
-        bodies = []
-        for pixels in load_dataset(name).test.images[:1000]:
-            buffer = BytesIO()
-            Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
-            bodies.append(buffer.tell())
-        print(f"{name}, the first 1,000 test images as PNG: {np.mean(bodies):.0f} bytes")
-
-
-if __name__ == "__main__":
-    _main()
