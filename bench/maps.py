@@ -10,8 +10,7 @@ import argparse
 import copy
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -105,47 +104,33 @@ def ways_of(subject: Subject) -> Ways:
         Way("no map", ours, 0): lambda: engine.run(images, ["probabilities"]),
         Way("no map", torchs, 0): forward,
         Way("Limelight, CAM", ours, every): lambda: engine.run(images, ["probabilities", "cams"]),
-        Way("torchcam, CAM", torchs, 1): _torchcam_cam(subject),
-        Way("torchcam, CAM", torchs, every): _torchcam_cam(subject, every_class=True),
-        Way("torchcam, Grad-CAM", torchs, 1): _torchcam_grad_cam(subject),
-        Way("torchcam, Grad-CAM", torchs, every): _torchcam_grad_cam(subject, every_class=True),
+        **{
+            Way(f"torchcam, {name}", torchs, maps): _torchcam(
+                subject, gradients=name == "Grad-CAM", every_class=maps > 1
+            )
+            for name, maps in product(("CAM", "Grad-CAM"), (1, every))
+        },
         # Without targets it explains the winners.
         Way("pytorch-grad-cam, Grad-CAM", torchs, 1): lambda: [grad_cam(subject.input(), None)],
     }
 
 
-def _torchcam_cam(subject: Subject, *, every_class: bool = False) -> Callable[[], object]:
+def _torchcam(subject: Subject, *, gradients: bool, every_class: bool) -> Callable[[], object]:
     network = subject.network()
-    extractor = torchcam.CAM(network, "features", "head.linear")
+    extractor = (
+        torchcam.GradCAM(network, "features")
+        if gradients
+        else torchcam.CAM(network, "features", "head.linear")
+    )
 
     def run() -> object:
-        with torch.inference_mode():
+        with torch.inference_mode(not gradients):
             logits = network(subject.input())
-        return [extractor(class_idx=each) for each in _asked(logits, every_class)]
+        asked = range(logits.shape[1]) if every_class else [logits.argmax(1).tolist()]
+        more = {"scores": logits, "retain_graph": every_class} if gradients else {}
+        return [extractor(class_idx=each, **more) for each in asked]
 
     return run
-
-
-def _torchcam_grad_cam(subject: Subject, *, every_class: bool = False) -> Callable[[], object]:
-    network = subject.network()
-    extractor = torchcam.GradCAM(network, "features")
-
-    def run() -> object:
-        logits = network(subject.input())
-        return [
-            extractor(class_idx=each, scores=logits, retain_graph=every_class)
-            for each in _asked(logits, every_class)
-        ]
-
-    return run
-
-
-def _asked(logits: Tensor, every_class: bool) -> Sequence[int | list[int]]:
-    """Arguments of a torchcam extractor, one for each map of an image."""
-    if every_class:
-        return range(logits.shape[1])
-    winners: list[int] = logits.argmax(1).tolist()
-    return [winners]
 
 
 def rows_of(times: dict[Way, list[float]]) -> list[tuple[str, ...]]:
@@ -169,17 +154,6 @@ def ratios(times: Sequence[float], base: Sequence[float]) -> Spread:
     return Spread.of(one / other for one, other in zip(times, base, strict=True))
 
 
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Torch computes with so many, and afterwards with as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def main() -> int:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m bench.maps", description=__doc__)
@@ -192,9 +166,9 @@ def main() -> int:
     report = Report("maps", {"repeats": given.repeats, "seconds": given.seconds})
     threads_of = sorted({1, len(os.sched_getaffinity(0))})
     for model, threads, batch in product(given.models, threads_of, given.batches):
-        with torch_threads(threads):
-            ways = ways_of(Subject(model, batch=batch, threads=threads))
-            times = take_turns(ways, repeats=given.repeats, seconds=given.seconds)
+        torch.set_num_threads(threads)
+        ways = ways_of(Subject(model, batch=batch, threads=threads))
+        times = take_turns(ways, repeats=given.repeats, seconds=given.seconds)
         title = f"{model}, batch {batch}, {threads} thread{'s' if threads > 1 else ''}"
         report.say(title)
         report.add_table(title, _HEADS, rows_of(times), left=2)

@@ -24,19 +24,11 @@ from bench.common import ROOT
 from bench.common.report import Report
 from bench.common.spread import Spread
 from bench.common.turns import take_turns
-from service import gpu
+from service import gpu, sessions
 from service.artifact import Artifact, load_artifact, newest_version
 from service.engine import Engine
 from service.lanes import Allocate, Lanes
-from service.sessions import (
-    CUDA_OPTIONS,
-    Device,
-    EngineError,
-    Precision,
-    Provider,
-    open_session,
-    provider_of,
-)
+from service.sessions import Device, EngineError, Precision, Provider
 
 OUTPUTS = ("logits", "probabilities", "ood_score")
 """The outputs that a prediction reads."""
@@ -52,7 +44,7 @@ class NotHereError(Exception):
     """No such way on this machine, or for this artefact; the message says why."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Setup:
     """A graph, images and a device for one way."""
 
@@ -78,7 +70,7 @@ class Setup:
 
     def session(self) -> ort.InferenceSession:
         """As the service opens it."""
-        return open_session(self.path, device=self.device, threads=self.threads)
+        return sessions.open_session(self.path, device=self.device, threads=self.threads)
 
     def blanks(self) -> dict[str, tuple[int, ...]]:
         """The shape of each output at this batch."""
@@ -116,7 +108,7 @@ def graph(setup: Setup) -> Pass:
     """Captured once and replayed: the GPU is told of all of a pass at once."""
     if setup.provider != "CUDA":
         raise NotHereError("CUDA graphs are for a GPU")
-    options = {**CUDA_OPTIONS, "enable_cuda_graph": "1"}
+    options = {**sessions.CUDA_OPTIONS, "enable_cuda_graph": "1"}
     session = ort.InferenceSession(
         str(setup.path), providers=[("CUDAExecutionProvider", options), "CPUExecutionProvider"]
     )
@@ -195,7 +187,8 @@ def measure(
     Raises:
         EngineError: the device cannot be had.
     """
-    provider = provider_of(open_session(artifact.onnx_path, device=device, threads=threads))
+    session = sessions.open_session(artifact.onnx_path, device=device, threads=threads)
+    provider = sessions.provider_of(session)
     rule, measured, missing = artifact.manifest.image, list[Measured](), dict[str, str]()
     precisions: tuple[Precision, ...] = ("float32", "float16")
     for batch in batches:
@@ -205,16 +198,8 @@ def measure(
         wanted: Outputs | None = None
         for precision, (name, way) in product(precisions, WAYS.items()):
             title = f"{name}, {precision}"
-            setup = Setup(
-                artifact=artifact,
-                precision=precision,
-                images_nhwc=images,
-                device=device,
-                provider=provider,
-                threads=threads,
-            )
             try:
-                once = way(setup)
+                once = way(Setup(artifact, precision, images, device, provider, threads))
                 wanted = once() if wanted is None else wanted
                 _check(once, wanted)
             # The runtime's exceptions share no base of their own, and one way that fails on a

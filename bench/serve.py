@@ -9,7 +9,6 @@ shares the cores with the server; ONNX Runtime alone has them to itself.
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,29 +31,14 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m bench.serve", description=__doc__)
     made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--seconds", type=float, default=4.0, help="of each load")
-    made.add_argument("--connections", type=_numbers, default=[1, 16, 64, 256])
-    made.add_argument("--workloads", type=_names(tuple(WORKLOADS)), default=list(WORKLOADS))
-    made.add_argument("--only", type=_names(NAMES), default=list(NAMES), help=", ".join(NAMES))
+    made.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64, 256])
+    made.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    made.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES))
     device = "where the networks run, of every server and of the runtime alone"
     made.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help=device)
     made.add_argument("--to", type=Path, default=Path("build"), help="folder of the report")
     made.add_argument("--quick", action="store_true", help="1 repeat of 1 s at 16 connections")
     return made
-
-
-def _numbers(text: str) -> list[int]:
-    return sorted({int(part) for part in text.split(",")})
-
-
-def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
-    def parse(text: str) -> list[str]:
-        names = text.split(",")
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-        return names
-
-    return parse
 
 
 def run(arguments: argparse.Namespace) -> Results:

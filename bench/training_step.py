@@ -36,9 +36,7 @@ def make_step(
     network = network.to(memory_format=memory_format)
     images = torch.randn(recipe.batch_size, 3, 32, 32, device=device)
     images = images.contiguous(memory_format=memory_format)
-    forward: Callable[[torch.Tensor], torch.Tensor] = (
-        torch.compile(network) if compiled else network
-    )
+    forward = torch.compile(network) if compiled else network
     labels = torch.randint(10, (recipe.batch_size,), device=device)
     optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, nesterov=True)
 

@@ -43,6 +43,15 @@ class Outcome(NamedTuple):
     retry_after: bool = False
 
 
+def http_request(
+    method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None
+) -> bytes:
+    """One HTTP/1.1 request, as it is written."""
+    fields = {"Host": HOST, "Content-Length": str(len(body)), **(headers or {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
 def parse_answer(data: bytes) -> tuple[int, str, bool, bool] | None:
     """Bytes received so far -> (bytes of the answer, result, keep the connection, Retry-After).
 

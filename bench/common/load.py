@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from bench.common.client import Call, Client, Outcome
-from bench.common.spread import percentile
 
 Result = TypeVar("Result")
 
@@ -28,8 +27,6 @@ class Load:
     elapsed_s: float
     """From the first request to the last answer."""
     client_cpu_s: float
-    late_s: Sequence[float] = ()
-    """The delay of each request behind its plan, at a constant rate."""
 
     def count(self, kind: str | None = None) -> Counter[str]:
         """Outcomes by result, of one kind of request or all."""
@@ -44,13 +41,10 @@ class Load:
         good = sum(each.result == "200" and each.seconds <= deadline_s for each in self.outcomes)
         return good / self.elapsed_s
 
-    def client_cost(self) -> dict[str, float]:
-        """CPU time of this process: microseconds a request, and the share of one core."""
-        return {
-            "us_a_request": self.client_cpu_s * 1e6 / max(1, len(self.outcomes)),
-            "cores": self.client_cpu_s / self.elapsed_s,
-            "late_p99_ms": percentile(sorted(self.late_s), 99) * 1e3 if self.late_s else 0.0,
-        }
+    @property
+    def client_cores(self) -> float:
+        """CPU time of this process, which shares the machine with the service, a second."""
+        return self.client_cpu_s / self.elapsed_s
 
 
 async def offer(
@@ -60,16 +54,15 @@ async def offer(
 
     Hangs up at the end, `timeout_s` after the last request at the latest.
     """
-    late_s: list[float] = []
-    started_s, cpu_s = time.perf_counter(), time.process_time()
-    while len(late_s) < count:
+    sent, started_s, cpu_s = 0, time.perf_counter(), time.process_time()
+    while sent < count:
         now_s = time.perf_counter()
-        while len(late_s) < count and started_s + len(late_s) / rate <= now_s:
-            late_s.append(now_s - (started_s + len(late_s) / rate))
+        while sent < count and started_s + sent / rate <= now_s:
+            sent += 1
             client.send(next(calls))
-        await asyncio.sleep(max(_TICK_S, started_s + len(late_s) / rate - time.perf_counter()))
+        await asyncio.sleep(max(_TICK_S, started_s + sent / rate - time.perf_counter()))
     await client.finish(timeout_s)
-    return _load(client, started_s, cpu_s, late_s)
+    return _load(client, started_s, cpu_s)
 
 
 async def keep_busy(
@@ -102,7 +95,7 @@ async def keep_busy(
     end.set()
     client.on_answer = lambda: None
     await client.finish()
-    return _load(client, started_s, cpu_s, ())
+    return _load(client, started_s, cpu_s)
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
@@ -116,11 +109,10 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
     return uvloop.run(main)
 
 
-def _load(client: Client, started_s: float, cpu_s: float, late_s: Sequence[float]) -> Load:
+def _load(client: Client, started_s: float, cpu_s: float) -> Load:
     last_s = max((each.sent_s + each.seconds for each in client.outcomes), default=started_s)
     return Load(
         outcomes=tuple(client.outcomes),
         elapsed_s=max(last_s - started_s, 1e-9),
         client_cpu_s=time.process_time() - cpu_s,
-        late_s=late_s,
     )

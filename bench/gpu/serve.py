@@ -17,8 +17,7 @@ from typing import Any
 import torch
 
 from bench import passes
-from bench.common.calls import http_request
-from bench.common.client import Call, Client
+from bench.common.client import Call, Client, http_request
 from bench.common.load import Load, keep_busy
 from bench.common.load import run as run_loop
 from bench.common.server import limelight

@@ -1,8 +1,7 @@
 """A stop with requests in flight: who is answered, who is refused, and when.
 
 New clients come all the while. Until the pause (LIMELIGHT_DRAIN_S) is over they are to be
-answered, with "not ready" at /readyz; from then on their connections are to be refused, and never
-taken and then dropped.
+answered; from then on their connections are to be refused, and never taken and then dropped.
 """
 
 import argparse
@@ -15,11 +14,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from bench.common.calls import cifar_call, digit_png, http_request
-from bench.common.client import Call, Client, Outcome
+from bench.common.client import Call, Client, Outcome, http_request
 from bench.common.load import offer, run
 from bench.common.report import Report
-from bench.common.server import READY, Server, limelight
+from bench.common.server import Server, limelight
+from bench.resilience.calls import DIGIT_PNG, cifar_call
 
 _IN_FLIGHT = 200
 _PAUSES_S = (0.0, 1.0)
@@ -81,10 +80,9 @@ async def _stop(server: Server, name: str, drain_s: float) -> dict[str, Any]:
     while len(client.connections) < _IN_FLIGHT or not client.outcomes:
         await asyncio.sleep(0.001)
     pause_s = drain_s if name == "SIGTERM" else 0.0  # a person who presses Ctrl-C has waited
-    pending, signalled_s = client.under_way, time.perf_counter()
+    signalled_s = time.perf_counter()
     SIGNALS[name](server.pid)
     probes = asyncio.create_task(_probe(probing, seconds=drain_s + 2))
-    readiness = asyncio.create_task(_readiness(server, pause_s))
     exit_status = await asyncio.to_thread(server.exit_status)
     exit_after_s = time.perf_counter() - signalled_s
     await client.finish()
@@ -93,13 +91,11 @@ async def _stop(server: Server, name: str, drain_s: float) -> dict[str, Any]:
     closing_s = signalled_s + pause_s
     sorted_out = Counter(sort_out(each, closing_s=closing_s) for each in probing.outcomes)
     return {
-        "pending_at_signal": pending,
         "answered": results["200"],
         "answers": dict(results),
         "probes": dict(Counter(each.result for each in probing.outcomes)),
         "refused_early": sorted_out["refused early"],
         "dropped": sorted_out["dropped"],
-        "readyz_in_pause": await readiness,
         "exit_status": exit_status,
         "exit_after_s": exit_after_s,
     }
@@ -120,15 +116,7 @@ def sort_out(outcome: Outcome, *, closing_s: float) -> str:
 
 async def _probe(client: Client, *, seconds: float) -> None:
     """New clients at a constant rate, each on a connection of its own."""
-    payload = http_request("POST", "/predict?model=digits", digit_png(), {"Connection": "close"})
+    payload = http_request("POST", "/predict?model=digits", DIGIT_PNG, {"Connection": "close"})
     calls = itertools.repeat(Call("probe", payload))
     count = round(_PROBES_A_SECOND * seconds)
     await offer(client, calls, rate=_PROBES_A_SECOND, count=count, timeout_s=_LATE_S)
-
-
-async def _readiness(server: Server, drain_s: float) -> str | None:
-    """The answer of /readyz in the middle of the pause; None where there is no pause."""
-    if drain_s == 0:
-        return None
-    await asyncio.sleep(drain_s / 2)
-    return await asyncio.to_thread(server.ask, READY)

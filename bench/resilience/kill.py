@@ -9,12 +9,12 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-from bench.common.calls import cifar_call
 from bench.common.client import HOST, Client
 from bench.common.load import keep_busy, run
 from bench.common.report import Report
 from bench.common.server import Server, limelight
 from bench.common.spread import Spread
+from bench.resilience.calls import cifar_call
 
 _MOST_S = 5.0
 _GIVE_UP_S = 30.0

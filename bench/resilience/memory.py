@@ -10,11 +10,11 @@ from functools import partial
 
 from PIL import Image
 
-from bench.common.calls import cifar_png, digit_png, http_request, photo_jpeg
-from bench.common.client import Call, Client
+from bench.common.client import Call, Client, http_request
 from bench.common.load import Load, keep_busy, run
 from bench.common.report import Report
 from bench.common.server import Question, Server, limelight
+from bench.resilience.calls import CIFAR_PNG, DIGIT_PNG, PHOTO_JPEG
 
 _MOST_CHANGE = 0.05
 _MAX_BYTES = 1_000_000  # of a body; smaller than by default, so that many can be too large
@@ -74,11 +74,11 @@ def judge(
 def mixed_calls(rng: random.Random) -> Iterator[Call]:
     """Requests of every kind, most of them predictions, for ever."""
     stray, post = stray_calls(rng), partial(http_request, "POST")
-    photo, small = photo_jpeg(), cifar_png()
+    photo, small = PHOTO_JPEG, CIFAR_PNG
     cifar = "?model=cifar10"
     weighted = [
         (30, Call("predict", post(f"/predict{cifar}", small))),
-        (25, Call("predict", post("/predict?model=digits", digit_png()))),
+        (25, Call("predict", post("/predict?model=digits", DIGIT_PNG))),
         (5, Call("predict", post(f"/predict{cifar}", photo))),
         (9, Call("explain", post(f"/explain{cifar}", small))),
         (4, Call("explain png", post(f"/explain{cifar}&format=png", small))),
@@ -107,7 +107,7 @@ def stray_calls(rng: random.Random) -> Iterator[Call]:
                 ("GET", f"/{name}", b""),
                 ("POST", f"/predict/{name}", b"x"),
                 ("GET", f"/models/{name}", b""),
-                ("POST", f"/predict?model={name}", digit_png()),
+                ("POST", f"/predict?model={name}", DIGIT_PNG),
                 (name[:6].upper(), "/predict", b""),
             ]
         )

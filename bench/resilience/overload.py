@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from bench.common.calls import cifar_call
 from bench.common.client import Call, Client
 from bench.common.load import Load, keep_busy, offer, run
 from bench.common.report import Report
 from bench.common.server import Server, limelight
 from bench.common.spread import Spread, percentile
+from bench.resilience.calls import cifar_call
 
 _LEAST_GOODPUT = 0.9  # of the peak
 _MOST_P99 = 2.0  # times the p99 at 80 %
@@ -71,7 +71,7 @@ def _repeat(server: Server, seconds: float, report: Report) -> dict[str, Any]:
         "p99_overload_ms": percentile(heavy.latencies_s(), 99) * 1e3,
         "answers_overload": dict(heavy.count()),
         "strays": strays(heavy),
-        "client": heavy.client_cost(),
+        "client_cores": heavy.client_cores,
     }
     report.say(f"{found}")
     return found

@@ -4,8 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.common.calls import http_request
-from bench.common.client import Call, Client
+from bench.common.client import Call, Client, http_request
 from bench.common.load import Load, keep_busy, run
 from bench.common.server import Question, Server, running
 from bench.common.spread import percentile

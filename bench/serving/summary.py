@@ -63,24 +63,6 @@ def top(results: Results, model: str) -> float | None:
     return max((spread.median for spread in ceiling(results, model).values()), default=None)
 
 
-def side_by_side(results: Results, workload: Workload) -> Spread | None:
-    """`/explain` as a share of `/predict`, load by load.
-
-    The two were loaded within seconds of each other, so that the machine's own moods, which last
-    longer, count less than in a ratio of medians.
-    """
-    predict, explain = (
-        {
-            (each.connections, each.repeat): each.images_per_s
-            for each in results.measurements
-            if (each.contestant, each.workload) == (name, workload.name)
-        }
-        for name in ("predict", "explain")
-    )
-    shares = [explain[load] / predict[load] for load in explain.keys() & predict.keys()]
-    return Spread.of(shares) if shares else None
-
-
 def add_to(report: Report, results: Results) -> None:
     """Add every table, and compare with the targets."""
     for workload in WORKLOADS.values():
@@ -130,7 +112,7 @@ def _life(results: Results, name: str) -> tuple[str, ...]:
 
 def _judge(report: Report, results: Results) -> None:
     """Compare with the targets; rates are each contestant's own best."""
-    predict, _, infer = OURS.contestants
+    predict, explain, infer = OURS.contestants
     for workload in WORKLOADS.values():
         ours = rate(results, infer if infer.fits(workload) else predict, workload)
         limit, peer = top(results, workload.model), best_peer(results, workload)
@@ -141,9 +123,10 @@ def _judge(report: Report, results: Results) -> None:
             most = "" if limit is None else f"; the ceiling itself is {number(limit / peer)} ×"
             target = f"{workload.title}: at least 2.5 × the best peer"
             report.judge(target, f"{number(ours / peer)} ×{most}", ours / peer >= 2.5)
-        if (shares := side_by_side(results, workload)) is not None:
+        explained = rate(results, explain, workload)
+        if ours is not None and explained is not None:
             target = f"{workload.title}: `/explain` at least 90 % of `/predict`"
-            report.judge(target, shares.shown(lambda it: f"{it:.0%}"), shares.median >= 0.9)
+            report.judge(target, f"{explained / ours:.0%}", explained / ours >= 0.9)
     if visits := [each for each in results.visits if each.entry == OURS.name]:
         first_s = Spread.of(each.first_answer_s for each in visits)
         report.judge("first answer within 3 s", f"{first_s.shown()} s", first_s.median <= 3)
