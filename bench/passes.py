@@ -41,7 +41,7 @@ Pass = Callable[[], Outputs]
 
 
 class NotHereError(Exception):
-    """No such way on this machine, or for this artefact; the message says why."""
+    """No such way on this machine, or for this artefact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +69,13 @@ class Setup:
         return self.artifact.half_path
 
     def session(self) -> ort.InferenceSession:
-        """As the service opens it."""
+        """A session as the service opens it."""
         return sessions.open_session(self.path, device=self.device, threads=self.threads)
 
-    def blanks(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each output at this batch."""
-        shapes = {tensor.name: tensor.shape[1:] for tensor in self.artifact.manifest.outputs}
-        batch = len(self.images_nhwc)
-        return {name: (batch, *(int(size) for size in shapes[name])) for name in OUTPUTS}
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each output for one image."""
+        found = {tensor.name: tensor.shape[1:] for tensor in self.artifact.manifest.outputs}
+        return {name: tuple(int(size) for size in found[name]) for name in OUTPUTS}
 
 
 def engine(setup: Setup) -> Pass:
@@ -92,16 +91,30 @@ def plain(setup: Setup) -> Pass:
     return lambda: dict(zip(OUTPUTS, session.run(OUTPUTS, feed), strict=True))
 
 
-def bound(setup: Setup) -> Pass:
+def bound(setup: Setup, allocate: Allocate = np.empty) -> Pass:
     """Into and out of arrays that stay where they are."""
-    return _in_lanes(setup, np.empty)
+    lanes = Lanes(
+        setup.session(),
+        image_shape=setup.images_nhwc.shape[1:],
+        output_shapes=setup.shapes(),
+        device="cpu" if setup.provider == "CPU" else "cuda",
+        allocate=allocate,
+    )
+
+    def run() -> Outputs:
+        results = lanes.run(setup.images_nhwc, OUTPUTS)
+        if results is None:
+            raise NotHereError("a lane of this size needs more memory than lanes may have")
+        return dict(zip(OUTPUTS, results, strict=True))
+
+    return run
 
 
 def pinned(setup: Setup) -> Pass:
     """The same in memory that a GPU can reach by itself."""
     if setup.provider == "CPU":
         raise NotHereError("page-locked memory is for a GPU")
-    return _in_lanes(setup, gpu.page_locked)
+    return bound(setup, gpu.page_locked)
 
 
 def graph(setup: Setup) -> Pass:
@@ -115,8 +128,9 @@ def graph(setup: Setup) -> Pass:
     binding = session.io_binding()
     given = ort.OrtValue.ortvalue_from_shape_and_type(setup.images_nhwc.shape, np.uint8, "cuda", 0)
     binding.bind_ortvalue_input("images", given)
-    results = {}
-    for name, shape in setup.blanks().items():
+    results, batch = {}, len(setup.images_nhwc)
+    for name, one in setup.shapes().items():
+        shape = (batch, *one)
         results[name] = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cuda", 0)
         binding.bind_ortvalue_output(name, results[name])
     how = ort.RunOptions()
@@ -133,24 +147,6 @@ def graph(setup: Setup) -> Pass:
 WAYS: dict[str, Callable[[Setup], Pass]] = {
     "engine": engine, "run": plain, "bound": bound, "pinned": pinned, "graph": graph,
 }  # fmt: skip
-
-
-def _in_lanes(setup: Setup, allocate: Allocate) -> Pass:
-    lanes = Lanes(
-        setup.session(),
-        image_shape=setup.images_nhwc.shape[1:],
-        output_shapes={name: shape[1:] for name, shape in setup.blanks().items()},
-        device="cpu" if setup.provider == "CPU" else "cuda",
-        allocate=allocate,
-    )
-
-    def run() -> Outputs:
-        results = lanes.run(setup.images_nhwc, OUTPUTS)
-        if results is None:
-            raise NotHereError("a lane of this size needs more memory than lanes may have")
-        return dict(zip(OUTPUTS, results, strict=True))
-
-    return run
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,16 +231,12 @@ def _twice(pool: ThreadPoolExecutor, once: Pass) -> None:
 
 def add_to(report: Report, found: Comparison) -> None:
     """Add a table, each way beside the runtime's plain `run` in float32, and what is missing."""
-    plain_rates = {
-        each.batch: each.images_per_s.median
-        for each in found.measured
-        if each.way == "run, float32"
-    }
+    measured = {(each.way, each.batch): each.images_per_s for each in found.measured}
     rows = []
-    for each in found.measured:
-        peer, rate = plain_rates.get(each.batch), each.images_per_s
-        ratio = "–" if peer is None else f"{rate.median / peer:.2f}"
-        rows.append((each.way, str(each.batch), rate.shown(), ratio))
+    for (way, batch), rate in measured.items():
+        peer = measured.get(("run, float32", batch))
+        ratio = f"{rate.median / peer.median:.2f}" if peer else "–"
+        rows.append((way, str(batch), rate.shown(), ratio))
     title = f"{found.model}, forward passes on {found.provider}"
     report.add_table(title, ("way", "batch", "images/s", "× run, float32"), rows)
     report.tables += [f"Not here: {way}: {why}\n" for way, why in found.missing.items()]
@@ -253,11 +245,7 @@ def add_to(report: Report, found: Comparison) -> None:
 
 def main() -> int:
     """Measure, print and write; 1 where the device cannot be had."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.passes",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="python -m bench.passes", description=__doc__)
     models = [newest_version(ROOT / "zoo" / name) for name in ("digits", "cifar10")]
     parser.add_argument("--models", type=Path, nargs="*", metavar="FOLDER", default=models)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "tensorrt"])

@@ -10,14 +10,15 @@ import argparse
 import signal
 import sys
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 from bench.common.report import Report
 from bench.common.server import ServerError
 from bench.common.turns import rotated
-from bench.serving import ceiling, environments
-from bench.serving.contestants import ENTRIES, PEERS, Entry
-from bench.serving.environments import NotInstallableError
+from bench.serving import ceiling
+from bench.serving.contestants import ENTRIES, PEERS
+from bench.serving.environments import NotInstallableError, own, prepare
 from bench.serving.measuring import Results, visit
 from bench.serving.summary import add_to
 from bench.serving.workloads import WORKLOADS
@@ -41,52 +42,38 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def run(arguments: argparse.Namespace) -> Results:
+def run(given: argparse.Namespace) -> Results:
     """Measure; a server that fails to install or to run is reported with the reason.
 
     Raises:
         BrokenProcessPool: the device cannot be had.
     """
-    results = Results()
-    entries = {entry.name: entry for entry in ENTRIES}
-    models = list(dict.fromkeys(WORKLOADS[name].model for name in arguments.workloads))
-    for repeat in range(arguments.repeats):
-        for name in rotated(arguments.only, repeat):
-            print(f"repeat {repeat + 1} of {arguments.repeats}: {name}", flush=True)
-            for model in models:
-                if name == CEILING:
-                    seconds, device = arguments.seconds / 2, arguments.device
-                    results.rates += ceiling.measure(model, seconds=seconds, device=device)
-                    continue
-                try:
-                    _visit(entries[name], model, repeat, arguments, results)
-                except (NotInstallableError, ServerError) as error:
-                    results.failures[name] = " ".join(str(error).split())[:300]
-                    print(f"  {name} fails: {error}", file=sys.stderr, flush=True)
+    results, entries = Results(), {entry.name: entry for entry in ENTRIES}
+    workloads = [WORKLOADS[name] for name in given.workloads]
+    models = list(dict.fromkeys(workload.model for workload in workloads))
+    for repeat, model in product(range(given.repeats), models):
+        for name in rotated(given.only, repeat):
+            print(f"repeat {repeat + 1} of {given.repeats}: {name}, {model}", flush=True)
+            if name == CEILING:
+                results.rates += ceiling.measure(
+                    model, seconds=given.seconds / 2, device=given.device
+                )
+                continue
+            try:
+                visit(
+                    entries[name],
+                    prepare("main", device=given.device) if entries[name] in PEERS else own(),
+                    [workload for workload in workloads if workload.model == model],
+                    results,
+                    connections=given.connections,
+                    seconds=given.seconds,
+                    repeat=repeat,
+                    device=given.device,
+                )
+            except (NotInstallableError, ServerError) as error:
+                results.failures[name] = " ".join(str(error).split())[:300]
+                print(f"  {name} fails: {error}", file=sys.stderr, flush=True)
     return results
-
-
-def _visit(
-    entry: Entry, model: str, repeat: int, arguments: argparse.Namespace, results: Results
-) -> None:
-    workloads = [
-        WORKLOADS[name]
-        for name in arguments.workloads
-        if WORKLOADS[name].model == model
-        and any(contestant.fits(WORKLOADS[name]) for contestant in entry.contestants)
-    ]
-    device = arguments.device
-    if workloads:
-        visit(
-            entry,
-            environments.prepare("main", device=device) if entry in PEERS else environments.own(),
-            workloads,
-            results,
-            connections=arguments.connections,
-            seconds=arguments.seconds,
-            repeat=repeat,
-            device=device,
-        )
 
 
 def main() -> int:

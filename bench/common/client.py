@@ -14,6 +14,7 @@ from typing import NamedTuple, cast
 
 HOST = "127.0.0.1"
 LEFT = "left by the client"
+_MOST_CONNECTIONS = 8000  # requests that would need one more are counted as failed
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 _RETRY_AFTER = re.compile(rb"\r\nretry-after: *\d", re.IGNORECASE)
@@ -143,16 +144,10 @@ class Connection(asyncio.Protocol):
 
 
 class Client:
-    """Sends requests over as many connections as it takes, the longest idle one first.
+    """Sends requests to a port of loopback over as many connections as it takes."""
 
-    Args:
-        port: of the server, on loopback.
-        most_connections: requests that would need one more are counted as failed.
-    """
-
-    def __init__(self, port: int, *, most_connections: int = 8000) -> None:
+    def __init__(self, port: int) -> None:
         self._port = port
-        self._most_connections = most_connections
         self._idle: deque[Connection] = deque()
         self._opening: set[asyncio.Task[None]] = set()
         self.connections: set[Connection] = set()
@@ -198,7 +193,7 @@ class Client:
             seconds = time.perf_counter() - wanted_s
             self.finished(Outcome(call.kind, wanted_s, seconds, result), None)
 
-        if len(self.connections) + len(self._opening) > self._most_connections:
+        if len(self.connections) + len(self._opening) > _MOST_CONNECTIONS:
             failed("the client has no connection left")
             return
         loop = asyncio.get_running_loop()
@@ -206,9 +201,8 @@ class Client:
             _, connection = await loop.create_connection(lambda: Connection(self), HOST, self._port)
         except OSError as error:
             failed(f"not connected ({type(error).__name__})")
-            return
         except asyncio.CancelledError:
             failed("not connected in time")
-            return
-        self.connections.add(connection)
-        connection.send(call)
+        else:
+            self.connections.add(connection)
+            connection.send(call)

@@ -57,7 +57,7 @@ class Server:
     def __init__(self, process: psutil.Popen, port: int, log: Path) -> None:
         self.port = port
         self.pid = int(process.pid)
-        """Of the parent process, the one that gets the signals."""
+        """The parent process, which gets the signals."""
         self._process = process
         self._log = log
         self._started_s = time.perf_counter()

@@ -50,6 +50,7 @@ class Network:
         self.classes: list[str] = manifest["classes"]
         self._mode: str = rule["mode"]
         self._size: tuple[int, int] = (rule["width"], rule["height"])
+        self._shape = (rule["height"], rule["width"], 1 if self._mode == "L" else 3)
         self._session = open_session(
             folder / "model.onnx",
             device=os.environ.get("BENCH_DEVICE", "cpu"),
@@ -61,12 +62,11 @@ class Network:
         image = image.convert(self._mode)
         if image.size != self._size:
             image = image.resize(self._size)
-        return np.asarray(image).reshape(self._size[1], self._size[0], -1)
+        return np.asarray(image).reshape(self._shape)
 
     def array(self, body: bytes) -> NDArray[np.uint8]:
         """A batch's raw pixels as the network takes them: uint8 (N, H, W, C)."""
-        channels = 1 if self._mode == "L" else 3
-        return np.frombuffer(body, np.uint8).reshape(-1, self._size[1], self._size[0], channels)
+        return np.frombuffer(body, np.uint8).reshape(-1, *self._shape)
 
     def probabilities(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         """One forward pass: uint8 (N, H, W, C) -> (N, K)."""

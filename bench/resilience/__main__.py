@@ -23,11 +23,7 @@ MEASURES = {
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
-        prog="python -m bench.resilience",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = argparse.ArgumentParser(prog="python -m bench.resilience", description=__doc__)
     made.add_argument("--only", nargs="+", choices=list(MEASURES), default=list(MEASURES))
     made.add_argument("--to", type=Path, default=Path("build"), help="folder of the reports")
     made.add_argument("--repeats", type=int, default=3, help="of overload, stops and kills")

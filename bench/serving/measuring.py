@@ -69,7 +69,13 @@ def visit(
     Raises:
         ServerError: the server does not start, or answers wrong.
     """
-    pairs = list(itertools.product(entry.contestants, workloads))
+    pairs = [
+        (contestant, workload)
+        for contestant, workload in itertools.product(entry.contestants, workloads)
+        if contestant.fits(workload)
+    ]
+    if not pairs:
+        return
     first_answer_s: list[float] = []
     with running(
         lambda port: entry.command(environment, port),
@@ -78,8 +84,6 @@ def visit(
     ) as server:
         # Each second visit in the opposite order.
         for contestant, workload in pairs[:: -1 if repeat % 2 else 1]:
-            if not contestant.fits(workload):
-                continue
             calls, question = requests_of(contestant, workload)
             first_answer_s.append(server.wait(question))
             for count in connections:
