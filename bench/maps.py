@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ _HEADS = (
 
 
 class NotTheSameError(Exception):
-    """The two runtimes answer differently: what follows would compare nothing."""
+    """The two runtimes answer differently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +118,9 @@ def ways_of(subject: Subject) -> Ways:
 
 def _torchcam(subject: Subject, *, gradients: bool, every_class: bool) -> Callable[[], object]:
     network = subject.network()
-    extractor = (
-        torchcam.GradCAM(network, "features")
-        if gradients
-        else torchcam.CAM(network, "features", "head.linear")
-    )
+    extractor: Any = torchcam.CAM(network, "features", "head.linear")
+    if gradients:
+        extractor = torchcam.GradCAM(network, "features")
 
     def run() -> object:
         with torch.inference_mode(not gradients):

@@ -214,9 +214,7 @@ def measure(
 
 
 def _check(once: Pass, wanted: Outputs) -> None:
-    """Raises:
-    ValueError: it gives something else.
-    """
+    """Run it some times; ValueError where it gives something else."""
     for _ in range(_WARM_UP):
         found = once()
     worst = float(np.abs(found["probabilities"] - wanted["probabilities"]).max())

@@ -18,7 +18,7 @@ from bench.common.server import ServerError
 from bench.common.turns import rotated
 from bench.serving import ceiling
 from bench.serving.contestants import ENTRIES, PEERS
-from bench.serving.environments import NotInstallableError, own, prepare
+from bench.serving.environments import Environment, NotInstallableError, prepare
 from bench.serving.measuring import Results, visit
 from bench.serving.summary import add_to
 from bench.serving.workloads import WORKLOADS
@@ -49,6 +49,7 @@ def run(given: argparse.Namespace) -> Results:
         BrokenProcessPool: the device cannot be had.
     """
     results, entries = Results(), {entry.name: entry for entry in ENTRIES}
+    own = Environment(Path(sys.executable))
     workloads = [WORKLOADS[name] for name in given.workloads]
     models = list(dict.fromkeys(workload.model for workload in workloads))
     for repeat, model in product(range(given.repeats), models):
@@ -62,7 +63,7 @@ def run(given: argparse.Namespace) -> Results:
             try:
                 visit(
                     entries[name],
-                    prepare("main", device=given.device) if entries[name] in PEERS else own(),
+                    prepare("main", device=given.device) if entries[name] in PEERS else own,
                     [workload for workload in workloads if workload.model == model],
                     results,
                     connections=given.connections,
@@ -85,7 +86,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if arguments.quick:
         arguments.repeats, arguments.seconds, arguments.connections = 1, 1.0, [16]
-    settings = {name: value for name, value in vars(arguments).items() if name != "to"}
+    settings = {name: str(value) for name, value in vars(arguments).items()}
     report = Report("serve", settings, gpu=arguments.device == "cuda")
     results = run(arguments)
     report.measurements = asdict(results)

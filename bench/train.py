@@ -10,7 +10,6 @@ on with by the same command, on the same machine. `--minutes` bounds each.
 import argparse
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -124,7 +123,6 @@ def measure(
 
     Raises:
         PipelineError: see `plan_run` and `complete_run`.
-
     """
     recipe, name = contestant.load(), contestant.recipe
     spent_s = sum(epoch.seconds for epoch in read_epochs(folder))
@@ -140,7 +138,6 @@ def stay_on_machine(folder: Path, machine: dict[str, object]) -> None:
 
     Raises:
         PipelineError: they were begun elsewhere, so that times would not compare.
-
     """
     file = folder / _MACHINE
     if not file.is_file():
@@ -171,9 +168,7 @@ def main() -> int:
     device = choose_device(given.device)
     cuda = device.type == "cuda"
     machine: dict[str, object] = {
-        "machine": torch.cuda.get_device_name()
-        if cuda
-        else f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": torch.cuda.get_device_name() if cuda else cpu_name(),
         "bfloat16": uses_bfloat16(device),
         "threads": torch.get_num_threads(),
     }
@@ -183,8 +178,8 @@ def main() -> int:
         for contestant in (each for each in CONTESTANTS if each.name in given.only):
             print(contestant.name, flush=True)
             folder = given.out / contestant.name.replace(",", "").replace(" ", "-")
-            limits = {"minutes": given.minutes, "seed": given.seed}
-            results.append(measure(contestant, folder, device, **limits))
+            minutes, seed = given.minutes, given.seed
+            results.append(measure(contestant, folder, device, minutes=minutes, seed=seed))
     except PipelineError as error:
         sys.exit(f"error: {error}")
     report = Report("train", machine | {"seed": given.seed}, gpu=cuda)

@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import uvloop
+
 from bench.common.client import Call, Client, Outcome
 
 Result = TypeVar("Result")
@@ -99,13 +101,9 @@ async def keep_busy(
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
-    """`asyncio.run`, on uvloop where it is installed, with as many open files as are allowed."""
+    """Run a coroutine on uvloop, with as many open files as are allowed."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(main)
     return uvloop.run(main)
 
 

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,25 +20,18 @@ def describe(*, gpu: bool = False) -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
+    card = None
+    if gpu:
+        import torch
+
+        card = torch.cuda.get_device_name()
     return {
         "processor": cpu_name(),
-        "gpu": gpu_name() if gpu else None,
+        "gpu": card,
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
         "versions": versions,
     }
-
-
-def gpu_name() -> str | None:
-    """The first GPU's name, as NVIDIA's driver has it; None where there is none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pynvml
-    try:
-        pynvml.nvmlInit()
-        return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)))
-    except pynvml.NVMLError:
-        return None
 
 
 def cpu_name() -> str:

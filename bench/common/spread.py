@@ -23,9 +23,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
-        """Raises:
-        ValueError: there are no values.
-        """
+        """Summarise one value or more; ValueError where there is none."""
         found = list(values)
         if not found:
             raise ValueError("nothing was measured")

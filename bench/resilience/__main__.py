@@ -37,9 +37,7 @@ def main() -> int:
     arguments = parser().parse_args()
     # As at Ctrl-C, the services are stopped before this ends.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    settings = {
-        name: value for name, value in vars(arguments).items() if name not in ("only", "to")
-    }
+    settings = {name: str(value) for name, value in vars(arguments).items()}
     statuses = []
     for name in arguments.only:
         report = Report(f"resilience-{name}", settings)

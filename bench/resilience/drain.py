@@ -50,26 +50,18 @@ def measure(arguments: argparse.Namespace, report: Report) -> None:
 def judge(report: Report, name: str, rows: list[dict[str, Any]]) -> None:
     """Compare the stops by one signal with the targets."""
     unanswered = [_IN_FLIGHT - row["answered"] for row in rows]
-    report.judge(
-        f"{name}: every request in flight is answered",
-        f"{unanswered} of {_IN_FLIGHT} not",
-        not any(unanswered),
+    early, dropped, statuses = (
+        [row[key] for row in rows] for key in ("refused_early", "dropped", "exit_status")
     )
-    early = [row["refused_early"] for row in rows]
-    dropped = [row["dropped"] for row in rows]
-    report.judge(
-        f"{name}: new requests are answered until the pause is over, then refused, never dropped",
-        f"{early} refused too early, {dropped} dropped",
-        not any(early) and not any(dropped),
-    )
-    statuses = [row["exit_status"] for row in rows]
+    most_s = max(row["exit_after_s"] - row["drain_s"] for row in rows)
+    target = f"{name}: every request in flight is answered"
+    report.judge(target, f"{unanswered} of {_IN_FLIGHT} not", not any(unanswered))
+    target = f"{name}: new clients are answered until the pause is over, then refused, not dropped"
+    measured = f"{early} refused too early, {dropped} dropped"
+    report.judge(target, measured, not any(early) and not any(dropped))
     report.judge(f"{name}: exit status 0", f"{statuses}", set(statuses) == {0})
-    seconds = [row["exit_after_s"] - row["drain_s"] for row in rows]
-    report.judge(
-        f"{name}: gone within {_MOST_S:g} s and the pause",
-        f"{max(seconds):.1f} s and the pause at most",
-        max(seconds) <= _MOST_S,
-    )
+    target = f"{name}: gone within {_MOST_S:g} s and the pause"
+    report.judge(target, f"{most_s:.1f} s and the pause at most", most_s <= _MOST_S)
 
 
 async def _stop(server: Server, name: str, drain_s: float) -> dict[str, Any]:

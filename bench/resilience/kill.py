@@ -5,6 +5,7 @@ import asyncio
 import http.client
 import itertools
 import time
+from contextlib import closing, suppress
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -42,18 +43,15 @@ def measure(arguments: argparse.Namespace, report: Report) -> None:
 
 def judge(report: Report, place: str, rows: list[dict[str, Any]]) -> None:
     """Compare the kills in one place with the targets."""
-    times = [row["replaced_after_s"] for row in rows]
-    report.judge(
-        f"{place}: a replacement answers within {_MOST_S:g} s",
-        "never" if None in times else f"{Spread.of(times).shown()} s",
-        None not in times and max(times) <= _MOST_S,
+    times, failed, in_flight = (
+        [row[key] for row in rows] for key in ("replaced_after_s", "failed", "in_flight")
     )
-    failed, in_flight = ([row[name] for row in rows] for name in ("failed", "in_flight"))
-    report.judge(
-        f"{place}: only requests in flight on the killed worker fail",
-        f"{failed} failed, {in_flight} were in flight there",
-        all(row["failed"] <= row["in_flight"] for row in rows),
-    )
+    target = f"{place}: a replacement answers within {_MOST_S:g} s"
+    measured = "never" if None in times else f"{Spread.of(times).shown()} s"
+    report.judge(target, measured, None not in times and max(times) <= _MOST_S)
+    target = f"{place}: only requests in flight on the killed worker fail"
+    measured = f"{failed} failed, {in_flight} were in flight there"
+    report.judge(target, measured, all(row["failed"] <= row["in_flight"] for row in rows))
 
 
 async def _kill_one(server: Server) -> dict[str, Any]:
@@ -85,27 +83,22 @@ async def _kill_one(server: Server) -> dict[str, Any]:
 
 
 def _replaced(server: Server, former: set[psutil.Process]) -> float | None:
-    """The time at which a new worker has answered; None if none does in time."""
+    """The time at which a new worker has answered; None if none does in time.
+
+    It is asked again and again: the other workers take new connections too.
+    """
     end_s = time.perf_counter() + _GIVE_UP_S
     while time.perf_counter() < end_s:
-        for worker in set(server.workers()) - former:
-            if _answers(server, worker):
+        connection = http.client.HTTPConnection(HOST, server.port, timeout=5)
+        with suppress(OSError, http.client.HTTPException), closing(connection):
+            connection.request("GET", "/readyz")
+            ready = connection.getresponse().status == http.client.OK
+            port = connection.sock.getsockname()[1]
+            new = set(server.workers()) - former
+            if ready and any(port in client_ports(worker) for worker in new):
                 return time.perf_counter()
         time.sleep(0.02)
     return None
-
-
-def _answers(server: Server, worker: psutil.Process) -> bool:
-    """Send a request; True if the kernel gave it to this worker, and it was answered."""
-    connection = http.client.HTTPConnection(HOST, server.port, timeout=5)
-    try:
-        connection.request("GET", "/readyz")
-        ready = connection.getresponse().status == http.client.OK
-        return ready and connection.sock.getsockname()[1] in client_ports(worker)
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def client_ports(process: psutil.Process) -> set[int]:

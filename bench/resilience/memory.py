@@ -18,7 +18,6 @@ from bench.resilience.calls import CIFAR_PNG, DIGIT_PNG, PHOTO_JPEG
 
 _MOST_CHANGE = 0.05
 _MAX_BYTES = 1_000_000  # of a body; smaller than by default, so that many can be too large
-_METRICS = Question("/metrics", bytes.decode, "")
 _RANDOM_PATHS = 2_000
 _WARM_UP = 5_000  # requests before the first look
 _LOOKS = 10
@@ -39,34 +38,24 @@ def measure(arguments: argparse.Namespace, report: Report) -> None:
             looks.append(_resident(server))
             megabytes = [round(value / 1e6, 1) for value in looks[-1].values()]
             report.say(f"after {answers.total()} requests: {megabytes} MB")
-        before = server.ask(_METRICS)
+        before = _samples(server)
         _busy(server, stray_calls(rng), _RANDOM_PATHS)
-        after = server.ask(_METRICS)
+        after = _samples(server)
     report.measurements |= {"resident_bytes": looks, "answers": dict(answers)}
     judge(report, looks[0], looks[-1], answers)
-    report.judge(
-        f"/metrics does not grow with {_RANDOM_PATHS} random paths, models and methods",
-        f"{samples(before)} samples before and {samples(after)} after",
-        samples(after) == samples(before),
-    )
-
-
-def samples(metrics: str) -> int:
-    """Lines of /metrics that hold a value."""
-    return sum(not line.startswith("#") for line in metrics.splitlines())
+    target = f"/metrics does not grow with {_RANDOM_PATHS} random paths, models and methods"
+    report.judge(target, f"{before} samples before and {after} after", after == before)
 
 
 def judge(
     report: Report, first: dict[int, int], last: dict[int, int], answers: Counter[str]
 ) -> None:
     """Compare memory by worker, and the answers, with the targets."""
-    changes = {pid: last[pid] / first[pid] - 1 if pid in last else 1.0 for pid in first}
-    report.judge(
-        f"memory of each worker is flat (within 5 %) over {answers.total()} mixed requests",
-        ", ".join(f"{change:+.1%}" for change in changes.values()),
-        first.keys() == last.keys()
-        and all(abs(change) <= _MOST_CHANGE for change in changes.values()),
-    )
+    changes = [last[pid] / first[pid] - 1 if pid in last else 1.0 for pid in first]
+    target = f"memory of each worker is flat (within 5 %) over {answers.total()} mixed requests"
+    measured = ", ".join(f"{change:+.1%}" for change in changes)
+    flat = all(abs(change) <= _MOST_CHANGE for change in changes)
+    report.judge(target, measured, flat and first.keys() == last.keys())
     failed = {answer: count for answer, count in answers.items() if ": 5" in answer}
     report.judge("no request of them fails in the service", f"{failed}", not failed)
 
@@ -102,22 +91,25 @@ def stray_calls(rng: random.Random) -> Iterator[Call]:
     """Paths, models, versions and methods that nobody has, for ever; no two alike."""
     while True:
         name = f"{rng.getrandbits(64):x}"
-        method, target, body = rng.choice(
-            [
-                ("GET", f"/{name}", b""),
-                ("POST", f"/predict/{name}", b"x"),
-                ("GET", f"/models/{name}", b""),
-                ("POST", f"/predict?model={name}", DIGIT_PNG),
-                (name[:6].upper(), "/predict", b""),
-            ]
-        )
-        yield Call("stray", http_request(method, target, body))
+        kinds = [
+            ("GET", f"/{name}", b""),
+            ("POST", f"/predict/{name}", b"x"),
+            ("GET", f"/models/{name}", b""),
+            ("POST", f"/predict?model={name}", DIGIT_PNG),
+            (name[:6].upper(), "/predict", b""),
+        ]
+        yield Call("stray", http_request(*rng.choice(kinds)))
 
 
 def _bomb() -> bytes:
     stream = io.BytesIO()
     Image.new("1", (8_000, 8_000)).save(stream, "PNG")
     return stream.getvalue()
+
+
+def _samples(server: Server) -> int:
+    lines = server.ask(Question("/metrics", bytes.decode, "")).splitlines()
+    return sum(not line.startswith("#") for line in lines)
 
 
 def _busy(server: Server, calls: Iterator[Call], count: int) -> Load:

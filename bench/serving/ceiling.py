@@ -2,7 +2,6 @@
 
 import multiprocessing
 import time
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
@@ -61,9 +60,7 @@ class _Runner:
         return passes * batch / elapsed_s
 
 
-def measure(
-    model: str, *, seconds: float, device: str = "cpu", batches: Sequence[int] | None = None
-) -> list[Rate]:
+def measure(model: str, *, seconds: float, device: str = "cpu") -> list[Rate]:
     """Every layout at every batch size, `seconds` each.
 
     Raises:
@@ -74,10 +71,8 @@ def measure(
     folder = newest_version(ROOT / "zoo" / model)
     for processes, threads in LAYOUTS[device]:
         setup = (folder, threads, device, context.Barrier(processes))
-        with ProcessPoolExecutor(
-            processes, context, initializer=_Runner.open, initargs=setup
-        ) as pool:
-            for batch in batches or BATCHES[device]:
+        with ProcessPoolExecutor(processes, context, _Runner.open, setup) as pool:
+            for batch in BATCHES[device]:
                 waiting = [pool.submit(_Runner.run, batch, seconds) for _ in range(processes)]
                 together = sum(each.result() for each in waiting)
                 rates.append(Rate(model, processes, threads, batch, together))

@@ -66,6 +66,7 @@ def _litserve(environment: Environment, port: int) -> Sequence[str]:
     return [str(environment.python), "-m", "bench.peers.litserve_server", str(port)]
 
 
+_INFER = "/v2/models/{model}/infer"
 OURS = Entry(
     "ours",
     "`bentoml serve` as it comes: workers and threads chosen from the cores",
@@ -74,12 +75,7 @@ OURS = Entry(
         Contestant("predict", "Limelight `/predict`", "/predict?model={model}", raw, plain_label),
         Contestant("explain", "Limelight `/explain`", "/explain?model={model}", raw, plain_label),
         Contestant(
-            "infer",
-            "Limelight, batches",
-            "/v2/models/{model}/infer",
-            open_inference_binary,
-            classified_label,
-            takes_batches=True,
+            "infer", "Limelight, batches", _INFER, open_inference_binary, classified_label, True
         ),
     ),
 )
@@ -89,13 +85,13 @@ PEERS: tuple[Entry, ...] = (
         "bentoml",
         "`@bentoml.api` with an image, 2 workers, its own defaults otherwise",
         _bentoml,
-        (Contestant("bentoml", "BentoML, native API", "/predict", form("image"), plain_label),),
+        (Contestant("bentoml", "BentoML, native API", "/predict", form, plain_label),),
     ),
     Entry(
         "untuned",
         "the same with 1 worker and ONNX Runtime's default threads: nothing tuned",
         _bentoml,
-        (Contestant("untuned", "BentoML, as it comes", "/predict", form("image"), plain_label),),
+        (Contestant("untuned", "BentoML, as it comes", "/predict", form, plain_label),),
         {"BENCH_UNTUNED": "1"},
     ),
     Entry(

@@ -1,7 +1,6 @@
 """Virtual environments of the peers, which the benchmark makes itself."""
 
 import subprocess
-import sys
 import venv
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +31,6 @@ class Environment:
     def tool(self, name: str) -> str:
         """Path of a command that one of the packages brought."""
         return str(self.python.parent / name)
-
-
-def own() -> Environment:
-    """The project's environment, which this process runs in."""
-    return Environment(Path(sys.executable))
 
 
 def prepare(

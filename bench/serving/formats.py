@@ -19,18 +19,14 @@ def raw(content: bytes, workload: Workload) -> Encoded:
     return content, {"Content-Type": workload.media_type}
 
 
-def form(name: str) -> Encode:
-    """The image as the multipart field `name`."""
-
-    def encode(image: bytes, workload: Workload) -> Encoded:
-        head = (
-            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="image"\r\n'
-            f"Content-Type: {workload.media_type}\r\n\r\n"
-        )
-        body = head.encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode()
-        return body, {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
-
-    return encode
+def form(image: bytes, workload: Workload) -> Encoded:
+    """The image as the multipart field `image`."""
+    head = (
+        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="image"\r\n'
+        f"Content-Type: {workload.media_type}\r\n\r\n"
+    )
+    body = head.encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    return body, {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
 
 
 def base64_json(image: bytes, workload: Workload) -> Encoded:

@@ -1,8 +1,10 @@
 """Summary of the repeats: medians with their spread, ratios, tables and targets."""
 
+from collections.abc import Sequence
+
 from bench.common.report import Report
 from bench.common.spread import Spread, number
-from bench.serving.contestants import ENTRIES, OURS, PEERS, Contestant
+from bench.serving.contestants import ENTRIES, OURS, PEERS
 from bench.serving.measuring import Measurement, Results
 from bench.serving.workloads import WORKLOADS, Workload
 
@@ -12,36 +14,29 @@ _HEADS = (
 )  # fmt: skip
 
 
-def select(
-    results: Results, contestant: Contestant, workload: Workload, connections: int
-) -> list[Measurement]:
-    """The repeats of one load."""
-    wanted = (contestant.name, workload.name, connections)
-    return [
-        each
-        for each in results.measurements
-        if (each.contestant, each.workload, each.connections) == wanted
-    ]
+_PEERS = [contestant.name for entry in PEERS for contestant in entry.contestants]
+
+Loads = dict[tuple[str, int], list[Measurement]]
+"""The repeats of each load, by the contestant's name and the number of connections."""
 
 
-def rate(
-    results: Results, contestant: Contestant, workload: Workload, connections: int | None = None
-) -> float | None:
-    """The median of images a second: at so many connections, or where it is highest."""
-    counts = {each.connections for each in results.measurements}
-    found = [
-        select(results, contestant, workload, count)
-        for count in (counts if connections is None else [connections])
+def loads_of(results: Results, workload: Workload) -> Loads:
+    """Group the measurements under one workload."""
+    loads: Loads = {}
+    for each in results.measurements:
+        if each.workload == workload.name:
+            loads.setdefault((each.contestant, each.connections), []).append(each)
+    return loads
+
+
+def best(loads: Loads, names: Sequence[str], connections: int | None = None) -> float | None:
+    """The highest median of images a second, at so many connections or at any number."""
+    medians = [
+        Spread.of(each.images_per_s for each in repeats).median
+        for (name, count), repeats in loads.items()
+        if name in names and connections in (None, count)
     ]
-    medians = [Spread.of(each.images_per_s for each in it).median for it in found if it]
     return max(medians, default=None)
-
-
-def best_peer(results: Results, workload: Workload, connections: int | None = None) -> float | None:
-    """The rate of the fastest peer."""
-    peers = [contestant for entry in PEERS for contestant in entry.contestants]
-    found = [rate(results, peer, workload, connections) for peer in peers]
-    return max((each for each in found if each is not None), default=None)
 
 
 def ceiling(results: Results, model: str) -> dict[int, Spread]:
@@ -66,8 +61,7 @@ def top(results: Results, model: str) -> float | None:
 def add_to(report: Report, results: Results) -> None:
     """Add every table, and compare with the targets."""
     for workload in WORKLOADS.values():
-        rows = _rows(results, workload)
-        if rows:
+        if rows := _rows(results, workload):
             report.add_table(workload.title, _HEADS, rows)
     for model in dict.fromkeys(each.model for each in results.rates):
         ceilings = [
@@ -82,24 +76,22 @@ def add_to(report: Report, results: Results) -> None:
 
 def _rows(results: Results, workload: Workload) -> list[tuple[str, ...]]:
     rows, limit = list[tuple[str, ...]](), top(results, workload.model)
-    for connections in sorted({each.connections for each in results.measurements}):
-        peer = best_peer(results, workload, connections)
-        for contestant in [contestant for entry in ENTRIES for contestant in entry.contestants]:
-            found = select(results, contestant, workload, connections)
-            if not found:
-                continue
-            images_per_s = Spread.of(each.images_per_s for each in found)
-            row = (
-                contestant.title,
-                str(connections),
-                images_per_s.shown(),
-                f"{images_per_s.median / limit:.0%}" if limit else "–",
-                f"{images_per_s.median / peer:.2f}" if peer else "–",
-                Spread.of(each.p50_ms for each in found).shown(),
-                Spread.of(each.p99_ms for each in found).shown(),
-                str(sum(each.errors for each in found)),
-            )
-            rows.append(row)
+    titles = {each.name: each.title for entry in ENTRIES for each in entry.contestants}
+    loads = loads_of(results, workload)
+    for (name, connections), repeats in sorted(loads.items(), key=lambda load: load[0][1]):
+        images_per_s = Spread.of(each.images_per_s for each in repeats)
+        peer = best(loads, _PEERS, connections)
+        row = (
+            titles[name],
+            str(connections),
+            images_per_s.shown(),
+            f"{images_per_s.median / limit:.0%}" if limit else "–",
+            f"{images_per_s.median / peer:.2f}" if peer else "–",
+            Spread.of(each.p50_ms for each in repeats).shown(),
+            Spread.of(each.p99_ms for each in repeats).shown(),
+            str(sum(each.errors for each in repeats)),
+        )
+        rows.append(row)
     return rows
 
 
@@ -112,10 +104,10 @@ def _life(results: Results, name: str) -> tuple[str, ...]:
 
 def _judge(report: Report, results: Results) -> None:
     """Compare with the targets; rates are each contestant's own best."""
-    predict, explain, infer = OURS.contestants
     for workload in WORKLOADS.values():
-        ours = rate(results, infer if infer.fits(workload) else predict, workload)
-        limit, peer = top(results, workload.model), best_peer(results, workload)
+        loads, limit = loads_of(results, workload), top(results, workload.model)
+        ours, explained = best(loads, ["predict", "infer"]), best(loads, ["explain"])
+        peer = best(loads, _PEERS)
         if ours is not None and limit is not None:
             target = f"{workload.title}: at least 85 % of ONNX Runtime alone"
             report.judge(target, f"{ours / limit:.0%}", ours / limit >= 0.85)
@@ -123,7 +115,6 @@ def _judge(report: Report, results: Results) -> None:
             most = "" if limit is None else f"; the ceiling itself is {number(limit / peer)} ×"
             target = f"{workload.title}: at least 2.5 × the best peer"
             report.judge(target, f"{number(ours / peer)} ×{most}", ours / peer >= 2.5)
-        explained = rate(results, explain, workload)
         if ours is not None and explained is not None:
             target = f"{workload.title}: `/explain` at least 90 % of `/predict`"
             report.judge(target, f"{explained / ours:.0%}", explained / ours >= 0.9)
