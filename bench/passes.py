@@ -57,11 +57,7 @@ class Setup:
 
     @property
     def path(self) -> Path:
-        """The graph of that precision.
-
-        Raises:
-            NotHereError: there is none.
-        """
+        """The graph of that precision; NotHereError where there is none."""
         if self.precision == "float32":
             return self.artifact.onnx_path
         if self.artifact.half_path is None:

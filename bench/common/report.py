@@ -55,27 +55,20 @@ class Report:
     def finish(self, folder: Path) -> int:
         """Write `folder`/COMMAND.json and .md, and print the latter; 0 if no target was missed."""
         machine, date = describe(gpu=self.gpu), datetime.now(UTC).isoformat(timespec="seconds")
-        verdicts = [
-            (each.target, each.measured, "reached" if each.reached else "missed")
-            for each in self.verdicts
-        ]
-        parts = [_heading(machine, date), *self.tables]
-        if verdicts:
-            parts.append(table(("target", "measured", ""), verdicts, left=3))
+        versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+        heading = (
+            f"{machine['gpu'] or machine['processor']}, {machine['cores']} cores, {date[:10]}; "
+            f"{versions}. Medians, with the least and the most of the repeats.\n"
+        )
+        parts = [heading, *self.tables]
+        if self.verdicts:
+            said = {True: "reached", False: "missed"}
+            rows = [(each.target, each.measured, said[each.reached]) for each in self.verdicts]
+            parts.append(table(("target", "measured", ""), rows, left=3))
         folder.mkdir(parents=True, exist_ok=True)
+        path, text = folder / f"{self.command}.json", "\n".join(parts)
         content = asdict(self) | {"machine": machine, "date": date}
-        path = folder / f"{self.command}.json"
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        text = "\n".join(parts)
         path.with_suffix(".md").write_text(text, encoding="utf-8")
         self.say(f"\n{text}\nwritten to {path} and {path.with_suffix('.md').name}")
         return 0 if all(verdict.reached for verdict in self.verdicts) else 1
-
-
-def _heading(machine: dict[str, Any], date: str) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    gpu = f"{machine['gpu']}; " if machine["gpu"] else ""
-    return (
-        f"{gpu}{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB, "
-        f"{date[:10]}; {versions}. Medians, with the least and the most of the repeats.\n"
-    )

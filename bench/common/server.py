@@ -20,6 +20,7 @@ from bench.common.client import HOST
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
+SETTLE_S = 1.0  # by then the other workers are ready too
 _ASK_EVERY_S = 0.02
 # Only BentoML's worker processes have it on their command line; its other helpers do not.
 _WORKER = "_bentoml_impl.worker.service"
@@ -120,11 +121,7 @@ class Server:
         return found
 
     def exit_status(self) -> int:
-        """Wait for the parent's end; minus the signal, if one killed it.
-
-        Raises:
-            psutil.TimeoutExpired: it still runs.
-        """
+        """Wait for the parent's end; minus the signal, if one killed it."""
         return int(self._process.wait(START_TIMEOUT_S))
 
     def stop(self, with_signal: signal.Signals) -> None:
@@ -188,4 +185,5 @@ def limelight(settings: Mapping[str, str] | None = None) -> Iterator[Server]:
     """
     with running(limelight_command, settings or {}) as server:
         server.wait()
+        time.sleep(SETTLE_S)
         yield server

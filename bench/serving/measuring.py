@@ -1,12 +1,13 @@
 """Measurements of one visit: a server is started, loaded as the run asks for, and stopped."""
 
 import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.common.client import Call, Client, http_request
 from bench.common.load import Load, keep_busy, run
-from bench.common.server import Question, Server, running
+from bench.common.server import SETTLE_S, Question, Server, running
 from bench.common.spread import percentile
 from bench.serving.ceiling import Rate
 from bench.serving.contestants import Contestant, Entry, variables
@@ -28,6 +29,7 @@ class Measurement:
     p50_ms: float
     p99_ms: float
     errors: int
+    client_cores: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ def visit(
         for contestant, workload in pairs[:: -1 if repeat % 2 else 1]:
             calls, question = requests_of(contestant, workload)
             first_answer_s.append(server.wait(question))
+            time.sleep(SETTLE_S)
             for count in connections:
                 _busy(server, calls, count, _WARM_UP_S)
                 load = _busy(server, calls, count, seconds)
@@ -103,6 +106,7 @@ def visit(
                     p50_ms=1e3 * percentile(latencies_s, 50),
                     p99_ms=1e3 * percentile(latencies_s, 99),
                     errors=len(load.outcomes) - len(latencies_s),
+                    client_cores=load.client_cores,
                 )
                 results.measurements.append(measured)
                 print(f"  {measured}", flush=True)

@@ -6,7 +6,7 @@ from io import BytesIO
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from bench.common import ROOT
 from bench.peers.network import Network
@@ -47,13 +47,15 @@ class Workload:
     def images(self, count: int = IMAGES) -> list[Image.Image]:
         """Random parts of an example picture, the same ones at every call."""
         rng = np.random.default_rng([_SEED, self.size])
-        name, mode = ("seven.png", "L") if self.model == "digits" else ("cat.png", "RGB")
-        with Image.open(ROOT / "examples" / name) as photo:
-            picture = photo.convert(mode)
-        images = []
+        if self.model == "digits":
+            picture = ImageOps.invert(Image.open(ROOT / "examples" / "seven.png").convert("L"))
+        else:
+            picture = Image.open(ROOT / "examples" / "cat.png").convert("RGB")
+        side = min(picture.size)
+        picture, images = ImageOps.fit(picture, (side, side)), []
         for _ in range(count):
-            edge = rng.uniform(0.7, 1.0) * min(picture.size)
-            left, top = rng.uniform(0, min(picture.size) - edge, size=2)
+            edge = rng.uniform(0.9, 1.0) * side
+            left, top = rng.uniform(0, side - edge, size=2)
             box = (left, top, left + edge, top + edge)
             images.append(picture.resize((self.size, self.size), box=box))
         return images
