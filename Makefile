@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container bench-serve bench-steady bench-maps bench-zoom bench-train bench-activations pictures test-triton protocol lock clean
+.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container bench-serve bench-resilience bench-maps bench-train pictures test-triton protocol lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -47,7 +47,7 @@ format: $(DEVELOP) ## Format the code and mend what ruff can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-test-data: $(DEVELOP) ## Fetch the data sets anew from the registry and compare them with what is published
+test-data: $(DEVELOP) ## Fetch the data sets again from the registry and compare them with what is published
 	$(BIN)/pytest tests/long/test_published_data.py
 
 test-accuracy: $(DEVELOP) ## Post all 20,000 test images to the running service and compare with the manifests
@@ -59,28 +59,22 @@ test-container: ## Build the image, run it, ask it, stop it
 test-triton: $(DEVELOP) ## Ask Triton and us the same; let KServe's client and perf_analyzer ask us
 	$(BIN)/pytest tests/long/test_triton_oracle.py tests/long/test_foreign_clients.py
 
-bench-serve: $(DEVELOP) ## Measure the service and others like it into build/serve.json: half an hour, wrk
-	$(BIN)/python -m bench.serve --json build/serve.json --plot build/serve.svg
+bench-serve: $(DEVELOP) ## Measure the service and its peers into build/serve.json and .md: half an hour
+	$(BIN)/python -m bench.serve
 
-bench-steady: $(DEVELOP) ## Measure overload, restarts, kills and memory into build/: half an hour, wrk, nginx
-	$(BIN)/python -m bench.steady all --json build
+bench-resilience: $(DEVELOP) ## Measure overload, stops, kills and memory into build/: a quarter of an hour
+	$(BIN)/python -m bench.resilience
 
-bench-maps: $(DEVELOP) ## Time maps, ours and others', into build/maps.json and .md: some minutes, let nothing else run
+bench-maps: $(DEVELOP) ## Time maps, ours and the peers', into build/maps.json and .md: some minutes, let nothing else run
 	$(BIN)/python -m bench.maps --to build
-
-bench-zoom: $(DEVELOP) ## Count what a closer look brings, on CIFAR-10's test images, into build/zoom.json and .md
-	$(BIN)/python -m bench.zoom --to build
 
 bench-train: $(DEVELOP) ## Time training to given accuracies into build/train.json and .md: hours, let nothing else run
 	$(BIN)/python -m bench.train --to build
 
-bench-activations: $(DEVELOP) ## Measure what watching activations costs a training
-	$(BIN)/python -m bench.activation_cost
-
-pictures: $(DEVELOP) ## Draw the pictures of README and lessons anew: half an hour, chromium
+pictures: $(DEVELOP) ## Draw the pictures of the README again: a minute, chromium
 	$(BIN)/python -m bench.pictures
 
-protocol: $(DEVELOP) ## Compile service/oip/rpc/open_inference.proto anew
+protocol: $(DEVELOP) ## Compile service/oip/rpc/open_inference.proto again
 	$(BIN)/python -m grpc_tools.protoc --proto_path=service/oip/rpc --descriptor_set_out=service/oip/rpc/open_inference.binpb open_inference.proto
 
 lock: $(DEVELOP) ## Rewrite constraints.txt from what is installed
