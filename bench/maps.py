@@ -52,7 +52,7 @@ class Way:
     name: str
     runtime: str
     maps: int
-    """Of each image: none, one class's, or every class's."""
+    """Number of maps of each image: none, one class's, or every class's."""
 
 
 Ways = dict[Way, Callable[[], object]]

@@ -88,7 +88,7 @@ def plain(setup: Setup) -> Pass:
 
 
 def bound(setup: Setup, allocate: Allocate = np.empty) -> Pass:
-    """Into and out of arrays that stay where they are."""
+    """Runs into and out of arrays that stay where they are."""
     lanes = Lanes(
         setup.session(),
         image_shape=setup.images_nhwc.shape[1:],

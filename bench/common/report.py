@@ -32,7 +32,7 @@ class Report:
     command: str
     settings: dict[str, Any]
     gpu: bool = False
-    """Whether the networks run on one."""
+    """True if the networks run on one."""
     measurements: dict[str, Any] = field(default_factory=dict)
     tables: list[str] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)

@@ -132,6 +132,7 @@ class Server:
         for process in alive:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+        psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
         self._process.wait()
 
     def _said(self) -> str:

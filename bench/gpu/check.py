@@ -1,4 +1,4 @@
-"""What this machine is, and whether each thing that the other parts need works on it."""
+"""A description of this machine, and a try of each thing that the other parts need."""
 
 import importlib
 import platform
@@ -75,7 +75,7 @@ def libraries() -> dict[str, JsonValue]:
 
 
 def missing(found: Mapping[str, JsonValue]) -> list[JsonValue]:
-    """What other parts will lack, a sentence each."""
+    """Say what other parts will lack, a sentence each."""
     absent = [f"{name} is {why}" for name, why in found.items() if str(why).startswith("missing")]
     if "CUDAExecutionProvider" not in str(found["providers"]):
         absent.append("ONNX Runtime is built for the CPU only: install onnxruntime-gpu")

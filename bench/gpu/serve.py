@@ -1,4 +1,4 @@
-"""How much of ONNX Runtime's best speed the service reaches on this device.
+"""Share of ONNX Runtime's best speed that the service reaches on this device.
 
 First every way to run a forward pass, as `bench.passes` measures them; then a real `bentoml serve`
 under load, with one image in a request and with batches of pixels, on more and more connections.

@@ -53,11 +53,11 @@ class _Runner:
         for _ in range(3):
             cls.session.run(["probabilities"], feed)
         cls.barrier.wait()
-        passes, started_s = 0, time.perf_counter()
+        runs, started_s = 0, time.perf_counter()
         while (elapsed_s := time.perf_counter() - started_s) < seconds:
             cls.session.run(["probabilities"], feed)
-            passes += 1
-        return passes * batch / elapsed_s
+            runs += 1
+        return runs * batch / elapsed_s
 
 
 def measure(model: str, *, seconds: float, device: str = "cpu") -> list[Rate]:
