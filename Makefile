@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container bench-serve bench-steady bench-maps bench-zoom bench-train bench-activations pictures test-triton protocol lock clean
+.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container bench-serve bench-resilience bench-maps bench-train pictures test-triton protocol lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -59,25 +59,19 @@ test-container: ## Build the container image, start it, send requests, stop it
 test-triton: $(DEVELOP) ## Compare with Triton; run KServe's client and perf_analyzer against the service
 	$(BIN)/pytest tests/long/test_triton_oracle.py tests/long/test_foreign_clients.py
 
-bench-serve: $(DEVELOP) ## Measure the service beside other servers, into build/ (30 minutes, needs wrk)
-	$(BIN)/python -m bench.serve --json build/serve.json --plot build/serve.svg
+bench-serve: $(DEVELOP) ## Measure the service beside other servers, into build/ (30 minutes)
+	$(BIN)/python -m bench.serve
 
-bench-steady: $(DEVELOP) ## Measure overload, restarts, kills and memory, into build/ (30 minutes, needs wrk and nginx)
-	$(BIN)/python -m bench.steady all --json build
+bench-resilience: $(DEVELOP) ## Measure overload, stops, kills and memory, into build/ (15 minutes)
+	$(BIN)/python -m bench.resilience
 
 bench-maps: $(DEVELOP) ## Time the maps beside other libraries, into build/ (minutes, on an idle machine)
 	$(BIN)/python -m bench.maps --to build
 
-bench-zoom: $(DEVELOP) ## Measure the gain of a zoomed crop on CIFAR-10's test images, into build/
-	$(BIN)/python -m bench.zoom --to build
-
 bench-train: $(DEVELOP) ## Time training to given accuracies, into build/ (hours, on an idle machine)
 	$(BIN)/python -m bench.train --to build
 
-bench-activations: $(DEVELOP) ## Measure the cost of activation statistics during training
-	$(BIN)/python -m bench.activation_cost
-
-pictures: $(DEVELOP) ## Draw the pictures of the README again (needs chromium)
+pictures: $(DEVELOP) ## Draw the pictures of the README again (a minute, needs chromium)
 	$(BIN)/python -m bench.pictures
 
 protocol: $(DEVELOP) ## Compile service/oip/grpc/open_inference.proto

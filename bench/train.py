@@ -1,4 +1,4 @@
-"""How long training takes to an accuracy: our recipe beside the lesson's Resnet2 and a ResNet-18.
+"""Time that training takes to an accuracy: our recipe, the lesson's Resnet2 and a ResNet-18.
 
 `python -m bench.train` trains each on CIFAR-10, one after the other on the same machine, and notes
 when the accuracy on the validation split first reached each mark. The validation split and not the
@@ -10,7 +10,6 @@ on with by the same command, on the same machine. `--minutes` bounds each.
 import argparse
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from bench.serving.machine import cpu_name
+from bench.common.machine import cpu_name
+from bench.common.report import Report
 from pipeline.errors import PipelineError
 from pipeline.runs.atomic_files import write_text
 from pipeline.runs.run import is_finished
@@ -34,49 +34,43 @@ MARKS = (0.823, 0.849, 0.94, 0.96)
 _MACHINE = "machine.json"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Contestant:
-    """A recipe, and how many epochs its schedule has."""
+    """A recipe with changes to it."""
 
     name: str
     recipe: str
     changes: Mapping[str, object]
 
     def load(self) -> Recipe:
-        """All are validated on the same 5,000 images."""
+        """The recipe; all are validated on the same 5,000 images."""
         return Recipe.load(self.recipe, **{"validation": 0.1, **self.changes})
 
 
+_RESNET_18 = {
+    "epochs": 16,
+    "network": {"architecture": "torchvision:resnet18"},
+    "optimizer": {"kind": "sgd", "weight_decay": 5e-4},
+    "batch_size": 256,
+}
+_LONG = {
+    "epochs": 58,
+    "optimizer__muon_momentum": 0.9,
+    "optimizer__muon_peak": 0.025,
+    "schedule__swa_fraction": 0.3793,
+    "ema_decay": 0.999,
+}
 CONTESTANTS = (
-    Contestant(name="ours, 5 epochs", recipe="cifar10", changes={"epochs": 5}),
-    Contestant(name="the lesson's Resnet2", recipe="resnet2", changes={}),
-    Contestant(
-        name="ResNet-18",
-        recipe="cifar10",
-        changes={
-            "epochs": 16,
-            "network": {"architecture": "torchvision:resnet18"},
-            "optimizer": {"kind": "sgd", "weight_decay": 5e-4},
-            "batch_size": 256,
-        },
-    ),
-    Contestant(
-        name="ours, 36 epochs and a tail of 22",
-        recipe="cifar10",
-        changes={
-            "epochs": 58,
-            "optimizer__muon_momentum": 0.9,
-            "optimizer__muon_peak": 0.025,
-            "schedule__swa_fraction": 0.3793,
-            "ema_decay": 0.999,
-        },
-    ),
+    Contestant("ours, 5 epochs", "cifar10", {"epochs": 5}),
+    Contestant("the lesson's Resnet2", "resnet2", {}),
+    Contestant("ResNet-18", "cifar10", _RESNET_18),
+    Contestant("ours, 36 epochs and a tail of 22", "cifar10", _LONG),
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Result:
-    """When a contestant reached each mark, in seconds; None where it did not."""
+    """Seconds after which a contestant reached each mark; None where it did not."""
 
     name: str
     epochs: int
@@ -87,21 +81,21 @@ class Result:
 
     @classmethod
     def of(cls, name: str, epochs: Sequence[Epoch], planned: int) -> "Result":
-        """What came of so many epochs, of those that were planned."""
+        """Read the epochs that were trained, of those that were planned."""
         seconds, reached = 0.0, dict.fromkeys(f"{mark:.1%}" for mark in MARKS)
         for epoch in epochs:
             seconds += epoch.seconds
             for mark in MARKS:
                 if reached[f"{mark:.1%}"] is None and epoch.validation_accuracy >= mark:
                     reached[f"{mark:.1%}"] = seconds
-        return cls(
-            name=name,
-            epochs=len(epochs),
-            planned=planned,
-            best=max((epoch.validation_accuracy for epoch in epochs), default=0.0),
-            seconds=seconds,
-            reached=reached,
-        )
+        best = max((epoch.validation_accuracy for epoch in epochs), default=0.0)
+        return cls(name, len(epochs), planned, best, seconds, reached)
+
+    def row(self) -> tuple[str, ...]:
+        """Cells of the table."""
+        times = ("not reached" if s is None else _shown(s) for s in self.reached.values())
+        over = "" if self.epochs == self.planned else f" of {self.planned} (out of time)"
+        return self.name, *times, f"{self.best:.2%}", f"{self.epochs}{over}", _shown(self.seconds)
 
 
 class _OutOfTimeError(Exception):
@@ -129,14 +123,11 @@ def measure(
 
     Raises:
         PipelineError: see `plan_run` and `complete_run`.
-
     """
-    recipe = contestant.load()
+    recipe, name = contestant.load(), contestant.recipe
     spent_s = sum(epoch.seconds for epoch in read_epochs(folder))
     if is_finished(folder) or spent_s < 60 * minutes:
-        plan = plan_run(
-            recipe.data, recipe_name=contestant.recipe, recipe=recipe, seed=seed, device=device
-        )
+        plan = plan_run(recipe.data, recipe_name=name, recipe=recipe, seed=seed, device=device)
         with contextlib.suppress(_OutOfTimeError):
             complete_run(plan, folder, [_Clock(60 * minutes)])
     return Result.of(contestant.name, read_epochs(folder), recipe.epochs)
@@ -147,7 +138,6 @@ def stay_on_machine(folder: Path, machine: dict[str, object]) -> None:
 
     Raises:
         PipelineError: they were begun elsewhere, so that times would not compare.
-
     """
     file = folder / _MACHINE
     if not file.is_file():
@@ -160,73 +150,44 @@ def stay_on_machine(folder: Path, machine: dict[str, object]) -> None:
         )
 
 
-def as_markdown(results: Sequence[Result]) -> str:
-    """Return the table."""
-    marks = [f"{mark:.1%}" for mark in MARKS]
-    lines = [
-        f"| network | {' | '.join(marks)} | best | epochs | all of it |",
-        "|---|" + "---|" * (len(marks) + 3),
-    ]
-    for result in results:
-        times = (result.reached[mark] for mark in marks)
-        reached = " | ".join("not reached" if s is None else _shown(s) for s in times)
-        over = "" if result.epochs == result.planned else f" of {result.planned} (out of time)"
-        lines.append(
-            f"| {result.name} | {reached} | {result.best:.2%} | {result.epochs}{over} | "
-            f"{_shown(result.seconds)} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
 def _shown(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 100 else f"{seconds:.3g} s"
 
 
-def main() -> None:
+def main() -> int:
     """Train them all, print the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
+    names = [contestant.name for contestant in CONTESTANTS]
     parser.add_argument("--minutes", type=float, default=150, help="at most, for each")
-    parser.add_argument("--only", nargs="*", help="names of contestants")
+    parser.add_argument("--only", nargs="*", choices=names, default=names)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench-train"), help="folder of the runs"
-    )
-    parser.add_argument("--to", type=Path, default=Path("build"), help="folder of both files")
-    arguments = parser.parse_args()
-    device = choose_device(arguments.device)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-train"), help="for the runs")
+    parser.add_argument("--to", type=Path, default=Path("build"), help="folder of the report")
+    given = parser.parse_args()
+    device = choose_device(given.device)
     cuda = device.type == "cuda"
-    machine = {
-        "machine": torch.cuda.get_device_name()
-        if cuda
-        else f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores",
+    machine: dict[str, object] = {
+        "machine": torch.cuda.get_device_name() if cuda else cpu_name(),
         "bfloat16": uses_bfloat16(device),
         "threads": torch.get_num_threads(),
     }
     results: list[Result] = []
     try:
-        stay_on_machine(arguments.out, machine)
-        for contestant in CONTESTANTS:
-            if arguments.only and contestant.name not in arguments.only:
-                continue
+        stay_on_machine(given.out, machine)
+        for contestant in (each for each in CONTESTANTS if each.name in given.only):
             print(contestant.name, flush=True)
-            folder = arguments.out / contestant.name.replace(",", "").replace(" ", "-")
-            result = measure(
-                contestant, folder, device, minutes=arguments.minutes, seed=arguments.seed
-            )
-            results.append(result)
+            folder = given.out / contestant.name.replace(",", "").replace(" ", "-")
+            minutes, seed = given.minutes, given.seed
+            results.append(measure(contestant, folder, device, minutes=minutes, seed=seed))
     except PipelineError as error:
         sys.exit(f"error: {error}")
-    table = as_markdown(results)
-    report = machine | {
-        "seed": arguments.seed,
-        "results": [asdict(result) for result in results],
-    }
-    arguments.to.mkdir(parents=True, exist_ok=True)
-    (arguments.to / "train.json").write_text(json.dumps(report, indent=2) + "\n")
-    (arguments.to / "train.md").write_text(f"{machine['machine']}.\n\n{table}")
-    print(table)
+    report = Report("train", machine | {"seed": given.seed}, gpu=cuda)
+    report.measurements["results"] = [asdict(result) for result in results]
+    heads = ("network", *(f"{mark:.1%}" for mark in MARKS), "best", "epochs", "all of it")
+    report.add_table("Time to an accuracy", heads, [result.row() for result in results])
+    return report.finish(given.to)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

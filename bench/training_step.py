@@ -1,19 +1,19 @@
-"""How fast one training step of the cifar10 recipe runs on this machine, in each variant.
+"""Speed of one training step of the cifar10 recipe on this machine, in each variant.
 
 `python -m bench.training_step` times float32 and bfloat16, images contiguous and channels-last, and
-torch.compile, in alternating order, and prints each one's median and spread as a ratio to plain
-float32.
+torch.compile, in turns, and prints how many times as fast as plain float32 each is.
 """
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from itertools import product
 
 import torch
 from torch import nn
 
+from bench.common.spread import Spread
+from bench.common.turns import take_turns
 from pipeline.training.device import choose_device, uses_bfloat16
 from pipeline.training.recipe import Recipe
 from pipeline.training.weights import make_network
@@ -35,9 +35,7 @@ def make_step(
     network = network.to(memory_format=memory_format)
     images = torch.randn(recipe.batch_size, 3, 32, 32, device=device)
     images = images.contiguous(memory_format=memory_format)
-    forward: Callable[[torch.Tensor], torch.Tensor] = (
-        torch.compile(network) if compiled else network
-    )
+    forward = torch.compile(network) if compiled else network
     labels = torch.randint(10, (recipe.batch_size,), device=device)
     optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, nesterov=True)
 
@@ -63,32 +61,21 @@ def main() -> None:
     recipe, device = Recipe.load("cifar10"), choose_device(arguments.device)
     steps = {
         (precision, name): make_step(
-            recipe, device, bfloat16=precision == "bfloat16", memory_format=FORMATS[name]
+            recipe, device, bfloat16=precision == "bfloat16", memory_format=layout
         )
-        for precision, name in product(("float32", "bfloat16"), FORMATS)
+        for precision, (name, layout) in product(("float32", "bfloat16"), FORMATS.items())
     }
     steps["bfloat16", "compiled"] = make_step(
         recipe, device, bfloat16=True, memory_format=torch.channels_last, compiled=True
     )
-    seconds: dict[tuple[str, str], list[float]] = {variant: [] for variant in steps}
-    for step in steps.values():
-        step()
-    for repeat in range(arguments.repeats):
-        order = list(steps)[:: 1 if repeat % 2 else -1]
-        for variant in order:
-            started = time.perf_counter()
-            steps[variant]()
-            seconds[variant].append(time.perf_counter() - started)
+    seconds = take_turns(steps, repeats=arguments.repeats, seconds=0)
     base = statistics.median(seconds["float32", "contiguous"])
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     print(f"{name}, {torch.get_num_threads()} threads, {arguments.repeats} steps each;")
     print(f"training uses {'bfloat16' if uses_bfloat16(device) else 'float32'}, channels-last")
     for (precision, layout), times in seconds.items():
-        ratios = sorted(base / value for value in times)
-        print(
-            f"{precision:9} {layout:14} {statistics.median(ratios):5.2f} times as fast "
-            f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        )
+        ratio = Spread.of(base / value for value in times).shown()
+        print(f"{precision:9} {layout:14} {ratio} times as fast")
 
 
 if __name__ == "__main__":

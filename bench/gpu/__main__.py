@@ -17,7 +17,7 @@ from pathlib import Path
 
 PARTS = ("check", "train", "teach", "serve", "parity")
 RUNS_PART_BYTES = 15 << 20
-"""Of the files that the trained runs are packed into."""
+"""Size of the files that the trained runs are packed into."""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""What this machine is, and whether each thing that the other parts need works on it."""
+"""A description of this machine, and a try of each thing that the other parts need."""
 
 import importlib
 import platform
@@ -12,10 +12,10 @@ import onnxruntime as ort
 import torch
 from pydantic import JsonValue
 
+from bench.common import ROOT
+from bench.common.machine import cpu_name
 from bench.gpu.results import Deadline, Results
 from bench.gpu.scale import Scale
-from bench.serving.environments import ROOT
-from bench.serving.machine import cpu_name
 from bench.training_step import make_step
 from limelight.artifact.store import load_artifact, newest_version
 from limelight.runtime.engine import Engine
@@ -75,7 +75,7 @@ def libraries() -> dict[str, JsonValue]:
 
 
 def missing(found: Mapping[str, JsonValue]) -> list[JsonValue]:
-    """What other parts will lack, a sentence each."""
+    """Say what other parts will lack, a sentence each."""
     absent = [f"{name} is {why}" for name, why in found.items() if str(why).startswith("missing")]
     if "CUDAExecutionProvider" not in str(found["providers"]):
         absent.append("ONNX Runtime is built for the CPU only: install onnxruntime-gpu")

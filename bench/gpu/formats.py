@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bench.common import ROOT
 from bench.gpu.results import Deadline, Results
 from bench.gpu.scale import Scale
-from bench.serving.environments import ROOT
 from bench.serving.workloads import WORKLOADS
 from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import Artifact, load_artifact, newest_version

@@ -1,4 +1,4 @@
-"""How fast a network trains, once it is compiled."""
+"""Pace of a training, once its network is compiled."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""What an isolated machine needs for the parts of `python -m bench.gpu`, packed and unpacked."""
+"""Packs of what an isolated machine needs for the parts of `python -m bench.gpu`."""
 
 import argparse
 import sys
@@ -103,7 +103,7 @@ def unpack(parts: Path, to: Path) -> None:
 
 
 def _cuda_folders() -> list[Path]:
-    """Where the installed NVIDIA packages have their libraries."""
+    """Folders in which the installed NVIDIA packages have their libraries."""
     found = find_spec("nvidia")
     roots = map(Path, found.submodule_search_locations or ()) if found else ()
     return sorted(folder for root in roots for folder in root.glob("*/lib"))

@@ -1,4 +1,4 @@
-"""What the parts find, in one JSON file that is complete after every step."""
+"""Findings of the parts, in one JSON file that is complete after every step."""
 
 import json
 import time
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 class Deadline:
-    """When a part has to be done."""
+    """The time at which a part has to be done."""
 
     def __init__(self, seconds: float) -> None:
         self._end_s = time.monotonic() + seconds

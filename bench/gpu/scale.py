@@ -1,10 +1,10 @@
-"""How much the parts do: everything on a GPU, or in miniature on a CPU."""
+"""Scale of the parts: everything on a GPU, or in miniature on a CPU."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 Changes = Mapping[str, object]
-"""What differs from a recipe, named as in `Recipe.load`."""
+"""Differences from a recipe, named as in `Recipe.load`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,13 +16,13 @@ class School:
     teacher: Changes
     teacher_s: float
     pupils: Mapping[str, Changes]
-    """By the names of their runs."""
+    """Values by the names of their runs."""
     pupil_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scale:
-    """What is trained and measured.
+    """Networks that are trained, and loads that are measured.
 
     Attributes:
         limit_s: of each part; together they are eight minutes on a GPU.

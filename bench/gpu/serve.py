@@ -1,4 +1,4 @@
-"""How much of ONNX Runtime's best speed the service reaches on this device.
+"""Share of ONNX Runtime's best speed that the service reaches on this device.
 
 First every way to run a forward pass, as `bench.passes` measures them; then a real `bentoml serve`
 under load, with one image in a request and with batches of pixels, on more and more connections.
@@ -17,16 +17,16 @@ from typing import Any
 import torch
 
 from bench import passes
+from bench.common.client import Call, Client, http_request
+from bench.common.load import Load, keep_busy
+from bench.common.load import run as run_loop
+from bench.common.server import limelight
+from bench.common.spread import percentile
 from bench.gpu.formats import MODELS, export_again
 from bench.gpu.results import Deadline, Results
 from bench.gpu.scale import Scale
 from bench.serving.formats import Encode, open_inference_binary, raw
 from bench.serving.workloads import WORKLOADS, Workload
-from bench.steadiness.calls import http_request
-from bench.steadiness.client import Call, Client
-from bench.steadiness.load import Load, keep_busy, percentile
-from bench.steadiness.load import run as run_loop
-from bench.steadiness.service import running
 from limelight.artifact.store import Artifact
 from limelight.runtime.onnx_session import Device, EngineError
 
@@ -94,7 +94,7 @@ def measure_service(
     """Load a `bentoml serve` of the models, and compare with the best of `session.run`.
 
     Raises:
-        RuntimeError: it does not get ready; the message has its log's end.
+        ServerError: it does not get ready; the message has its log's end.
     """
     settings = {
         "LIMELIGHT_MODELS": str(models),
@@ -103,8 +103,8 @@ def measure_service(
         "LIMELIGHT_MAX_QUEUED": str(_MOST_QUEUED),
     }
     context = multiprocessing.get_context("spawn")
-    with running(settings) as services, ProcessPoolExecutor(_CLIENTS, context) as clients:
-        port = services[0].port
+    with limelight(settings) as server, ProcessPoolExecutor(_CLIENTS, context) as clients:
+        port = server.port
         for name, batched in itertools.product(best, (False, True)):
             for connections in scale.connections:
                 if deadline.left_s < 2 * scale.load_s:

@@ -162,6 +162,6 @@ def publish(
 
 
 def expected_seconds(recipe: Recipe, course: Course) -> float:
-    """How long a training takes, once its network is compiled."""
+    """Seconds that a training takes, once its network is compiled."""
     steps = recipe.epochs * (len(course.fit) // recipe.batch_size)
     return steps * seconds_per_step(course.trainer(recipe))

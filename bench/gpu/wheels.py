@@ -11,7 +11,7 @@ THERE = (
     "torch", "torchvision", "onnx", "onnxscript", "safetensors", "scikit-learn", "torchmetrics",
     "matplotlib", "pillow",
 )  # fmt: skip
-"""What a machine with PyTorch and its usual companions has, and with them what they need."""
+"""Packages of a machine with PyTorch and its usual companions, and with them what they need."""
 
 _NETWORKS = ("pydantic", "prometheus-client", "psutil")
 NEEDED: dict[str, tuple[str, ...]] = {
@@ -21,7 +21,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "serve": ("limelight[serve]", "psutil"),
     "parity": (*_NETWORKS, "onnxruntime-gpu"),
 }
-"""By the part of the work that imports them."""
+"""Packages by the part of the work that imports them."""
 
 # Carried all the same: an older one is not enough.
 _NEWER = {"typing-extensions"}

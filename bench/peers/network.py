@@ -1,4 +1,4 @@
-"""What every peer serves: one artefact through ONNX Runtime, with Pillow in front of it.
+"""A network as every peer serves it: an artefact through ONNX Runtime, with Pillow before it.
 
 BENCH_MODEL names the artefact's folder, and BENCH_DEVICE where it runs, ``cpu`` or ``cuda``.
 Threads and spinning are set as our service sets them, so that servers are compared and not
@@ -50,6 +50,7 @@ class Network:
         self.classes: list[str] = manifest["classes"]
         self._mode: str = rule["mode"]
         self._size: tuple[int, int] = (rule["width"], rule["height"])
+        self._shape = (rule["height"], rule["width"], 1 if self._mode == "L" else 3)
         self._session = open_session(
             folder / "model.onnx",
             device=os.environ.get("BENCH_DEVICE", "cpu"),
@@ -61,17 +62,15 @@ class Network:
         image = image.convert(self._mode)
         if image.size != self._size:
             image = image.resize(self._size)
-        return np.asarray(image).reshape(self._size[1], self._size[0], -1)
+        return np.asarray(image).reshape(self._shape)
 
     def array(self, body: bytes) -> NDArray[np.uint8]:
         """A batch's raw pixels as the network takes them: uint8 (N, H, W, C)."""
-        channels = 1 if self._mode == "L" else 3
-        return np.frombuffer(body, np.uint8).reshape(-1, self._size[1], self._size[0], channels)
+        return np.frombuffer(body, np.uint8).reshape(-1, *self._shape)
 
     def probabilities(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """One pass: uint8 (N, H, W, C) -> (N, K)."""
-        feed = {"images": images_nhwc}
-        result = self._session.run(["probabilities"], feed)[0]
+        """One forward pass: uint8 (N, H, W, C) -> (N, K)."""
+        result = self._session.run(["probabilities"], {"images": images_nhwc})[0]
         return np.asarray(result, np.float32)
 
     def answer(self, probabilities: NDArray[np.float32]) -> dict[str, Any]:
@@ -81,8 +80,5 @@ class Network:
 
     def answers(self, images: list[Image.Image]) -> list[dict[str, Any]]:
         """Prepare, run as one batch, and read the answers, in the order of `images`."""
-        return self.classified(np.stack([self.pixels(image) for image in images]))
-
-    def classified(self, images_nhwc: NDArray[np.uint8]) -> list[dict[str, Any]]:
-        """Run as one batch, and read the answers."""
+        images_nhwc = np.stack([self.pixels(image) for image in images])
         return [self.answer(row) for row in self.probabilities(images_nhwc)]

@@ -1,1 +1,1 @@
-"""What `bench.serve` and `bench.stages` share: workloads, load, servers, results, reports."""
+"""Parts of `bench.serve`: workloads, contestants, measurements and their summary."""

@@ -1,36 +1,21 @@
-"""Where the peers live: virtual environments that the benchmark makes itself."""
+"""Virtual environments of the peers, which the benchmark makes itself."""
 
 import subprocess
-import sys
 import venv
 from dataclasses import dataclass
-from importlib.metadata import distributions
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from bench.common import ROOT
+
 FOLDER = ROOT / ".venv-peers"
 
-# MLServer demands a FastAPI older than the others' and so lives alone.
 PACKAGES: dict[str, tuple[str, ...]] = {
     "main": (
-        "bentoml==1.4.39",
-        "fastapi==0.165.0",
-        "litserve==0.2.19",
-        "numpy==2.4.6",
-        "onnxruntime==1.31.1",
-        "pillow==13.0.0",
-        "python-multipart==0.0.34",
+        "bentoml==1.4.39", "fastapi==0.165.0", "litserve==0.2.19", "numpy==2.4.6",
+        "onnxruntime==1.31.1", "pillow==13.0.0", "python-multipart==0.0.34",
         "uvicorn[standard]==0.54.0",
     ),
-    # Its workers ask for an event loop that uvloop gives from 0.22 on only where one runs.
-    "mlserver": (
-        "mlserver==1.7.1",
-        "numpy==2.4.6",
-        "onnxruntime==1.31.1",
-        "pillow==13.0.0",
-        "uvloop==0.21.0",
-    ),
-}
+}  # fmt: skip
 
 
 class NotInstallableError(Exception):
@@ -47,25 +32,11 @@ class Environment:
         """Path of a command that one of the packages brought."""
         return str(self.python.parent / name)
 
-    def versions(self, packages: tuple[str, ...]) -> dict[str, str]:
-        """Installed versions; packages that are absent are left out."""
-        library = sorted((self.python.parent.parent / "lib").glob("python3*"))[-1]
-        installed = {
-            found.metadata["Name"].lower(): found.version
-            for found in distributions(path=[str(library / "site-packages")])
-        }
-        return {name: installed[name] for name in packages if name in installed}
-
-
-def own() -> Environment:
-    """The project's environment, which this process runs in."""
-    return Environment(Path(sys.executable))
-
 
 def prepare(
     name: str, packages: tuple[str, ...] | None = None, *, device: str = "cpu"
 ) -> Environment:
-    """The environment `name` for a device; made, or made anew, where it isn't what `packages` say.
+    """The environment `name` for a device; made again, where it isn't what `packages` say.
 
     Without them they are those of PACKAGES.
 

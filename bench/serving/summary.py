@@ -1,199 +1,125 @@
-"""What the repeats come to: medians with their spread, peaks and ratios."""
+"""Summary of the repeats: medians with their spread, ratios, tables and targets."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from statistics import median
+from collections.abc import Sequence
 
-from bench.serving.results import Measurement, Participant, Results, Visit
+from bench.common.report import Report
+from bench.common.spread import Spread, number
+from bench.serving.contestants import ENTRIES, OURS, PEERS
+from bench.serving.measuring import Measurement, Results
+from bench.serving.workloads import WORKLOADS, Workload
 
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """A median over the repeats, with the least and the most."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread":
-        """Raises:
-        ValueError: there are no values.
-        """
-        all_values = list(values)
-        if not all_values:
-            raise ValueError("nothing was measured")
-        return cls(median(all_values), min(all_values), max(all_values))
+_HEADS = (
+    "contestant", "connections", "images/s", "of the ceiling", "× best peer", "p50 ms", "p99 ms",
+    "errors",
+)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One contestant at one workload and number of connections, over the repeats.
+_PEERS = [contestant.name for entry in PEERS for contestant in entry.contestants]
 
-    The ratios are None where what they compare with was not measured.
-    """
-
-    participant: Participant
-    workload: str
-    connections: int
-    images_per_s: Spread
-    p50_ms: Spread
-    p99_ms: Spread
-    mean_batch: float | None
-    errors: int
-    to_ceiling: float | None
-    to_best_peer: float | None
-
-    @property
-    def tail(self) -> float:
-        """p99 as a multiple of p50."""
-        return self.p99_ms.median / self.p50_ms.median
+Loads = dict[tuple[str, int], list[Measurement]]
+"""The repeats of each load, by the contestant's name and the number of connections."""
 
 
-def rows(results: Results) -> list[Row]:
-    """Summarise: by workload, then connections, in the participants' order."""
-    made = []
-    for workload in results.workloads:
-        top = ceiling(results, results.models[workload])
-        for connections in results.connections:
-            best = _best_peer(results, workload, connections)
-            for participant in results.participants:
-                found = _select(results, participant.name, workload, connections)
-                if not found:
-                    continue
-                rate = Spread.of(each.images_per_s for each in found)
-                batches = [each.mean_batch for each in found if each.mean_batch is not None]
-                made.append(
-                    Row(
-                        participant=participant,
-                        workload=workload,
-                        connections=connections,
-                        images_per_s=rate,
-                        p50_ms=Spread.of(each.p50_ms for each in found),
-                        p99_ms=Spread.of(each.p99_ms for each in found),
-                        mean_batch=median(batches) if batches else None,
-                        errors=sum(sum(each.errors.values()) for each in found),
-                        to_ceiling=rate.median / top if top else None,
-                        to_best_peer=rate.median / best if best else None,
-                    )
-                )
-    return made
+def loads_of(results: Results, workload: Workload) -> Loads:
+    """Group the measurements under one workload."""
+    loads: Loads = {}
+    for each in results.measurements:
+        if each.workload == workload.name:
+            loads.setdefault((each.contestant, each.connections), []).append(each)
+    return loads
 
 
-def ceiling(results: Results, model: str) -> float | None:
-    """Images per second of ONNX Runtime alone: its best layout and batch size, in the median."""
-    return max(
-        (spread.median for spread in ceiling_by_batch(results, model).values()), default=None
-    )
+def best(loads: Loads, names: Sequence[str], connections: int | None = None) -> float | None:
+    """The highest median of images a second, at so many connections or at any number."""
+    medians = [
+        Spread.of(each.images_per_s for each in repeats).median
+        for (name, count), repeats in loads.items()
+        if name in names and connections in (None, count)
+    ]
+    return max(medians, default=None)
 
 
-def ceiling_by_batch(results: Results, model: str) -> dict[int, Spread]:
-    """The same for each batch size, with the layout that is best there."""
-    groups: dict[tuple[int, int], list[float]] = {}
-    for rate in results.ceiling:
-        if rate.model == model:
-            groups.setdefault((rate.batch, rate.processes), []).append(rate.images_per_s)
+def ceiling(results: Results, model: str) -> dict[int, Spread]:
+    """ONNX Runtime alone by batch size, with the layout that is best there."""
+    found: dict[tuple[int, int], list[float]] = {}
+    for each in results.rates:
+        if each.model == model:
+            found.setdefault((each.batch, each.processes), []).append(each.images_per_s)
     best: dict[int, Spread] = {}
-    for (batch, _), values in sorted(groups.items()):
+    for (batch, _), values in sorted(found.items()):
         spread = Spread.of(values)
         if batch not in best or spread.median > best[batch].median:
             best[batch] = spread
     return best
 
 
-def peak(results: Results, contestant: str, workload: str) -> float | None:
-    """Its median images per second at the number of connections that suits it best."""
-    return _largest(
-        _rate(results, contestant, workload, connections) for connections in results.connections
-    )
+def top(results: Results, model: str) -> float | None:
+    """The ceiling at its best batch size."""
+    return max((spread.median for spread in ceiling(results, model).values()), default=None)
 
 
-def side_by_side(results: Results, contestant: str, beside: str, workload: str) -> Spread | None:
-    """Its images per second by those of another of the same server, repeat by repeat.
-
-    The two were loaded within seconds of each other, so that the machine's own moods, which last
-    longer, count less than in a ratio of medians. At the number of connections that suits
-    `beside` best, of those that both were measured at.
-    """
-    rates = {
-        count: rate
-        for count in results.connections
-        if _select(results, contestant, workload, count)
-        and (rate := _rate(results, beside, workload, count)) is not None
-    }
-    if not rates:
-        return None
-    best = max(rates, key=rates.__getitem__)
-    others = {each.repeat: each.images_per_s for each in _select(results, beside, workload, best)}
-    return Spread.of(
-        each.images_per_s / others[each.repeat]
-        for each in _select(results, contestant, workload, best)
-        if each.repeat in others
-    )
+def add_to(report: Report, results: Results) -> None:
+    """Add every table, and compare with the targets."""
+    for workload in WORKLOADS.values():
+        if rows := _rows(results, workload):
+            report.add_table(workload.title, _HEADS, rows)
+    for model in dict.fromkeys(each.model for each in results.rates):
+        ceilings = [
+            (str(batch), spread.shown()) for batch, spread in ceiling(results, model).items()
+        ]
+        report.add_table(f"ONNX Runtime alone, {model}", ("batch", "images/s"), ceilings)
+    servers = [(*_life(results, entry.name), entry.setup) for entry in ENTRIES]
+    heads = ("server", "first answer s", "largest process MB", "all MB", "failed", "how")
+    report.add_table("Servers", heads, servers)
+    _judge(report, results)
 
 
-def peak_of_peers(results: Results, workload: str) -> float | None:
-    """`peak` of whichever peer has the highest."""
-    return _largest(
-        peak(results, each.name, workload) for each in results.participants if not each.ours
-    )
+def _rows(results: Results, workload: Workload) -> list[tuple[str, ...]]:
+    rows, limit = list[tuple[str, ...]](), top(results, workload.model)
+    titles = {each.name: each.title for entry in ENTRIES for each in entry.contestants}
+    loads = loads_of(results, workload)
+    for (name, connections), repeats in sorted(loads.items(), key=lambda load: load[0][1]):
+        images_per_s = Spread.of(each.images_per_s for each in repeats)
+        peer = best(loads, _PEERS, connections)
+        row = (
+            titles[name],
+            str(connections),
+            images_per_s.shown(),
+            f"{images_per_s.median / limit:.0%}" if limit else "–",
+            f"{images_per_s.median / peer:.2f}" if peer else "–",
+            Spread.of(each.p50_ms for each in repeats).shown(),
+            Spread.of(each.p99_ms for each in repeats).shown(),
+            str(sum(each.errors for each in repeats)),
+        )
+        rows.append(row)
+    return rows
 
 
-def first_answer_s(results: Results, contestant: str) -> Spread | None:
-    """Seconds from the process's start to the first right answer, over models and repeats."""
-    return _of_visits(results, contestant, lambda visit: visit.first_answer_s)
+def _life(results: Results, name: str) -> tuple[str, ...]:
+    visits = [each for each in results.visits if each.entry == name]
+    lives = [(each.first_answer_s, each.largest_mb, each.total_mb) for each in visits]
+    shown = [Spread.of(values).shown() for values in zip(*lives, strict=True)] or ["–"] * 3
+    return name, *shown, results.failures.get(name, "no")
 
 
-def worker_mb(results: Results, contestant: str) -> Spread | None:
-    """Megabytes (PSS) of the largest process of each visit that worked."""
-    return _of_visits(
-        results,
-        contestant,
-        lambda visit: max(each.pss_mb for each in visit.processes if each.working),
-    )
-
-
-def total_mb(results: Results, contestant: str) -> Spread | None:
-    """Megabytes (PSS) of all processes of each visit together."""
-    return _of_visits(
-        results, contestant, lambda visit: sum(each.pss_mb for each in visit.processes)
-    )
-
-
-def probe(results: Results) -> Spread | None:
-    """The machine's own speed before each visit, in images per second."""
-    values = [visit.probe_images_per_s for visit in results.visits]
-    return Spread.of(values) if values else None
-
-
-def _of_visits(results: Results, contestant: str, value: Callable[[Visit], float]) -> Spread | None:
-    values = [value(visit) for visit in results.visits if contestant in visit.contestants]
-    return Spread.of(values) if values else None
-
-
-def _best_peer(results: Results, workload: str, connections: int) -> float | None:
-    return _largest(
-        _rate(results, each.name, workload, connections)
-        for each in results.participants
-        if not each.ours
-    )
-
-
-def _rate(results: Results, contestant: str, workload: str, connections: int) -> float | None:
-    found = _select(results, contestant, workload, connections)
-    return median(each.images_per_s for each in found) if found else None
-
-
-def _select(
-    results: Results, contestant: str, workload: str, connections: int
-) -> list[Measurement]:
-    wanted = (contestant, workload, connections)
-    return [
-        each
-        for each in results.measurements
-        if (each.contestant, each.workload, each.connections) == wanted
-    ]
-
-
-def _largest(values: Iterable[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)
+def _judge(report: Report, results: Results) -> None:
+    """Compare with the targets; rates are each contestant's own best."""
+    for workload in WORKLOADS.values():
+        loads, limit = loads_of(results, workload), top(results, workload.model)
+        ours, explained = best(loads, ["predict", "infer"]), best(loads, ["explain"])
+        peer = best(loads, _PEERS)
+        if ours is not None and limit is not None:
+            target = f"{workload.title}: at least 85 % of ONNX Runtime alone"
+            report.judge(target, f"{ours / limit:.0%}", ours / limit >= 0.85)
+        if ours is not None and peer is not None:
+            most = "" if limit is None else f"; the ceiling itself is {number(limit / peer)} ×"
+            target = f"{workload.title}: at least 2.5 × the best peer"
+            report.judge(target, f"{number(ours / peer)} ×{most}", ours / peer >= 2.5)
+        if ours is not None and explained is not None:
+            target = f"{workload.title}: `/explain` at least 90 % of `/predict`"
+            report.judge(target, f"{explained / ours:.0%}", explained / ours >= 0.9)
+    if visits := [each for each in results.visits if each.entry == OURS.name]:
+        first_s = Spread.of(each.first_answer_s for each in visits)
+        report.judge("first answer within 3 s", f"{first_s.shown()} s", first_s.median <= 3)
+        largest_mb = Spread.of(each.largest_mb for each in visits)
+        report.judge("at most 250 MB a worker", f"{largest_mb.shown()} MB", largest_mb.median < 250)

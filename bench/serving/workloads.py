@@ -1,23 +1,19 @@
-"""What is posted: images from a seeded generator, as large on the wire as real ones are."""
+"""Workloads: parts of the example pictures, drawn by a seed."""
 
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from typing import Literal
 
 import numpy as np
-from numpy.random import Generator
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageOps
 
+from bench.common import ROOT
 from bench.peers.network import Network
-from bench.serving.environments import ROOT
 from limelight.artifact.store import newest_version
 
 IMAGES = 64
 _SEED = 0
-# The white noise is as strong, and the stroke as wide, as makes the PNGs as long as those of the
-# real test images, to a tenth; `python -m bench.serving.workloads` prints both.
-_NOISE = {32: 7.0, 512: 4.0}
 _QUALITY = 90
 
 
@@ -45,27 +41,35 @@ class Workload:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(N, H, W, C) of what one request holds."""
+        """(N, H, W, C) of one request's pixels."""
         return self.batch, self.size, self.size, 1 if self.model == "digits" else 3
 
     def images(self, count: int = IMAGES) -> list[Image.Image]:
-        """The first `count`; the same ones at every call."""
+        """Random parts of an example picture, the same ones at every call."""
         rng = np.random.default_rng([_SEED, self.size])
-        draw = _digit if self.model == "digits" else _photograph
-        return [draw(rng, self.size) for _ in range(count)]
+        if self.model == "digits":
+            picture = ImageOps.invert(Image.open(ROOT / "examples" / "seven.png").convert("L"))
+        else:
+            picture = Image.open(ROOT / "examples" / "cat.png").convert("RGB")
+        side = min(picture.size)
+        picture, images = ImageOps.fit(picture, (side, side)), []
+        for _ in range(count):
+            edge = rng.uniform(0.9, 1.0) * side
+            left, top = rng.uniform(0, side - edge, size=2)
+            box = (left, top, left + edge, top + edge)
+            images.append(picture.resize((self.size, self.size), box=box))
+        return images
 
     def bodies(self, count: int = IMAGES) -> list[bytes]:
-        """What the first `count` requests hold; of a batch, the first image is that request's."""
+        """The bodies of the first `count` requests; a batch begins with that request's image."""
         images = self.images(max(count, self.batch))
-        if self.format != "pixels":
-            return [self._encode(image) for image in images[:count]]
-        pixels = np.stack([np.asarray(image) for image in images])
-        return [np.roll(pixels, -at, axis=0)[: self.batch].tobytes() for at in range(count)]
-
-    def _encode(self, image: Image.Image) -> bytes:
-        buffer = BytesIO()
-        image.save(buffer, self.format, **({"quality": _QUALITY} if self.format == "JPEG" else {}))
-        return buffer.getvalue()
+        if self.format == "pixels":
+            pixels = np.stack([np.asarray(image) for image in images])
+            return [np.roll(pixels, -at, axis=0)[: self.batch].tobytes() for at in range(count)]
+        streams = [BytesIO() for _ in range(count)]
+        for image, stream in zip(images, streams, strict=False):
+            image.save(stream, self.format, quality=_QUALITY)  # PNG has none
+        return [stream.getvalue() for stream in streams]
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -80,8 +84,15 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 
+@cache
+def bodies(workload: Workload) -> list[bytes]:
+    """All bodies of a workload, made once."""
+    return workload.bodies()
+
+
+@cache
 def surest(workload: Workload) -> tuple[int, str]:
-    """Which image the network is surest of, and its label: what a server has to answer.
+    """The image that the network is surest of, and its label, which a server has to answer.
 
     Servers resize differently, which must not turn a close call into a wrong answer.
     """
@@ -89,60 +100,3 @@ def surest(workload: Workload) -> tuple[int, str]:
     answers = network.answers(workload.images())
     best = max(range(len(answers)), key=lambda at: float(answers[at]["confidence"]))
     return best, str(answers[best]["label"])
-
-
-def _photograph(rng: Generator, size: int) -> Image.Image:
-    """Coloured noise of every scale, the coarser the stronger, and a little white noise."""
-    pixels = np.full((size, size, 3), 128.0)
-    cells, strength = 2, 45.0
-    while cells <= size // 2:
-        pixels += strength * _enlarged(rng.normal(size=(cells, cells, 3)), size)
-        cells, strength = cells * 2, strength * 0.6
-    pixels += rng.normal(scale=_NOISE[size], size=pixels.shape)
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-
-
-def _enlarged(grid: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    channels = [
-        Image.fromarray(grid[..., channel].astype(np.float32)).resize(
-            (size, size), Image.Resampling.BICUBIC
-        )
-        for channel in range(grid.shape[2])
-    ]
-    return np.stack([np.asarray(channel, np.float64) for channel in channels], axis=2)
-
-
-def _digit(rng: Generator, size: int) -> Image.Image:
-    """A smooth white stroke on black, drawn four times as large and averaged down."""
-    finer = 4
-    image = Image.new("L", (size * finer, size * finer))
-    corners = rng.uniform(0.2, 0.8, size=(5, 2)) * size * finer
-    steps = np.linspace(0, len(corners) - 1, 40)
-    points = np.stack(
-        [np.interp(steps, np.arange(len(corners)), corners[:, axis]) for axis in (0, 1)], axis=1
-    )
-    ImageDraw.Draw(image).line(
-        [(float(x), float(y)) for x, y in points], fill=255, width=2 * finer, joint="curve"
-    )
-    return image.filter(ImageFilter.GaussianBlur(finer / 2)).reduce(finer)
-
-
-def _main() -> None:
-    """Mean bytes of the generated images and, where they are cached, of real ones."""
-    from pipeline.data.registry import load_dataset
-
-    for workload in WORKLOADS.values():
-        if workload.format == "pixels":
-            continue
-        print(f"{workload.title}: {np.mean([len(body) for body in workload.bodies()]):.0f} bytes")
-    for name in ("cifar10", "mnist"):
-        bodies = []
-        for pixels in load_dataset(name).test.images[:1000]:
-            buffer = BytesIO()
-            Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
-            bodies.append(buffer.tell())
-        print(f"{name}, the first 1,000 test images as PNG: {np.mean(bodies):.0f} bytes")
-
-
-if __name__ == "__main__":
-    _main()

@@ -1,4 +1,4 @@
-"""The ways to run a pass: that they agree, that one that does not is found, and what is missing."""
+"""Ways to run a forward pass: they agree, one that does not is found, what is missing is said."""
 
 from pathlib import Path
 
@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from bench import passes
+from bench.common.report import Report
 from bench.passes import Outputs, Pass, Setup
 from limelight.artifact.store import load_artifact
 from tests.serving_kit import COLOUR_NETWORK, write_artifact
 
 
-def report(folder: Path, *, batches: tuple[int, ...] = (1, 3)) -> passes.Report:
+def compare(folder: Path, *, batches: tuple[int, ...] = (1, 3)) -> passes.Comparison:
     artifact = load_artifact(folder)
     return passes.measure(
         artifact, device="cpu", threads=1, batches=batches, repeats=2, seconds=0.01
@@ -24,17 +25,10 @@ def fp16(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def setup(folder: Path, images_nhwc: np.ndarray) -> Setup:
-    return Setup(
-        artifact=load_artifact(folder),
-        precision="float32",
-        images_nhwc=images_nhwc,
-        device="cpu",
-        provider="CPU",
-        threads=1,
-    )
+    return Setup(load_artifact(folder), "float32", images_nhwc, "cpu", "CPU", 1)
 
 
-def test_every_way_of_a_cpu_gives_numpys_probabilities_each_time_anew(fp16: Path) -> None:
+def test_every_way_of_a_cpu_gives_numpys_probabilities_each_time_again(fp16: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (5, 8, 8, 3), np.uint8)
     for name in ("engine", "run", "bound"):
@@ -48,7 +42,7 @@ def test_every_way_of_a_cpu_gives_numpys_probabilities_each_time_anew(fp16: Path
 
 
 def test_what_a_machine_without_a_gpu_can_do_is_timed_and_the_rest_explained(fp16: Path) -> None:
-    made = report(fp16)
+    made = compare(fp16)
     timed = {(each.way, each.batch) for each in made.measured}
     ways = ["engine", "engine", "run", "bound"]
     suffixes = ["", ", two at once", "", ""]
@@ -63,13 +57,16 @@ def test_what_a_machine_without_a_gpu_can_do_is_timed_and_the_rest_explained(fp1
     assert set(made.missing) == {
         f"{way}, {precision}" for way in ("pinned", "graph") for precision in ("float32", "float16")
     }
-    text = passes.render(made)
-    assert "1.00 of run" in text
-    assert "not here: graph, float32: CUDA graphs are for a GPU" in text
+    report = Report("passes", {})
+    passes.add_to(report, made)
+    text = "\n".join(report.tables)
+    (row,) = [line for line in text.splitlines() if line.startswith("| run, float32 | 3 |")]
+    assert row.endswith("| 1.00 |")
+    assert "Not here: graph, float32: CUDA graphs are for a GPU" in text
 
 
 def test_an_artefact_without_a_float16_graph_says_how_to_get_one(zoo_colours: Path) -> None:
-    made = report(zoo_colours, batches=(2,))
+    made = compare(zoo_colours, batches=(2,))
     assert "export it with --fp16" in made.missing["run, float16"]
     assert "export it with --fp16" in made.missing["engine, float16"]
 
@@ -93,7 +90,7 @@ def test_a_way_that_gives_something_else_is_not_timed(
         return run
 
     monkeypatch.setitem(passes.WAYS, "bound", stale)
-    made = report(fp16, batches=(2,))
+    made = compare(fp16, batches=(2,))
     assert "differ by" in made.missing["bound, float32"]
     assert not [each for each in made.measured if each.way == "bound, float32"]
 

@@ -156,9 +156,6 @@ def finish(failures: list[tuple[Path, Exception]]) -> None:
             highlight=False,
             soft_wrap=True,
             markup=True,
-            highlight=False,
-            soft_wrap=True,
-            markup=True,
         )
     if failures:
         sys.exit(1)

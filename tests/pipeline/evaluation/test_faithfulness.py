@@ -74,7 +74,7 @@ ONES = np.ones(24, np.int64)
 
 
 def maps(look: Corner, method: str) -> list[Maps]:
-    return maps_of(look, bright_images(), ONES, method)  # type: ignore[arg-type]
+    return maps_of(look, bright_images(), ONES, method)
 
 
 def noise_maps() -> list[Maps]:

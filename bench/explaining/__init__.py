@@ -1,1 +1,0 @@
-"""What explanations are worth and what they cost: the parts of `bench.zoom` and `bench.maps`."""

@@ -1,0 +1,1 @@
+"""Resilience of the service under pressure, in numbers: `python -m bench.resilience`."""

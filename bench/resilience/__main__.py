@@ -1,0 +1,50 @@
+"""Resilience of the service: overload, drain, a killed worker, memory.
+
+`python -m bench.resilience` starts what it needs on free ports of loopback, says what it measured
+and whether the targets were reached, writes that into build/, and fails where one was missed. The
+client shares the machine with the service, and says what it cost. Linux only.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from bench.common.report import Report
+from bench.resilience import drain, kill, memory, overload
+
+MEASURES = {
+    "overload": overload.measure,
+    "drain": drain.measure,
+    "kill": kill.measure,
+    "memory": memory.measure,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m bench.resilience", description=__doc__)
+    made.add_argument("--only", nargs="+", choices=list(MEASURES), default=list(MEASURES))
+    made.add_argument("--to", type=Path, default=Path("build"), help="folder of the reports")
+    made.add_argument("--repeats", type=int, default=3, help="of overload, stops and kills")
+    made.add_argument("--seconds", type=float, default=15, help="of each step of overload")
+    made.add_argument("--requests", type=int, default=100_000, help="of memory")
+    return made
+
+
+def main() -> int:
+    """Measure; 0 where every target was reached."""
+    arguments = parser().parse_args()
+    # As at Ctrl-C, the services are stopped before this ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    settings = {name: str(value) for name, value in vars(arguments).items()}
+    statuses = []
+    for name in arguments.only:
+        report = Report(f"resilience-{name}", settings)
+        MEASURES[name](arguments, report)
+        statuses.append(report.finish(arguments.to))
+    return max(statuses)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
