@@ -101,7 +101,7 @@ def bound(setup: Setup, allocate: Allocate = np.empty) -> Pass:
     def run() -> Outputs:
         results = io_binding.run(setup.images_nhwc, OUTPUTS)
         if results is None:
-            raise NotHereError("a lane of this size needs more memory than lanes may have")
+            raise NotHereError("buffers of this size need more memory than they may have")
         return dict(zip(OUTPUTS, results, strict=True))
 
     return run

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 PARTS = ("check", "train", "teach", "serve", "parity")
@@ -98,25 +99,9 @@ def run_part(part: str, out: Path, *, smoke: bool) -> int:
 
 def _load_part(part: str, out: Path) -> Callable[..., None]:
     """The part's function. One part's missing library must not keep another from running."""
-    if part == "check":
-        from bench.gpu import check
-
-        return check.run
-    if part == "train":
-        from bench.gpu import train
-
-        return train.run
-    if part == "teach":
-        from bench.gpu import teach
-
-        return partial(teach.run, folder=out)
-    if part == "serve":
-        from bench.gpu import serve
-
-        return partial(serve.run, folder=out)
-    from bench.gpu import formats
-
-    return partial(formats.run, folder=out)
+    module = import_module(f"bench.gpu.{'formats' if part == 'parity' else part}")
+    run: Callable[..., None] = module.run
+    return run if part in ("check", "train") else partial(run, folder=out)
 
 
 def pack_runs(out: Path) -> None:
