@@ -25,9 +25,10 @@ from service.http.errors import MethodNotAllowed, NoSuchRoute
 from service.http.exchange import Endpoint, Exchange
 from service.http.messages import Header, Request, Response
 from service.http.parameters import ExplainParameters, PredictParameters
-from service.http.request_body import UploadBudget, is_form, read_form, read_image
+from service.http.request_body import is_form, read_form, read_image
 from service.http.responses import json_response, model_content, problem_response
 from service.http.uvicorn_protocol import CLOSE
+from service.inference.admission import UploadBudget
 from service.inference.classifier import Classifier
 from service.inference.model_registry import ModelRegistry
 from service.oip import errors as outcomes
@@ -64,6 +65,8 @@ _LEAST_THREADS = 2
 _TELL_S = 0.25
 # When not everybody can be served, predictions come first.
 _LOW_PRIORITY = {"/predict": False, "/explain": True}
+# Where a request's exchange is kept, between its head and its task.
+_EXCHANGE = "limelight.exchange"
 _VARY_ACCEPT = ((b"vary", b"Accept"),)
 
 
@@ -125,11 +128,14 @@ class Application:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started, request = time.perf_counter(), Request(scope, receive)
-        speaks_oip = self._oip.speaks(request.path)
-        route = self._oip.route if speaks_oip else _route
+        # Taken out: the request holds the scope, and would hold itself.
+        exchange: Exchange | None = scope.pop(_EXCHANGE, None)
+        speaks_oip = exchange is None and self._oip.speaks(scope["path"])
+        if exchange is None:
+            route = self._oip.route if speaks_oip else _route
+            exchange = Exchange(Request(scope, receive), route(scope["path"]))
+        request = exchange.request
         refuse = outcomes.error_response if speaks_oip else problem_response
-        exchange = Exchange(request, route(request.path))
         span = None
         if self._tracing is not None:
             name = f"{request.method} {self._known(exchange.route)}"
@@ -137,13 +143,17 @@ class Application:
         self._in_flight += 1
         refusal: str | None = None
         try:
-            request.set_deadline(started=started, timeout_s=self._settings.timeout_s)
+            if not exchange.checked:
+                request.set_deadline(self._settings.timeout_s)
             response = await self._endpoint(request.method, exchange.route)(exchange)
         except LimelightError as error:
             response, refusal = refuse(error), error.code
         except Exception:
             logger.exception(
-                "%s %s failed", request.method, exchange.route, extra={"request_id": request.id}
+                "%s %s failed",
+                request.method,
+                exchange.route,
+                extra={"request_id": request.context.id},
             )
             failure = InternalError("the service failed at this request, and its log says why")
             response, refusal = refuse(failure), failure.code
@@ -151,7 +161,7 @@ class Application:
             self._in_flight -= 1
         if refusal != ClientGone.code:
             await self._send(request, response, send, span)
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - request.context.started
         self._recorder.record(
             exchange, self._known(exchange.route), response.status, refusal, seconds, span
         )
@@ -161,11 +171,10 @@ class Application:
     ) -> tuple[Response, Iterable[Header]] | None:
         """Refuse at its head, before there is a task for it, what cannot be answered in time.
 
-        Gives the answer and headers that go with it; None for what goes its ordinary way, where the
-        same is asked again: there may be time, a form's fields may name another model, or what is
-        asked for makes no sense.
+        Gives the answer and headers that go with it; None for what goes its ordinary way: there may
+        be time, a form's fields may name another model, or what is asked for makes no sense.
         """
-        started, path = time.perf_counter(), scope["path"]
+        path = scope["path"]
         if path not in _LOW_PRIORITY or self._tracing is not None or self._drain.begun:
             return None
         request = Request(scope, receive)
@@ -173,16 +182,17 @@ class Application:
         if classifier is None or request.method != "POST" or is_form(request):
             return None
         try:
-            request.set_deadline(started=started, timeout_s=self._settings.timeout_s)
+            request.set_deadline(self._settings.timeout_s)
         except InvalidParameter:
             return None
+        exchange = Exchange(request, path)
+        exchange.classifier, exchange.checked = classifier, True
         problem = classifier.rejection(request.context, low_priority=_LOW_PRIORITY[path])
         if problem is None:
+            scope[_EXCHANGE] = exchange
             return None
-        exchange = Exchange(request, path)
-        exchange.asked(classifier)
         response = problem_response(problem)
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - request.context.started
         self._recorder.record(exchange, path, response.status, problem.code, seconds, None)
         return response, (_id_header(request),)
 
@@ -230,19 +240,22 @@ class Application:
         )
         form = is_form(request)
         fields = request.query
-        with self._upload_budget.reserve(request, max_bytes=settings.max_bytes) as reservation:
+        with self._upload_budget.reserve(
+            max_bytes=settings.max_bytes, declared=request.declared_length
+        ) as reservation:
             started = time.perf_counter()
             if form:  # whose fields may name the model
                 upload = await read_form(request, reservation)
                 request.context.passed("read", started)
                 fields = upload.fields | dict(fields)
-            classifier = self._registry.get(fields.get("model"))
-            exchange.asked(classifier)
+            classifier = exchange.classifier or self._registry.get(fields.get("model"))
+            exchange.classifier = classifier
             body = upload.image if form else None
             if body is None and not request.arrived():
                 # Nobody is kept waiting by a body that takes its time, nor asked for one in vain.
-                with classifier.admit(request.context, low_priority=low_priority):
-                    pass
+                if not exchange.checked:
+                    with classifier.admit(request.context, low_priority=low_priority):
+                        pass
                 body = await read_image(request, reservation)
             with classifier.admit(request.context, low_priority=low_priority):
                 if body is None:
@@ -396,7 +409,7 @@ class Application:
 
 
 def _id_header(request: Request) -> Header:
-    return b"x-request-id", request.id.encode()
+    return b"x-request-id", request.context.id.encode()
 
 
 def _route(path: str) -> str:

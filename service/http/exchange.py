@@ -8,18 +8,31 @@ from service.inference.classifier import Classifier
 
 
 class Exchange:
-    """A request, and what becomes known of it on the way to its answer."""
+    """A request, and what becomes known of it on the way to its answer. Made once for each.
 
-    __slots__ = ("method", "model", "request", "route", "version", "winners")
+    Attributes:
+        classifier: the model that is asked, once it is known.
+        checked: whether there was time and room for the request when its head arrived.
+    """
+
+    __slots__ = ("checked", "classifier", "method", "request", "route", "winners")
 
     def __init__(self, request: Request, route: str) -> None:
         self.request, self.route = request, route
-        self.model = self.version = "none"
+        self.classifier: Classifier | None = None
+        self.checked = False
         self.winners: Sequence[Winner] = ()
         self.method: str | None = None
 
-    def asked(self, classifier: Classifier) -> None:
-        self.model, self.version = classifier.manifest.name, classifier.manifest.version
+    @property
+    def model(self) -> str:
+        """Its name."""
+        return "none" if self.classifier is None else self.classifier.manifest.name
+
+    @property
+    def version(self) -> str:
+        """Its version."""
+        return "none" if self.classifier is None else self.classifier.manifest.version
 
 
 Endpoint = Callable[[Exchange], Awaitable[Response]]

@@ -24,7 +24,7 @@ _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
 class Request:
     """An ASGI request; what is read from it is parsed when it is asked for."""
 
-    __slots__ = ("_exchange", "context", "headers", "id", "method", "path", "receive", "scope")
+    __slots__ = ("_exchange", "context", "headers", "method", "path", "receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope, self.receive = scope, receive
@@ -32,10 +32,12 @@ class Request:
         self.path: str = scope["path"]
         # Of a header that is repeated the last counts, as the servers before us do it.
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.id = choose_id(self.headers.get(b"x-request-id"))
         self._exchange = getattr(receive, "__self__", None)
         # Not a method of this request: it would hold itself, and wait for a garbage collection.
-        self.context = RequestContext(gone=functools.partial(_gone, self._exchange))
+        self.context = RequestContext(
+            id=choose_id(self.headers.get(b"x-request-id")),
+            gone=functools.partial(_gone, self._exchange),
+        )
 
     def header(self, name: bytes, default: str = "") -> str:
         """The value of a header, whose name is given in lower case."""
@@ -47,11 +49,16 @@ class Request:
         """The query's parameters; of one that is repeated the last counts."""
         return _parse_query(self.scope["query_string"])
 
+    @property
+    def declared_length(self) -> bytes:
+        """What Content-Length says, in digits or not; empty where it says nothing."""
+        return self.headers.get(b"content-length", b"")
+
     def arrived(self) -> bool:
         """Whether the whole body is there for certain, so that reading it will not wait."""
         return getattr(self._exchange, "more_body", True) is False
 
-    def set_deadline(self, *, started: float, timeout_s: float) -> None:
+    def set_deadline(self, timeout_s: float) -> None:
         """From the service's own limit, which X-Timeout-Ms can shorten.
 
         Raises:
@@ -69,7 +76,7 @@ class Request:
                     "number of milliseconds"
                 )
             timeout_s = min(timeout_s, asked_s)
-        self.context.deadline = started + timeout_s
+        self.context.deadline = self.context.started + timeout_s
 
     def remaining_s(self) -> float:
         """Seconds until the deadline."""

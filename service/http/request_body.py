@@ -1,18 +1,18 @@
 """The image out of a request: its raw body, or the multipart field `image`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import orjson
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from limelight.errors import ClientGone, MissingImage, Overloaded, UnsupportedMediaType
+from limelight.errors import ClientGone, MissingImage, UnsupportedMediaType
 from limelight.imaging.formats import accepted, media_types
-from service.http.errors import BodyTooLarge, InvalidMultipart, RequestTimeout
+from service.http.errors import InvalidMultipart, RequestTimeout
 from service.http.messages import Request
+from service.inference.admission import Reservation
 
 # What clients send that do not know, or do not say, what they send. The third is what
 # `curl --data-binary` claims of everything.
@@ -28,67 +28,6 @@ class Form:
 
     image: bytes
     fields: dict[str, str]
-
-
-class UploadBudget:
-    """How many bytes of uploads are held at a time; one for all requests of a worker."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self.held_bytes = 0
-
-    @contextmanager
-    def reserve(self, request: Request, *, max_bytes: int) -> Iterator["Reservation"]:
-        """Room for a request's body, until it is answered.
-
-        It grows with what arrives, not with what is announced: nobody takes room by a promise.
-
-        Raises:
-            BodyTooLarge: by its Content-Length it has more than `max_bytes`.
-        """
-        with self.room(max_bytes=max_bytes) as reservation:
-            declared = request.headers.get(b"content-length", b"")
-            if declared.isdigit() and int(declared) > max_bytes:
-                raise reservation.too_large()
-            yield reservation
-
-    @contextmanager
-    def room(self, *, max_bytes: int) -> Iterator["Reservation"]:
-        """As `reserve`, for what is no HTTP request."""
-        reservation = Reservation(self, max_bytes)
-        try:
-            yield reservation
-        finally:
-            self.held_bytes -= reservation.size
-
-    def _grow(self, reservation: "Reservation", size: int) -> None:
-        more = size - reservation.size
-        if self.held_bytes and self.held_bytes + more > self._most_bytes:
-            raise Overloaded("too many uploads are held already: try again", retry_after_s=1)
-        self.held_bytes += more
-        reservation.size = size
-
-
-class Reservation:
-    """One request's share of an `UploadBudget`."""
-
-    __slots__ = ("_max_bytes", "_upload_budget", "size")
-
-    def __init__(self, upload_budget: UploadBudget, max_bytes: int) -> None:
-        self._upload_budget, self._max_bytes, self.size = upload_budget, max_bytes, 0
-
-    def grow_to(self, size: int) -> None:
-        """Raises:
-        BodyTooLarge: `size` bytes are more than one request may have.
-        Overloaded: the other bodies leave no room for them.
-        """
-        if size > self._max_bytes:
-            raise self.too_large()
-        if size > self.size:
-            self._upload_budget._grow(self, size)
-
-    def too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"the body has more than {self._max_bytes} bytes: send a smaller image")
 
 
 def is_form(request: Request) -> bool:

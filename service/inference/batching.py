@@ -10,13 +10,14 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.errors import ClientGone, DeadlineExceeded, NotReady, Overloaded
+from limelight.errors import ClientGone, DeadlineExceeded, NotReady
+from service.inference.admission import Admission
 from service.request_context import RequestContext
 
 Outputs = Mapping[str, NDArray[np.float32]]
@@ -24,9 +25,6 @@ Row = dict[str, NDArray[np.float32]]
 Run = Callable[[NDArray[np.uint8], Sequence[str]], Outputs]
 
 logger = logging.getLogger("limelight.batching")
-
-# Weight of the newest pass in the running mean of the pace.
-_NEWEST = 0.2
 
 
 @dataclass(slots=True)
@@ -54,8 +52,7 @@ class Batcher:
         run: images (N, H, W, C) and output names -> outputs by name, N first. Called from
             the batcher's own threads, at most `concurrency` times at once.
         max_batch: most images in one pass.
-        max_queued: most images that wait; more are refused, and callers that can be done
-            without (`place(low_priority=True)`) from half of it on.
+        max_queued: most images that wait; see `Admission`.
         concurrency: passes under way at once. More than one pays where a pass is not bound by
             the processor that prepares the next.
         expensive: outputs that make a batch slow; who wants one is not batched with others.
@@ -74,17 +71,14 @@ class Batcher:
     ) -> None:
         self._run = run
         self._max_batch = max_batch
-        self._max_queued = max_queued
+        self.admission = Admission(max_queued)
         self._expensive = expensive
         self._observe = observe
         self._items: deque[_Item] = deque()
         # One token an item: what the threads wait on.
         self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._placed = 0
-        self._pace_s = 0.0
         self._last_end = 0.0
-        self._lag_s = 0.0
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"limelight-batch-{number}", daemon=True)
@@ -105,60 +99,6 @@ class Batcher:
             return time.perf_counter() - self._items[0].submitted
         except IndexError:
             return 0.0
-
-    @property
-    def _margin_s(self) -> float:
-        """What a busy event loop adds to a request: it comes late to its head, and to its end."""
-        return 2 * self._lag_s
-
-    def rejection(
-        self, context: RequestContext, *, low_priority: bool = False, images: int = 1
-    ) -> Overloaded | DeadlineExceeded | None:
-        """Why `images` cannot be served in time; None where they can, for all that is known now.
-
-        Overloaded: too many are in the queue or on their way to it. DeadlineExceeded: at the
-        present speed the answer would come too late. With `low_priority`, half of the queue and
-        half of the time left must do.
-        """
-        share = 0.5 if low_priority else 1.0
-        ahead = self._placed
-        wait_s = (ahead + images) * self._pace_s + self._margin_s
-        if ahead + images - 1 >= self._max_queued * share:
-            return Overloaded(
-                f"{ahead} images are waiting already: try again", retry_after_s=wait_s
-            )
-        # With nobody ahead there is no wait, however slow the last pass was.
-        if ahead and time.perf_counter() + wait_s > _within(context.deadline, share):
-            return DeadlineExceeded(
-                f"the answer would take about {wait_s:.3f} s, longer than it may: try again, or "
-                "allow more time",
-                retry_after_s=wait_s,
-            )
-        return None
-
-    @contextlib.contextmanager
-    def admit(
-        self, context: RequestContext, *, low_priority: bool = False, images: int = 1
-    ) -> Iterator[None]:
-        """Reserve `images` places in the queue, from before one is read until it is answered.
-
-        Whoever cannot be served in time learns it here, before any work is done for them.
-
-        Raises:
-            Overloaded, DeadlineExceeded: see `problem`.
-        """
-        problem = self.rejection(context, low_priority=low_priority, images=images)
-        if problem is not None:
-            try:
-                raise problem
-            finally:
-                # Its traceback holds this frame, which would hold it, until a garbage collection.
-                del problem
-        self._placed += images
-        try:
-            yield
-        finally:
-            self._placed -= images
 
     async def submit(
         self,
@@ -250,9 +190,8 @@ class Batcher:
                 answers += self._serve(alike)
                 # Of passes that overlap, only the time since the last one ended is this one's.
                 ended = time.perf_counter()
-                pace_s = (ended - max(started, self._last_end)) / _count(alike)
+                self.admission.ran(_count(alike), ended - max(started, self._last_end))
                 self._last_end = ended
-                self._pace_s += (pace_s - self._pace_s) * (_NEWEST if self._pace_s else 1.0)
                 self._hand_over(answers)
                 answers = []
             if answers:
@@ -290,14 +229,16 @@ class Batcher:
         Where deadlines are tight, large passes would spend all of it: whoever comes just after
         the start of one has it and the next one to wait for.
         """
-        left_s = item.context.deadline - time.perf_counter() - self._margin_s
-        return min(self._max_batch, max(1.0, left_s / 2 / (self._pace_s or 1e-9)))
+        admission = self.admission
+        left_s = item.context.deadline - time.perf_counter() - admission.margin_s
+        return min(self._max_batch, max(1.0, left_s / 2 / (admission.seconds_per_image or 1e-9)))
 
     def _sort_out(self, batch: list[_Item], now: float) -> tuple[list[_Item], list[_Answer]]:
         """Those whose answer somebody waits for and can have in time, and refusals of the rest."""
         wanted: list[_Item] = []
         answers: list[_Answer] = []
-        ready_at = now + self._pace_s * _count(batch) + self._margin_s
+        admission = self.admission
+        ready_at = now + admission.expected_s(_count(batch))
         for item in batch:
             context = item.context
             context.stages.append(("queue", item.submitted, now))
@@ -305,9 +246,11 @@ class Batcher:
                 continue
             if context.gone():
                 answers.append((item, ClientGone("the client has left")))
-            # By the pace alone only those are refused who had to wait: one slow pass would be
-            # held against everybody otherwise, and nobody be left to show a better pace.
-            elif context.deadline < (ready_at if item.submitted + self._pace_s < now else now):
+            # By the expected time alone only those are rejected who had to wait: one slow batch
+            # would be held against everybody otherwise, and nobody be left to show a better time.
+            elif context.deadline < (
+                ready_at if item.submitted + admission.seconds_per_image < now else now
+            ):
                 answers.append((item, _too_late()))
             else:
                 wanted.append(item)
@@ -361,7 +304,7 @@ class Batcher:
 
     def _deliver(self, answers: list[_Answer], since: float) -> None:
         """In the event loop: wake the callers."""
-        self._lag_s += (time.perf_counter() - since - self._lag_s) * _NEWEST
+        self.admission.lagged(time.perf_counter() - since)
         for item, answer in answers:
             if item.future.done():
                 continue
@@ -378,9 +321,3 @@ def _count(items: Sequence[_Item]) -> int:
 
 def _too_late() -> DeadlineExceeded:
     return DeadlineExceeded("its turn came too late: try again", retry_after_s=1)
-
-
-def _within(deadline: float, share: float) -> float:
-    """The moment when `share` of the time left until `deadline` is over."""
-    now = time.perf_counter()
-    return now + (deadline - now) * share

@@ -45,12 +45,12 @@ class Classifier:
         self._max_pixels = max_pixels
 
     def rejection(self, context: RequestContext, *, low_priority: bool) -> LimelightError | None:
-        """Why an image cannot be served in time; see `Batcher.rejection`."""
-        return self.batcher.rejection(context, low_priority=low_priority)
+        """Why an image cannot be served in time; see `Admission.rejection`."""
+        return self.batcher.admission.rejection(context, low_priority=low_priority)
 
     def admit(self, context: RequestContext, *, low_priority: bool) -> AbstractContextManager[None]:
-        """A place in the queue, to be held until the answer; see `Batcher.admit`."""
-        return self.batcher.admit(context, low_priority=low_priority)
+        """A place in the queue, to be held until the answer; see `Admission.admit`."""
+        return self.batcher.admission.admit(context, low_priority=low_priority)
 
     async def predict(
         self, body: bytes, *, top_k: int | None = None, context: RequestContext
@@ -134,11 +134,13 @@ class _Batched:
         return await self._batcher.submit(pixels_hwc, outputs, self._context)
 
     async def run_again(self, pixels_hwc: NDArray[np.uint8], outputs: tuple[str, ...]) -> Row:
-        with self._batcher.admit(self._context, low_priority=True):
+        with self._batcher.admission.admit(self._context, low_priority=True):
             return await self.run(pixels_hwc, outputs)
 
     async def evaluate(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with self._batcher.admit(self._context, low_priority=True, images=len(images_nhwc)):
+        with self._batcher.admission.admit(
+            self._context, low_priority=True, images=len(images_nhwc)
+        ):
             found = await self._batcher.submit_all(images_nhwc, ("logits",), self._context)
         return found["logits"]
 

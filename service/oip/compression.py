@@ -5,7 +5,7 @@ import gzip
 import zlib
 
 from service.http.errors import UnsupportedEncoding
-from service.http.request_body import Reservation
+from service.inference.admission import Reservation
 from service.oip.errors import InvalidInference
 
 # zlib.decompressobj's own numbers: gzip's header or zlib's; and deflate without any.

@@ -13,6 +13,7 @@ from limelight.explanations.overlay import overlay, png
 from limelight.imaging import preprocessing as images
 from limelight.imaging.decoding import decode
 from limelight.imaging.preprocessing import View
+from service.inference.admission import largest_request
 from service.inference.batching import Outputs
 from service.inference.classifier import Classifier
 from service.oip.classification import classified
@@ -40,20 +41,12 @@ class _Seen:
     """None: the pixels are all that there is."""
 
 
-def largest_batch(settings: Settings) -> int:
-    """Most images of one request: one pass, and no more than may ever wait.
-
-    Explanations are refused when half of the queue is taken.
-    """
-    return min(settings.max_batch, max(1, settings.max_queued // 2))
-
-
 class Inference:
     """Answers requests of the protocol by a classifier's own batcher."""
 
     def __init__(self, settings: Settings) -> None:
         self._max_pixels = settings.max_pixels
-        self.max_batch = largest_batch(settings)
+        self.max_batch = largest_request(settings)
 
     async def infer(
         self, classifier: Classifier, request: InferRequest, context: RequestContext
@@ -70,7 +63,7 @@ class Inference:
         if planned.picture is not None and planned.picture.target is not None:
             target = classifier.results.index(planned.picture.target)
         # All places at once: whoever cannot be served in time learns it before the work.
-        places = classifier.batcher.admit(
+        places = classifier.batcher.admission.admit(
             context, low_priority=planned.explains, images=len(planned.images)
         )
         with places:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from service.http.request_body import UploadBudget
+from service.inference.admission import UploadBudget
 from service.oip.dataplane import Server
 from service.telemetry.metrics import Metrics
 from service.telemetry.recorder import Recorder

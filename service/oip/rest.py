@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from service.http.exchange import Endpoint, Exchange
 from service.http.messages import Response
-from service.http.request_body import UploadBudget, read_body
+from service.http.request_body import read_body
 from service.http.responses import json_response
+from service.inference.admission import UploadBudget
 from service.oip.binary_codec import decode_request, encode_response
 from service.oip.compression import pack, unpack
 from service.oip.dataplane import EXTENSIONS, NAME, Server, server_version
@@ -97,7 +98,9 @@ class Rest:
     async def _index(self, exchange: Exchange) -> Response:
         """With `ready` in the body, only the models that are."""
         request = exchange.request
-        with self._upload_budget.reserve(request, max_bytes=_MOST_INDEX_BYTES) as reservation:
+        with self._upload_budget.reserve(
+            max_bytes=_MOST_INDEX_BYTES, declared=request.declared_length
+        ) as reservation:
             body = await read_body(request, reservation)
         wanted = parse_json(body) if body.strip() else {}
         ready = wanted.get("ready", False) if isinstance(wanted, Mapping) else None
@@ -109,11 +112,11 @@ class Rest:
     async def _infer(self, exchange: Exchange) -> Response:
         request, context, server = exchange.request, exchange.request.context, self._server
         with self._upload_budget.reserve(
-            request, max_bytes=server.settings.max_bytes
+            max_bytes=server.settings.max_bytes, declared=request.declared_length
         ) as reservation:
             started = time.perf_counter()
             classifier = server.classifier(*_asked(exchange))
-            exchange.asked(classifier)
+            exchange.classifier = classifier
             if not request.arrived():
                 # Nobody is kept waiting by a body that takes its time, nor asked for one in vain.
                 with classifier.admit(context, low_priority=False):

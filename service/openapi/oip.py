@@ -3,8 +3,8 @@
 from limelight import errors
 from limelight.errors import LimelightError
 from service.http import errors as http_errors
+from service.inference.admission import largest_request
 from service.oip.errors import InvalidInference, status_of
-from service.oip.inference import largest_batch
 from service.oip.metadata import IMAGE_BYTES, IMAGES, OVERLAY
 from service.oip.rest import ROOT
 from service.openapi.parts import Json, answer, record, reference
@@ -109,7 +109,7 @@ def _infer(settings: Settings) -> Json:
     return {
         "summary": "Answer images with the tensors that are asked for",
         "description": f"Takes `{IMAGES}`, pixels of the network's size, or `{IMAGE_BYTES}`, "
-        f"encoded images, which in JSON are base64; at most {largest_batch(settings)} of them. "
+        f"encoded images, which in JSON are base64; at most {largest_request(settings)} of them. "
         f"Every output of the model's metadata can be asked for; `{OVERLAY}` is drawn only then, "
         "and takes the parameters `target`, `opacity` and `colormap`, its own or the request's. "
         "Tensors travel in JSON or, by the binary tensor extension, behind it.",

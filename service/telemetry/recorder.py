@@ -20,8 +20,6 @@ class Asked(Protocol):
     """Who asked, and how."""
 
     @property
-    def id(self) -> str: ...
-    @property
     def method(self) -> str: ...
     @property
     def context(self) -> RequestContext: ...
@@ -33,8 +31,11 @@ class Recorded(Protocol):
     @property
     def request(self) -> Asked: ...
 
-    model: str
-    version: str
+    @property
+    def model(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+
     winners: Sequence[Winner]
     """Of each image that was classified."""
     method: str | None
@@ -83,12 +84,12 @@ class Recorder:
                 "http.route": route,
                 "http.response.status_code": status,
                 "limelight.model": exchange.model,
-                "limelight.request_id": request.id,
+                "limelight.request_id": context.id,
             }
             self._tracing.end(span, context, attributes)
         if self._access_log:
             facts = {
-                "request_id": request.id,
+                "request_id": context.id,
                 "trace_id": None if span is None else tracing.trace_id(span),
                 "method": request.method,
                 "route": route,

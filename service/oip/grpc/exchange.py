@@ -1,6 +1,5 @@
 """A remote procedure call on its way to an answer, and what it is called when it fails."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,13 +31,12 @@ def status_code(error: LimelightError) -> grpc.StatusCode:
 
 
 class RpcRequest:
-    """Who asked; its id is that of the metadata's `x-request-id`, or a new one."""
+    """Who asked; the id is that of the metadata's `x-request-id`, or a new one."""
 
     method = "GRPC"
 
     def __init__(self, headers: Mapping[bytes, bytes], context: RequestContext) -> None:
         self.headers, self.context = headers, context
-        self.id = choose_id(headers.get(b"x-request-id"))
 
 
 class RpcExchange:
@@ -46,7 +44,6 @@ class RpcExchange:
 
     def __init__(self, request: RpcRequest) -> None:
         self.request = request
-        self.started = time.perf_counter()
         self.model = self.version = "none"
         self.winners: Sequence[Winner] = ()
         self.method: str | None = None
@@ -60,11 +57,17 @@ class RpcExchange:
             key.encode(): value if isinstance(value, bytes) else value.encode()
             for key, value in context.invocation_metadata() or ()
         }
-        exchange = cls(RpcRequest(headers, RequestContext(gone=context.done)))
+        exchange = cls(
+            RpcRequest(
+                headers,
+                RequestContext(id=choose_id(headers.get(b"x-request-id")), gone=context.done),
+            )
+        )
         remaining_s = context.time_remaining()
         if remaining_s is not None:
             timeout_s = min(timeout_s, remaining_s)
-        exchange.request.context.deadline = exchange.started + timeout_s
+        asked = exchange.request.context
+        asked.deadline = asked.started + timeout_s
         return exchange
 
     def asked(self, classifier: Classifier) -> None:

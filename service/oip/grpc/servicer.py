@@ -13,7 +13,7 @@ from google.protobuf.json_format import ParseDict
 
 from limelight.errors import ClientGone, InternalError, LimelightError
 from service.http.errors import headers_of
-from service.http.request_body import UploadBudget
+from service.inference.admission import UploadBudget
 from service.oip.dataplane import EXTENSIONS, NAME, Server, server_version
 from service.oip.errors import InvalidInference
 from service.oip.grpc.codec import read_request, write_response
@@ -145,13 +145,13 @@ class Servicer:
             exchange.refused(ClientGone("the client has left"))
             raise
         except Exception as error:
-            logger.exception("%s failed", route, extra={"request_id": request.id})
+            logger.exception("%s failed", route, extra={"request_id": request.context.id})
             failure = InternalError("the service failed at this request, and its log says why")
             exchange.refused(failure)
             raise failure from error
         finally:
             self.in_flight -= 1
-            seconds = time.perf_counter() - exchange.started
+            seconds = time.perf_counter() - exchange.request.context.started
             self._recorder.record(exchange, route, exchange.status, exchange.refusal, seconds, span)
 
     async def _live(self, message: Any, exchange: RpcExchange) -> Any:
@@ -194,12 +194,12 @@ class Servicer:
 
     async def _infer(self, message: Any, exchange: RpcExchange) -> Any:
         server, context = self._server, exchange.request.context
-        with self._upload_budget.room(max_bytes=server.settings.max_bytes) as reservation:
+        with self._upload_budget.reserve(max_bytes=server.settings.max_bytes) as reservation:
             reservation.grow_to(message.ByteSize())
             classifier = server.classifier(message.model_name, message.model_version)
             exchange.asked(classifier)
             request = read_request(message)
-            context.passed("read", exchange.started)
+            context.passed("read", exchange.request.context.started)
             response = await server.inference.infer(classifier, request, context)
             exchange.winners, exchange.method = response.winners, response.method
         started = time.perf_counter()

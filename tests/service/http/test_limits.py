@@ -60,7 +60,7 @@ def held(served: Served) -> tuple[int, int, int]:
     """Bytes, places and requests that the application holds."""
     batcher = served.registry.classifiers["colours"].batcher
     application = served.application
-    return application._upload_budget.held_bytes, batcher._placed, application._in_flight
+    return application._upload_budget.held_bytes, batcher.admission.places, application._in_flight
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -104,7 +104,9 @@ async def test_nothing_is_held_after_errors_of_every_kind(
             response = await served.http.post(path, content=body, headers=headers)
             assert response.status_code == status
             assert held(served) == (0, 0, 0)
-        with served.registry.classifiers["colours"].admit(RequestContext(), low_priority=False):
+        with served.registry.classifiers["colours"].batcher.admission.admit(
+            RequestContext(), low_priority=False
+        ):
             assert (await served.http.post("/predict", content=PNG)).status_code == 503
         for finish in (Upload.leave, Upload.cancel):
             upload = Upload(served, PNG)
@@ -126,8 +128,8 @@ async def test_explanations_are_shed_before_predictions(zoo: Path) -> None:
     async with Served(settings(zoo, max_queued=4)) as served:
         classifier = served.registry.classifiers["colours"]
         with (
-            classifier.admit(RequestContext(), low_priority=False),
-            classifier.admit(RequestContext(), low_priority=False),
+            classifier.batcher.admission.admit(RequestContext(), low_priority=False),
+            classifier.batcher.admission.admit(RequestContext(), low_priority=False),
         ):
             for path in ("/explain", "/explain?format=png"):
                 shed = await served.http.post(path, content=PNG)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from service.http import messages
 from service.http.messages import Response
 from service.request_context import RequestContext
 from service.settings import Settings
@@ -65,7 +66,9 @@ class Full:
 
     def take(self, number: int) -> None:
         for _ in range(number):
-            self.places.enter_context(self._classifier.admit(RequestContext(), low_priority=False))
+            self.places.enter_context(
+                self._classifier.batcher.admission.admit(RequestContext(), low_priority=False)
+            )
 
     async def connect(self) -> Client:
         return Client(*await asyncio.open_connection("127.0.0.1", self._port))
@@ -135,7 +138,7 @@ async def test_predictions_are_turned_away_when_there_is_no_place_at_all(full: F
 
 
 async def test_a_deadline_that_cannot_be_met_is_known_at_the_head(full: Full) -> None:
-    full.served.registry.classifiers["colours"].batcher._pace_s = 0.2
+    full.served.registry.classifiers["colours"].batcher.admission.seconds_per_image = 0.2
     client = await full.connect()
     status, _, body = await client.ask("/predict", X_Timeout_Ms="500")
     assert (status, full.ordinary) == (503, [])
@@ -208,4 +211,45 @@ async def test_the_head_alone_is_sent_where_it_alone_is_asked_for(full: Full) ->
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert answer.endswith(b"\r\n\r\n")
     assert b"content-length: 18\r\n" in answer
+    client.close()
+
+
+async def test_a_request_has_one_context_from_its_head_to_its_answer(
+    full: Full, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One id, one look-up of the model, and one check before the one that takes a place."""
+    ids: list[str] = []
+    made, registry = messages.choose_id, full.served.registry
+    admission = registry.classifiers["colours"].batcher.admission
+    lookups, checks = [], []
+    look_up, check = registry.served, admission.rejection
+
+    def choose_id(given: bytes | None) -> str:
+        ids.append(made(given))
+        return ids[-1]
+
+    def served(name: str | None) -> Any:
+        lookups.append(name)
+        return look_up(name)
+
+    def rejection(*arguments: Any, **options: Any) -> Any:
+        checks.append(arguments[0])
+        return check(*arguments, **options)
+
+    monkeypatch.setattr(messages, "choose_id", choose_id)
+    monkeypatch.setattr(registry, "served", served)
+    monkeypatch.setattr(admission, "rejection", rejection)
+    client = await full.connect()
+    status, headers, _ = await client.ask("/predict")
+    assert status == 200
+    assert ids == [headers["x-request-id"]]
+    assert lookups == [None]
+    assert [context.id for context in checks] == [ids[0], ids[0]]
+    assert checks[0] is checks[1]
+    # The body comes late: the head's check is not repeated before it is waited for.
+    client.send("/predict", None)
+    await asyncio.sleep(0.05)
+    client.write(PNG)
+    assert (await client.answer())[0] == 200
+    assert (len(ids), len(lookups), len(checks)) == (2, 2, 4)
     client.close()

@@ -181,12 +181,12 @@ async def test_who_cannot_be_answered_in_time_learns_it_before_any_work() -> Non
     recorder.pass_s = 0.05
     await batcher.submit(image(0), ["a"])  # from which it knows the pace
     hurried = RequestContext(deadline=time.perf_counter() + 0.08)
-    with batcher.admit(RequestContext()), batcher.admit(RequestContext()):
-        with pytest.raises(DeadlineExceeded, match=r"about 0\.1"), batcher.admit(hurried):
+    with batcher.admission.admit(RequestContext()), batcher.admission.admit(RequestContext()):
+        with pytest.raises(DeadlineExceeded, match=r"about 0\.1"), batcher.admission.admit(hurried):
             pass
-        with batcher.admit(RequestContext()):  # there is time enough
+        with batcher.admission.admit(RequestContext()):  # there is time enough
             pass
-    with batcher.admit(hurried):  # nobody is ahead any more
+    with batcher.admission.admit(hurried):  # nobody is ahead any more
         pass
 
 
@@ -195,24 +195,27 @@ async def test_half_of_the_queue_and_of_the_time_must_do_for_those_that_can_be_s
     batcher = Batcher(recorder, max_batch=1, max_queued=4)
     recorder.pass_s = 0.05
     await batcher.submit(image(0), ["a"])
-    with batcher.admit(RequestContext()):
+    with batcher.admission.admit(RequestContext()):
         context = RequestContext(deadline=time.perf_counter() + 0.15)
-        with pytest.raises(DeadlineExceeded), batcher.admit(context, low_priority=True):
+        with pytest.raises(DeadlineExceeded), batcher.admission.admit(context, low_priority=True):
             pass
-        with batcher.admit(context), batcher.admit(RequestContext()):
-            with pytest.raises(Overloaded), batcher.admit(RequestContext(), low_priority=True):
+        with batcher.admission.admit(context), batcher.admission.admit(RequestContext()):
+            with (
+                pytest.raises(Overloaded),
+                batcher.admission.admit(RequestContext(), low_priority=True),
+            ):
                 pass
-            with batcher.admit(RequestContext()):
+            with batcher.admission.admit(RequestContext()):
                 pass
 
 
 async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     batcher = Batcher(Recorder(), max_batch=1, max_queued=2)
-    with batcher.admit(RequestContext()), batcher.admit(RequestContext()):
-        with pytest.raises(Overloaded) as refused, batcher.admit(RequestContext()):
+    with batcher.admission.admit(RequestContext()), batcher.admission.admit(RequestContext()):
+        with pytest.raises(Overloaded) as refused, batcher.admission.admit(RequestContext()):
             pass
         assert 0 <= refused.value.retry_after_s <= 1
-    with batcher.admit(RequestContext()):
+    with batcher.admission.admit(RequestContext()):
         pass
 
 
@@ -223,7 +226,7 @@ async def test_one_slow_pass_is_not_held_against_those_who_come_when_it_is_over(
     await batcher.submit(image(0), ["a"])
     recorder.pass_s = 0.0
     hurried = RequestContext(deadline=time.perf_counter() + 0.1)
-    with batcher.admit(hurried):
+    with batcher.admission.admit(hurried):
         assert (await batcher.submit(image(1), ["a"], hurried))["a"] == [2]
 
 

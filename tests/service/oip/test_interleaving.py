@@ -151,7 +151,7 @@ async def test_every_answer_is_that_of_the_engine_alone(
         alone = engine.run(images_nhwc, ["probabilities"])["probabilities"]
         np.testing.assert_allclose(answer, alone, atol=1e-6, err_msg=str(ask))
     assert sum(sizes) == sum(len(images_nhwc) for _, images_nhwc in asked)
-    assert everybody.batcher._placed == 0
+    assert everybody.batcher.admission.places == 0
     assert everybody.served.application._upload_budget.held_bytes == 0
 
 
@@ -177,7 +177,7 @@ async def test_a_call_that_is_given_up_costs_no_compute(
     given_up = asyncio.create_task(everybody.rpc(pixels(rng, 5)))
     await until(lambda: everybody.batcher.depth == 5)
     given_up.cancel()
-    await until(lambda: everybody.batcher._placed == 1)
+    await until(lambda: everybody.batcher.admission.places == 1)
     gate.set()
     await first
     await until(lambda: everybody.batcher.depth == 0)
@@ -219,7 +219,7 @@ async def test_explanations_are_shed_first_over_grpc_too(
     message.inputs.add(name="images", datatype="UINT8", shape=images_nhwc.shape)
     message.raw_input_contents.append(images_nhwc.tobytes())
     message.outputs.add(name="cams")
-    with batcher.admit(RequestContext(), images=batcher._max_queued // 2):
+    with batcher.admission.admit(RequestContext(), images=batcher.admission.max_queued // 2):
         with pytest.raises(grpc.aio.AioRpcError) as shed:
             await everybody.stub.ModelInfer(message)
         assert shed.value.code() == grpc.StatusCode.UNAVAILABLE

@@ -166,13 +166,13 @@ async def test_explanations_are_shed_before_predictions(
 ) -> None:
     batcher = served.registry.classifiers["colours"].batcher
     tensor = images_input(pixels(rng))
-    with batcher.admit(RequestContext(), images=batcher._max_queued // 2):
+    with batcher.admission.admit(RequestContext(), images=batcher.admission.max_queued // 2):
         shed = await http.post(INFER, json=request(tensor, outputs=[{"name": "cams"}]))
         expect_error(shed, 503)
         assert int(shed.headers["retry-after"]) >= 1
         kept = await http.post(INFER, json=request(tensor, outputs=[{"name": "logits"}]))
         assert kept.status_code == 200
-    assert batcher._placed == 0
+    assert batcher.admission.places == 0
 
 
 async def test_a_batch_shares_one_pass(

@@ -38,8 +38,8 @@ def test_the_callers_deadline_shortens_ours(remaining_s: float | None, expected_
 
 def test_the_callers_own_id_is_kept() -> None:
     context = Context(None, ("x-request-id", "a-1"), ("some-bin", b"\xff"))
-    assert RpcExchange.begin(context, timeout_s=1).request.id == "a-1"
-    made = RpcExchange.begin(Context(None), timeout_s=1).request.id
+    assert RpcExchange.begin(context, timeout_s=1).request.context.id == "a-1"
+    made = RpcExchange.begin(Context(None), timeout_s=1).request.context.id
     assert len(made) == 32
 
 
