@@ -1,4 +1,4 @@
-"""A graph in each of the forms that an artefact holds."""
+"""Serialisation of a graph: torch.export, ONNX, TorchScript."""
 
 import hashlib
 import warnings
@@ -19,17 +19,17 @@ OPSET = 20
 
 
 def trace(graph: ServingGraph, example: torch.Tensor) -> ExportedProgram:
-    """What torch.export makes of the graph, for batches of any size."""
+    """Trace the graph with torch.export, for batches of any size."""
     return torch.export.export(
         graph, (example,), dynamic_shapes={"images": {0: torch.export.Dim("N")}}
     )
 
 
 def save_onnx(traced: ExportedProgram, outputs: Sequence[str], file: Path) -> None:
-    """Write ONNX, its weights inside.
+    """Write one ONNX file that includes the weights.
 
     Raises:
-        GateError: the ONNX checker refuses what torch wrote.
+        GateError: the ONNX checker rejects the file.
 
     """
     program = torch.onnx.export(
@@ -41,39 +41,40 @@ def save_onnx(traced: ExportedProgram, outputs: Sequence[str], file: Path) -> No
         verbose=False,
     )
     if program is None:
-        raise GateError("torch.onnx gave no program")
+        raise GateError(f"{file.name}: torch.onnx.export returned no program")
     program.save(file, external_data=False)
     try:
         onnx.checker.check_model(onnx.load(file), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise GateError(f"{file.name}: the ONNX checker refuses it: {error}") from error
+        raise GateError(f"{file.name}: the ONNX checker rejects it: {error}") from error
 
 
 @contextmanager
 def _deprecated_torchscript() -> Iterator[None]:
-    """TorchScript is deprecated in favour of torch.export, which stands beside it."""
+    """Silence the deprecation of TorchScript; the artefact has torch.export's format too."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        # The size of an image is fixed on purpose; that of a batch is never made a number.
+        # Image sizes are fixed on purpose, and no batch size is turned into a constant.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         yield
 
 
 def save_torchscript(graph: ServingGraph, example: torch.Tensor, file: Path) -> None:
-    """Write TorchScript, traced."""
+    """Trace the graph and write TorchScript."""
     with _deprecated_torchscript(), torch.inference_mode():
         traced = torch.jit.trace(graph, (example,))  # type: ignore[no-untyped-call]
         torch.jit.save(traced, str(file))
 
 
 def load_torchscript(file: Path, device: torch.device) -> nn.Module:
-    """Read what `save_torchscript` wrote."""
+    """Read a file of `save_torchscript`."""
     with _deprecated_torchscript():
         return torch.jit.load(str(file), map_location=device)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def describe(file: Path, form: FileFormat) -> ModelFile:
-    """What a manifest says of a file."""
-    content = file.read_bytes()
-    return ModelFile(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content), format=form)
+    """Describe a file for the manifest: its size and its SHA-256."""
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    return ModelFile(sha256=sha256, bytes=file.stat().st_size, format=form)
