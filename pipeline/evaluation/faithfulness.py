@@ -1,4 +1,4 @@
-"""Faithfulness of maps: do they show what the network depends on, compared with random maps?"""
+"""Faithfulness of maps: how well they show what the network depends on, next to random maps."""
 
 import copy
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from pipeline.evaluation.saliency import (
 
 EXPLAINED, FEWEST = 128, 32
 """Number of images that the maps are measured on, and the minimum for an expensive network."""
-# Multiply-accumulates of one forward pass of all images. Each image takes about a hundred passes.
+# Multiply-accumulates of one forward pass of all images. Each image takes about a hundred.
 _WORK = 16e9
 STEPS = 16
 """Steps of deletion and insertion, from no pixel changed to all."""

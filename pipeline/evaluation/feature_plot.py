@@ -68,7 +68,7 @@ def draw(inspection: Inspection, pixels_hwc: NDArray[np.uint8], classes: Sequenc
     Each row shows the first 8 channels with one colour scale, so that a dark channel is a weak one.
     """
     figure, rows = _grid(2 + len(inspection.stages))
-    _draw_answer(rows[0], inspection, pixels_hwc, classes)
+    _draw_prediction(rows[0], inspection, pixels_hwc, classes)
     _draw_kernels(rows[1], inspection.kernels)
     for row, (name, features) in zip(rows[2:], inspection.stages.items(), strict=True):
         _draw_features(row, name, features)
@@ -98,7 +98,7 @@ def _grid(rows: int) -> tuple[Figure, list[list[Axes]]]:
     return figure, [list(row) for row in axes]
 
 
-def _draw_answer(
+def _draw_prediction(
     row: list[Axes], inspection: Inspection, pixels_hwc: NDArray[np.uint8], classes: Sequence[str]
 ) -> None:
     _write(row[0], "image, and\nevidence for\n(red) a class")

@@ -1,4 +1,4 @@
-"""The data of a run: read once, split once, and passed on."""
+"""Data of a run, read once and split once."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from pipeline.runs.run import Run
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """A run's data set and its training images, split as they were for training."""
+    """Data set of a run, and its training images, split as they were in the run."""
 
     dataset: Dataset
     fit: Split

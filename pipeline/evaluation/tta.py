@@ -17,7 +17,7 @@ Images = NDArray[np.uint8]
 
 
 def tta_views(images_nhwc: Images, choice: Augmentation) -> Iterator[Images]:
-    """Yield the images as training may have augmented them, uint8 (N, H, W, C), without chance.
+    """Yield fixed views of the images that training may also produce, uint8 (N, H, W, C) each.
 
     The first view is the images themselves. If training crops, four views follow, shifted towards
     each corner by a quarter of its padding (at least one pixel) and reflected at the border. A

@@ -1,4 +1,4 @@
-"""The manifest before anything is measured: facts about the run, its data and its files."""
+"""Draft of a manifest, before measurements: facts about the run, its data and its files."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

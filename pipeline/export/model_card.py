@@ -1,4 +1,4 @@
-"""The model card: the manifest as a page of Markdown."""
+"""Model card: the manifest as a page of Markdown."""
 
 from pathlib import Path
 

@@ -82,8 +82,8 @@ def test_rows_are_the_image_the_kernels_and_the_stages(channels: int) -> None:
     pixels = np.arange(28 * 28 * channels).astype(np.uint8).reshape(28, 28, channels)
     inspection = inspect_network(network, images)
     figure = draw(inspection, pixels, CLASSES)
-    answer, kernels, *stages = cells(figure)
-    np.testing.assert_array_equal(answer[0], pixels.squeeze())
+    prediction, kernels, *stages = cells(figure)
+    np.testing.assert_array_equal(prediction[0], pixels.squeeze())
     # The network has four kernels.
     assert [cell is not None for cell in kernels] == [True] * 4 + [False] * 4
     assert len(stages) == len(network.features)

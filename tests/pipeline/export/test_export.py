@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from limelight.artifact.manifest import Manifest
-from limelight.artifact.store import ArtifactError, load_artifact
+from limelight.artifact.store import ArtifactError, load_artifact, newest_version
 from limelight.runtime.engine import Engine
 from models.serving_graph import ServingGraph, find_layercam_stage
 from pipeline.data.registry import load_dataset
@@ -35,6 +35,7 @@ Images = NDArray[np.uint8]
 Outputs = NDArray[np.float32]
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[3]
 
 
 def test_artefact_is_complete_and_verified(artifact_folder: Path) -> None:
@@ -128,6 +129,13 @@ def test_measurements_are_in_the_manifest_and_on_the_card(artifact_folder: Path)
         figures = shown[method]
         assert f"| {method} | {figures.deletion:.3f} | {figures.insertion:.3f} |" in text
     assert "|\n\n|" not in text
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_shipped_card_is_that_of_its_manifest(name: str) -> None:
+    folder = newest_version(ROOT / "zoo" / name)
+    manifest = load_artifact(folder).manifest
+    assert (folder / "README.md").read_text(encoding="utf-8") == card(manifest)
 
 
 def test_flag_rates_equal_those_of_the_engine(artifact_folder: Path, digits8_run: Run) -> None:

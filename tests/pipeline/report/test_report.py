@@ -137,8 +137,8 @@ def test_costs_equal_hand_computed_values(studied: Study) -> None:
     assert studied.multiplications == multiplications + 64 * 10
     weights, _ = read_tensors(studied.run.folder / "checkpoint.safetensors")
     buffers = ("running_mean", "running_var", "num_batches_tracked")
-    learnt = [value.numel() for name, value in weights.items() if not name.endswith(buffers)]
-    assert studied.parameters == sum(learnt)
+    learned = [value.numel() for name, value in weights.items() if not name.endswith(buffers)]
+    assert studied.parameters == sum(learned)
 
 
 def test_interval_is_wilsons(studied: Study) -> None:
