@@ -10,12 +10,14 @@ from models.gradients import NotDifferentiableHereError, layercam_stage, with_pu
 from models.normalization import Normalisation, normalise
 from models.ood_scores import Energy, OodScore
 
-# The derivatives of each class cost another pass through the layers behind the LayerCAM stage.
+# The derivatives of each class cost as much as a forward pass behind the LayerCAM stage.
 MOST_CLASSES = 32
 
 
 class ServingGraph(nn.Module):
-    """`images`, uint8 (N, H, W, C) -> `outputs`, float32, in this order.
+    """Network with normalisation, calibration, maps and OOD score, as it is exported and served.
+
+    It takes `images`, uint8 (N, H, W, C), and returns these `outputs`, float32, in this order:
 
     - `logits` (N, K): without the temperature.
     - `probabilities` (N, K): softmax of the logits divided by the temperature.

@@ -1,44 +1,25 @@
 """Faithfulness of maps: how well they show what the network depends on, next to random maps."""
 
-import copy
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import ImageFilter
-from scipy.stats import spearmanr
 
 from limelight.artifact.manifest import Faithfulness, ImageRule, Method, MethodFaithfulness
-from limelight.explanations.perturbation import mean_colour
-from limelight.imaging.preprocessing import picture_of
 from models import Head
 from pipeline.data.splits import Split
 from pipeline.errors import GateError
+from pipeline.evaluation.deletion_insertion import deletion, insertion
+from pipeline.evaluation.head_randomization import head_similarity
 from pipeline.evaluation.pointing_game import play_pointing_game
 from pipeline.evaluation.road import road
-from pipeline.evaluation.saliency import (
-    Images,
-    Infer,
-    Maps,
-    enlarged,
-    infer_output,
-    maps_of,
-    ranks_of,
-)
+from pipeline.evaluation.saliency import Infer, Maps, infer_output, maps_of
 
 EXPLAINED, FEWEST = 128, 32
 """Number of images that the maps are measured on, and the minimum for an expensive network."""
 # Multiply-accumulates of one forward pass of all images. Each image takes about a hundred.
 _WORK = 16e9
-STEPS = 16
-"""Steps of deletion and insertion, from no pixel changed to all."""
-SHUFFLES = 10
 MAX_HEAD_SIMILARITY = 0.5
-# Insertion starts from a blurred image; the blur's radius is this share of the longest side.
-_BLUR = 0.125
-
 Shown = Method | Literal["random"]
 
 
@@ -121,87 +102,3 @@ def check_faithfulness(name: str, faithfulness: Faithfulness) -> None:
             f"{MAX_HEAD_SIMILARITY} is allowed: they do not show what the network has learned. "
             "Train longer"
         )
-
-
-def deletion(
-    infer: Infer, images: Images, classes: NDArray[np.int64], maps: Sequence[Maps]
-) -> NDArray[np.float64]:
-    """Measure the area under the class's probability while pixels get the mean colour, (N,).
-
-    Pixels with the highest map values change first (Petsiuk, Das and Saenko, 2018, RISE, section
-    4.2). Lower is better.
-    """
-    empty = np.stack([np.broadcast_to(mean_colour(image), image.shape) for image in images])
-    return _area(infer, images, empty, classes, maps)
-
-
-def insertion(
-    infer: Infer, images: Images, classes: NDArray[np.int64], maps: Sequence[Maps]
-) -> NDArray[np.float64]:
-    """Measure the area under the class's probability while a blurred image becomes sharp, (N,).
-
-    Pixels with the highest map values change first, as for `deletion`. Higher is better.
-    """
-    return _area(infer, np.stack([_blurred(image) for image in images]), images, classes, maps)
-
-
-def head_similarity(head: Head, features: Maps, classes: NDArray[np.int64]) -> float:
-    """Compute the mean rank correlation of maps with those of ten heads with shuffled weights.
-
-    This is one of the sanity checks of Adebayo et al. (2018): randomisation of the last layer. The
-    correlation of a constant map is 0. `features` (N, C, h, w) are the head's input.
-    """
-    inputs, rows = torch.from_numpy(features), np.arange(len(classes))
-    rng = torch.Generator().manual_seed(0)
-    on_cpu = copy.deepcopy(head).cpu()
-    with torch.inference_mode():
-        learned = on_cpu.class_activation_maps(inputs).numpy()[rows, classes]
-        shuffled = [
-            _shuffled(on_cpu, rng).class_activation_maps(inputs).numpy()[rows, classes]
-            for _ in range(SHUFFLES)
-        ]
-    pairs = ((map_hw, other[at]) for other in shuffled for at, map_hw in enumerate(learned))
-    return float(np.mean([_rank_correlation(*pair) for pair in pairs]))
-
-
-def _area(
-    infer: Infer,
-    before: NDArray[np.generic],
-    after: NDArray[np.generic],
-    classes: NDArray[np.int64],
-    maps: Sequence[Maps],
-) -> NDArray[np.float64]:
-    """Integrate the classes' probabilities, by the trapezoidal rule, from `before` to `after`."""
-    height, width = before.shape[1:3]
-    ranks = np.stack([ranks_of(enlarged(map_hw, height, width)) for map_hw in maps])
-    rows, curve = np.arange(len(classes)), []
-    for step in range(STEPS + 1):
-        changed = (ranks < step / STEPS)[..., None]
-        images = np.rint(np.where(changed, after, before)).astype(np.uint8)
-        probabilities = infer_output(infer, images, "probabilities")
-        curve.append(probabilities[rows, classes].astype(np.float64))
-    area: NDArray[np.float64] = np.trapezoid(np.stack(curve), dx=1 / STEPS, axis=0)
-    return area
-
-
-def _blurred(image_hwc: Images) -> Images:
-    image = picture_of(image_hwc)
-    blurred = image.filter(ImageFilter.GaussianBlur(_BLUR * max(image.size)))
-    return np.asarray(blurred).reshape(image_hwc.shape)
-
-
-def _shuffled(head: Head, rng: torch.Generator) -> Head:
-    """Copy the head and permute its weights, which keeps their distribution."""
-    shuffled = copy.deepcopy(head)
-    with torch.no_grad():
-        for weight in shuffled.parameters():
-            order = torch.randperm(weight.numel(), generator=rng)
-            weight.copy_(weight.flatten()[order].reshape(weight.shape))
-    return shuffled
-
-
-def _rank_correlation(one: Maps, other: Maps) -> float:
-    """Compute Spearman's rank correlation; 0 if a map is constant, where it is not defined."""
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
-        return 0.0
-    return float(spearmanr(one, other, axis=None).statistic)

@@ -15,14 +15,13 @@ from models.heads import ClassMapHead
 from pipeline.data.registry import digit_rule, photo_rule
 from pipeline.data.splits import Split
 from pipeline.errors import GateError
+from pipeline.evaluation.deletion_insertion import deletion, insertion
 from pipeline.evaluation.faithfulness import (
     check_faithfulness,
-    deletion,
-    head_similarity,
     images_to_explain,
-    insertion,
     measure_faithfulness,
 )
+from pipeline.evaluation.head_randomization import head_similarity
 from pipeline.evaluation.pointing_game import is_hit, play_pointing_game
 from pipeline.evaluation.road import road
 from pipeline.evaluation.saliency import enlarged, maps_of, ranks_of
