@@ -4,9 +4,9 @@ classifier = limelight.load("zoo/cifar10")
 print(classifier.explain("cat.png", target="cat"))
 """
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,12 @@ from limelight.result_builder import ResultBuilder
 from limelight.results import Explanation, Prediction
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Device
+from limelight.synchronous import finish
 
 # As the service's own limit on uploads.
 _MAX_PIXELS = 40_000_000
 # Masked images in one forward pass.
 _BATCH = 32
-_T = TypeVar("_T")
 
 
 class Classifier:
@@ -72,7 +72,7 @@ class Classifier:
 
         def one(image: ImageLike) -> Prediction:
             source = source_of(image, max_pixels=self._max_pixels)
-            return _finish(use_cases.predict(self._results, self._runner, source, top_k=top_k))
+            return finish(use_cases.predict(self._results, self._runner, source, top_k=top_k))
 
         return one(images) if is_one(images) else [one(each) for each in images]
 
@@ -104,7 +104,7 @@ class Classifier:
 
         def one(image: ImageLike) -> Explanation:
             source = source_of(image, max_pixels=self._max_pixels)
-            explanation = _finish(
+            explanation = finish(
                 use_cases.explain(self._results, self._runner, source, wanted, top_k=top_k)
             )
             for each in (explanation, explanation.zoom):
@@ -167,15 +167,3 @@ class _Direct:
         starts = range(0, len(images_nhwc), _BATCH)
         parts = [self._engine.run(images_nhwc[at : at + _BATCH], ("logits",)) for at in starts]
         return np.concatenate([part["logits"] for part in parts])
-
-
-def _finish(steps: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine that never waits, which needs no event loop."""
-    try:
-        steps.send(None)
-    except StopIteration as done:
-        result: _T = done.value
-        return result
-    finally:
-        steps.close()
-    raise RuntimeError("a step waited for something")

@@ -1,17 +1,17 @@
-"""Scores of how unlike the training images an image is, by what the network makes of it."""
+"""Out-of-distribution (OOD) scores, computed from a network's features and logits."""
 
 import torch
 from torch import Tensor, nn
 
 from limelight.artifact.manifest import OodScoreName
 
-# Of an image's distance from the centre, what must lie in the directions of least variance: below
-# that it is rounding.
+# Smallest share of the distance from the centre along the directions of least variance: a lower
+# share is rounding error.
 _LEAST = 1e-3
 
 
 class OodScore(nn.Module):
-    """Pooled features (N, C) and logits (N, K) -> scores (N,), higher for stranger images."""
+    """OOD score: pooled features (N, C) and logits (N, K) -> scores (N,), higher if OOD."""
 
     name: OodScoreName
 
@@ -21,39 +21,40 @@ class OodScore(nn.Module):
 
 
 class Energy(OodScore):
-    """The free energy at temperature 1 (Liu et al., 2020, eq. 4)."""
+    """Free energy at temperature 1 (Liu et al., 2020, eq. 4)."""
 
     name = "energy"
 
     def forward(self, pooled: Tensor, logits: Tensor) -> Tensor:
-        """By the logits alone."""
+        """Score images by their logits."""
         return -logits.logsumexp(1)
 
 
 class MaxLogit(OodScore):
-    """The largest logit, negated (Hendrycks et al., 2022)."""
+    """Largest logit, negated (Hendrycks et al., 2022)."""
 
     name = "max-logit"
 
     def forward(self, pooled: Tensor, logits: Tensor) -> Tensor:
-        """By the logits alone."""
+        """Score images by their logits."""
         return -logits.amax(1)
 
 
 class VirtualLogit(OodScore):
-    """Virtual-logit matching (ViM, Wang et al., 2022): the energy, and what the features add.
+    """Virtual-logit matching (ViM, Wang et al., 2022): the energy and a logit from the features.
 
-    Features of training images vary in some directions much more than in others. How far an image
-    lies out in the half of the directions of least variance is a logit of one more class, "none of
-    these", brought to the size of the others. The paper measures from the point of zero logits;
-    here it is from the mean, which needs no inverse.
+    Features of training images vary much more in some directions than in others. An image's
+    distance from the centre along the half of the directions with the least variance, scaled to
+    the size of the logits, is the logit of one more class, "none of these". The paper measures the
+    distance from the point of zero logits. Here it is measured from the mean, which needs no
+    inverse.
 
     Args:
-        pooled: features of training images, (N, C).
-        logits: of the same images, (N, K).
+        pooled: pooled features of training images, (N, C).
+        logits: logits of the same images, (N, K).
 
     Raises:
-        ValueError: the images are too few, or too alike, to vary in every direction.
+        ValueError: there are too few images, or they do not vary in every direction.
 
     """
 
@@ -76,15 +77,15 @@ class VirtualLogit(OodScore):
         self.register_buffer("directions", (directions * scale).float().contiguous())
 
     def forward(self, pooled: Tensor, logits: Tensor) -> Tensor:
-        """By logits and features."""
+        """Score images by their logits and features."""
         virtual = ((pooled - self.centre) @ self.directions).square().sum(1).sqrt()
         return virtual - logits.logsumexp(1)
 
 
 def candidates(pooled: Tensor, logits: Tensor) -> tuple[OodScore, ...]:
-    """Every score there is to choose from, made for a network by its training images.
+    """Return every score to choose from, fitted to features and logits of training images.
 
-    Without ViM where the images are too few for it, or too alike.
+    ViM is left out if there are too few images for it, or if they are too similar.
     """
     try:
         return Energy(), MaxLogit(), VirtualLogit(pooled, logits)

@@ -1,4 +1,4 @@
-"""The graph that is exported: from uint8 pixels to probabilities and maps, in one pass."""
+"""Serving graph: uint8 pixels to probabilities and maps in one forward pass, as exported."""
 
 from copy import deepcopy
 
@@ -10,22 +10,25 @@ from models.gradients import NotDifferentiableHereError, layercam_stage, with_pu
 from models.normalization import Normalisation, normalise
 from models.ood_scores import Energy, OodScore
 
-# The derivatives of each class are a pass of their own through what lies behind the layercam stage.
+# The derivatives of each class cost as much as a forward pass behind the LayerCAM stage.
 MOST_CLASSES = 32
 
 
 class ServingGraph(nn.Module):
-    """`images`, uint8 (N, H, W, C) -> `outputs`, float32, in their order.
+    """Network with normalisation, calibration, maps and OOD score, as it is exported and served.
 
-    `logits`, `probabilities` (N, K) and `cams` (N, K, h, w); `features` (N, C, h, w), what the
-    head was given: Score-CAM's masks; `ood_score` (N,), higher for images unlike the training
-    data; and `layercams` (N, K, h', w'), finer maps, where `early` says how many modules of the
-    network's features come before them.
+    It takes `images`, uint8 (N, H, W, C), and returns these `outputs`, float32, in this order:
 
-    With `fp16` the features are computed in float16; everything before and after is not.
+    - `logits` (N, K): without the temperature.
+    - `probabilities` (N, K): softmax of the logits divided by the temperature.
+    - `cams` (N, K, h, w): class activation maps.
+    - `features` (N, C, h, w): input of the head, and the masks of Score-CAM.
+    - `ood_score` (N,): higher for images unlike the training data.
+    - `layercams` (N, K, h', w'), only with `stage`: LayerCAM maps of the features after the first
+      `stage` modules of the network's features.
 
-    Normalisation, temperature and softmax are inside, so that every runtime gives one answer. The
-    logits are as the network gives them; only the probabilities see the temperature.
+    With `fp16` the features are computed in float16, everything before and after in float32.
+    Normalisation, temperature and softmax are part of the graph, so that all runtimes agree.
     """
 
     scale: Tensor
@@ -39,40 +42,40 @@ class ServingGraph(nn.Module):
         temperature: float,
         *,
         ood_score: OodScore | None = None,
-        early: int | None = None,
+        stage: int | None = None,
         fp16: bool = False,
     ) -> None:
         super().__init__()
-        if fp16 and early is not None:
-            raise ValueError("finer maps are of full precision")
+        if fp16 and stage is not None:
+            raise ValueError("LayerCAM maps need float32: leave out `fp16` or `stage`")
         self.network = network
-        # What follows is little work, and sums over many positions.
+        # The head stays in float32: it is little work, and it sums over many positions.
         self._fp16 = deepcopy(network.features).half() if fp16 else None
         scale, shift = normalisation.scale_and_shift()
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
         self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float32))
         self.ood_score = Energy() if ood_score is None else ood_score
-        self._early = early
+        self._stage = stage
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what a pass gives."""
+        """Names of the outputs."""
         always = ("logits", "probabilities", "cams", "features", "ood_score")
-        return always if self._early is None else (*always, "layercams")
+        return always if self._stage is None else (*always, "layercams")
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Classify and explain images that are as the manifest's image rule leaves them."""
+        """Classify and explain images that were prepared by the manifest's image rule."""
         features, head = self.network.features, self.network.head
         pixels = normalise(images, self.scale, self.shift)
         layercam = None
         if self._fp16 is not None:
             last = self._fp16(pixels.half()).float()
-        elif self._early is None:
+        elif self._stage is None:
             last = features(pixels)
         else:
-            stage = features[: self._early](pixels)
-            last, pull_back = with_pull_back(features[self._early :], stage)
+            stage = features[: self._stage](pixels)
+            last, pull_back = with_pull_back(features[self._stage :], stage)
             derivatives = head.derivatives(last).expand(stage.shape[0], -1, -1, -1, -1)
             layercam = layer_cams(stage, pull_back(derivatives))
         logits = head(last)
@@ -86,7 +89,7 @@ class ServingGraph(nn.Module):
 def layer_cams(stage: Tensor, derivatives: Tensor) -> Tensor:
     """LayerCAM (Jiang et al., 2021, eq. 7 and 8): (N, C, h, w), (N, K, C, h, w) -> (N, K, h, w).
 
-    Each position of each channel counts by its own derivative, where that is positive.
+    The weight of each position of each channel is its own derivative, if that is positive.
     """
     return (derivatives.relu() * stage[:, None]).sum(2).relu()
 
@@ -94,18 +97,18 @@ def layer_cams(stage: Tensor, derivatives: Tensor) -> Tensor:
 def find_layercam_stage(
     network: ClassMapNetwork, normalisation: Normalisation, images: Tensor
 ) -> int | None:
-    """How many modules of the network's features come before its finer maps, if it can have any.
+    """Return the number of modules of the network's features before its LayerCAM maps.
 
-    None where the resolution never falls, a layer has no derivative in `models.gradients`, or there
+    None if the resolution never falls, a layer has no derivative in `models.gradients`, or there
     are more than 32 classes. `images` is a uint8 batch (N, H, W, C) to try it with.
     """
     pixels = normalisation.on(images.device)(images)
-    early = layercam_stage(network.features, pixels)
-    if early is None:
+    stage = layercam_stage(network.features, pixels)
+    if stage is None:
         return None
     with torch.inference_mode():
         try:
-            last, _ = with_pull_back(network.features[early:], network.features[:early](pixels))
+            last, _ = with_pull_back(network.features[stage:], network.features[:stage](pixels))
         except NotDifferentiableHereError:
             return None
-        return early if network.head(last).shape[1] <= MOST_CLASSES else None
+        return stage if network.head(last).shape[1] <= MOST_CLASSES else None

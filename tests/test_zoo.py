@@ -1,5 +1,6 @@
 """The models that ship: intact, as good as the README says, and right about the examples."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,13 @@ def test_the_examples_are_recognised_and_their_maps_add_up(
     # mean(cam) + bias = logit, with a bias that is the same for every image.
     bias = outputs["logits"] - outputs["cams"].mean((2, 3))
     np.testing.assert_allclose(bias[0], bias[1], atol=1e-4)
+
+
+def test_model_files_hold_no_path_of_the_machine_that_exported() -> None:
+    for file in ROOT.glob("zoo/*/*/model.*"):
+        content = file.read_bytes()
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                content = b"".join(archive.read(name) for name in archive.namelist())
+        for path in (b"site-packages", b"/root/", b"/home/", b".py"):
+            assert path not in content, (file, path)

@@ -1,6 +1,7 @@
 """Maps that come out of the forward pass itself."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from limelight.explanations.map_request import MapRequest
 
 
-def class_map(output: str) -> Callable[[MapRequest], Awaitable[NDArray[np.float32]]]:
+def class_map(output: str) -> Callable[[MapRequest], Coroutine[Any, Any, NDArray[np.float32]]]:
     """Make the method that reads the map of the class out of `output`, (K, h, w)."""
 
     async def explain(request: MapRequest) -> NDArray[np.float32]:

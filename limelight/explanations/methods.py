@@ -4,8 +4,9 @@ Adding a method is one entry here and a file with its function. What is told of 
 (parameters, the OpenAPI document, manifests, the command line) is derived from it.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from limelight.explanations.class_maps import class_map, contrast_map
 from limelight.explanations.map_request import MapRequest
 from limelight.explanations.masked_maps import occlusion, score_cam
 
-Explain = Callable[[MapRequest], Awaitable[NDArray[np.float32]]]
+Explain = Callable[[MapRequest], Coroutine[Any, Any, NDArray[np.float32]]]
 """From what is known of an image to the map of one class: (h, w)."""
 
 

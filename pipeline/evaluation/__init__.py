@@ -1,1 +1,1 @@
-"""What a trained network is worth: accuracy, calibration, maps, OOD detection."""
+"""Evaluation of a trained network: accuracy, calibration, maps, OOD detection."""

@@ -1,4 +1,4 @@
-"""When to say "I don't know": a threshold of confidence that keeps errors rare."""
+"""Abstention: a confidence threshold that keeps errors rare."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,43 +6,47 @@ from numpy.typing import NDArray
 from limelight.artifact.manifest import Abstention
 
 SHARE_OF_ERRORS = 0.2
-"""Of the error rate without a threshold, what is left with one."""
+"""Error rate that the threshold aims at, as a share of the error rate without a threshold."""
 
 Floats = NDArray[np.floating]
 
 
-def choose_threshold(confidence: Floats, right: NDArray[np.bool_]) -> tuple[float, float]:
-    """The least confidence, (N,), to rely on so that errors are a fifth as frequent as over all.
+def choose_threshold(confidence: Floats, correct: NDArray[np.bool_]) -> tuple[float, float]:
+    """Choose the lowest threshold that makes errors a fifth as frequent as without one.
 
-    As many validation answers as possible are kept (El-Yaniv and Wiener, 2010, selective
-    classification by the softmax response). A network without an error keeps them all.
+    It keeps as many validation predictions as possible (selective classification by the softmax
+    response, El-Yaniv and Wiener, 2010). Without any error the threshold is 0.
+
+    Args:
+        confidence: probability of each prediction, (N,).
+        correct: whether each prediction is the label, (N,).
 
     Returns:
         The threshold, 0 to 1, and the highest share of errors that it was chosen for.
 
     """
-    limit = SHARE_OF_ERRORS * float((~right).mean())
+    limit = SHARE_OF_ERRORS * float((~correct).mean())
     order = np.argsort(-confidence, kind="stable")
-    errors = np.cumsum(~right[order]) / np.arange(1, len(right) + 1)
-    # Equal confidences go together: only the last of them says what keeping them comes to.
+    errors = np.cumsum(~correct[order]) / np.arange(1, len(correct) + 1)
+    # Equal confidences are kept together, so only the last of each group is a candidate.
     ranked = confidence[order]
     last = np.append(ranked[1:] != ranked[:-1], True)
     kept = np.flatnonzero((errors <= limit) & last)
     if not len(kept):
         return 1.0, limit
-    everything = kept[-1] == len(right) - 1
-    return (0.0 if everything else float(ranked[kept[-1]])), limit
+    keeps_all = kept[-1] == len(correct) - 1
+    return (0.0 if keeps_all else float(ranked[kept[-1]])), limit
 
 
 def measure_abstention(
-    threshold: float, limit: float, confidence: Floats, right: NDArray[np.bool_]
+    threshold: float, limit: float, confidence: Floats, correct: NDArray[np.bool_]
 ) -> Abstention:
-    """What a threshold comes to on images that it was not chosen by."""
+    """Measure the coverage and accuracy of a threshold on images with these predictions."""
     kept = confidence >= threshold
     return Abstention(
         threshold=threshold,
         error_limit=limit,
-        images=len(right),
+        images=len(correct),
         coverage=float(kept.mean()),
-        accuracy=float(right[kept].mean()) if kept.any() else 0.0,
+        accuracy=float(correct[kept].mean()) if kept.any() else 0.0,
     )

@@ -1,4 +1,4 @@
-"""Temperature scaling, which makes confidence honest (Guo et al., 2017, arXiv 1706.04599)."""
+"""Temperature scaling: calibrated confidence (Guo et al., 2017, arXiv 1706.04599)."""
 
 import math
 
@@ -23,10 +23,10 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Find the temperature with the least log loss: (N, K), (N,) -> T > 0.
+    """Find the temperature with the lowest log loss: (N, K), (N,) -> T > 0.
 
-    The targets have Platt's correction (1999), (N + 1) / (N + K) in place of 1: where the network
-    makes no error on N images, the plain log loss would be least at a temperature of 0.
+    The targets have Platt's correction (1999): (N + 1) / (N + K) instead of 1. Without it, the log
+    loss of a network that makes no error on N images would be lowest at a temperature of 0.
     """
     logits = logits.double()
     images, classes = logits.shape
@@ -43,13 +43,13 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 def confidence_of(
     logits: Tensor, labels: Tensor, temperature: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """How probable each answer is, and whether it is right: (N, K), (N,) -> (N,), (N,)."""
-    confidence, answers = (logits.double() / temperature).softmax(1).max(1)
-    return confidence.numpy(), (answers == labels).numpy()
+    """Return each prediction's probability and correctness: (N, K), (N,) -> (N,), (N,)."""
+    confidence, predicted = (logits.double() / temperature).softmax(1).max(1)
+    return confidence.numpy(), (predicted == labels).numpy()
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> Calibration:
-    """Fit the temperature to a validation split's logits (N, K), and say what it changed."""
+    """Fit the temperature to a validation split's logits (N, K), and measure its effect."""
     temperature = fit_temperature(logits, labels)
     return Calibration(
         method="temperature",

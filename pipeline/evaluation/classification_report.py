@@ -1,4 +1,4 @@
-"""What a validation split says about a network: its errors, and how far to trust its confidence."""
+"""Classification report of a validation split: errors by class, calibration, highest losses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,62 +6,63 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from pipeline.evaluation.calibration import BINS, expected_calibration_error
 
-Figures = NDArray[np.float64]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClassFigures:
-    """How one class fares; a figure whose denominator is 0 is 0, as scikit-learn can have it."""
+class ClassScores:
+    """Scores of one class; a score whose denominator is 0 is 0."""
 
     name: str
     precision: float
-    """Share of the images called so that are of this class."""
+    """Share of the images predicted as this class that belong to it."""
     recall: float
-    """Share of the images of this class that are called so."""
+    """Share of the images of this class that are predicted as such."""
     f1: float
-    """Harmonic mean of the two."""
+    """Harmonic mean of precision and recall."""
     support: int
-    """Images of this class."""
+    """Number of images of this class."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Confidence:
-    """Probabilities against what came true, in 15 bins of equal width by confidence."""
+    """Confidence compared with accuracy, in 15 bins of equal width by confidence."""
 
     log_loss: float
     ece: float
     """Expected calibration error."""
-    bin_confidence: Figures
-    """Mean of each bin, (15,); NaN where it is empty."""
-    bin_accuracy: Figures
-    """Share of right answers, (15,); NaN where the bin is empty."""
-    bin_counts: NDArray[np.int64]
+    bin_confidence: Floats
+    """Mean confidence of each bin, (15,); NaN if the bin is empty."""
+    bin_accuracy: Floats
+    """Accuracy of each bin, (15,); NaN if the bin is empty."""
+    bin_counts: Integers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TopLoss:
-    """An image that the network is most wrong about, or least sure of."""
+    """Image with one of the highest losses."""
 
     index: int
-    """Among the assessed images."""
+    """Position in the split."""
     loss: float
     label: int
     predicted: int
     probability: float
-    """Of the prediction, as the network gives it."""
+    """Probability of the predicted class."""
     rival: int
-    """The label, where the prediction is wrong; otherwise the second choice."""
+    """The label if the prediction is wrong, otherwise the class with the second highest logit."""
     rival_probability: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Assessment:
-    """Everything that is reported about a split of N images in K classes."""
+class ClassificationReport:
+    """Report of a split of N images in K classes."""
 
     images: int
     accuracy: float
@@ -70,40 +71,57 @@ class Assessment:
     """At a temperature of 1."""
     calibrated: Confidence
     """At `temperature`, as served."""
-    confusion: NDArray[np.int64]
+    confusion: Integers
     """Images by true class (rows) and predicted class: (K, K)."""
-    classes: tuple[ClassFigures, ...]
+    classes: tuple[ClassScores, ...]
     top_losses: tuple[TopLoss, ...]
     """Highest loss first, at `temperature`."""
 
 
-def assess(
+def make_classification_report(
     logits_nk: Tensor,
     labels: Tensor,
     classes: Sequence[str],
     temperature: float,
     *,
     top_losses: int = 16,
-) -> Assessment:
-    """Assess logits (N, K) against labels (N,)."""
+) -> ClassificationReport:
+    """Compare logits (N, K) with labels (N,)."""
     predicted = logits_nk.argmax(1)
-    counts = multiclass_confusion_matrix(predicted, labels, num_classes=len(classes)).numpy()
-    return Assessment(
+    return ClassificationReport(
         images=len(labels),
         accuracy=float((predicted == labels).double().mean()),
         temperature=temperature,
         uncalibrated=_confidence(logits_nk, labels),
         calibrated=_confidence(logits_nk / temperature, labels),
-        confusion=counts,
-        classes=_by_class(counts, classes),
+        confusion=confusion_matrix(labels, predicted, labels=range(len(classes))),
+        classes=_class_scores(labels, predicted, classes),
         top_losses=_top_losses(logits_nk.double() / temperature, labels, top_losses),
+    )
+
+
+def _class_scores(
+    labels: Tensor, predicted: Tensor, classes: Sequence[str]
+) -> tuple[ClassScores, ...]:
+    columns = precision_recall_fscore_support(
+        labels, predicted, labels=range(len(classes)), zero_division=0
+    )
+    return tuple(
+        ClassScores(
+            name=name,
+            precision=float(precision),
+            recall=float(recall),
+            f1=float(f1),
+            support=int(support),
+        )
+        for name, precision, recall, f1, support in zip(classes, *columns, strict=True)
     )
 
 
 def _confidence(logits_nk: Tensor, labels: Tensor) -> Confidence:
     probabilities = logits_nk.softmax(1)
     confidence, predicted = probabilities.max(1)
-    # A confidence of 1 is in the last bin.
+    # A confidence of 1 belongs to the last bin.
     bins = np.minimum((confidence.double().numpy() * BINS).astype(np.int64), BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
     return Confidence(
@@ -115,43 +133,25 @@ def _confidence(logits_nk: Tensor, labels: Tensor) -> Confidence:
     )
 
 
-def _means(values: Figures, bins: NDArray[np.int64], counts: NDArray[np.int64]) -> Figures:
+def _means(values: Floats, bins: Integers, counts: Integers) -> Floats:
     sums = np.bincount(bins, weights=values, minlength=BINS)
-    means: Figures = np.divide(sums, counts, out=np.full(BINS, np.nan), where=counts > 0)
+    means: Floats = np.divide(sums, counts, out=np.full(BINS, np.nan), where=counts > 0)
     return means
-
-
-def _by_class(counts_kk: NDArray[np.int64], classes: Sequence[str]) -> tuple[ClassFigures, ...]:
-    right, support, called = counts_kk.diagonal(), counts_kk.sum(1), counts_kk.sum(0)
-    return tuple(
-        ClassFigures(
-            name=name,
-            precision=_share(right[at], called[at]),
-            recall=_share(right[at], support[at]),
-            f1=_share(2 * right[at], support[at] + called[at]),
-            support=int(support[at]),
-        )
-        for at, name in enumerate(classes)
-    )
-
-
-def _share(part: int, whole: int) -> float:
-    return float(part / whole) if whole else 0.0
 
 
 def _top_losses(scaled_nk: Tensor, labels: Tensor, count: int) -> tuple[TopLoss, ...]:
     losses = nn.functional.cross_entropy(scaled_nk, labels, reduction="none")
     highest = torch.argsort(losses, descending=True, stable=True)[:count]
     tops = []
-    for at in highest.tolist():
-        probabilities = scaled_nk[at].softmax(0)
+    for index in highest.tolist():
+        probabilities = scaled_nk[index].softmax(0)
         predicted, second = probabilities.topk(2).indices.tolist()
-        label = int(labels[at])
+        label = int(labels[index])
         rival = second if predicted == label else label
         tops.append(
             TopLoss(
-                index=at,
-                loss=float(losses[at]),
+                index=index,
+                loss=float(losses[index]),
                 label=label,
                 predicted=predicted,
                 probability=float(probabilities[predicted]),

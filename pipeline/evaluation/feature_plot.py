@@ -1,4 +1,4 @@
-"""A picture of what a network makes of an image: its first kernels, its features, its maps."""
+"""Plot of an image inside a network: first kernels, features of each stage, maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from models import ClassMapNetwork
 COLUMNS = 8
 CELL_INCHES, TITLE_INCHES = 1.15, 0.25
 LABEL_WIDTH = 1.2
-"""Of the column of words, in cells."""
+"""Width of the label column, in cells."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inspection:
-    """One image on its way through a network, on the CPU."""
+    """Features, maps and probabilities of one image, on the CPU."""
 
     kernels: Tensor
-    """Of the first layer: (out, in, k, k)."""
+    """Kernels of the first layer: (out, in, k, k)."""
     stages: dict[str, Tensor]
-    """Features by the name and the kind of the module that they come from: (C, h, w), in order."""
+    """Features (C, h, w) by the name and type of their module, in order."""
     probabilities: Tensor
     """(K,)."""
     maps: Tensor
@@ -34,11 +34,11 @@ class Inspection:
 
 @torch.inference_mode()
 def inspect_network(network: ClassMapNetwork, images_nchw: Tensor) -> Inspection:
-    """Follow one normalised image (1, C, H, W) through a network in evaluation mode."""
+    """Run a network in evaluation mode on one normalised image (1, C, H, W)."""
     features, stages = images_nchw, {}
     for name, module in network.features.named_children():
         features = module(features)
-        # A copy, for the next module may work in place.
+        # The next module may work in place.
         stages[f"features.{name}\n{type(module).__name__}"] = features[0].clone()
     return Inspection(
         kernels=first_kernels(network),
@@ -49,10 +49,10 @@ def inspect_network(network: ClassMapNetwork, images_nchw: Tensor) -> Inspection
 
 
 def first_kernels(network: nn.Module) -> Tensor:
-    """The kernels of the first convolution: (out, in, k, k).
+    """Return the kernels of the first convolution: (out, in, k, k).
 
     Raises:
-        ValueError: the network has none.
+        ValueError: the network has no convolution.
 
     """
     for module in network.modules():
@@ -63,13 +63,12 @@ def first_kernels(network: nn.Module) -> Tensor:
 
 
 def draw(inspection: Inspection, pixels_hwc: NDArray[np.uint8], classes: Sequence[str]) -> Figure:
-    """Draw the image with its likeliest classes' maps, the kernels, and a row for each stage.
+    """Draw the image with the maps of its likeliest classes, the kernels, and a row per stage.
 
-    Of each the first 8 channels. The colours of a row have one scale, so that a channel that is
-    dark in it says little there.
+    Each row shows the first 8 channels with one colour scale, so that a dark channel is a weak one.
     """
     figure, rows = _grid(2 + len(inspection.stages))
-    _draw_answer(rows[0], inspection, pixels_hwc, classes)
+    _draw_prediction(rows[0], inspection, pixels_hwc, classes)
     _draw_kernels(rows[1], inspection.kernels)
     for row, (name, features) in zip(rows[2:], inspection.stages.items(), strict=True):
         _draw_features(row, name, features)
@@ -77,7 +76,7 @@ def draw(inspection: Inspection, pixels_hwc: NDArray[np.uint8], classes: Sequenc
 
 
 def _grid(rows: int) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of rows, each a cell for words and 8 for pictures."""
+    """Make a figure of rows, each with a label cell and 8 image cells."""
     width, height = CELL_INCHES * (LABEL_WIDTH + COLUMNS), CELL_INCHES * 1.08 * rows + TITLE_INCHES
     figure = Figure(figsize=(width, height))
     axes = figure.subplots(
@@ -99,10 +98,10 @@ def _grid(rows: int) -> tuple[Figure, list[list[Axes]]]:
     return figure, [list(row) for row in axes]
 
 
-def _draw_answer(
+def _draw_prediction(
     row: list[Axes], inspection: Inspection, pixels_hwc: NDArray[np.uint8], classes: Sequence[str]
 ) -> None:
-    _write(row[0], "the image, and\nwhat speaks for\n(red) a class")
+    _write(row[0], "image, and\nevidence for\n(red) a class")
     grey = pixels_hwc.mean(2)
     row[1].imshow(pixels_hwc.squeeze(), cmap="gray", vmin=0, vmax=255)
     likeliest = inspection.probabilities.argsort(descending=True).tolist()[: COLUMNS - 1]
@@ -127,7 +126,7 @@ def _draw_kernels(row: list[Axes], kernels: Tensor) -> None:
     _write(row[0], f"first kernels\n{out} of {channels}x{height}x{width}")
     scale = float(kernels.abs().max()) or 1.0
     for cell, kernel in zip(row[1:], kernels, strict=False):
-        if channels == 3:  # grey is nothing, a colour is what it looks for
+        if channels == 3:  # grey is a weight of 0
             cell.imshow((kernel / (2 * scale) + 0.5).permute(1, 2, 0).numpy())
         else:
             cell.imshow(kernel.mean(0).numpy(), cmap="gray", vmin=-scale, vmax=scale)
@@ -141,5 +140,5 @@ def _draw_features(row: list[Axes], name: str, features: Tensor) -> None:
         cell.imshow(channel.numpy(), cmap="magma", vmin=low, vmax=high)
 
 
-def _write(cell: Axes, words: str) -> None:
-    cell.text(0.05, 0.5, words, transform=cell.transAxes, fontsize=8, va="center")
+def _write(cell: Axes, label: str) -> None:
+    cell.text(0.05, 0.5, label, transform=cell.transAxes, fontsize=8, va="center")

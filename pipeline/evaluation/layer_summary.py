@@ -1,4 +1,4 @@
-"""A network layer by layer: shapes, parameters, multiplications and what an activation sees."""
+"""Layers of a network: shapes, parameters, multiplications and receptive fields."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from models import ClassMapNetwork
 from pipeline.errors import PipelineError
-from pipeline.evaluation.receptive_field import Reach, farthest
+from pipeline.evaluation.receptive_field import ReceptiveField, merged
 
 SILENT = (nn.Dropout, nn.Identity)
 
@@ -21,7 +21,7 @@ LayerHook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerSummary:
-    """One layer of a network; shapes are of one image, without N."""
+    """Layer of a network; shapes are those of one image, without N."""
 
     name: str
     kind: str
@@ -29,20 +29,20 @@ class LayerSummary:
     output_shape: tuple[int, ...]
     parameters: int
     weights: int
-    """Numbers in its kernel or matrix, each of which multiplies at every position."""
-    reach: Reach | None
-    """Nothing for a layer behind global pooling: it sees the whole image."""
+    """Number of weights in its kernel or matrix, each used once per output position."""
+    receptive_field: ReceptiveField | None
+    """None behind global pooling, where a layer depends on the whole image."""
 
     @property
     def multiplications(self) -> int:
-        """Products that the layer computes for an image, without its bias or normalisation."""
+        """Multiplications of the layer for one image, without bias and normalisation."""
         return self.weights * prod(self.output_shape[1:])
 
     @property
     def multiplications_on_its_input(self) -> int:
-        """As fastbook's chapter 13 (2020) counts: at every position of the input.
+        """Multiplications counted at every input position, as in fastbook's chapter 13 (2020).
 
-        So a stride of 2 saves nothing in the layer itself, only in those that follow.
+        By this count a stride of 2 saves nothing in the layer itself, only in later layers.
         """
         return self.weights * prod(self.input_shape[1:])
 
@@ -52,28 +52,28 @@ def summarise(
 ) -> list[LayerSummary]:
     """Describe each layer in the order of one forward pass, in evaluation mode.
 
-    Where branches meet, as in a residual sum, the farther reach counts.
+    Where branches meet, as in a residual sum, the largest receptive field counts.
 
     Raises:
-        PipelineError: the network takes no images of that size.
+        PipelineError: the network does not accept images of that size.
 
     """
     recorder = _Recorder()
     device = next(network.parameters()).device
     images = torch.zeros(1, in_channels, height, width, device=device)
-    with _evaluating(network), recorder.watching(network), torch.inference_mode():
+    with _evaluating(network), recorder.recording(network), torch.inference_mode():
         try:
             network(images)
         except RuntimeError as error:
             raise PipelineError(
-                f"the network takes no images of {height}x{width} pixels in {in_channels} "
+                f"the network does not accept images of {height}x{width} pixels in {in_channels} "
                 f"channels ({error}); choose another size"
             ) from error
     return recorder.rows
 
 
 def render(rows: Iterable[LayerSummary]) -> Table:
-    """Lay the summary out, with its totals at the foot."""
+    """Render the summary as a table with totals in the last row."""
     rows = list(rows)
     table = Table(show_footer=True, caption=_CAPTION, caption_justify="left")
     table.add_column("layer", footer="total", overflow="fold")
@@ -83,13 +83,13 @@ def render(rows: Iterable[LayerSummary]) -> Table:
         ("parameters", sum(row.parameters for row in rows)),
         ("multiplications", sum(row.multiplications for row in rows)),
         ("on its input", sum(row.multiplications_on_its_input for row in rows)),
-        ("sees", None),
-        ("every", None),
+        ("field", None),
+        ("jump", None),
     ):
         footer = "" if total is None else f"{total:,}"
         table.add_column(heading, footer=footer, justify="right", no_wrap=True)
     for row in rows:
-        sees, every = ("all", "") if row.reach is None else (_side(row.reach), str(row.reach.jump))
+        field, jump = _describe_field(row.receptive_field)
         table.add_row(
             row.name,
             row.kind,
@@ -97,16 +97,16 @@ def render(rows: Iterable[LayerSummary]) -> Table:
             _count(row.parameters),
             _count(row.multiplications),
             _count(row.multiplications_on_its_input),
-            sees,
-            every,
+            field,
+            jump,
         )
     return table
 
 
 _CAPTION = (
-    "Multiplications of one image; on its input: at every position that the layer is given, as "
-    "fastbook's chapter 13 counts. An activation sees so many pixels of the image, and its "
-    "neighbour those so many further on (every)."
+    "Multiplications for one image; on its input: counted at every input position, as in "
+    "fastbook's chapter 13. Field: pixels of the image that an activation depends on. Jump: "
+    "distance between the fields of neighbouring activations."
 )
 
 
@@ -114,8 +114,9 @@ def _count(number: int) -> str:
     return f"{number:,}" if number else ""
 
 
-def _side(reach: Reach) -> str:
-    return f"{reach.field}x{reach.field}"
+def _describe_field(field: ReceptiveField | None) -> tuple[str, str]:
+    """Describe size and jump; without a field, a layer depends on the whole image."""
+    return ("all", "") if field is None else (f"{field.size}x{field.size}", str(field.jump))
 
 
 @contextmanager
@@ -129,19 +130,19 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 
 class _Recorder:
-    """Follows a forward pass through hooks, by the identity of the tensors that go around."""
+    """Forward hooks that record each layer, and the receptive field of each tensor by its id."""
 
     def __init__(self) -> None:
         self.rows: list[LayerSummary] = []
-        self._reaches: dict[int, Reach | None] = {}
-        # Kept, so that no later tensor takes an earlier one's identity.
+        self._fields: dict[int, ReceptiveField | None] = {}
+        # Kept alive, so that no later tensor gets the id of an earlier one.
         self._tensors: list[Tensor] = []
-        self._history: list[Reach] = [Reach()]
+        self._history: list[ReceptiveField] = [ReceptiveField()]
         self._entered: list[int] = []
 
     @contextmanager
-    def watching(self, network: nn.Module) -> Iterator[None]:
-        """Record what runs in the block."""
+    def recording(self, network: nn.Module) -> Iterator[None]:
+        """Record the forward passes in the block."""
         handles: list[RemovableHandle] = []
         for name, module in network.named_modules():
             if list(module.children()):
@@ -159,18 +160,19 @@ class _Recorder:
         self._entered.append(len(self._history))
 
     def _leave(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """A sum that a block returns reaches as far as the farthest layer in the block."""
+        """Record a block's output: the sum of its branches has the block's largest field."""
         within = self._history[self._entered.pop() :]
-        if id(output) not in self._reaches:
-            self._remember(output, farthest([self._reach_of(inputs[0]) or Reach(), *within]))
+        if id(output) not in self._fields:
+            before = self._field_of(inputs[0]) or ReceptiveField()
+            self._remember(output, merged([before, *within]))
 
     def _layer(self, name: str) -> LayerHook:
         def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            reach = self._reach_of(inputs[0])
-            if reach is not None:
-                reach = reach.through(module)
-                self._history.append(reach)
-            self._remember(output, reach)
+            field = self._field_of(inputs[0])
+            if field is not None:
+                field = field.through(module)
+                self._history.append(field)
+            self._remember(output, field)
             if isinstance(module, SILENT):
                 return
             self.rows.append(
@@ -181,23 +183,23 @@ class _Recorder:
                     output_shape=tuple(output.shape[1:]),
                     parameters=sum(parameter.numel() for parameter in module.parameters()),
                     weights=_weights(module),
-                    reach=reach,
+                    receptive_field=field,
                 )
             )
 
         return record
 
-    def _reach_of(self, tensor: Tensor) -> Reach | None:
+    def _field_of(self, tensor: Tensor) -> ReceptiveField | None:
         if tensor.ndim == 2:  # behind the head's pooling
             return None
-        return self._reaches.get(id(tensor), farthest(self._history))
+        return self._fields.get(id(tensor), merged(self._history))
 
-    def _remember(self, tensor: Tensor, reach: Reach | None) -> None:
+    def _remember(self, tensor: Tensor, field: ReceptiveField | None) -> None:
         self._tensors.append(tensor)
-        self._reaches[id(tensor)] = reach
+        self._fields[id(tensor)] = field
 
 
 def _weights(module: nn.Module) -> int:
-    """How many numbers of a convolution's kernel (4 axes) or a matrix (2) there are."""
+    """Count the weights of a convolution's kernel or of a matrix."""
     weight = getattr(module, "weight", None)
     return weight.numel() if isinstance(weight, Tensor) and weight.ndim > 1 else 0

@@ -1,4 +1,4 @@
-"""Images that a classifier was not made for: what its out-of-distribution score is tried on."""
+"""Out-of-distribution (OOD) images: data that a classifier was not trained for."""
 
 from collections.abc import Callable
 
@@ -18,17 +18,17 @@ _FOR_PHOTOS = ("mnist", "fashion", "noise", "textures")
 
 
 def kinds_for(dataset: str) -> tuple[str, ...]:
-    """Names of the kinds of strange images that a network for `dataset` can be tried on here.
+    """Return the kinds of OOD images that are available for a network trained on `dataset`.
 
-    Those of a published data set are left out where it is not in the cache.
+    A published data set is available if it is in the cache.
     """
     missing = kinds_missing(dataset)
     return tuple(kind for kind in _kinds(dataset) if kind not in missing)
 
 
 def kinds_missing(dataset: str) -> tuple[str, ...]:
-    """Names of the published data sets that it could be tried on too, were they in the cache."""
-    published = (kind for kind in _kinds(dataset) if kind not in DRAWN)
+    """Return the published OOD data sets for `dataset` that are not in the cache."""
+    published = (kind for kind in _kinds(dataset) if kind not in SYNTHETIC)
     return tuple(kind for kind in published if not cached_file(kind).is_file())
 
 
@@ -39,17 +39,17 @@ def _kinds(dataset: str) -> tuple[str, ...]:
 def ood_images(
     kind: str, rule: ImageRule, count: int, rng: np.random.Generator, *, held_out: bool
 ) -> Images:
-    """At most `count` images of a kind, as the service would see them: (N, H, W, C).
+    """Return at most `count` images of a kind, prepared as in the service: (N, H, W, C).
 
-    `held_out` takes published images from the test split, and otherwise from the training split;
-    what is drawn at random differs by `rng`.
+    With `held_out`, published images come from the test split, otherwise from the training split.
+    Synthetic images depend on `rng` only.
 
     Raises:
         DataError: a published data set is corrupt.
 
     """
-    if kind in DRAWN:
-        drawn = [DRAWN[kind](rng, rule) for _ in range(count)]
+    if kind in SYNTHETIC:
+        drawn = [SYNTHETIC[kind](rng, rule) for _ in range(count)]
         return as_served(np.stack(drawn), rule)
     images = load_cached(kind)["test_images" if held_out else "train_images"]
     chosen = rng.choice(len(images), min(count, len(images)), replace=False)
@@ -57,7 +57,7 @@ def ood_images(
 
 
 def _noise(rng: np.random.Generator, rule: ImageRule) -> Images:
-    """Each pixel on its own: of every level alike, or around one of them."""
+    """Draw independent pixels, from a uniform or a normal distribution."""
     shape = rule.height, rule.width, rule.channels
     if rng.random() < 0.5:
         return rng.integers(0, 256, shape, np.uint8)
@@ -71,8 +71,8 @@ def _texture(rng: np.random.Generator, rule: ImageRule) -> Images:
     return background(rng, size=side, channels=rule.channels)[: rule.height, : rule.width]
 
 
-DRAWN: dict[str, Callable[[np.random.Generator, ImageRule], Images]] = {
+SYNTHETIC: dict[str, Callable[[np.random.Generator, ImageRule], Images]] = {
     "noise": _noise,
     "textures": _texture,
 }
-"""Kinds that need no data."""
+"""Synthetic kinds, which need no data set."""

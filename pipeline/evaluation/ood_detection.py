@@ -1,4 +1,4 @@
-"""Which score tells strange images from the training data's kind, and how well it does."""
+"""OOD detection: choice of the score, its threshold, and how well it detects OOD images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,116 +14,116 @@ from models.ood_scores import OodScore, candidates
 from pipeline.evaluation.ood_datasets import kinds_for, ood_images
 
 OOD_IMAGES = 1000
-"""Images of each kind, as many to choose by and as many to publish."""
+"""Images of each kind for the choice of a score, and as many others for the published figures."""
 PASSING = 0.95
-"""Share of the validation images that the threshold lets pass."""
-_CHOOSING, _PUBLISHING = 0, 1
-
+"""Share of the validation images below the threshold."""
 FITTED = 10_000
-"""Most training images that a score is made by."""
+"""Largest number of training images that a score is fitted to."""
+_CHOICE_SEED, _MEASUREMENT_SEED = 0, 1
+
 Scores = NDArray[np.float32]
-Inside = Callable[[NDArray[np.uint8]], tuple[Tensor, Tensor]]
+ExtractFeatures = Callable[[NDArray[np.uint8]], tuple[Tensor, Tensor]]
 """uint8 images (N, H, W, C) to pooled features (N, C) and logits (N, K)."""
 ScoreImages = Callable[[NDArray[np.uint8]], Scores]
-"""uint8 images (N, H, W, C) to scores (N,), higher for stranger ones."""
+"""uint8 images (N, H, W, C) to scores (N,), higher for OOD images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
-    """The score that was best, and its threshold."""
+class ChosenScore:
+    """Score with the best mean AUROC, and its threshold."""
 
     ood_score: OodScore
     threshold: float
     auroc: dict[OodScoreName, float]
-    """Mean over the kinds, of each score that there was to choose from."""
+    """Mean AUROC over the kinds of OOD images, of each candidate."""
 
 
 def choose_score(
-    inside: Inside,
+    extract: ExtractFeatures,
     fit: NDArray[np.uint8],
     validation: NDArray[np.uint8],
     *,
     dataset: str,
     rule: ImageRule,
     images: int | None = None,
-) -> Choice:
-    """Take the score with the best mean AUROC between validation images and strange ones.
+) -> ChosenScore:
+    """Choose the score with the best mean AUROC between validation images and OOD images.
 
     Args:
-        inside: the network.
-        fit: images (N, H, W, C) that the network was fitted to; a score may be made by them.
-        validation: images that the network was chosen by.
-        dataset: what the network was trained on, which decides what is strange to it.
-        rule: how an image becomes the network's input.
-        images: how many of each kind; `OOD_IMAGES` by default.
+        extract: computes the network's features and logits.
+        fit: training images (N, H, W, C); a score may be fitted to their features.
+        validation: images of the validation split.
+        dataset: name of the training data, which decides what is OOD.
+        rule: image rule of the network.
+        images: number of OOD images of each kind; `OOD_IMAGES` by default.
 
     """
     images = OOD_IMAGES if images is None else images
-    rng = np.random.default_rng(_CHOOSING)
+    rng = np.random.default_rng(_CHOICE_SEED)
     some = np.sort(rng.choice(len(fit), min(FITTED, len(fit)), replace=False))
-    ordinary = inside(validation)
+    in_distribution = extract(validation)
     ood = [
-        inside(ood_images(kind, rule, images, rng, held_out=False)) for kind in kinds_for(dataset)
+        extract(ood_images(kind, rule, images, rng, held_out=False)) for kind in kinds_for(dataset)
     ]
-    every = candidates(*inside(fit[some]))
-    auroc = {
-        each.name: float(np.mean([_auroc(_score(each, ordinary), _score(each, it)) for it in ood]))
-        for each in every
-    }
-    best = max(every, key=lambda each: auroc[each.name])
-    threshold = np.quantile(_score(best, ordinary), PASSING)
-    return Choice(ood_score=best, threshold=float(threshold), auroc=auroc)
+    scores = candidates(*extract(fit[some]))
+    auroc = {}
+    for each in scores:
+        known = _score(each, in_distribution)
+        auroc[each.name] = float(np.mean([_auroc(known, _score(each, kind)) for kind in ood]))
+    best = max(scores, key=lambda each: auroc[each.name])
+    threshold = np.quantile(_score(best, in_distribution), PASSING)
+    return ChosenScore(ood_score=best, threshold=float(threshold), auroc=auroc)
 
 
 def measure_detection(
     score: ScoreImages,
-    ordinary: Scores,
-    choice: Choice,
+    in_distribution: Scores,
+    choice: ChosenScore,
     *,
     dataset: str,
     rule: ImageRule,
     held_out: bool,
     images: int | None = None,
 ) -> OutOfDistribution:
-    """How well the chosen score tells strange images from ordinary ones.
+    """Measure how well the chosen score separates OOD images from in-distribution images.
 
     Args:
-        score: the chosen score, as served.
-        ordinary: scores of the test set, or of the validation split while that is untouched, (N,).
-        choice: what `choose_score` gave.
+        score: computes the chosen score, as served.
+        in_distribution: scores of the test set, or of the validation split before an export, (N,).
+        choice: result of `choose_score`.
         dataset: as for `choose_score`.
         rule: as for `choose_score`.
-        held_out: whether to take strange images that the score was not chosen by.
-        images: how many of each kind; `OOD_IMAGES` by default.
+        held_out: use OOD images that were not used for the choice.
+        images: number of OOD images of each kind; `OOD_IMAGES` by default.
 
     """
     images = OOD_IMAGES if images is None else images
-    rng = np.random.default_rng(_PUBLISHING if held_out else _CHOOSING)
-    passing = np.quantile(ordinary, PASSING)
+    rng = np.random.default_rng(_MEASUREMENT_SEED if held_out else _CHOICE_SEED)
+    passing = np.quantile(in_distribution, PASSING)
     against = {}
     for kind in kinds_for(dataset):
         ood = score(ood_images(kind, rule, images, rng, held_out=held_out))
         against[kind] = Detection(
             images=len(ood),
-            auroc=_auroc(ordinary, ood),
+            auroc=_auroc(in_distribution, ood),
             fpr95=float((ood <= passing).mean()),
         )
     return OutOfDistribution(
         score=choice.ood_score.name,
         threshold=choice.threshold,
         auroc_when_chosen=choice.auroc,
-        images=len(ordinary),
-        flagged=float((ordinary > choice.threshold).mean()),
+        images=len(in_distribution),
+        flagged=float((in_distribution > choice.threshold).mean()),
         against=against,
     )
 
 
-def _score(ood_score: OodScore, seen: tuple[Tensor, Tensor]) -> Scores:
+def _score(ood_score: OodScore, features_and_logits: tuple[Tensor, Tensor]) -> Scores:
     with torch.inference_mode():
-        scores: Scores = ood_score(*seen).numpy()
+        scores: Scores = ood_score(*features_and_logits).numpy()
     return scores
 
 
-def _auroc(ordinary: Scores, ood: Scores) -> float:
-    labels = np.repeat([0, 1], [len(ordinary), len(ood)])
-    return float(roc_auc_score(labels, np.concatenate([ordinary, ood])))
+def _auroc(in_distribution: Scores, ood: Scores) -> float:
+    labels = np.repeat([0, 1], [len(in_distribution), len(ood)])
+    return float(roc_auc_score(labels, np.concatenate([in_distribution, ood])))

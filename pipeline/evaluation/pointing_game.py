@@ -1,4 +1,4 @@
-"""The pointing game: is the peak of a map on the object? (Zhang et al., 2018, section 4.2.)"""
+"""Pointing game: the share of maps whose peak is on the object (Zhang et al., 2018, 4.2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,31 +11,33 @@ from limelight.artifact.manifest import ImageRule, Method
 from limelight.explanations.bounding_box import Box
 from limelight.imaging.preprocessing import View, picture_of, prepare
 from pipeline.data.synthetic_scenes import make_scene
-from pipeline.evaluation.saliency import Images, Look, Maps, maps_of
+from pipeline.evaluation.saliency import Images, Infer, Maps, maps_of
 
 SIZE, SIDE = 256, 128
-"""Of a scene and of the object in it, in pixels."""
+"""Side of a scene, and of the object in it, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointingGame:
-    """How often each way of explaining pointed to the object."""
+    """Share of scenes in which each method's map peaks on the object."""
 
     scenes: int
     chance: float
+    """Share of a scene that the object covers."""
     hits: dict[Method | Literal["random"], float]
 
 
 def play_pointing_game(
-    look: Look,
+    infer: Infer,
     images: Images,
     labels: NDArray[np.int64],
     rule: ImageRule,
     methods: Sequence[Method | Literal["random"]],
 ) -> PointingGame | None:
-    """Paste each image (N, H, W, C) somewhere in a scene, and ask where its class is, (N,).
+    """Paste each image (N, H, W, C) into a scene, and look for the peak of its label's map.
 
-    None where the image rule crops to what it finds, or images are not square: there is no game.
+    None if the image rule crops to the object itself, or the images are not square: then the game
+    is not defined.
     """
     if rule.fit != "crop" or rule.height != rule.width:
         return None
@@ -46,10 +48,10 @@ def play_pointing_game(
     hits: dict[Method | Literal["random"], float] = {}
     for method in methods:
         if method == "random":
-            shape = maps_of(look, pixels[:1], labels[:1], "cam")[0].shape
+            shape = maps_of(infer, pixels[:1], labels[:1], "cam")[0].shape
             maps = list(rng.random((len(pixels), *shape), np.float32))
         else:
-            maps = maps_of(look, pixels, labels, method)
+            maps = maps_of(infer, pixels, labels, method)
         hit = [
             is_hit(map_hw, view, scene.box)
             for map_hw, view, scene in zip(maps, views, scenes, strict=True)
@@ -59,7 +61,7 @@ def play_pointing_game(
 
 
 def is_hit(map_hw: Maps, view: View, box: Box) -> bool:
-    """Whether the centre of the map's highest cell lies in the box, in pixels of the upload."""
+    """Return True if the centre of the map's highest cell lies in the box, in upload pixels."""
     rows, columns = map_hw.shape
     row, column = divmod(int(map_hw.argmax()), columns)
     x = view.left + (column + 0.5) * view.width / columns

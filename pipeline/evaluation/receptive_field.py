@@ -1,4 +1,4 @@
-"""How much of the image an activation sees."""
+"""Receptive fields: the part of the image that an activation depends on."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,28 +7,30 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """What of the image an activation sees; in pixels, along the larger side if they differ."""
+class ReceptiveField:
+    """Receptive field of an activation, in pixels along the larger side if they differ."""
 
-    field: int = 1
-    """Side of the receptive field, which may go beyond the image's border."""
+    size: int = 1
+    """Side of the field, which may go beyond the image's border."""
     jump: int = 1
     """Distance between the fields of neighbouring activations."""
 
-    def through(self, layer: nn.Module) -> "Reach":
-        """The reach behind a layer, by its kernel, stride and dilation (Araujo et al., 2019)."""
+    def through(self, layer: nn.Module) -> "ReceptiveField":
+        """Return the field behind a layer, by its kernel, stride and dilation (Araujo, 2019)."""
         kernel, stride, dilation = _window(layer)
-        return Reach(self.field + (kernel - 1) * dilation * self.jump, self.jump * stride)
+        return ReceptiveField(self.size + (kernel - 1) * dilation * self.jump, self.jump * stride)
 
 
-def farthest(reaches: Iterable[Reach]) -> Reach:
-    """The reach where branches of these meet."""
-    met = list(reaches)
-    return Reach(max(reach.field for reach in met), max(reach.jump for reach in met))
+def merged(fields: Iterable[ReceptiveField]) -> ReceptiveField:
+    """Return the field where branches with these fields meet: the largest."""
+    branches = list(fields)
+    return ReceptiveField(
+        max(field.size for field in branches), max(field.jump for field in branches)
+    )
 
 
 def _window(layer: nn.Module) -> tuple[int, int, int]:
-    """Kernel, stride and dilation; those of a layer without a window are 1."""
+    """Return kernel, stride and dilation; 1 each for a layer without a window."""
     kernel: int | tuple[int, ...] = getattr(layer, "kernel_size", 1)
     weight = getattr(layer, "weight", None)
     if isinstance(weight, Tensor) and weight.ndim == 4:

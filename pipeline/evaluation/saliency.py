@@ -1,14 +1,18 @@
-"""The explanations of many images at once, by the service's own code."""
+"""Maps of many images, computed by the same code as in the service."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from limelight.artifact.manifest import Method
-from limelight.explanations import perturbation
 from limelight.explanations.interpolation import bilinear
+from limelight.explanations.map_request import MapRequest
+from limelight.explanations.methods import METHODS
+from limelight.synchronous import finish
 from models import ClassMapNetwork
 from models.normalization import Normalisation
 from models.ood_scores import OodScore
@@ -16,22 +20,24 @@ from models.serving_graph import ServingGraph
 
 Images = NDArray[np.uint8]
 Maps = NDArray[np.float32]
-Look = Callable[[Images, Sequence[str]], Mapping[str, NDArray[np.float32]]]
-"""A pass of uint8 images (N, H, W, C) that gives the outputs named, as `Engine.run` does."""
+Infer = Callable[[Images, Sequence[str]], Mapping[str, NDArray[np.float32]]]
+"""Forward pass of uint8 images (N, H, W, C) that returns the named outputs, as `Engine.run`."""
 
 _BATCH = 64
+# An export measures a method with all the masked images that it wants.
+_UNLIMITED = sys.maxsize
 
 
-class TorchLook:
-    """A network in torch, as served, as a `Look`: finer maps are computed only if asked for.
+class TorchInference:
+    """Serving graph in torch, as `Infer`; LayerCAM maps are computed only on request.
 
     Args:
-        network: in evaluation, on `device`.
-        normalisation: of its input.
-        temperature: of its probabilities.
-        device: where it is.
-        ood_score: the score that `ood_score` is.
-        early: where the finer maps are from; see `ServingGraph`.
+        network: network in evaluation mode, on `device`.
+        normalisation: normalisation of its input.
+        temperature: divides the logits before the softmax.
+        device: the network's device.
+        ood_score: score that the output `ood_score` holds.
+        stage: stage of the LayerCAM maps; see `ServingGraph`.
 
     """
 
@@ -43,81 +49,67 @@ class TorchLook:
         device: torch.device,
         *,
         ood_score: OodScore,
-        early: int | None,
+        stage: int | None,
     ) -> None:
         self._device = device
-        self.has_fine_maps = early is not None
-        self._quick, self._complete = (
-            ServingGraph(network, normalisation, temperature, ood_score=ood_score, early=stage)
+        self.has_layercam = stage is not None
+        self._graph, self._layercam_graph = (
+            ServingGraph(network, normalisation, temperature, ood_score=ood_score, stage=each)
             .eval()
             .to(device)
-            for stage in (None, early)
+            for each in (None, stage)
         )
 
     def __call__(self, images_nhwc: Images, outputs: Sequence[str]) -> dict[str, Maps]:
-        """One pass."""
-        graph = self._complete if "layercams" in outputs else self._quick
+        """Run one forward pass."""
+        graph = self._layercam_graph if "layercams" in outputs else self._graph
         with torch.inference_mode():
-            given = graph(torch.from_numpy(images_nhwc).to(self._device))
-        by_name = dict(zip(graph.outputs, given, strict=True))
+            computed = graph(torch.from_numpy(images_nhwc).to(self._device))
+        by_name = dict(zip(graph.outputs, computed, strict=True))
         return {name: by_name[name].float().cpu().numpy() for name in outputs}
 
 
-def look_at(look: Look, images_nhwc: Images, output: str) -> NDArray[np.float32]:
-    """One output of any number of images, a batch at a time."""
+def infer_output(infer: Infer, images_nhwc: Images, output: str) -> NDArray[np.float32]:
+    """Compute one output for any number of images, in batches."""
     starts = range(0, len(images_nhwc), _BATCH)
-    parts = [look(images_nhwc[at : at + _BATCH], [output])[output] for at in starts]
+    parts = [infer(images_nhwc[at : at + _BATCH], [output])[output] for at in starts]
     return np.concatenate(parts)
 
 
 def maps_of(
-    look: Look, images_nhwc: Images, classes: NDArray[np.int64], method: Method
+    infer: Infer, images_nhwc: Images, classes: NDArray[np.int64], method: Method
 ) -> list[Maps]:
-    """For each image the map of its class in `classes`, (N,), at the method's own resolution.
+    """Compute each image's map of its class in `classes`, (N,), at the method's own resolution.
 
     Raises:
-        ValueError: `contrast` is a difference of maps, not one.
+        ValueError: the method is `contrast`, which is a difference of two maps.
 
     """
-    match method:
-        case "cam" | "layercam":
-            output = "cams" if method == "cam" else "layercams"
-            return list(look_at(look, images_nhwc, output)[np.arange(len(classes)), classes])
-        case "occlusion":
-            return [_occlusion(look, *one) for one in zip(images_nhwc, classes, strict=True)]
-        case "scorecam":
-            features = look_at(look, images_nhwc, "features")
-            return [
-                _score_cam(look, *one) for one in zip(images_nhwc, classes, features, strict=True)
-            ]
-        case _:
-            raise ValueError(f"{method} is no map of one class")
+    entry = METHODS[method]
+    if entry.contrasts:
+        raise ValueError(f"{method} is not a map of one class")
+    outputs = infer_output(infer, images_nhwc, entry.output)
+    if entry.every_class:
+        return list(outputs[np.arange(len(classes)), classes])
+
+    async def evaluate(masked_nhwc: Images) -> NDArray[np.float32]:
+        return infer_output(infer, masked_nhwc, "logits")
+
+    requests = (
+        MapRequest(image_hwc, {entry.output: row}, int(label), None, _UNLIMITED, evaluate)
+        for image_hwc, row, label in zip(images_nhwc, outputs, classes, strict=True)
+    )
+    return [finish(entry.explain(request)) for request in requests]
 
 
 def enlarged(map_hw: Maps, height: int, width: int) -> Maps:
-    """The map at every pixel of the image: (h, w) -> (height, width)."""
+    """Enlarge a map to the image's size: (h, w) -> (height, width)."""
     rows, columns = map_hw.shape
     full = bilinear(rows, height) @ map_hw @ bilinear(columns, width).T
     return full.astype(np.float32, copy=False)
 
 
 def ranks_of(map_hw: Maps) -> NDArray[np.float64]:
-    """0 where the map is highest, close to 1 where it is lowest; equal values in their order."""
-    order = np.argsort(-map_hw, axis=None, kind="stable")
-    ranks = np.empty(map_hw.size)
-    ranks[order] = np.arange(map_hw.size) / map_hw.size
-    return ranks.reshape(map_hw.shape)
-
-
-def _occlusion(look: Look, image_hwc: Images, at: np.int64) -> Maps:
-    logit = look_at(look, image_hwc[None], "logits")[0, at]
-    hidden = look_at(look, perturbation.occlude(image_hwc), "logits")[:, at]
-    return perturbation.occlusion_map(float(logit), hidden)
-
-
-def _score_cam(look: Look, image_hwc: Images, at: np.int64, features_chw: Maps) -> Maps:
-    active = features_chw[perturbation.strongest_channels(features_chw, len(features_chw))]
-    if not len(active):
-        return np.zeros(features_chw.shape[1:], np.float32)
-    logits = look_at(look, perturbation.unveil(image_hwc, active), "logits")[:, at]
-    return perturbation.score_cam(active, logits)
+    """Rank positions: 0 at the highest value, close to 1 at the lowest; ties in reading order."""
+    ordinals: NDArray[np.float64] = rankdata(-map_hw, method="ordinal").reshape(map_hw.shape)
+    return (ordinals - 1) / map_hw.size

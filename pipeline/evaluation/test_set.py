@@ -1,4 +1,4 @@
-"""The published figures: the test set through the service's own image and engine code."""
+"""Published figures: predictions for the test set by the service's image and engine code."""
 
 from dataclasses import dataclass
 
@@ -14,17 +14,17 @@ from pipeline.data.registry import Split
 from pipeline.evaluation.calibration import expected_calibration_error
 
 BATCH = 64
-_READ = ("logits", "probabilities", "ood_score")
+_OUTPUTS = ("logits", "probabilities", "ood_score")
 
 
 def as_served(images_nhwc: NDArray[np.uint8], rule: ImageRule) -> NDArray[np.uint8]:
-    """Bring uint8 images (N, H, W, C) to the network's input as the service would an upload."""
+    """Prepare uint8 images (N, H, W, C) as the service prepares an upload."""
     return np.stack([prepare(picture_of(image), rule)[0] for image in images_nhwc])
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """What is served for labelled images, read once for all that is made of it."""
+class Predictions:
+    """Outputs of the served graph for N labelled images."""
 
     labels: Tensor
     logits: Tensor
@@ -34,33 +34,33 @@ class Answers:
 
     @property
     def confidence(self) -> NDArray[np.float32]:
-        """How probable each answer is: (N,)."""
+        """Probability of each predicted class: (N,)."""
         confidence: NDArray[np.float32] = self.probabilities.amax(1).numpy()
         return confidence
 
     @property
-    def right(self) -> NDArray[np.bool_]:
-        """Whether each answer is the label: (N,)."""
-        right: NDArray[np.bool_] = (self.probabilities.argmax(1) == self.labels).numpy()
-        return right
+    def correct(self) -> NDArray[np.bool_]:
+        """True where the predicted class is the label: (N,)."""
+        correct: NDArray[np.bool_] = (self.probabilities.argmax(1) == self.labels).numpy()
+        return correct
 
     def metrics(self) -> Metrics:
-        """The headline figures."""
+        """Compute accuracy, log loss and calibration error."""
         calibrated = self.logits.double() / self.temperature
         return Metrics(
             images=len(self.labels),
-            accuracy=float(self.right.mean()),
+            accuracy=float(self.correct.mean()),
             log_loss=float(nn.functional.cross_entropy(calibrated, self.labels)),
             ece=expected_calibration_error(self.probabilities, self.labels),
         )
 
 
-def answer(engine: Engine, test: Split) -> Answers:
-    """Run what is served on the test set, one view an image, its images `as_served`."""
+def predict(engine: Engine, test: Split) -> Predictions:
+    """Run the engine on the test set, without TTA; its images are prepared by `as_served`."""
     batches = range(0, len(test), BATCH)
-    parts = [engine.run(test.images[at : at + BATCH], _READ) for at in batches]
-    outputs = {name: np.concatenate([part[name] for part in parts]) for name in _READ}
-    return Answers(
+    parts = [engine.run(test.images[at : at + BATCH], _OUTPUTS) for at in batches]
+    outputs = {name: np.concatenate([part[name] for part in parts]) for name in _OUTPUTS}
+    return Predictions(
         labels=torch.from_numpy(test.labels),
         logits=torch.from_numpy(outputs["logits"]),
         probabilities=torch.from_numpy(outputs["probabilities"]),

@@ -1,4 +1,4 @@
-"""Test-time augmentation: an image looked at more than once."""
+"""Test-time augmentation (TTA): mean prediction over shifted and mirrored copies of an image."""
 
 import math
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ Images = NDArray[np.uint8]
 
 
 def tta_views(images_nhwc: Images, choice: Augmentation) -> Iterator[Images]:
-    """The images as training may have seen them, uint8 (N, H, W, C) each, nothing at random.
+    """Yield fixed views of the images that training may also produce, uint8 (N, H, W, C) each.
 
-    First the images themselves. Where training crops, they follow shifted towards each of the
-    four corners by a quarter of its padding, one pixel or more, reflected at the border; the whole
-    padding, which training seldom sees, lowers the accuracy. Where training mirrors, each of
-    these comes mirrored too. That is 1, 2, 5 or 10 views.
+    The first view is the images themselves. If training crops, four views follow, shifted towards
+    each corner by a quarter of its padding (at least one pixel) and reflected at the border. A
+    shift by the whole padding, which is rare in training, lowers the accuracy. If training
+    mirrors, each view is also mirrored. There are 1, 2, 5 or 10 views.
     """
     height, width = images_nhwc.shape[1:3]
     shift = math.ceil(choice.pad / 4)
@@ -44,10 +44,10 @@ def evaluate_tta(
     *,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Log of the mean, over `tta_views`, of the probabilities at `temperature`: (N, K), on the CPU.
+    """Average the probabilities at `temperature` over `tta_views`: their log, (N, K), on the CPU.
 
-    The mean is of probabilities, not of logits, as fast.ai's lessons (2018) take it. Being logs
-    of probabilities, the results serve as logits.
+    As in fast.ai's lessons (2018), probabilities are averaged, not logits. Logs of probabilities
+    can be used as logits.
     """
     logs = [
         (evaluate(network, view, normalisation, device).double() / temperature).log_softmax(1)

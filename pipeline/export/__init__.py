@@ -1,1 +1,1 @@
-"""From a run to a verified artefact."""
+"""Export of a run as a verified artefact."""

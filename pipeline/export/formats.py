@@ -1,4 +1,4 @@
-"""An artefact's formats: what each computes, its file, and whether it agrees with eager torch."""
+"""Formats of an artefact: their graphs, their files, and their comparison with eager torch."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +20,7 @@ from pipeline.export.serialization import (
     describe,
     load_torchscript,
     save_onnx,
+    save_program,
     save_torchscript,
     trace,
 )
@@ -35,7 +36,7 @@ _FORMATS: dict[str, FileFormat] = {
     LAYERCAM_ONNX: "onnx-layercam",
     FP16_ONNX: "onnx-fp16",
 }
-# Whose passes take ten times as long: of these all are compared at every batch size.
+# A forward pass of this graph takes ten times as long, so it is compared on fewer images.
 _LAYERCAM_IMAGES = 100
 _CPU = torch.device("cpu")
 
@@ -49,23 +50,23 @@ def make_graphs(
     layercam: bool,
     fp16: bool,
 ) -> dict[str, ServingGraph]:
-    """The graphs that are wanted, by the ONNX file of each.
+    """Make the graphs to export, by the name of their ONNX file.
 
     Args:
-        run: whose network they compute.
-        temperature: what its logits are divided by.
-        ood_score: the score of images unlike those of the training.
+        run: the run whose network the graphs compute.
+        temperature: divides the logits before the softmax.
+        ood_score: score of images unlike the training data.
         example: two images, uint8 (2, H, W, C).
-        layercam: also that of LayerCAM, where the network can give it.
-        fp16: also one whose layers compute in float16.
+        layercam: also make the graph with LayerCAM maps, if the network allows it.
+        fp16: also make a graph whose layers compute in float16.
 
     """
     network, normalisation = run.network, run.config.normalisation
-    early = find_layercam_stage(network, normalisation, example) if layercam else None
+    stage = find_layercam_stage(network, normalisation, example) if layercam else None
     graph = partial(ServingGraph, network, normalisation, temperature, ood_score=ood_score)
     graphs = {ONNX: graph()}
-    if early is not None:
-        graphs[LAYERCAM_ONNX] = graph(early=early)
+    if stage is not None:
+        graphs[LAYERCAM_ONNX] = graph(stage=stage)
     if fp16:
         graphs[FP16_ONNX] = graph(fp16=True)
     return {file: each.eval() for file, each in graphs.items()}
@@ -74,15 +75,15 @@ def make_graphs(
 def save_formats(
     folder: Path, graphs: dict[str, ServingGraph], example: torch.Tensor
 ) -> dict[str, ModelFile]:
-    """Write every format of `graphs` into `folder`; the files by their names.
+    """Write every format of `graphs` into `folder`, and describe each file, by name.
 
     `example` are two images, uint8 (2, H, W, C).
     """
     graph = graphs[ONNX]
     save_torchscript(graph, example, folder / TORCHSCRIPT)
     traced = {file: trace(each, example) for file, each in graphs.items()}
-    torch.export.save(traced[ONNX], folder / PT2)
-    # What `limelight finetune` begins from: the only format that holds layers by their names.
+    save_program(traced[ONNX], folder / PT2)
+    # `limelight finetune` initialises from this file: only this format keeps the layers' names.
     write_tensors(folder / WEIGHTS, copied(graph.network.state_dict()))
     files = {}
     for file, each in graphs.items():
@@ -98,10 +99,10 @@ def save_formats(
 def compare_formats(
     artifact: Artifact, engine: Engine, graphs: dict[str, ServingGraph], test: Split
 ) -> dict[str, Parity]:
-    """How far each format's answers on the test images are from eager torch's, by file.
+    """Compare each format with eager torch on the test images, by file.
 
     Raises:
-        GateError: one does not agree.
+        GateError: a format does not agree.
 
     """
     parity = {
@@ -119,7 +120,7 @@ def runtimes(
     graphs: dict[str, ServingGraph],
     device: torch.device = _CPU,
 ) -> dict[str, Callable[[], Runtime]]:
-    """Return what loads each format of an artefact, by file; `engine` runs the float32 ones."""
+    """Return a loader for each format of an artefact, by file; `engine` runs the float32 ONNX."""
     folder, outputs = artifact.folder, graphs[ONNX].outputs
 
     def torchscript() -> Runtime:
@@ -131,20 +132,20 @@ def runtimes(
 
     def fp16() -> Runtime:
         on: Device = "cuda" if device.type == "cuda" else "cpu"
-        in_half = Engine(artifact, device=on, threads=0, precision="float16")
-        return partial(in_half.run, outputs=outputs)
+        fp16_engine = Engine(artifact, device=on, threads=0, precision="float16")
+        return partial(fp16_engine.run, outputs=outputs)
 
-    found: dict[str, Callable[[], Runtime]] = {
+    loaders: dict[str, Callable[[], Runtime]] = {
         ONNX: lambda: partial(engine.run, outputs=outputs),
         TORCHSCRIPT: torchscript,
         PT2: exported,
     }
     if LAYERCAM_ONNX in graphs:
         layercam = graphs[LAYERCAM_ONNX].outputs
-        found[LAYERCAM_ONNX] = lambda: partial(engine.run, outputs=layercam)
+        loaders[LAYERCAM_ONNX] = lambda: partial(engine.run, outputs=layercam)
     if FP16_ONNX in graphs:
-        found[FP16_ONNX] = fp16
-    return found
+        loaders[FP16_ONNX] = fp16
+    return loaders
 
 
 def measure_format(
@@ -157,7 +158,7 @@ def measure_format(
 
 
 def check_format(file: str, parity: Parity) -> None:
-    """Fail unless a format is within its bounds.
+    """Check a format against its bounds.
 
     Raises:
         GateError: see `check_parity`.

@@ -1,4 +1,4 @@
-"""The model card: what a manifest says, for people."""
+"""Model card: the manifest as a page of Markdown."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def card(manifest: Manifest) -> str:
-    """Markdown of what was measured, and of what the model is not for.
+    """Write the model card: intended use, measurements and data, as Markdown.
 
     Raises:
-        jinja2.UndefinedError: the manifest is of an export that did not measure all of it.
+        jinja2.UndefinedError: the manifest lacks a measurement, as those of older exports do.
 
     """
     environment = jinja2.Environment(

@@ -1,4 +1,4 @@
-"""The export's gates: every format must give the answers of eager torch."""
+"""Gates of an export: every format must give the outputs of eager torch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,31 +20,31 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How far a format may be from eager torch."""
+    """Largest differences from eager torch that a format may have."""
 
     probability: float
     cam: float
     disagreements: float
-    """Share of the answers."""
+    """Share of the images whose predicted class may differ."""
 
 
 EXACT = Bounds(probability=1e-5, cam=1e-4, disagreements=0.0)
-# Eleven bits a value: an answer that hangs in the balance may fall the other way.
+# A float16 value has 11 significant bits, so a close decision between two classes may change.
 FP16 = Bounds(probability=0.05, cam=0.5, disagreements=0.003)
 
 Arrays = Mapping[str, NDArray[np.float32]]
 Runtime = Callable[[NDArray[np.uint8]], Arrays]
-"""One pass of uint8 images (N, H, W, C) to the graph's outputs."""
+"""Forward pass: uint8 images (N, H, W, C) to the graph's outputs by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class TorchRuntime:
-    """A torch module with the serving graph's signature, as a `Runtime`."""
+    """Torch module with the serving graph's signature, as a `Runtime`."""
 
     module: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
     names: tuple[str, ...]
     device: torch.device = _CPU
-    """Where the module is."""
+    """The module's device."""
 
     def __call__(self, images_nhwc: NDArray[np.uint8]) -> Arrays:
         """Run the module on a batch."""
@@ -58,21 +58,21 @@ def measure_parity(runtime: Runtime, graph: ServingGraph, images: NDArray[np.uin
     images = images[:IMAGES]
     head = graph.network.head
     bias = head.bias.detach().numpy()
-    everything = _in_batches(TorchRuntime(graph, graph.outputs), images, max(BATCH_SIZES))
-    smooth = [name for name in graph.outputs[2:] if name != "layercams"]
-    fine_errors = []
-    probability_errors, cam_errors, identity_errors, disagreements = [], [], [], 0
+    reference = _in_batches(TorchRuntime(graph, graph.outputs), images, max(BATCH_SIZES))
+    compared_by_maximum = [name for name in graph.outputs[2:] if name != "layercams"]
+    probability_errors, cam_errors, layercam_errors, identity_errors = [], [], [], []
+    disagreements = 0
     for batch_size in BATCH_SIZES:
         count = len(images) if batch_size == max(BATCH_SIZES) else IN_SMALL_BATCHES
         outputs = _in_batches(runtime, images[:count], batch_size)
-        expected = {name: values[:count] for name, values in everything.items()}
+        expected = {name: values[:count] for name, values in reference.items()}
         probabilities = outputs["probabilities"]
         probability_errors.append(np.abs(probabilities - expected["probabilities"]).max())
-        winners = expected["probabilities"].argmax(1)
-        disagreements += int((probabilities.argmax(1) != winners).sum())
-        cam_errors += [np.abs(outputs[it] - expected[it]).max() for it in smooth]
+        predicted = expected["probabilities"].argmax(1)
+        disagreements += int((probabilities.argmax(1) != predicted).sum())
+        cam_errors += [np.abs(outputs[it] - expected[it]).max() for it in compared_by_maximum]
         if "layercams" in expected:
-            fine_errors.append(_share(outputs["layercams"], expected["layercams"]))
+            layercam_errors.append(_relative_error(outputs["layercams"], expected["layercams"]))
         from_cams = outputs["cams"].mean((2, 3), dtype=np.float64) + bias
         identity_errors.append(np.abs(from_cams - outputs["logits"]).max())
     return Parity(
@@ -81,51 +81,51 @@ def measure_parity(runtime: Runtime, graph: ServingGraph, images: NDArray[np.uin
         max_probability_error=float(np.max(probability_errors)),
         top1_disagreements=disagreements,
         max_cam_error=float(np.max(cam_errors)),
-        mean_layercam_error=float(np.max(fine_errors)) if fine_errors else None,
+        mean_layercam_error=float(np.max(layercam_errors)) if layercam_errors else None,
         max_cam_identity_error=float(np.max(identity_errors)) if head.exact else None,
     )
 
 
 def check_parity(name: str, parity: Parity, bounds: Bounds = EXACT) -> None:
-    """Fail unless a format's answers are those of eager torch.
+    """Check that a format's outputs are those of eager torch.
 
     Raises:
-        GateError: with the figure that is out of bounds. NaN is out of every bound.
+        GateError: a figure is out of bounds; the message says which. NaN is out of every bound.
 
     """
     if not parity.max_probability_error <= bounds.probability:
         raise GateError(
             f"{name}: probabilities differ from eager torch by {parity.max_probability_error:.2e}, "
-            f"allowed are {bounds.probability:.0e}"
+            f"at most {bounds.probability:.0e} is allowed"
         )
     allowed = int(bounds.disagreements * parity.images)
     if parity.top1_disagreements > allowed:
         raise GateError(
-            f"{name}: {parity.top1_disagreements} answers of {parity.images} images at batch sizes "
-            f"{parity.batch_sizes} are not those of eager torch, allowed are {allowed}"
+            f"{name}: {parity.top1_disagreements} predicted classes of {parity.images} images at "
+            f"batch sizes {parity.batch_sizes} differ from eager torch, at most {allowed} may"
         )
     if not (parity.max_cam_error or 0.0) <= bounds.cam:
         raise GateError(
             f"{name}: maps differ from eager torch by {parity.max_cam_error:.2e}, "
-            f"allowed are {bounds.cam:.0e}"
+            f"at most {bounds.cam:.0e} is allowed"
         )
     if not (parity.mean_layercam_error or 0.0) <= MAX_LAYERCAM_ERROR:
         raise GateError(
-            f"{name}: finer maps differ from eager torch by {parity.mean_layercam_error:.2e} of "
-            f"their mean, allowed are {MAX_LAYERCAM_ERROR:.0e}"
+            f"{name}: LayerCAM maps differ from eager torch by {parity.mean_layercam_error:.2e} "
+            f"of their mean, at most {MAX_LAYERCAM_ERROR:.0e} is allowed"
         )
     if parity.max_cam_identity_error is None:
         return
     if not parity.max_cam_identity_error <= MAX_CAM_IDENTITY_ERROR:
         raise GateError(
             f"{name}: mean(cam) + bias differs from the logit by "
-            f"{parity.max_cam_identity_error:.2e}, allowed are {MAX_CAM_IDENTITY_ERROR:.0e}"
+            f"{parity.max_cam_identity_error:.2e}, at most {MAX_CAM_IDENTITY_ERROR:.0e} is allowed"
         )
 
 
-def _share(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """Mean difference as a share of what is expected, which is nowhere negative."""
-    return float(np.abs(found - expected).mean() / max(expected.mean(), 1e-12))
+def _relative_error(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Mean difference as a share of the mean of `expected`, which is nowhere negative."""
+    return float(np.abs(actual - expected).mean() / max(expected.mean(), 1e-12))
 
 
 def _in_batches(runtime: Runtime, images: NDArray[np.uint8], size: int) -> Arrays:

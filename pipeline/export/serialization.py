@@ -1,7 +1,8 @@
-"""A graph in each of the forms that an artefact holds."""
+"""Serialisation of a graph: torch.export, ONNX, TorchScript."""
 
 import hashlib
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,17 +20,17 @@ OPSET = 20
 
 
 def trace(graph: ServingGraph, example: torch.Tensor) -> ExportedProgram:
-    """What torch.export makes of the graph, for batches of any size."""
+    """Trace the graph with torch.export, for batches of any size."""
     return torch.export.export(
         graph, (example,), dynamic_shapes={"images": {0: torch.export.Dim("N")}}
     )
 
 
 def save_onnx(traced: ExportedProgram, outputs: Sequence[str], file: Path) -> None:
-    """Write ONNX, its weights inside.
+    """Write one ONNX file that includes the weights.
 
     Raises:
-        GateError: the ONNX checker refuses what torch wrote.
+        GateError: the ONNX checker rejects the file.
 
     """
     program = torch.onnx.export(
@@ -41,39 +42,87 @@ def save_onnx(traced: ExportedProgram, outputs: Sequence[str], file: Path) -> No
         verbose=False,
     )
     if program is None:
-        raise GateError("torch.onnx gave no program")
+        raise GateError(f"{file.name}: torch.onnx.export returned no program")
     program.save(file, external_data=False)
+    onnx.save(without_metadata(onnx.load(file)), file)
     try:
         onnx.checker.check_model(onnx.load(file), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise GateError(f"{file.name}: the ONNX checker refuses it: {error}") from error
+        raise GateError(f"{file.name}: the ONNX checker rejects it: {error}") from error
+
+
+def save_program(traced: ExportedProgram, file: Path) -> None:
+    """Write torch.export's format, without the paths of the source files it was traced from."""
+    for module in traced.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    torch.export.save(traced, file)
+
+
+def without_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove what torch notes beside a graph: names of its modules, and paths of source files.
+
+    They say nothing of what is computed, name folders of the machine that exported, and would give
+    the same run another hash in another folder.
+    """
+    del model.metadata_props[:]
+    graphs = [model.graph, *model.functions]
+    while graphs:
+        graph = graphs.pop()
+        del graph.metadata_props[:]
+        graph.doc_string = ""
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+            for attribute in node.attribute:
+                graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+        for value in (*graph.value_info, *getattr(graph, "initializer", ())):
+            del value.metadata_props[:]
+            value.doc_string = ""
+    return model
 
 
 @contextmanager
 def _deprecated_torchscript() -> Iterator[None]:
-    """TorchScript is deprecated in favour of torch.export, which stands beside it."""
+    """Silence the deprecation of TorchScript; the artefact has torch.export's format too."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        # The size of an image is fixed on purpose; that of a batch is never made a number.
+        # Image sizes are fixed on purpose, and no batch size is turned into a constant.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         yield
 
 
 def save_torchscript(graph: ServingGraph, example: torch.Tensor, file: Path) -> None:
-    """Write TorchScript, traced."""
+    """Write TorchScript, traced, without the paths of the source files it was traced from."""
     with _deprecated_torchscript(), torch.inference_mode():
         traced = torch.jit.trace(graph, (example,))  # type: ignore[no-untyped-call]
         torch.jit.save(traced, str(file))
+    without_debug_records(file)
+
+
+def without_debug_records(file: Path) -> None:
+    """Remove from a TorchScript file what only tracebacks read: lines and paths of its source."""
+    with zipfile.ZipFile(file) as archive:
+        entries = [
+            (entry, archive.read(entry))
+            for entry in archive.infolist()
+            if not entry.filename.endswith(".debug_pkl")
+        ]
+    with zipfile.ZipFile(file, "w") as archive:
+        for entry, content in entries:
+            archive.writestr(zipfile.ZipInfo(entry.filename), content, entry.compress_type)
 
 
 def load_torchscript(file: Path, device: torch.device) -> nn.Module:
-    """Read what `save_torchscript` wrote."""
+    """Read a file of `save_torchscript`."""
     with _deprecated_torchscript():
         return torch.jit.load(str(file), map_location=device)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def describe(file: Path, form: FileFormat) -> ModelFile:
-    """What a manifest says of a file."""
-    content = file.read_bytes()
-    return ModelFile(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content), format=form)
+    """Describe a file for the manifest: its size and its SHA-256."""
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    return ModelFile(sha256=sha256, bytes=file.stat().st_size, format=form)

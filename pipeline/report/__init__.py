@@ -1,4 +1,4 @@
-"""`report.html`: a run on one page, of its validation split; the test set stays untouched."""
+"""`report.html`: a run on one page, measured on its validation split, not on the test set."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +15,12 @@ REPORT = "report.html"
 
 
 def write_report(folder: Path, *, device: str = "auto", tta: bool = True) -> Path:
-    """Write `report.html` into a run folder, whole or not at all, and return its path.
+    """Write `report.html` into a run folder atomically, and return its path.
 
-    Without `tta` each image is looked at once only, which saves up to nine tenths of the time.
+    Without `tta`, test-time augmentation is left out, which saves up to 90 % of the time.
 
     Raises:
-        RunError: `folder` is no finished run, its data has changed, or it cannot be written to.
+        RunError: `folder` is not a finished run, its data has changed, or it cannot be written to.
 
     """
     run, report = read_run(folder), folder / REPORT
@@ -28,7 +28,7 @@ def write_report(folder: Path, *, device: str = "auto", tta: bool = True) -> Pat
     try:
         with _written(report):
             part.touch()
-            if report.is_dir():  # found before the work that would be lost
+            if report.is_dir():  # checked before the slow work, which would be lost
                 raise IsADirectoryError(f"{report} is a folder")
         page = render(study(run, device=device, tta=tta))
         with _written(report):

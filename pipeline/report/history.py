@@ -1,4 +1,4 @@
-"""What a run folder says about the way to its weights."""
+"""Training history of a run folder: epochs, steps, activations."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Values = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Steps:
-    """What was noted at each step: (S,) each."""
+    """Values of each training step: (S,) each."""
 
     loss: Values
     learning_rate: Values
@@ -26,11 +26,11 @@ class Steps:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerHistory:
-    """A layer's activations in T watched batches."""
+    """Activation statistics of a layer in T recorded batches."""
 
     name: str
     steps: NDArray[np.int64]
-    """Counted from 1: (T,), as are the next three."""
+    """Step numbers from 1: (T,), like the next three."""
     means: Values
     deviations: Values
     near_zero: Values
@@ -42,7 +42,7 @@ class LayerHistory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunHistory:
-    """All of it; an older run has its epochs only."""
+    """Training history of a run; an older run has epochs only."""
 
     epochs: tuple[Epoch, ...]
     steps: Steps | None
@@ -50,10 +50,10 @@ class RunHistory:
 
 
 def read_history(folder: Path) -> RunHistory:
-    """Read a run's epochs and, where they were kept, its steps and its layers' activations.
+    """Read a run's epochs and, if recorded, its steps and its layers' activations.
 
     Raises:
-        RunError: the history is not whole.
+        RunError: the history is incomplete.
 
     """
     epochs = tuple(read_epochs(folder))
@@ -66,7 +66,7 @@ def read_history(folder: Path) -> RunHistory:
 
 
 def _layers(arrays: Mapping[str, Values], metadata: Mapping[str, str]) -> tuple[LayerHistory, ...]:
-    # A training that was not watched, or ended before the first look.
+    # No activations were recorded, or the run ended before the first recording.
     if "activations.steps" not in arrays:
         return ()
     names = json.loads(metadata["layers"])

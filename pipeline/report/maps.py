@@ -1,4 +1,4 @@
-"""The worst answers, with what the network looked at."""
+"""Images with the highest losses, and their class activation maps."""
 
 import base64
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from models import ClassMapNetwork
 from models.normalization import Normalisation
 from pipeline.evaluation.classification_report import TopLoss
 
-# Sharp on a telephone, whose pixels are three to one of a page's.
+# Sharp on a phone, whose screen has up to three pixels per CSS pixel.
 SIDE = 160
-# Up to this side an image's own pixels are shown.
+# Images up to this side are shown pixel by pixel.
 _SMALL = 64
 OPACITY, COLORMAP = 0.5, "turbo"
 _JPEG_QUALITY = 85
@@ -25,7 +25,7 @@ _JPEG_QUALITY = 85
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExplainedLoss:
-    """An image with its maps, as `data:` addresses."""
+    """Image and maps of a high loss, as `data:` URLs."""
 
     top: TopLoss
     image: str
@@ -40,10 +40,10 @@ def explain(
     images: NDArray[np.uint8],
     losses: tuple[TopLoss, ...],
 ) -> tuple[tuple[ExplainedLoss, ...], tuple[int, int]]:
-    """Lay the maps of the prediction and of its rival over each of `images`, (N, H, W, C).
+    """Overlay each image, (N, H, W, C), with the maps of the predicted class and its rival.
 
     Returns:
-        The images in their order, and the rows and columns of a map.
+        The images in the same order, and the rows and columns of a map.
 
     """
     with torch.inference_mode():
@@ -61,14 +61,14 @@ def _explain(image: NDArray[np.uint8], maps: NDArray[np.float32], top: TopLoss) 
     is_small = max(picture.size) <= _SMALL
     return ExplainedLoss(
         top=top,
-        image=_address(picture, "PNG") if is_small else _address(large, "JPEG"),
-        predicted_map=_laid_over(large, maps[top.predicted]),
-        rival_map=_laid_over(large, maps[top.rival]),
+        image=_data_url(picture, "PNG") if is_small else _data_url(large, "JPEG"),
+        predicted_map=_overlaid(large, maps[top.predicted]),
+        rival_map=_overlaid(large, maps[top.rival]),
     )
 
 
 def _resized(picture: Image.Image) -> Image.Image:
-    """Small images enlarged, their pixels still to be seen; large ones made smaller."""
+    """Enlarge a small image without smoothing its pixels, or reduce a large one."""
     longest = max(picture.size)
     if longest > SIDE:
         smaller = picture.copy()
@@ -79,15 +79,15 @@ def _resized(picture: Image.Image) -> Image.Image:
     return picture.resize(size, Image.Resampling.NEAREST)
 
 
-def _laid_over(picture: Image.Image, map_hw: NDArray[np.float32]) -> str:
-    everything = View(0.0, 0.0, float(picture.width), float(picture.height))
-    tinted = overlay(picture, map_hw, everything, opacity=OPACITY, colormap=COLORMAP)
-    return _address(tinted, "JPEG")
+def _overlaid(picture: Image.Image, map_hw: NDArray[np.float32]) -> str:
+    whole_image = View(0.0, 0.0, float(picture.width), float(picture.height))
+    tinted = overlay(picture, map_hw, whole_image, opacity=OPACITY, colormap=COLORMAP)
+    return _data_url(tinted, "JPEG")
 
 
-def _address(picture: Image.Image, form: str) -> str:
+def _data_url(picture: Image.Image, form: str) -> str:
     stream = BytesIO()
-    # The smooth colours of a map are a tenth as large as a JPEG file.
+    # A smooth map is ten times smaller as JPEG than as PNG.
     if form == "JPEG":
         picture.save(stream, form, quality=_JPEG_QUALITY, subsampling=0)
     else:

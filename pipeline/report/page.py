@@ -1,4 +1,4 @@
-"""From a study to a page that needs nothing else."""
+"""HTML page of a study: one file with style, figures and images inside."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,12 +15,12 @@ from pipeline.report.history import LayerHistory, RunHistory
 from pipeline.report.study import Study
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Of an epoch's steps, the share that a point of the curve is the mean of.
+# Each point of the curve is the mean over this share of an epoch's steps.
 _SMOOTHED_OVER = 0.5
 
 
 def render(study: Study) -> str:
-    """The report as HTML, with style, figures and images inside."""
+    """Render the report as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -33,7 +33,7 @@ def render(study: Study) -> str:
     return environment.get_template("report.html").render(
         study=study,
         config=config,
-        assessment=study.assessment,
+        classification=study.classification,
         figures=_figures(study),
         layers=[Markup(figures.to_svg(draw_layer(layer))) for layer in study.history.layers],  # noqa: S704
         recipe=list(flattened(config.recipe.model_dump(mode="json"))),
@@ -42,48 +42,48 @@ def render(study: Study) -> str:
 
 
 def _figures(study: Study) -> dict[str, Markup]:
-    """Drawn by name; what an older run did not note is left out."""
-    assessment, history = study.assessment, study.history
+    """Draw the figures, by name; those that an older run did not record are left out."""
+    classification, history = study.classification, study.history
     validation = [epoch.validation_loss for epoch in history.epochs]
     drawn = {
         "losses": figures.losses(*_training_losses(history), validation),
         "accuracies": figures.accuracies(
             [epoch.validation_accuracy for epoch in history.epochs], study.run.best.epoch
         ),
-        "confusion": figures.confusion_matrix(assessment.confusion, study.run.config.classes),
+        "confusion": figures.confusion_matrix(classification.confusion, study.run.config.classes),
         "reliability": figures.reliability_diagram(
-            assessment.calibrated.bin_confidence,
-            assessment.calibrated.bin_accuracy,
-            assessment.calibrated.bin_counts,
+            classification.calibrated.bin_confidence,
+            classification.calibrated.bin_accuracy,
+            classification.calibrated.bin_counts,
             uncalibrated=(
-                assessment.uncalibrated.bin_confidence,
-                assessment.uncalibrated.bin_accuracy,
+                classification.uncalibrated.bin_confidence,
+                classification.uncalibrated.bin_accuracy,
             ),
         ),
     }
     if history.steps is not None:
         rates, momenta = history.steps.learning_rate, history.steps.momentum
-        drawn["schedule"] = figures.schedule(_moments(history, len(rates)), rates, momenta)
+        drawn["schedule"] = figures.schedule(_epochs_of_steps(history, len(rates)), rates, momenta)
     return {name: Markup(figures.to_svg(figure)) for name, figure in drawn.items()}  # noqa: S704
 
 
 def _training_losses(history: RunHistory) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Moments in epochs and the losses there: smoothed ones of each step, or those of epochs."""
+    """Return times in epochs and training losses: smoothed per step, or one per epoch."""
     if history.steps is None:
         means = np.array([epoch.train_loss for epoch in history.epochs])
-        return _moments(history, len(means)), means
+        return _epochs_of_steps(history, len(means)), means
     step_losses = history.steps.loss
     window = max(1, round(_SMOOTHED_OVER * len(step_losses) / len(history.epochs)))
-    return _moments(history, len(step_losses)), figures.smoothed(step_losses, window)
+    return _epochs_of_steps(history, len(step_losses)), figures.smoothed(step_losses, window)
 
 
-def _moments(history: RunHistory, steps: int) -> NDArray[np.float64]:
-    """When each step was done, counted in epochs: (S,)."""
+def _epochs_of_steps(history: RunHistory, steps: int) -> NDArray[np.float64]:
+    """Return the end of each step, in epochs: (S,)."""
     return np.arange(1, steps + 1, dtype=np.float64) * (len(history.epochs) / steps)
 
 
 def draw_layer(layer: LayerHistory) -> Figure:
-    """The colorful dimension of a layer that was watched."""
+    """Draw the colorful dimension of a recorded layer."""
     return figures.colorful_dimension(
         layer.name,
         layer.steps,
@@ -96,7 +96,7 @@ def draw_layer(layer: LayerHistory) -> Figure:
 
 
 def flattened(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names, with dots between a table and its field, and values as a person writes them."""
+    """Yield dotted names of nested fields, and their values as readable text."""
     for name, value in fields.items():
         if isinstance(value, Mapping):
             yield from flattened(value, f"{prefix}{name}.")
@@ -109,12 +109,12 @@ def flattened(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """`98.3%`."""
+    """Format a share: `98.3%`."""
     return f"{share:.{digits}%}"
 
 
 def amount(number: float) -> str:
-    """`1.12 million`; below a million, all its digits."""
+    """Format a number: `1.12 million`; below a million, with all digits."""
     for size, name in ((1e9, "billion"), (1e6, "million")):
         if number >= size:
             return f"{number / size:.3g} {name}"
@@ -122,7 +122,7 @@ def amount(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`2 h 05 min`, `3 min 20 s` or `4.2 s`."""
+    """Format a duration: `2 h 05 min`, `3 min 20 s` or `4.2 s`."""
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

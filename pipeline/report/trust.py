@@ -1,4 +1,4 @@
-"""How far a network's answers and maps can be relied on, by its validation split alone."""
+"""Trust in a network: faithful maps, OOD detection, abstention, on the validation split."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -10,65 +10,64 @@ from limelight.artifact.manifest import Abstention, Faithfulness, OutOfDistribut
 from models import ClassMapNetwork
 from models.normalization import Normalisation
 from models.serving_graph import find_layercam_stage
-from pipeline.data.registry import Dataset, Split
 from pipeline.evaluation.abstention import choose_threshold, measure_abstention
 from pipeline.evaluation.calibration import confidence_of
-from pipeline.evaluation.faithfulness import how_many, measure_faithfulness
+from pipeline.evaluation.faithfulness import images_to_explain, measure_faithfulness
 from pipeline.evaluation.ood_detection import choose_score, measure_detection
-from pipeline.evaluation.saliency import TorchLook, look_at
+from pipeline.evaluation.run_data import RunData
+from pipeline.evaluation.saliency import TorchInference, infer_output
 from pipeline.training.inference import look_inside, multiply_accumulates
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trust:
-    """What an export measures on the test set, as far as it is known before."""
+    """Measurements of an export that need no test set, on the validation split."""
 
     faithfulness: Faithfulness
     ood_score: OutOfDistribution
-    """Between validation images and the strange ones that the score was chosen by."""
+    """Measured with the images that the score was chosen by."""
     abstention: Abstention
-    """On the images that its threshold was chosen by."""
+    """Measured on the images that its threshold was chosen by."""
 
 
-def find_trust(
+def measure_trust(
     network: ClassMapNetwork,
     normalisation: Normalisation,
     device: torch.device,
-    dataset: Dataset,
-    fit: Split,
-    validation: Split,
+    data: RunData,
     *,
     logits: Tensor,
     temperature: float,
 ) -> Trust:
-    """Measure on the validation split, whose `logits` (N, K) the network on `device` gave."""
+    """Measure a network on `device` whose validation `logits` are (N, K)."""
+    dataset, validation = data.dataset, data.validation
     choice = choose_score(
         partial(look_inside, network, normalisation=normalisation, device=device),
-        fit.images,
+        data.fit.images,
         validation.images,
         dataset=dataset.name,
         rule=dataset.image,
     )
-    two = torch.from_numpy(validation.images[:2]).to(device)
-    look = TorchLook(
+    example = torch.from_numpy(validation.images[:2]).to(device)
+    infer = TorchInference(
         network,
         normalisation,
         temperature,
         device,
         ood_score=choice.ood_score,
-        early=find_layercam_stage(network, normalisation, two),
+        stage=find_layercam_stage(network, normalisation, example),
     )
-    score = partial(look_at, look, output="ood_score")
-    confidence, right = confidence_of(logits, torch.from_numpy(validation.labels), temperature)
+    score = partial(infer_output, infer, output="ood_score")
+    confidence, correct = confidence_of(logits, torch.from_numpy(validation.labels), temperature)
     return Trust(
         faithfulness=measure_faithfulness(
-            look,
+            infer,
             network.head,
             validation,
             rule=dataset.image,
-            # The others take as long as all the rest of a report; an export has them.
-            methods=("cam", "layercam") if look.has_fine_maps else ("cam",),
-            images=how_many(multiply_accumulates(network, normalisation, two[:1])),
+            # The other methods take as long as the rest of the report; an export measures them.
+            methods=("cam", "layercam") if infer.has_layercam else ("cam",),
+            images=images_to_explain(multiply_accumulates(network, normalisation, example[:1])),
         ),
         ood_score=measure_detection(
             score,
@@ -78,5 +77,5 @@ def find_trust(
             rule=dataset.image,
             held_out=False,
         ),
-        abstention=measure_abstention(*choose_threshold(confidence, right), confidence, right),
+        abstention=measure_abstention(*choose_threshold(confidence, correct), confidence, correct),
     )

@@ -1,7 +1,4 @@
-"""Figures, by matplotlib: each function takes plain arrays and gives a `Figure`.
-
-This package alone imports matplotlib, and only those who draw import it.
-"""
+"""Figures by matplotlib: each function takes plain arrays and returns a `Figure`."""
 
 from pipeline.report.figures.confusion import confusion_matrix
 from pipeline.report.figures.curves import accuracies, learning_rates, losses, schedule, smoothed

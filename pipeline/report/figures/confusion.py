@@ -1,4 +1,4 @@
-"""Which class is taken for which."""
+"""Confusion matrix."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.report.figures.style import BLUE, INK, ORANGE, new_figure
 
-# Ink is read on the strongest colour, on a white page and on a dark one.
+# Opacities at which the numbers stay legible, on a light page and on a dark one.
 _FAINTEST, _STRONGEST = 0.12, 0.7
 _MOST_NUMBERS, _MOST_NAMES, _LONGEST_NAME = 16, 40, 20
 
 
 def confusion_matrix(counts_kk: ArrayLike, classes: Sequence[str]) -> Figure:
-    """Images by true class (rows) and predicted class (columns): (K, K) counts.
+    """Draw counts (K, K) of images by true class (rows) and predicted class (columns).
 
-    Colours are shares of the row; errors' grow with the square root, so that few are seen too.
+    Opacity is the share of the row. For errors it is the square root, so that rare errors show.
     """
     counts = np.asarray(counts_kk, np.int64)
     size = len(counts)
@@ -40,15 +40,15 @@ def confusion_matrix(counts_kk: ArrayLike, classes: Sequence[str]) -> Figure:
 
 
 def _colours(counts_kk: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Red, green, blue and opacity of each cell: (K, K, 4)."""
+    """Return red, green, blue and opacity of each cell: (K, K, 4)."""
     shares = counts_kk / np.maximum(counts_kk.sum(1, keepdims=True), 1)
     colours = np.empty((*counts_kk.shape, 4))
     colours[..., :3] = to_rgb(ORANGE)
-    faint = _FAINTEST + (_STRONGEST - _FAINTEST) * np.sqrt(shares)
-    colours[..., 3] = np.where(counts_kk > 0, faint, 0)
-    right = np.arange(len(counts_kk))
-    colours[right, right, :3] = to_rgb(BLUE)
-    colours[right, right, 3] = np.diagonal(shares) * _STRONGEST
+    opacity = _FAINTEST + (_STRONGEST - _FAINTEST) * np.sqrt(shares)
+    colours[..., 3] = np.where(counts_kk > 0, opacity, 0)
+    correct = np.arange(len(counts_kk))
+    colours[correct, correct, :3] = to_rgb(BLUE)
+    colours[correct, correct, 3] = np.diagonal(shares) * _STRONGEST
     return colours
 
 
@@ -66,6 +66,6 @@ def _write_numbers(axes: Axes, counts_kk: NDArray[np.int64]) -> None:
 
 
 def _short(name: str) -> str:
-    """What fits; a dollar is no mathematics, as matplotlib would take it."""
+    """Shorten a class name, and escape dollar signs, which matplotlib reads as mathematics."""
     fitting = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
     return fitting.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""What moves with the steps of a training: losses, accuracy and the schedule."""
+"""Curves over training: losses, accuracy, schedule, learning rate range test."""
 
 from collections.abc import Mapping
 
@@ -18,12 +18,12 @@ from pipeline.report.figures.style import (
     new_figure,
 )
 
-# More points than a column of a page has pixels only make the file large.
+# More points than the plot has pixels would only make the file larger.
 _MOST_POINTS = 600
 
 
 def losses(epochs: ArrayLike, training: ArrayLike, validation: ArrayLike) -> Figure:
-    """Training loss (S,) at moments that are counted in `epochs` (S,), and validation loss (E,)."""
+    """Draw the training loss (S,) at times in `epochs` (S,), and the validation loss (E,)."""
     figure, (axes,) = new_figure("losses")
     x, y = np.asarray(epochs, np.float64), np.asarray(training, np.float64)
     chosen = _thinned(len(x))
@@ -36,7 +36,7 @@ def losses(epochs: ArrayLike, training: ArrayLike, validation: ArrayLike) -> Fig
 
 
 def accuracies(validation: ArrayLike, best: int) -> Figure:
-    """Validation accuracy after each epoch (E,); `best` is the epoch, from 1, that is kept."""
+    """Draw the validation accuracy of each epoch (E,); `best` is the kept epoch, from 1."""
     figure, (axes,) = new_figure("accuracies")
     values = np.asarray(validation, np.float64)
     _plot_epochs(axes, values, "validation")
@@ -50,7 +50,7 @@ def accuracies(validation: ArrayLike, best: int) -> Figure:
 
 
 def schedule(epochs: ArrayLike, rates: ArrayLike, momenta: ArrayLike) -> Figure:
-    """Learning rate and momentum, (S,) each, at moments counted in `epochs`."""
+    """Draw learning rate and momentum, (S,) each, at times in `epochs`."""
     figure, (upper, lower) = new_figure("schedule", rows=2, heights=(3.0, 2.0))
     x = np.asarray(epochs, np.float64)
     chosen = _thinned(len(x))
@@ -64,7 +64,7 @@ def schedule(epochs: ArrayLike, rates: ArrayLike, momenta: ArrayLike) -> Figure:
 
 
 def learning_rates(rates: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float]) -> Figure:
-    """The range test (Smith, 2015): losses (S,) over rates (S,), and the rates it suggests."""
+    """Draw a range test (Smith, 2015): losses (S,) over rates (S,), and suggested rates."""
     figure, (axes,) = new_figure("learning rates", width=6.0, height=3.4)
     x, y = np.asarray(rates, np.float64), np.asarray(losses, np.float64)
     axes.semilogx(x, y, color=BLUE)
@@ -78,7 +78,7 @@ def learning_rates(rates: ArrayLike, losses: ArrayLike, suggestions: Mapping[str
 
 
 def smoothed(values: ArrayLike, window: int) -> NDArray[np.float64]:
-    """Mean of the `window` values around each, (S,); at the ends, of those that there are."""
+    """Return the moving mean over `window` values, (S,); at the ends over fewer values."""
     padded = np.concatenate([[0.0], np.cumsum(np.asarray(values, np.float64))])
     count = len(padded) - 1
     first = np.clip(np.arange(count) - (window - 1) // 2, 0, count)

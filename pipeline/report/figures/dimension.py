@@ -1,4 +1,4 @@
-"""The colorful dimension: what a layer's activations are like while training goes on."""
+"""Colorful dimension: a layer's activations during training."""
 
 import numpy as np
 from matplotlib import colormaps
@@ -19,11 +19,11 @@ def colorful_dimension(
     deviations: ArrayLike,
     near_zero: ArrayLike,
 ) -> Figure:
-    """A layer over training time, as Stefano Giomo drew it (fastbook, chapter 13, 2020).
+    """Draw a layer's activations during training (Stefano Giomo; fastbook, chapter 13, 2020).
 
-    Above, `histograms` (T, B) of the activations in B bins over `span`, as far as there are any,
-    light where there are many (log of 1 + count). Below, their mean and standard deviation, and
-    the share near zero: (T,) each, at `steps` (T,).
+    The upper panel shows `histograms` (T, B) of B bins over `span`, without the empty bins at both
+    ends; lighter bins have more activations (log of 1 + count). The lower panels show mean,
+    standard deviation and the share near zero: (T,) each, at `steps` (T,).
     """
     at = np.asarray(steps, np.float64)
     figure, (colourful, moments, share) = new_figure(
@@ -52,7 +52,7 @@ def _draw_histograms(
     low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, len(edges) - 1)
     levels = np.log1p(counts_tb.T[low:high])
     colours = colormaps["viridis"](levels / max(levels.max(), 1e-12))
-    # An empty bin is the page, so that a dead layer does not print as a black block.
+    # Empty bins are transparent, so that a dead layer is not a dark block.
     colours[levels == 0, 3] = 0
     first, last = (at[0], at[-1]) if len(at) > 1 else (at[0] - 0.5, at[0] + 0.5)
     axes.imshow(

@@ -1,4 +1,4 @@
-"""Figures as files: the same arrays give the same bytes."""
+"""Output of figures as SVG or PNG; the same arrays give the same bytes."""
 
 import io
 import re
@@ -14,46 +14,46 @@ from pipeline.errors import PipelineError
 from pipeline.report.figures.style import INK
 
 DOTS_PER_INCH = 200
-# Text stays text, in the reader's own font, and identifiers do not depend on the moment.
+# Text stays text, in the page's font.
 _TEXT_AS_TEXT = "none"
 _NO_DATE = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _NO_SOFTWARE = {"Software": None}
-_SCENERY = re.compile(r"^.*?(?=<svg)", re.DOTALL)
+_PREAMBLE = re.compile(r"^.*?(?=<svg)", re.DOTALL)
 _GROUP_IDS = re.compile(r' id="[A-Za-z0-9.]+_\d+"')
 
 
 def to_svg(figure: Figure) -> str:
-    """Draw as an `<svg>` element for a page: it takes on the page's colour of text and font."""
+    """Render an `<svg>` element for a page, with the page's text colour and font."""
     stream = io.StringIO()
     salt = f"limelight {figure.get_label()}"
-    with rc_context({"svg.fonttype": _TEXT_AS_TEXT, "svg.hashsalt": salt}), _any_script():
+    with rc_context({"svg.fonttype": _TEXT_AS_TEXT, "svg.hashsalt": salt}), _any_glyph():
         figure.savefig(stream, format="svg", metadata=_NO_DATE)
-    svg = _SCENERY.sub("", stream.getvalue())
-    # Groups are numbered from 1 in every figure, and a page holds many.
+    svg = _PREAMBLE.sub("", stream.getvalue())
+    # Each figure numbers its groups from 1, so the ids would repeat on a page of many figures.
     svg = _GROUP_IDS.sub("", svg)
     return svg.replace(INK, "currentColor").strip()
 
 
 @contextmanager
-def _any_script() -> Iterator[None]:
-    """The reader's fonts have what the one that text is measured with may lack."""
+def _any_glyph() -> Iterator[None]:
+    """Silence warnings about glyphs that matplotlib's font lacks; the reader's fonts have them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure to `path`; its ending, .svg or .png, is its format.
+    """Write a figure to `path`, as .svg or .png by its suffix.
 
     Raises:
-        PipelineError: another ending, or `path` cannot be written.
+        PipelineError: the suffix is another, or `path` cannot be written.
 
     """
     try:
         if path.suffix.lower() == ".svg":
             path.write_text(to_svg(figure) + "\n", encoding="utf-8")
         elif path.suffix.lower() == ".png":
-            with _any_script():
+            with _any_glyph():
                 figure.savefig(path, dpi=DOTS_PER_INCH, facecolor="white", metadata=_NO_SOFTWARE)
         else:
             raise PipelineError(f"{path}: a figure is written as .svg or .png; choose one of them")

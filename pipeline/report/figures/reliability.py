@@ -1,4 +1,4 @@
-"""Whether confidence can be taken at its word."""
+"""Reliability diagram: accuracy by confidence."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,10 +10,10 @@ from pipeline.report.figures.style import BLUE, INK, ORANGE, as_percent, legend_
 def reliability_diagram(
     confidence: ArrayLike, accuracy: ArrayLike, counts: ArrayLike, *, uncalibrated: ArrayLike
 ) -> Figure:
-    """Accuracy of the answers of each bin of confidence (B,), and below how many there are.
+    """Draw the accuracy of each confidence bin (B,), and below the share of predictions in it.
 
-    `uncalibrated` (2, B) are mean confidence and accuracy before temperature scaling; a bin with
-    no answer is NaN. On the diagonal, of the answers given with 80 %, 80 % are right
+    `uncalibrated` (2, B) are mean confidence and accuracy before temperature scaling; an empty bin
+    is NaN. On the diagonal, 80 % of the predictions with a confidence of 80 % are correct
     (Niculescu-Mizil and Caruana, 2005).
     """
     figure, (upper, lower) = new_figure(
@@ -34,7 +34,7 @@ def reliability_diagram(
     upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
     legend_above(upper, 2)
     lower.bar(edges[:-1], share, width=np.diff(edges), align="edge", color=BLUE, alpha=0.75)
-    lower.set(xlabel="confidence", ylabel="answers")
+    lower.set(xlabel="confidence", ylabel="predictions")
     for axis in (upper.xaxis, upper.yaxis, lower.yaxis):
         axis.set_major_formatter(as_percent())
     figure.align_ylabels()

@@ -1,4 +1,4 @@
-"""One look for all figures: three colours, thin lines, and ink that follows the page's."""
+"""Style of all figures: three colours, thin lines, text in the page's colour."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 INK = "#1c2430"
-"""Text, ticks and frames; an SVG has the page's own colour in its place."""
-# Told apart on paper, on a dark page and by the colour-blind.
+"""Colour of text, ticks and frames; `to_svg` replaces it by the page's text colour."""
+# Distinguishable on a light page, on a dark page and with colour blindness.
 BLUE, ORANGE, GREEN = "#2f7ebc", "#e0702a", "#3a9a6a"
 
-# matplotlib names its settings in a type of its own.
+# matplotlib has its own type for the names of settings.
 _RC: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": INK,
@@ -40,9 +40,12 @@ def new_figure(
     rows: int = 1,
     heights: tuple[float, ...] = (1.0,),
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `width` by `height` inches, and its panels from the top, which share their x.
+    """Make a figure of `width` by `height` inches, with panels that share the x axis.
 
-    `name` tells figures on one page apart.
+    Returns:
+        The figure, whose ids depend on `name` so that they differ on one page, and its panels from
+        top to bottom.
+
     """
     with rc_context(_RC):
         figure = Figure(figsize=(width, height), layout="constrained", label=name)
@@ -52,19 +55,19 @@ def new_figure(
         )
         axes = list(panels[:, 0])
         for each in axes:
-            # Ticks are made when the figure is drawn, with what was said here.
+            # Ticks are created when the figure is drawn, outside this `rc_context`.
             each.tick_params(which="both", length=2.5, width=0.6, colors=INK, labelsize=9)
             each.grid(visible=True, color=INK, alpha=0.14, linewidth=0.6)
     return figure, axes
 
 
 def as_percent() -> PercentFormatter:
-    """Ticks of shares, in per cent, with as many digits as tell them apart."""
+    """Return a formatter of shares as per cent, with as many digits as needed."""
     return PercentFormatter(xmax=1)
 
 
 def legend_above(axes: Axes, columns: int) -> None:
-    """Name the lines over the panel, where they cross nothing."""
+    """Place the legend above the panel, where it covers no line."""
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1.0),

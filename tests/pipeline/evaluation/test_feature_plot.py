@@ -1,4 +1,4 @@
-"""The picture shows what the network computes, each thing in its place."""
+"""Feature plot: each cell shows the values that the network computes."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def build(name: str, *, in_channels: int = 3) -> ClassMapNetwork:
 
 
 def cells(figure: Figure) -> list[list[NDArray[np.float32] | None]]:
-    """What each cell of pictures shows, row by row."""
+    """Return the array of each image cell, row by row."""
     shown = [axes.images[-1].get_array() if axes.images else None for axes in figure.axes]
     arrays = [None if array is None else np.asarray(array) for array in shown]
     rows = [arrays[at : at + 1 + COLUMNS] for at in range(0, len(arrays), 1 + COLUMNS)]
@@ -37,8 +37,8 @@ def cells(figure: Figure) -> list[list[NDArray[np.float32] | None]]:
 
 
 @pytest.mark.parametrize("name", ["resnet", "torchvision:resnet18", "simple-cnn"])
-def test_each_stage_is_what_the_layers_up_to_it_give(name: str) -> None:
-    # torchvision's layers work in place on what the layer before them gave.
+def test_stages_are_the_features_after_each_module(name: str) -> None:
+    # torchvision's layers work in place on the output of the layer before.
     network, images = build(name), torch.randn(1, 3, 32, 32)
     stages = inspect_network(network, images).stages
     assert len(stages) == len(network.features)
@@ -46,7 +46,7 @@ def test_each_stage_is_what_the_layers_up_to_it_give(name: str) -> None:
         torch.testing.assert_close(features, network.features[:at](images)[0])
 
 
-def test_the_answer_and_its_maps_are_the_networks() -> None:
+def test_probabilities_and_maps_are_the_networks() -> None:
     network, images = build("resnet"), torch.randn(1, 3, 32, 32)
     inspection = inspect_network(network, images)
     torch.testing.assert_close(inspection.probabilities, network(images).softmax(1)[0])
@@ -62,19 +62,19 @@ def test_the_answer_and_its_maps_are_the_networks() -> None:
         ("simplenet", (40, 3, 32, 32)),
     ],
 )
-def test_the_first_kernels_are_those_that_look_at_the_image(
+def test_first_kernels_are_those_of_the_first_convolution(
     name: str, shape: tuple[int, ...]
 ) -> None:
     assert first_kernels(build(name)).shape == shape
 
 
-def test_a_network_without_kernels_is_refused() -> None:
+def test_network_without_convolution_is_rejected() -> None:
     with pytest.raises(ValueError, match="no convolution"):
         first_kernels(nn.Linear(3, 4))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_picture_has_the_image_then_the_kernels_then_the_stages(channels: int) -> None:
+def test_rows_are_the_image_the_kernels_and_the_stages(channels: int) -> None:
     network, images = (
         build("three-or-seven", in_channels=channels),
         torch.randn(1, channels, 28, 28),
@@ -82,9 +82,9 @@ def test_the_picture_has_the_image_then_the_kernels_then_the_stages(channels: in
     pixels = np.arange(28 * 28 * channels).astype(np.uint8).reshape(28, 28, channels)
     inspection = inspect_network(network, images)
     figure = draw(inspection, pixels, CLASSES)
-    answer, kernels, *stages = cells(figure)
-    np.testing.assert_array_equal(answer[0], pixels.squeeze())
-    # Four kernels, and no cell for a fifth.
+    prediction, kernels, *stages = cells(figure)
+    np.testing.assert_array_equal(prediction[0], pixels.squeeze())
+    # The network has four kernels.
     assert [cell is not None for cell in kernels] == [True] * 4 + [False] * 4
     assert len(stages) == len(network.features)
     for row, features in zip(stages, inspection.stages.values(), strict=True):
@@ -92,7 +92,7 @@ def test_the_picture_has_the_image_then_the_kernels_then_the_stages(channels: in
             np.testing.assert_array_equal(cell, channel)
 
 
-def test_the_likeliest_class_is_first_with_its_probability() -> None:
+def test_most_probable_class_comes_first_with_its_probability() -> None:
     network, images = build("resnet"), torch.randn(1, 3, 32, 32)
     inspection = inspect_network(network, images)
     figure = draw(inspection, np.zeros((32, 32, 3), np.uint8), CLASSES)
@@ -112,7 +112,7 @@ def drawn(run: Path, image: Path, out: Path) -> str:
     return result.output
 
 
-def test_the_command_writes_a_png_of_an_upload(digits8_run: Run, tmp_path: Path) -> None:
+def test_command_writes_a_png(digits8_run: Run, tmp_path: Path) -> None:
     seven = Path(__file__).parents[3] / "examples" / "seven.png"
     out = tmp_path / "new" / "seven.png"
     assert drawn(digits8_run.folder, seven, out) == f"{out}\n"
@@ -121,14 +121,14 @@ def test_the_command_writes_a_png_of_an_upload(digits8_run: Run, tmp_path: Path)
         assert picture.convert("L").getextrema() == (0, 255)
 
 
-def test_the_same_image_gives_the_same_file(digits8_run: Run, tmp_path: Path) -> None:
+def test_same_image_gives_identical_files(digits8_run: Run, tmp_path: Path) -> None:
     seven = Path(__file__).parents[3] / "examples" / "seven.png"
     for name in ("first.png", "second.png"):
         drawn(digits8_run.folder, seven, tmp_path / name)
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
 
 
-def test_a_file_that_is_no_image_is_refused_in_words(digits8_run: Run, tmp_path: Path) -> None:
+def test_unreadable_image_is_an_error_with_advice(digits8_run: Run, tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("a seven")
     for file in (text, tmp_path / "missing.png"):
@@ -136,6 +136,6 @@ def test_a_file_that_is_no_image_is_refused_in_words(digits8_run: Run, tmp_path:
             drawn(digits8_run.folder, file, tmp_path / "out.png")
 
 
-def test_a_folder_that_is_no_run_is_refused_in_words(tmp_path: Path) -> None:
+def test_folder_without_a_run_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a run"):
         drawn(tmp_path, tmp_path / "seven.png", tmp_path / "out.png")

@@ -1,4 +1,4 @@
-"""The summary's figures, against the lessons', torch's own counter and the gradient's extent."""
+"""Layer summary, compared with fastbook's figures, torch's counter and the gradient's extent."""
 
 import io
 from pathlib import Path
@@ -30,21 +30,21 @@ def build(
 
 @pytest.fixture
 def three_or_seven() -> list[LayerSummary]:
-    """The convolutions of fastbook's chapter 13."""
+    """Summary of the convolutions of fastbook's chapter 13."""
     network = build("three-or-seven", in_channels=1, classes=2, norm="none")
     return [row for row in summarise(network, 1, 28, 28) if row.kind == "Conv2d"]
 
 
-def test_parameters_are_those_of_the_chapter(three_or_seven: list[LayerSummary]) -> None:
+def test_parameters_equal_fastbooks(three_or_seven: list[LayerSummary]) -> None:
     assert [row.parameters for row in three_or_seven] == [40, 296, 1168, 4640, 578]
 
 
-def test_shapes_are_those_of_the_chapter(three_or_seven: list[LayerSummary]) -> None:
+def test_output_shapes_equal_fastbooks(three_or_seven: list[LayerSummary]) -> None:
     shapes = [(4, 14, 14), (8, 7, 7), (16, 4, 4), (32, 2, 2), (2, 1, 1)]
     assert [row.output_shape for row in three_or_seven] == shapes
 
 
-def test_multiplications_on_the_input_are_those_of_the_chapter(
+def test_multiplications_on_the_input_equal_fastbooks(
     three_or_seven: list[LayerSummary],
 ) -> None:
     # "196*288=56_448 multiplications at this layer", and 7*7*(1168-16) at the next.
@@ -52,14 +52,16 @@ def test_multiplications_on_the_input_are_those_of_the_chapter(
     assert second.multiplications_on_its_input == third.multiplications_on_its_input == 56_448
 
 
-def test_two_strided_convolutions_see_7x7_pixels(three_or_seven: list[LayerSummary]) -> None:
-    reach = three_or_seven[1].reach
-    assert reach is not None
-    assert (reach.field, reach.jump) == (7, 4)
+def test_receptive_field_of_two_strided_convolutions_is_7x7(
+    three_or_seven: list[LayerSummary],
+) -> None:
+    field = three_or_seven[1].receptive_field
+    assert field is not None
+    assert (field.size, field.jump) == (7, 4)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_multiplications_are_half_of_what_torch_counts_as_operations(name: str) -> None:
+def test_multiplications_are_half_of_torchs_flop_count(name: str) -> None:
     network = build(name).eval()
     rows = summarise(network, 3, 32, 32)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
@@ -68,17 +70,17 @@ def test_multiplications_are_half_of_what_torch_counts_as_operations(name: str) 
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_parameter_is_counted_once(name: str) -> None:
+def test_each_parameter_is_counted_once(name: str) -> None:
     network = build(name)
     counted = sum(row.parameters for row in summarise(network, 3, 32, 32))
     assert counted == sum(parameter.numel() for parameter in network.parameters())
 
 
 @pytest.mark.parametrize("name", ["three-or-seven", "simple-cnn", "convnet", "resnet-max"])
-def test_the_receptive_field_is_where_a_pixel_changes_the_activation(name: str) -> None:
+def test_receptive_field_equals_the_extent_of_the_gradient(name: str) -> None:
     options = NetworkOptions(architecture=name, widths=(2, 2, 2), norm="none")
     network = build_network(options, in_channels=1, classes=2)
-    for parameter in network.parameters():  # so that no ReLU and no sum hides a pixel
+    for parameter in network.parameters():  # no ReLU and no sum hides a pixel
         nn.init.constant_(parameter, 0.1)
     image = torch.ones(1, 1, 127, 127, requires_grad=True)
     features = network.features(image)
@@ -86,27 +88,26 @@ def test_the_receptive_field_is_where_a_pixel_changes_the_activation(name: str) 
     features[0, 0, middle, middle].backward()
     assert image.grad is not None
     extent = int((image.grad[0, 0] != 0).any(0).sum())
-    reaches = [
-        row.reach for row in summarise(network, 1, 127, 127) if row.name.startswith("features")
-    ]
-    assert reaches[-1] is not None
-    assert reaches[-1].field == extent
+    rows = summarise(network, 1, 127, 127)
+    field = [row for row in rows if row.name.startswith("features")][-1].receptive_field
+    assert field is not None
+    assert field.size == extent
 
 
-def test_a_resnet_18_sees_435_pixels() -> None:
-    # As Araujo et al. (Distill, 2019) compute it, and jumps by the usual 32.
+def test_receptive_field_of_resnet_18_is_435_pixels() -> None:
+    # As computed by Araujo et al. (Distill, 2019); the jump is the network's stride of 32.
     rows = summarise(build("torchvision:resnet18"), 3, 64, 64)
-    last = [row for row in rows if row.name.startswith("features")][-1].reach
+    last = [row for row in rows if row.name.startswith("features")][-1].receptive_field
     assert last is not None
-    assert (last.field, last.jump) == (435, 32)
+    assert (last.size, last.jump) == (435, 32)
 
 
-def test_a_layer_behind_global_pooling_sees_the_whole_image() -> None:
+def test_layer_behind_global_pooling_has_no_receptive_field() -> None:
     *_, linear = summarise(build("resnet"), 3, 32, 32)
-    assert (linear.name, linear.reach) == ("head.linear", None)
+    assert (linear.name, linear.receptive_field) == ("head.linear", None)
 
 
-def test_the_network_is_left_as_it_was() -> None:
+def test_summary_does_not_change_the_network() -> None:
     network = build("resnet-max").train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     summarise(network, 3, 32, 32)
@@ -117,12 +118,12 @@ def test_the_network_is_left_as_it_was() -> None:
         assert torch.equal(value, before[name]), name
 
 
-def test_images_that_are_too_small_are_refused_in_words() -> None:
-    with pytest.raises(PipelineError, match=r"no images of 28x28 pixels in 3 .*another size"):
+def test_too_small_images_are_rejected() -> None:
+    with pytest.raises(PipelineError, match=r"not accept images of 28x28 .*another size"):
         summarise(build("simplenet"), 3, 28, 28)
 
 
-def test_the_table_ends_with_the_totals(three_or_seven: list[LayerSummary]) -> None:
+def test_table_ends_with_totals(three_or_seven: list[LayerSummary]) -> None:
     text = io.StringIO()
     Console(file=text, width=120).print(render(three_or_seven))
     total = next(line for line in text.getvalue().splitlines() if "total" in line)
@@ -138,30 +139,30 @@ def printed(*arguments: str) -> str:
     return result.output
 
 
-def test_the_command_takes_a_recipe_and_its_datas_shape() -> None:
+def test_command_accepts_a_recipe_and_uses_its_data_shape() -> None:
     output = printed("digits8")
     assert "8x8x8" in output
     assert "…" not in output
 
 
-def test_the_command_takes_an_architecture_and_a_shape() -> None:
+def test_command_accepts_an_architecture_and_a_shape() -> None:
     output = printed("convnet", "--image-size", "28", "--channels", "1", "--classes", "3")
     assert "20x13x13" in output
 
 
-def test_the_command_refuses_what_is_neither() -> None:
+def test_command_rejects_unknown_names() -> None:
     with pytest.raises(PipelineError, match="no architecture 'resnet3'; there are: resnet, "):
         printed("resnet3")
 
 
-def test_the_command_takes_a_recipe_file(tmp_path: Path) -> None:
+def test_command_accepts_a_recipe_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     shipped = Path(__file__).parents[3] / "pipeline" / "training" / "recipes" / "digits8.toml"
     file.write_text(shipped.read_text())
     assert printed(str(file)) == printed("digits8")
 
 
-def test_the_shapes_of_data_sets_are_known_without_their_images() -> None:
+def test_data_shapes_are_known_without_the_images() -> None:
     digits = load_dataset("digits8")
     assert data_shape("digits8") == (digits.image.channels, digits.image.width, 10)
     assert data_shape("mnist37") == (1, 28, 2)

@@ -1,4 +1,4 @@
-"""Scores of strange images, where it is known which is better, and thresholds that hold."""
+"""OOD scores, the choice between them, and the abstention threshold, on known distributions."""
 
 from pathlib import Path
 
@@ -15,38 +15,36 @@ from pipeline.data.cache import write_cached
 from pipeline.data.registry import digit_rule, photo_rule
 from pipeline.evaluation.abstention import choose_threshold, measure_abstention
 from pipeline.evaluation.ood_datasets import kinds_for, kinds_missing, ood_images
-from pipeline.evaluation.ood_detection import Choice, choose_score, measure_detection
+from pipeline.evaluation.ood_detection import ChosenScore, choose_score, measure_detection
 
 Images = NDArray[np.uint8]
-
-
-Seen = tuple[Tensor, Tensor]
+FeaturesAndLogits = tuple[Tensor, Tensor]
 
 
 def blank(count: int, size: int = 8) -> Images:
     return np.zeros((count, size, size, 3), np.uint8)
 
 
-def test_the_scores_are_the_published_ones() -> None:
+def test_energy_and_max_logit_equal_their_definitions() -> None:
     logits, pooled = torch.tensor([[2.0, 1.0, -1.0], [0.0, 0.0, 0.0]]), torch.randn(2, 5)
     energy = -torch.log(torch.exp(logits).sum(1))
     torch.testing.assert_close(Energy()(pooled, logits), energy)
     torch.testing.assert_close(MaxLogit()(pooled, logits), torch.tensor([-2.0, 0.0]))
 
 
-def test_the_virtual_logit_is_the_paper_s_softmax_of_one_more_class() -> None:
+def test_virtual_logit_equals_the_scaled_residual() -> None:
     rng = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(6, 6, generator=rng)).Q
     spread = torch.tensor([9.0, 5.0, 4.0, 0.5, 0.3, 0.2])
     pooled = torch.randn(200_000, 6, generator=rng) * spread @ basis.T + 7
     logits = torch.randn(200_000, 4, generator=rng) + 3
     scored = VirtualLogit(pooled, logits)
-    # By hand: the residual in the three quiet directions, in proportion to the largest logits.
+    # The residual along the three directions of least variance, scaled to the largest logits.
     residual = ((pooled - pooled.mean(0)) @ basis[:, 3:]).norm(dim=1)
     virtual = residual * logits.amax(1).mean() / residual.mean()
     expected = virtual - logits.logsumexp(1)
     torch.testing.assert_close(scored(pooled, logits), expected, rtol=0, atol=0.1)
-    # More of it is a higher probability of "none of these", in the same order.
+    # The score orders images as the softmax probability of the additional class does.
     with_one_more = torch.cat([logits, scored(pooled, logits)[:, None]], 1)
     assert with_one_more.isfinite().all()
     shares = torch.cat([logits, virtual[:, None]], 1).softmax(1)[:, -1]
@@ -54,22 +52,22 @@ def test_the_virtual_logit_is_the_paper_s_softmax_of_one_more_class() -> None:
     assert float(torch.corrcoef(torch.stack(ranks))[0, 1]) > 0.99
 
 
-def test_features_that_never_were_are_strange_whatever_the_logits_say() -> None:
+def test_virtual_logit_detects_new_features_despite_confident_logits() -> None:
     pooled = torch.randn(500, 8) * torch.tensor([5.0] * 4 + [0.1] * 4)
     logits = torch.randn(500, 3) + 4
     scored = VirtualLogit(pooled, logits)
     outside = pooled[:50] + torch.tensor([0.0] * 4 + [3.0] * 4)
-    sure = logits[:50] + 10
-    assert scored(outside, sure).min() > scored(pooled, logits).max()
-    assert Energy()(outside, sure).max() < Energy()(pooled, logits).min()
+    confident = logits[:50] + 10
+    assert scored(outside, confident).min() > scored(pooled, logits).max()
+    assert Energy()(outside, confident).max() < Energy()(pooled, logits).min()
 
 
-def test_few_images_and_dead_features_make_no_virtual_logit() -> None:
-    lively, logits = torch.randn(40, 16), torch.randn(40, 3)
-    dead = torch.cat([lively[:, :4], torch.zeros(40, 12)], 1)
+def test_virtual_logit_needs_enough_images_and_varying_features() -> None:
+    varying, logits = torch.randn(40, 16), torch.randn(40, 3)
+    dead = torch.cat([varying[:, :4], torch.zeros(40, 12)], 1)
     names = {
         length: [each.name for each in candidates(features[:length], logits[:length])]
-        for length, features in ((40, lively), (31, lively))
+        for length, features in ((40, varying), (31, varying))
     }
     assert names == {40: ["energy", "max-logit", "vim"], 31: ["energy", "max-logit"]}
     assert [each.name for each in candidates(dead, logits)] == ["energy", "max-logit"]
@@ -78,19 +76,19 @@ def test_few_images_and_dead_features_make_no_virtual_logit() -> None:
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize(
     ("ood_row", "better"),
-    # The largest logit is the ordinary one's, and the sum of powers is not; and the reverse.
+    # In-distribution images have the same largest logit but another energy; and the reverse.
     [([5.0, -9.0, -9.0, -9.0], "energy"), ([3.9, 3.9, 3.9, 3.9], "max-logit")],
 )
-def test_the_score_that_tells_more_is_chosen(ood_row: list[float], better: OodScoreName) -> None:
-    ordinary = torch.tensor([[5.0, 3.0, 0.0, 0.0]])
+def test_score_with_the_higher_auroc_is_chosen(ood_row: list[float], better: OodScoreName) -> None:
+    in_distribution = torch.tensor([[5.0, 3.0, 0.0, 0.0]])
 
-    def inside(images: Images) -> Seen:
-        # Ordinary images are blank here, and their features say nothing.
-        row = torch.tensor([ood_row]) if images.any() else ordinary
+    def extract(images: Images) -> FeaturesAndLogits:
+        # In-distribution images are blank here, and all features are noise.
+        row = torch.tensor([ood_row]) if images.any() else in_distribution
         return torch.randn(len(images), 2), row.repeat(len(images), 1)
 
     choice = choose_score(
-        inside, blank(30), blank(200), dataset="mine", rule=photo_rule(8), images=20
+        extract, blank(30), blank(200), dataset="mine", rule=photo_rule(8), images=20
     )
     assert choice.auroc[better] > 0.9
     other: OodScoreName = "max-logit" if better == "energy" else "energy"
@@ -99,16 +97,22 @@ def test_the_score_that_tells_more_is_chosen(ood_row: list[float], better: OodSc
 
 
 @pytest.mark.usefixtures("cache")
-def test_detection_is_what_normal_distributions_promise() -> None:
+def test_detection_figures_equal_those_of_normal_distributions() -> None:
     rng, shift = np.random.default_rng(0), 2.0
-    ordinary = rng.normal(size=20_000).astype(np.float32)
+    in_distribution = rng.normal(size=20_000).astype(np.float32)
 
     def score(images: Images) -> NDArray[np.float32]:
         return rng.normal(shift, size=len(images)).astype(np.float32)
 
-    choice = Choice(ood_score=Energy(), threshold=1.5, auroc={"energy": 0.5})
+    choice = ChosenScore(ood_score=Energy(), threshold=1.5, auroc={"energy": 0.5})
     measured = measure_detection(
-        score, ordinary, choice, dataset="mine", rule=photo_rule(8), held_out=True, images=2000
+        score,
+        in_distribution,
+        choice,
+        dataset="mine",
+        rule=photo_rule(8),
+        held_out=True,
+        images=2000,
     )
     assert measured.against.keys() == {"noise", "textures"}
     for detection in measured.against.values():
@@ -117,21 +121,21 @@ def test_detection_is_what_normal_distributions_promise() -> None:
     assert measured.flagged == pytest.approx(norm.sf(1.5), abs=0.01)
 
 
-def test_a_twentieth_of_the_validation_images_is_flagged() -> None:
+def test_threshold_flags_5_percent_of_the_validation_images() -> None:
     logits = torch.randn(1000, 3, generator=torch.Generator().manual_seed(1))
     pooled = torch.randn(1000, 4, generator=torch.Generator().manual_seed(2))
 
-    def inside(images: Images) -> Seen:
+    def extract(images: Images) -> FeaturesAndLogits:
         return pooled[: len(images)], logits[: len(images)]
 
     choice = choose_score(
-        inside, blank(500), blank(1000), dataset="mine", rule=photo_rule(8), images=5
+        extract, blank(500), blank(1000), dataset="mine", rule=photo_rule(8), images=5
     )
     scores = choice.ood_score(pooled, logits)
     assert float((scores > choice.threshold).double().mean()) == pytest.approx(0.05, abs=0.002)
 
 
-def test_published_sets_are_strange_to_others_only_and_only_where_they_are(cache: Path) -> None:
+def test_cached_data_sets_are_ood_for_other_data_sets_only(cache: Path) -> None:
     assert kinds_for("mnist") == kinds_for("my-photos") == ("noise", "textures")
     assert kinds_missing("mnist") == ("fashion", "cifar10")
     rng = np.random.default_rng(0)
@@ -149,7 +153,7 @@ def test_published_sets_are_strange_to_others_only_and_only_where_they_are(cache
     assert kinds_missing("digits8") == kinds_missing("my-photos") == ()
 
 
-def test_strange_images_come_as_the_service_would_see_them() -> None:
+def test_ood_images_are_prepared_as_in_the_service() -> None:
     rng = np.random.default_rng(0)
     for rule in (digit_rule(28), photo_rule((24, 40))):
         for kind in ("noise", "textures"):
@@ -159,29 +163,29 @@ def test_strange_images_come_as_the_service_would_see_them() -> None:
             assert len(np.unique(images, axis=0)) == 6
 
 
-def test_the_threshold_keeps_errors_a_fifth_as_frequent_and_no_more_answers_than_that() -> None:
+def test_threshold_is_the_lowest_that_makes_errors_a_fifth_as_frequent() -> None:
     rng = np.random.default_rng(2)
     confidence = rng.uniform(0.3, 1, 5000)
-    right = rng.random(5000) < confidence
-    threshold, limit = choose_threshold(confidence, right)
+    correct = rng.random(5000) < confidence
+    threshold, limit = choose_threshold(confidence, correct)
     kept = confidence >= threshold
-    assert limit == pytest.approx(0.2 * (~right).mean())
-    assert (~right[kept]).mean() <= limit
+    assert limit == pytest.approx(0.2 * (~correct).mean())
+    assert (~correct[kept]).mean() <= limit
     assert 0.2 < kept.mean() < 0.5
     for lower in np.sort(confidence[~kept])[::-1][:200]:
-        assert (~right[confidence >= lower]).mean() > limit
-    measured = measure_abstention(threshold, limit, confidence, right)
+        assert (~correct[confidence >= lower]).mean() > limit
+    measured = measure_abstention(threshold, limit, confidence, correct)
     assert (measured.coverage, measured.images) == (kept.mean(), 5000)
-    assert measured.accuracy == right[kept].mean()
+    assert measured.accuracy == correct[kept].mean()
 
 
-def test_equal_confidences_are_kept_or_dropped_together() -> None:
+def test_equal_confidences_are_kept_or_flagged_together() -> None:
     confidence = np.array([0.9, 0.8, 0.8, 0.8, 0.4])
-    right = np.array([True, True, True, False, False])
-    assert choose_threshold(confidence, right)[0] == 0.9
+    correct = np.array([True, True, True, False, False])
+    assert choose_threshold(confidence, correct)[0] == 0.9
 
 
-def test_without_errors_every_answer_counts_and_without_success_none_does() -> None:
+def test_threshold_is_0_without_errors_and_1_if_all_are_errors() -> None:
     confidence = np.array([0.9, 0.5])
     assert choose_threshold(confidence, np.array([True, True])) == (0.0, 0.0)
     threshold, limit = choose_threshold(confidence, np.array([False, False]))

@@ -1,8 +1,8 @@
-"""Our maps beside those of torchcam and pytorch-grad-cam, on the same networks.
+"""Maps compared with those of torchcam and pytorch-grad-cam, on the same networks.
 
-CAM and Grad-CAM are held against small networks of `models` with random weights: there the maps
-agree by mathematics. Score-CAM weighs channels by a softmax of logits, which random weights leave
-nearly even, so it is held against the models that ship and the examples.
+CAM and Grad-CAM are compared on small networks of `models` with random weights, where the maps are
+mathematically equal. Score-CAM weights channels by a softmax of logits, which is almost uniform
+with random weights, so it is compared on the shipped models and the examples.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ Map = NDArray[np.float32]
 
 @pytest.fixture(params=["resnet", "conv-bn-net"])
 def network(request: pytest.FixtureRequest) -> ClassMapNetwork:
-    """With average pooling, and layers whose normalisation is not that of a fresh network."""
+    """Network with average pooling and normalisation layers that are not at their defaults."""
     widths = (8, 8, 12, 16)
     torch.manual_seed(0)
     options = NetworkOptions(architecture=request.param, widths=widths, pool="average")
@@ -64,7 +64,7 @@ def our_maps(network: ClassMapNetwork, images: Tensor) -> Tensor:
 
 
 def as_theirs(map_hw: Map, size: int) -> Map:
-    """As pytorch-grad-cam shows a map: its negative part cut off, 0 to 1, of the image's size."""
+    """Scale a map as pytorch-grad-cam does: without negative values, 0 to 1, at image size."""
     enlarge = bilinear(len(map_hw), size)
     enlarged = enlarge @ _scaled(np.maximum(map_hw, 0)) @ enlarge.T
     return _scaled(enlarged.astype(np.float32))
@@ -76,7 +76,7 @@ def _scaled(map_hw: Map) -> Map:
     return scaled
 
 
-def test_our_maps_are_torchcams(network: ClassMapNetwork, images: Tensor) -> None:
+def test_class_activation_maps_equal_torchcams(network: ClassMapNetwork, images: Tensor) -> None:
     ours = our_maps(network, images)
     assert len(torch.unique(ours)) > 100
     with torchcam.CAM(network, "features", "head.linear") as extractor:
@@ -87,7 +87,7 @@ def test_our_maps_are_torchcams(network: ClassMapNetwork, images: Tensor) -> Non
             torch.testing.assert_close(theirs, ours[:, index], rtol=1e-5, atol=1e-6)
 
 
-def test_grad_cam_of_torchcam_is_our_map_over_its_positions_without_the_negative(
+def test_torchcams_grad_cam_is_our_positive_map_divided_by_its_positions(
     network: ClassMapNetwork, images: Tensor
 ) -> None:
     ours = our_maps(network, images)
@@ -100,7 +100,7 @@ def test_grad_cam_of_torchcam_is_our_map_over_its_positions_without_the_negative
             torch.testing.assert_close(theirs, expected, rtol=1e-4, atol=1e-7)
 
 
-def test_grad_cams_weights_are_the_heads_over_the_positions(
+def test_grad_cam_weights_are_the_heads_divided_by_the_positions(
     network: ClassMapNetwork, images: Tensor
 ) -> None:
     """The mean over (h, w) has the derivative 1 / (h w) everywhere, and the head is linear."""
@@ -119,7 +119,7 @@ def test_grad_cams_weights_are_the_heads_over_the_positions(
             )
 
 
-def test_pytorch_grad_cam_shows_our_map_from_zero_to_its_peak(
+def test_pytorch_grad_cam_equals_our_positive_map_scaled_to_its_peak(
     network: ClassMapNetwork, images: Tensor
 ) -> None:
     ours = our_maps(network, images).numpy()
@@ -131,7 +131,7 @@ def test_pytorch_grad_cam_shows_our_map_from_zero_to_its_peak(
 
 
 class Example:
-    """An image that ships, and what our Score-CAM needs to know of it."""
+    """Shipped example image, with the outputs that Score-CAM needs."""
 
     def __init__(self, model: str, file: str) -> None:
         folder = newest_version(Settings().models / model)
@@ -146,32 +146,32 @@ class Example:
 
     @property
     def mean(self) -> NDArray[np.float32]:
-        """The data set's mean colour, in grey levels."""
+        """Mean colour of the data set, from 0 to 255."""
         return np.float32(255) * np.array(self.trained.normalisation.mean, np.float32)
 
     @property
     def input(self) -> Tensor:
-        """What torch's network is given."""
+        """Input of the torch network."""
         to_input = self.trained.normalisation.on(torch.device("cpu"))
         return to_input(torch.from_numpy(self.pixels_hwc.copy())[None])
 
     def classes(self) -> list[int]:
-        """The winner, the runner-up and the last."""
+        """Return the most probable class, the second, and the least probable."""
         order = np.argsort(-self.logits)
         return [int(order[0]), int(order[1]), int(order[-1])]
 
     def ours(self, index: int, *, over_data_mean: bool) -> Map:
-        """Score-CAM over the data set's mean colour, which normalised images have at 0; or ours."""
+        """Compute our Score-CAM, masked with the data set's mean colour or with the image's own."""
         masked = unveil(self.pixels_hwc, self.features, self.mean if over_data_mean else None)
         return score_cam(self.features, self.engine.run(masked, ["logits"])["logits"][:, index])
 
     def ours_with_constant_channels(self, index: int) -> Map:
-        """As torchcam, which lets those vote too that mask the whole image."""
+        """Compute Score-CAM as torchcam does, with the channels that mask the whole image."""
         masked = unveil(self.pixels_hwc, self.features, self.mean)
         blank = np.broadcast_to(np.rint(self.mean).astype(np.uint8), masked.shape[1:])
-        asked = np.stack([*masked, *[blank] * len(self.constant)])
+        images = np.stack([*masked, *[blank] * len(self.constant)])
         features = np.concatenate([self.features, self.constant])
-        return score_cam(features, self.engine.run(asked, ["logits"])["logits"][:, index])
+        return score_cam(features, self.engine.run(images, ["logits"])["logits"][:, index])
 
     def pytorch_grad_cams(self, index: int) -> Map:
         network = self.trained.network
@@ -193,19 +193,19 @@ def example(request: pytest.FixtureRequest) -> Example:
     return Example(*request.param)
 
 
-def test_the_network_out_of_the_weights_is_the_one_that_is_served(example: Example) -> None:
+def test_network_read_from_weights_equals_the_served_one(example: Example) -> None:
     with torch.inference_mode():
         logits = example.trained.network(example.input)[0]
     np.testing.assert_allclose(logits, example.logits, atol=1e-4)
 
 
-def test_what_holds_no_network_is_refused(tmp_path: Path) -> None:
+def test_folder_without_a_network_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="neither a run nor an artefact"):
         read_trained(tmp_path)
 
 
-class OfBytes(nn.Module):
-    """A network that sees its input rounded to bytes, as everything the service looks at is."""
+class ByteInput(nn.Module):
+    """Network whose input is rounded to bytes, as every input of the service is."""
 
     def __init__(self, trained: Trained) -> None:
         super().__init__()
@@ -219,8 +219,8 @@ class OfBytes(nn.Module):
         return logits
 
 
-def test_score_cam_is_torchcams_where_both_mask_with_the_data_sets_mean(example: Example) -> None:
-    network = OfBytes(example.trained)
+def test_score_cam_equals_torchcams_when_masked_with_the_data_sets_mean(example: Example) -> None:
+    network = ByteInput(example.trained)
     for index in example.classes():
         with torchcam.ScoreCAM(network, "network.features") as extractor, torch.inference_mode():
             network(example.input)
@@ -229,10 +229,10 @@ def test_score_cam_is_torchcams_where_both_mask_with_the_data_sets_mean(example:
         np.testing.assert_allclose(ours, theirs[0], atol=1e-4 * float(theirs.max()))
 
 
-def test_score_cam_agrees_with_pytorch_grad_cams_but_for_its_way_to_enlarge_masks(
+def test_score_cam_agrees_with_pytorch_grad_cams_except_for_mask_interpolation(
     example: Example,
 ) -> None:
-    """Its masks are stretched until the outermost cells lie on the image's edges."""
+    """Theirs aligns the corner cells of a mask with the image's corners."""
     winner = example.classes()[0]
     theirs = example.pytorch_grad_cams(winner)
     ours = as_theirs(example.ours(winner, over_data_mean=True), len(theirs))
@@ -240,10 +240,10 @@ def test_score_cam_agrees_with_pytorch_grad_cams_but_for_its_way_to_enlarge_mask
     assert at_peak(theirs, of=ours) > 0.95
 
 
-def test_masking_with_the_images_own_mean_is_another_choice_and_no_other_method(
+def test_score_cam_masked_with_the_images_own_mean_is_close_but_not_equal(
     example: Example,
 ) -> None:
-    """Ours by design: in an image of other colours the data set's mean is something to see."""
+    """Our choice: in an image of other colours, the data set's mean colour is itself a feature."""
     winner = example.classes()[0]
     theirs = example.pytorch_grad_cams(winner)
     ours = as_theirs(example.ours(winner, over_data_mean=False), len(theirs))
@@ -252,11 +252,11 @@ def test_masking_with_the_images_own_mean_is_another_choice_and_no_other_method(
 
 
 def correlation(one: Map, other: Map) -> float:
-    """Spearman's, of ranks."""
+    """Compute Spearman's rank correlation."""
     return float(spearmanr(one.ravel(), other.ravel()).statistic)
 
 
 def at_peak(theirs: Map, *, of: Map) -> float:
-    """How high, 0 to 1, a map is where another has its peak; two near peaks may change places."""
+    """Return the value, 0 to 1, of `theirs` at the peak of `of`; close peaks may swap places."""
     height: float = theirs[np.unravel_index(of.argmax(), of.shape)]
     return height

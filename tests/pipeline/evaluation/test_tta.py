@@ -1,4 +1,4 @@
-"""Test-time augmentation: which views there are, and what becomes of them."""
+"""Test-time augmentation: the views, and the average of their predictions."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def _images() -> NDArray[np.uint8]:
 
 
 class Corner(nn.Module):
-    """Two logits: the upper left pixel, and nothing."""
+    """Network with two logits: the upper left pixel, and 0."""
 
     def forward(self, images: Tensor) -> Tensor:
         corner = images[:, 0, 0, 0]
@@ -38,18 +38,14 @@ class Corner(nn.Module):
         (Augmentation(cutout=3), 1),
     ],
 )
-def test_the_images_themselves_are_the_first_of_different_views(
-    choice: Augmentation, count: int
-) -> None:
+def test_first_view_is_the_images_and_all_views_differ(choice: Augmentation, count: int) -> None:
     views = list(tta_views(_images(), choice))
     np.testing.assert_array_equal(views[0], _images())
     assert len({view.tobytes() for view in views}) == len(views) == count
 
 
 @pytest.mark.parametrize(("padding", "shift"), [(1, 1), (4, 1), (5, 2)])
-def test_the_views_are_corners_of_numpys_reflection_and_their_mirror_images(
-    padding: int, shift: int
-) -> None:
+def test_views_are_shifted_by_reflection_and_mirrored(padding: int, shift: int) -> None:
     images = _images()
     padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="reflect")
     ends = (0, 2 * shift)
@@ -60,7 +56,7 @@ def test_the_views_are_corners_of_numpys_reflection_and_their_mirror_images(
         np.testing.assert_array_equal(view, other)
 
 
-def test_training_may_draw_each_view() -> None:
+def test_each_view_can_occur_in_training() -> None:
     images, choice = _images()[:1], Augmentation(flip="random", pad=1)
     rng = torch.Generator().manual_seed(0)
     augmenter = Augmenter(torch.from_numpy(images), choice, rng)
@@ -69,14 +65,14 @@ def test_training_may_draw_each_view() -> None:
     assert all(view.tobytes() in seen for view in tta_views(images, choice))
 
 
-def test_one_view_gives_the_plain_answer() -> None:
+def test_single_view_gives_the_plain_prediction() -> None:
     logs = evaluate_tta(Corner(), _images(), PLAIN, CPU, Augmentation())
     plain = evaluate(Corner(), _images(), PLAIN, CPU)
     torch.testing.assert_close(logs, plain.double().log_softmax(1))
 
 
-def test_the_probabilities_of_the_views_are_averaged_at_the_temperature() -> None:
-    # The corner is white, its mirror image black: logits of 1 and 0 against 0.
+def test_probabilities_are_averaged_at_the_temperature() -> None:
+    # The corner pixel is white, and black in the mirrored view: logits of 1 and 0 against 0.
     images = np.zeros((1, 2, 2, 1), np.uint8)
     images[0, 0, 0] = 255
     choice = Augmentation(flip="random")

@@ -1,24 +1,32 @@
-"""Export: what is in the artefact, that its gates can fail, and that failure leaves nothing."""
+"""Export: contents of the artefact, gates that can fail, and no trace of a failed export."""
 
+import hashlib
 import json
 import shutil
+import zipfile
+from collections import Counter
 from dataclasses import replace
+from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedShuffleSplit
 
-from limelight.artifact.store import load_artifact
+from limelight.artifact.manifest import Manifest
+from limelight.artifact.store import ArtifactError, load_artifact, newest_version
 from limelight.runtime.engine import Engine
 from models.serving_graph import ServingGraph, find_layercam_stage
 from pipeline.data.registry import load_dataset
 from pipeline.errors import GateError, PipelineError, RunError
 from pipeline.evaluation.test_set import as_served
-from pipeline.export import export as exporting
 from pipeline.export.export import export
+from pipeline.export.model_card import card
+from pipeline.export.naming import default_name, next_version
 from pipeline.export.parity import EXACT, FP16, TorchRuntime, check_parity, measure_parity
 from pipeline.runs.exported import rebuild_run
 from pipeline.runs.run import Run, read_run
@@ -28,9 +36,10 @@ Images = NDArray[np.uint8]
 Outputs = NDArray[np.float32]
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[3]
 
 
-def test_the_artefact_is_complete_and_the_service_accepts_it(artifact_folder: Path) -> None:
+def test_artefact_is_complete_and_verified(artifact_folder: Path) -> None:
     artifact = load_artifact(artifact_folder)
     manifest = artifact.manifest
     files = {path.name for path in artifact_folder.iterdir()}
@@ -48,7 +57,63 @@ def test_the_artefact_is_complete_and_the_service_accepts_it(artifact_folder: Pa
     assert manifest.libraries["torch"] == torch.__version__.partition("+")[0]
 
 
-def test_what_was_measured_is_in_the_manifest_and_on_the_card(artifact_folder: Path) -> None:
+def test_each_file_is_hashed_once_when_written_and_once_in_the_final_verification(
+    digits8_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_digest, hashed = hashlib.file_digest, Counter[str]()
+    sizes_in_memory: list[int] = []
+
+    def counting(file: BufferedReader, digest: str) -> Any:
+        hashed[Path(file.name).name] += 1
+        return file_digest(file, digest)
+
+    def hashing_memory(content: bytes = b"", **options: Any) -> Any:
+        sizes_in_memory.append(len(content))
+        return hashlib.new("sha256", content, **options)
+
+    monkeypatch.setattr(hashlib, "file_digest", counting)
+    monkeypatch.setattr(hashlib, "sha256", hashing_memory)
+    folder = export(digits8_run, tmp_path)
+    monkeypatch.undo()
+    files = load_artifact(folder).manifest.files
+    assert {name: hashed[name] for name in files} == dict.fromkeys(files, 2)
+    assert not {file.bytes for file in files.values()} & set(sizes_in_memory)
+
+
+def test_export_splits_the_training_images_once(
+    digits8_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, splits = StratifiedShuffleSplit.split, []
+
+    def counting(self: StratifiedShuffleSplit, *arguments: Any) -> Any:
+        splits.append(len(arguments[0]))
+        return split(self, *arguments)
+
+    monkeypatch.setattr(StratifiedShuffleSplit, "split", counting)
+    folder = export(digits8_run, tmp_path, layercam=False)
+    data = load_artifact(folder).manifest.data
+    assert splits == [data.train_images + data.validation_images]
+
+
+def test_final_verification_rejects_a_file_that_changed_after_it_was_described(
+    digits8_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaging(manifest: Manifest) -> str:
+        (staging,) = (tmp_path / "digits8").iterdir()
+        with (staging / "model.safetensors").open("r+b") as file:
+            file.seek(-1, 2)
+            last = file.read(1)
+            file.seek(-1, 2)
+            file.write(bytes([last[0] ^ 1]))
+        return card(manifest)
+
+    monkeypatch.setattr("pipeline.export.export.card", damaging)
+    with pytest.raises(ArtifactError, match=r"model\.safetensors has SHA-256"):
+        export(digits8_run, tmp_path, layercam=False)
+    assert not any(tmp_path.iterdir())
+
+
+def test_measurements_are_in_the_manifest_and_on_the_card(artifact_folder: Path) -> None:
     manifest = load_artifact(artifact_folder).manifest
     assert manifest.methods == ("cam", "contrast", "layercam", "occlusion", "scorecam")
     assert manifest.faithfulness is not None
@@ -67,7 +132,14 @@ def test_what_was_measured_is_in_the_manifest_and_on_the_card(artifact_folder: P
     assert "|\n\n|" not in text
 
 
-def test_the_flags_are_what_was_measured(artifact_folder: Path, digits8_run: Run) -> None:
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_shipped_card_is_that_of_its_manifest(name: str) -> None:
+    folder = newest_version(ROOT / "zoo" / name)
+    manifest = load_artifact(folder).manifest
+    assert (folder / "README.md").read_text(encoding="utf-8") == card(manifest)
+
+
+def test_flag_rates_equal_those_of_the_engine(artifact_folder: Path, digits8_run: Run) -> None:
     artifact = load_artifact(artifact_folder)
     abstention = artifact.manifest.abstention
     ood = artifact.manifest.out_of_distribution
@@ -77,18 +149,18 @@ def test_the_flags_are_what_was_measured(artifact_folder: Path, digits8_run: Run
     images = as_served(test.images, artifact.manifest.image)
     outputs = Engine(artifact, device="cpu").run(images, ["probabilities", "ood_score"])
     kept = outputs["probabilities"].max(1) >= abstention.threshold
-    right = outputs["probabilities"].argmax(1) == test.labels
+    correct = outputs["probabilities"].argmax(1) == test.labels
     assert abstention.coverage == pytest.approx(kept.mean())
-    assert abstention.accuracy == pytest.approx(right[kept].mean())
+    assert abstention.accuracy == pytest.approx(correct[kept].mean())
     assert ood.flagged == pytest.approx((outputs["ood_score"] > ood.threshold).mean())
 
 
-def test_others_may_read_every_file(artifact_folder: Path) -> None:
+def test_files_are_readable_by_all_users(artifact_folder: Path) -> None:
     modes = {file.name: file.stat().st_mode & 0o444 for file in artifact_folder.iterdir()}
     assert modes == dict.fromkeys(modes, 0o444)
 
 
-def test_the_engine_gives_the_accuracy_of_the_manifest_and_of_eager_torch(
+def test_engine_has_the_accuracy_of_the_manifest_and_of_eager_torch(
     artifact_folder: Path, digits8_run: Run
 ) -> None:
     artifact = load_artifact(artifact_folder)
@@ -102,7 +174,7 @@ def test_the_engine_gives_the_accuracy_of_the_manifest_and_of_eager_torch(
     assert accuracy == pytest.approx(artifact.manifest.metrics.accuracy, abs=1e-12)
 
 
-def test_the_multiply_accumulates_are_those_counted_by_hand(artifact_folder: Path) -> None:
+def test_multiply_accumulates_equal_hand_computed_value(artifact_folder: Path) -> None:
     # digits8: 8x8 images, widths 8-16-32-64, 3x3 kernels; maps of 8x8, 4x4, 2x2 positions.
     by_hand = 9 * 64 * (1 * 8 + 8 * 16)
     by_hand += 9 * 16 * (2 * 16 * 16 + 16 * 32)
@@ -111,7 +183,7 @@ def test_the_multiply_accumulates_are_those_counted_by_hand(artifact_folder: Pat
     assert load_artifact(artifact_folder).manifest.network.multiply_accumulates == by_hand
 
 
-def test_an_artefact_exported_again_is_the_next_version_and_the_first_stays(
+def test_second_export_is_the_next_version_and_keeps_the_first(
     artifact_folder: Path, tmp_path: Path
 ) -> None:
     first = shutil.copytree(artifact_folder, tmp_path / "small" / "1")
@@ -129,36 +201,33 @@ def test_an_artefact_exported_again_is_the_next_version_and_the_first_stays(
     assert again.network == before.network
 
 
-def test_only_a_pass_that_gives_finer_maps_pays_for_them(artifact_folder: Path) -> None:
+def test_layercam_maps_are_computed_only_on_request(artifact_folder: Path) -> None:
     def layers(file: str) -> tuple[int, list[str]]:
         graph = onnx.load(artifact_folder / file).graph
         return len(graph.node), [output.name for output in graph.output]
 
-    quick, complete = layers("model.onnx"), layers("model.layercam.onnx")
-    assert complete[1] == [*quick[1], "layercams"]
-    assert complete[0] > 1.5 * quick[0]
+    plain, layercam = layers("model.onnx"), layers("model.layercam.onnx")
+    assert layercam[1] == [*plain[1], "layercams"]
+    assert layercam[0] > 1.5 * plain[0]
     artifact = load_artifact(artifact_folder)
     assert artifact.manifest.expensive_outputs == {"layercams"}
     engine = Engine(artifact, device="cpu")
     engine.warm_up()
-    images = load_dataset("digits8").test.images[
-        :20
-    ]  # more than one pass of the expensive graph takes
+    # More images than one batch of the LayerCAM graph.
+    images = load_dataset("digits8").test.images[:20]
     names = ["cams", "probabilities", "layercams"]
-    together, cheap = engine.run(images, names), engine.run(images, names[:2])
+    expensive, cheap = engine.run(images, names), engine.run(images, names[:2])
     for name in names[:2]:
-        np.testing.assert_allclose(together[name], cheap[name], atol=1e-5)
-    assert together["layercams"].shape[0] == 20
+        np.testing.assert_allclose(expensive[name], cheap[name], atol=1e-5)
+    assert expensive["layercams"].shape[0] == 20
 
 
-def test_half_precision_comes_when_asked_for_and_is_compared(
-    digits8_run: Run, tmp_path: Path
-) -> None:
+def test_fp16_graph_is_exported_on_request_and_compared(digits8_run: Run, tmp_path: Path) -> None:
     folder = export(digits8_run, tmp_path, layercam=False, fp16=True)
     artifact = load_artifact(folder)
     assert artifact.fp16_path == folder / "model.fp16.onnx"
     parity = artifact.manifest.parity
-    # Eleven bits are fewer than twenty-four.
+    # float16 has 11 significant bits, float32 has 24.
     assert parity["model.fp16.onnx"].max_probability_error > 1e-5
     assert parity["model.onnx"].max_probability_error < 1e-5
     graph = onnx.load(artifact.fp16_path).graph
@@ -172,29 +241,29 @@ def test_half_precision_comes_when_asked_for_and_is_compared(
     assert not np.array_equal(fp16["features"], exact["features"])
 
 
-def test_finer_maps_are_never_of_half_precision(digits8_run: Run) -> None:
-    with pytest.raises(ValueError, match="full precision"):
-        ServingGraph(digits8_run.network, digits8_run.config.normalisation, 1.0, early=1, fp16=True)
+def test_serving_graph_rejects_layercam_maps_in_fp16(digits8_run: Run) -> None:
+    with pytest.raises(ValueError, match="LayerCAM maps need float32"):
+        ServingGraph(digits8_run.network, digits8_run.config.normalisation, 1.0, stage=1, fp16=True)
 
 
-def test_half_precision_has_bounds_of_its_own_and_they_are_gates(digits8_run: Run) -> None:
+def test_fp16_has_its_own_bounds(digits8_run: Run) -> None:
     graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
     parity = measure_parity(TorchRuntime(graph, graph.outputs), graph, images)
     rounded = {"max_probability_error": 0.01, "max_cam_error": 0.1, "images": 1000}
-    check_parity("half", parity.model_copy(update=rounded | {"top1_disagreements": 3}), FP16)
+    check_parity("fp16", parity.model_copy(update=rounded | {"top1_disagreements": 3}), FP16)
     for wrong, message in (
         ({"max_probability_error": 0.06}, "probabilities differ"),
         ({"max_cam_error": 0.6}, "maps differ"),
-        ({"top1_disagreements": 4}, "4 answers of 1000 images.*allowed are 3"),
+        ({"top1_disagreements": 4}, "4 predicted classes of 1000 images.*at most 3 may"),
     ):
         with pytest.raises(GateError, match=message):
-            check_parity("half", parity.model_copy(update=rounded | wrong), FP16)
+            check_parity("fp16", parity.model_copy(update=rounded | wrong), FP16)
 
 
 def _graph(run: Run) -> ServingGraph:
     images = torch.from_numpy(load_dataset("digits8").test.images[:2])
-    early = find_layercam_stage(run.network, run.config.normalisation, images)
-    return ServingGraph(run.network, run.config.normalisation, 1.3, early=early).eval()
+    stage = find_layercam_stage(run.network, run.config.normalisation, images)
+    return ServingGraph(run.network, run.config.normalisation, 1.3, stage=stage).eval()
 
 
 @pytest.mark.parametrize(
@@ -205,33 +274,33 @@ def _graph(run: Run) -> ServingGraph:
         ("probabilities", np.nan, "differ from eager torch by nan"),
         ("cams", np.nan, "maps differ from eager torch by nan"),
         ("ood_score", 2e-4, r"maps differ from eager torch by [12]\.\d+e-04"),
-        ("layercams", 0.1, r"finer maps differ from eager torch by \d\.\d+e-0[0-2] of their mean"),
-        ("layercams", np.nan, "finer maps differ from eager torch by nan of their mean"),
+        ("layercams", 0.1, r"LayerCAM maps differ from eager torch by \d\.\d+e-0[0-2] of"),
+        ("layercams", np.nan, "LayerCAM maps differ from eager torch by nan of their mean"),
     ],
 )
-def test_each_gate_fails_with_its_figure(
+def test_gate_rejects_wrong_outputs_and_names_the_error(
     output: str, error: float, message: str, digits8_run: Run
 ) -> None:
     graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
-    honest = TorchRuntime(graph, graph.outputs)
-    check_parity("model", measure_parity(honest, graph, images))
+    exact = TorchRuntime(graph, graph.outputs)
+    check_parity("model", measure_parity(exact, graph, images))
 
-    def off(batch: Images) -> dict[str, Outputs]:
-        outputs = dict(honest(batch))
+    def wrong(batch: Images) -> dict[str, Outputs]:
+        outputs = dict(exact(batch))
         return outputs | {output: outputs[output] + np.float32(error)}
 
     with pytest.raises(GateError, match=message):
-        check_parity("model", measure_parity(off, graph, images))
+        check_parity("model", measure_parity(wrong, graph, images))
 
 
-def test_answers_that_differ_are_a_gate(digits8_run: Run) -> None:
+def test_gate_rejects_different_predicted_classes(digits8_run: Run) -> None:
     graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
     parity = measure_parity(TorchRuntime(graph, graph.outputs), graph, images)
-    with pytest.raises(GateError, match="3 answers of 70 images"):
+    with pytest.raises(GateError, match="3 predicted classes of 70 images"):
         check_parity("model", parity.model_copy(update={"top1_disagreements": 3}))
 
 
-def test_one_swapped_answer_is_counted_at_every_batch_size(digits8_run: Run) -> None:
+def test_one_swapped_prediction_is_counted_at_each_batch_size(digits8_run: Run) -> None:
     graph, images = _graph(digits8_run), load_dataset("digits8").test.images[:70]
     target = images[33]
 
@@ -247,7 +316,7 @@ def test_one_swapped_answer_is_counted_at_every_batch_size(digits8_run: Run) -> 
     assert measure_parity(swapped, graph, images).top1_disagreements == 3
 
 
-def test_a_failed_gate_leaves_nothing_behind(
+def test_failed_gate_leaves_no_files(
     digits8_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.export.formats.EXACT", replace(EXACT, probability=0.0))
@@ -256,7 +325,7 @@ def test_a_failed_gate_leaves_nothing_behind(
     assert not any(tmp_path.iterdir())
 
 
-def test_the_onnx_checker_is_a_gate(
+def test_onnx_checker_is_a_gate(
     digits8_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = onnx.load
@@ -267,12 +336,12 @@ def test_the_onnx_checker_is_a_gate(
         return model
 
     monkeypatch.setattr(onnx, "load", damaged)
-    with pytest.raises(GateError, match=r"model\.onnx: the ONNX checker refuses it"):
+    with pytest.raises(GateError, match=r"model\.onnx: the ONNX checker rejects it"):
         export(digits8_run, tmp_path, layercam=False)
     assert not any(tmp_path.iterdir())
 
 
-def test_data_that_changed_since_training_is_refused(digits8_run: Run, tmp_path: Path) -> None:
+def test_data_that_changed_since_training_is_rejected(digits8_run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(digits8_run.folder, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -283,7 +352,7 @@ def test_data_that_changed_since_training_is_refused(digits8_run: Run, tmp_path:
 
 
 @pytest.mark.parametrize("missing", ["config.json", "epochs.jsonl", "checkpoint.safetensors"])
-def test_an_incomplete_run_says_what_is_missing(
+def test_incomplete_run_names_the_missing_file(
     missing: str, digits8_run: Run, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -293,7 +362,7 @@ def test_an_incomplete_run_says_what_is_missing(
         read_run(folder)
 
 
-def test_a_truncated_checkpoint_is_an_error_in_words(digits8_run: Run, tmp_path: Path) -> None:
+def test_truncated_checkpoint_is_rejected(digits8_run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(digits8_run.folder, folder)
     checkpoint = folder / "checkpoint.safetensors"
@@ -303,7 +372,7 @@ def test_a_truncated_checkpoint_is_an_error_in_words(digits8_run: Run, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "My Model", "", "-x", "a" * 64])
-def test_a_name_that_no_model_may_have_is_refused_before_anything_is_written(
+def test_invalid_model_name_is_rejected_before_anything_is_written(
     name: str, digits8_run: Run, tmp_path: Path
 ) -> None:
     with pytest.raises(PipelineError, match="a model's name is lower-case letters"):
@@ -312,10 +381,32 @@ def test_a_name_that_no_model_may_have_is_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize(("folder", "name"), [("My Photos!", "my-photos"), ("Été", "t")])
-def test_a_folders_name_becomes_a_models_name(folder: str, name: str) -> None:
-    assert exporting._slug(folder) == name
+def test_model_name_is_derived_from_the_folder_name(folder: str, name: str) -> None:
+    assert default_name(folder) == name
 
 
-def test_a_folder_whose_name_gives_none_asks_for_one() -> None:
+def test_mnist_models_are_named_digits() -> None:
+    assert default_name("mnist") == "digits"
+
+
+def test_folder_name_without_ascii_letters_is_rejected() -> None:
     with pytest.raises(PipelineError, match="pass --name"):
-        exporting._slug("写真")
+        default_name("写真")
+
+
+def test_next_version_follows_the_highest_number(tmp_path: Path) -> None:
+    assert next_version(tmp_path) == "1"
+    for folder in ("2", "10", ".staging-99", "9-old"):
+        (tmp_path / folder).mkdir()
+    assert next_version(tmp_path) == "11"
+
+
+def test_model_files_hold_no_path_of_the_machine_that_exported(artifact_folder: Path) -> None:
+    paths = (str(Path(__file__).parents[3]), "site-packages", str(Path.home()))
+    for file in artifact_folder.iterdir():
+        content = file.read_bytes()
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                content = b"".join(archive.read(name) for name in archive.namelist())
+        for path in paths:
+            assert path.encode() not in content, (file.name, path)

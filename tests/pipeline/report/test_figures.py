@@ -1,4 +1,4 @@
-"""Figures: what is drawn is what was given, and the same is drawn again."""
+"""Figures: they show the given values, and the same values give the same bytes."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -82,7 +82,7 @@ def _line(axes: Axes, at: int = 0) -> tuple[list[float], list[float]]:
 
 
 @pytest.mark.parametrize("draw", ALL)
-def test_every_figure_is_the_same_svg_each_time_without_a_date(
+def test_svg_is_reproducible_and_has_no_date(
     draw: Callable[[], Figure],
 ) -> None:
     svg = figures.to_svg(draw())
@@ -92,25 +92,25 @@ def test_every_figure_is_the_same_svg_each_time_without_a_date(
 
 
 @pytest.mark.parametrize("draw", ALL)
-def test_every_figure_takes_the_pages_ink_and_nothing_from_outside(
+def test_svg_uses_the_pages_text_colour_and_no_outside_reference(
     draw: Callable[[], Figure],
 ) -> None:
     svg = figures.to_svg(draw())
     assert "currentColor" in svg
-    # What has no colour of its own would be black on a dark page.
+    # Any other colour could be illegible on a dark page.
     colours = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]+)", svg))
     assert colours <= {"#2f7ebc", "#e0702a", "#3a9a6a"}
     outside = re.findall(r'href="(?!#|data:)[^"]*"|url\((?!#)[^)]*\)', svg)
     assert not outside
 
 
-def test_figures_on_one_page_do_not_share_identifiers() -> None:
+def test_ids_of_figures_on_one_page_differ() -> None:
     names = [re.findall(r' id="([^"]+)"', figures.to_svg(draw())) for draw in ALL]
     together = [name for each in names for name in each]
     assert len(together) == len(set(together)) > 0
 
 
-def test_losses_and_accuracies_are_drawn_where_they_were_measured() -> None:
+def test_losses_and_accuracies_are_drawn_at_their_epochs() -> None:
     axes = _losses().axes[0]
     assert _line(axes) == (list(EPOCHS), list(3 / STEPS))
     assert _line(axes, 1) == ([1, 2, 3], [2.0, 1.0, 0.5])
@@ -120,14 +120,14 @@ def test_losses_and_accuracies_are_drawn_where_they_were_measured() -> None:
     assert "kept: epoch 2, 90.00%" in _texts(figures.to_svg(_accuracies()))
 
 
-def test_a_long_training_is_drawn_with_few_points_its_ends_among_them() -> None:
+def test_long_training_is_thinned_and_keeps_its_ends() -> None:
     steps = np.arange(100_000.0)
     x, _ = _line(figures.losses(steps, steps, [1.0]).axes[0])
     assert len(x) <= 600
     assert (x[0], x[-1]) == (0, 99_999)
 
 
-def test_a_suggested_rate_is_marked_on_the_curve() -> None:
+def test_suggested_rate_is_marked_on_the_curve() -> None:
     rates = np.array([1e-4, 1e-2, 1.0])
     axes = figures.learning_rates(rates, [3.0, 1.0, 2.0], {"valley": 1e-3}).axes[0]
     # Half way between the first two, as the axis is logarithmic.
@@ -138,31 +138,31 @@ def test_a_suggested_rate_is_marked_on_the_curve() -> None:
     assert axes.get_legend_handles_labels()[1] == ["valley: 0.001"]
 
 
-def test_a_confusion_matrix_names_its_classes_and_counts_but_no_zeros() -> None:
+def test_confusion_matrix_shows_class_names_and_non_zero_counts() -> None:
     texts = _texts(figures.to_svg(_confusion_matrix()))
     assert {"cat", "elephant", "8", "2", "10"} <= texts
     assert "0" not in texts
 
 
-def test_a_confusion_matrix_of_many_classes_is_colours_only() -> None:
+def test_confusion_matrix_of_many_classes_has_no_text() -> None:
     svg = figures.to_svg(figures.confusion_matrix(np.eye(100), [f"class {i}" for i in range(100)]))
     assert "class 1" not in _texts(svg)
     assert len(svg) < 20_000
 
 
-def test_names_in_other_scripts_are_left_to_the_readers_fonts(tmp_path: Path) -> None:
+def test_class_names_in_other_scripts_stay_text(tmp_path: Path) -> None:
     figure = figures.confusion_matrix(np.eye(2), ("猫", "狗"))
     assert {"猫", "狗"} <= _texts(figures.to_svg(figure))
     figures.save(figure, tmp_path / "confusion.png")
 
 
-def test_names_with_dollars_are_no_mathematics_and_long_ones_are_cut() -> None:
+def test_dollars_in_class_names_are_text_and_long_names_are_cut() -> None:
     names = ("$x_{$", "a <b>", "a very long name that nobody reads")
     texts = _texts(figures.to_svg(figures.confusion_matrix(np.eye(3), names)))
     assert {"$x_{$", "a <b>", "a very long name th…"} <= texts
 
 
-def test_the_cells_of_a_confusion_matrix_are_as_strong_as_their_share_of_the_row() -> None:
+def test_confusion_matrix_opacity_follows_the_share_of_the_row() -> None:
     cells = _confusion_matrix().axes[0].get_images()[0].get_array()
     assert cells is not None
     opacity = cells[..., 3]
@@ -170,7 +170,7 @@ def test_the_cells_of_a_confusion_matrix_are_as_strong_as_their_share_of_the_row
     assert 0 == opacity[1, 0] < opacity[0, 1] < opacity[0, 0]
 
 
-def test_empty_bins_are_left_out_of_the_reliability_diagram() -> None:
+def test_reliability_diagram_leaves_out_empty_bins() -> None:
     upper, lower = _reliability().axes
     assert _line(upper, 1) == ([0.3, 0.9], [0, 1])
     assert _line(upper, 2) == ([0.4, 0.9], [0.5, 0.8])
@@ -178,7 +178,7 @@ def test_empty_bins_are_left_out_of_the_reliability_diagram() -> None:
     assert heights == [0, 0.25, 0.75]
 
 
-def test_the_colorful_dimension_shows_the_bins_that_are_used_lightest_where_most_are() -> None:
+def test_colorful_dimension_shows_used_bins_lighter_where_fuller() -> None:
     counts = np.zeros((2, 40))
     counts[:, 2], counts[:, 5] = 1000, 1
     flat = np.zeros(2)
@@ -193,7 +193,7 @@ def test_the_colorful_dimension_shows_the_bins_that_are_used_lightest_where_most
     assert cells[0, 0, :3].sum() > cells[3, 0, :3].sum()
 
 
-def test_a_layer_that_was_watched_once_is_drawn() -> None:
+def test_colorful_dimension_of_a_single_recording_is_drawn() -> None:
     once = np.ones(1)
     figure = figures.colorful_dimension(
         "head", [1], np.ones((1, 40)), (0, 10), means=once, deviations=once, near_zero=once
@@ -202,14 +202,14 @@ def test_a_layer_that_was_watched_once_is_drawn() -> None:
 
 
 @pytest.mark.parametrize("window", [1, 2, 5, 50])
-def test_smoothing_is_the_mean_of_the_neighbours_that_there_are(window: int) -> None:
+def test_smoothing_is_a_moving_mean_that_shrinks_at_the_ends(window: int) -> None:
     values = RNG.normal(size=20)
     before, after = (window - 1) // 2, window // 2
     expected = [values[max(0, at - before) : at + after + 1].mean() for at in range(20)]
     np.testing.assert_allclose(figures.smoothed(values, window), expected)
 
 
-def test_a_figure_is_saved_as_its_ending_says(tmp_path: Path) -> None:
+def test_figure_is_saved_in_the_format_of_the_suffix(tmp_path: Path) -> None:
     figures.save(_losses(), tmp_path / "losses.svg")
     assert (tmp_path / "losses.svg").read_text().startswith("<svg")
     figures.save(_losses(), tmp_path / "losses.PNG")

@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing else, whatever the run folder holds."""
+"""Report: one self-contained page, for complete and incomplete run folders."""
 
 import base64
 import shutil
@@ -21,7 +21,7 @@ from models.serving_graph import ServingGraph
 from pipeline.cli.commands.report import report as report_command
 from pipeline.errors import RunError
 from pipeline.evaluation.calibration import calibrate
-from pipeline.evaluation.classification_report import assess
+from pipeline.evaluation.classification_report import make_classification_report
 from pipeline.report import write_report
 from pipeline.report.history import read_history
 from pipeline.report.maps import explain
@@ -40,7 +40,7 @@ EMPTY = {"meta", "br", "img", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Text and addresses of a page; fails where tags are not closed in their order."""
+    """Text and addresses of a page; fails if tags are not closed in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two epochs of digits8, watched."""
+    """Run of two epochs on digits8, with recorded activations."""
     folder = tmp_path_factory.mktemp("runs") / "small"
     plan = plan_run(
         "digits8",
@@ -88,7 +88,7 @@ def studied(run_folder: Path) -> Study:
     return study(read_run(run_folder), device="cpu")
 
 
-def test_the_page_is_whole_and_refers_to_nothing_outside(run_folder: Path) -> None:
+def test_page_is_complete_and_self_contained(run_folder: Path) -> None:
     report = write_report(run_folder, device="cpu")
     assert report == run_folder / "report.html"
     assert not list(run_folder.glob("*.part"))
@@ -100,18 +100,18 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(run_folder: Path) -> No
     assert "@import" not in html
     assert all(page.alternatives)
     assert page.headings[1:] == [
-        "How it learnt",
-        "What it confuses",
-        "How far to trust its confidence",
-        "When not to rely on it",
-        "What its maps are worth",
-        "Where it was most wrong",
-        "Inside the network",
+        "Training",
+        "Errors by class",
+        "Calibration",
+        "Abstention and OOD detection",
+        "Faithfulness of the maps",
+        "Highest losses",
+        "Activations",
         "Model card",
     ]
 
 
-def test_the_page_has_the_validation_splits_figures_and_the_runs_facts(studied: Study) -> None:
+def test_page_shows_validation_figures_and_facts_of_the_run(studied: Study) -> None:
     run = studied.run
     _, validation = run.load_data()
     logits = evaluate(run.network, validation.images, run.config.normalisation, CPU)
@@ -123,13 +123,13 @@ def test_the_page_has_the_validation_splits_figures_and_the_runs_facts(studied: 
     assert percent(calibration.ece_before, 2) in text
     assert percent(calibration.ece_after, 2) in text
     assert f"Temperature {calibration.temperature:.3f}" in text
-    assert "Over 5 views" in text
+    assert "test-time augmentation, 5 views" in text
     assert "CC BY 4.0" in text
     assert run.config.data_sha256 in text
     assert "schedule.peak" in text
 
 
-def test_the_costs_are_those_counted_by_hand(studied: Study) -> None:
+def test_costs_equal_hand_computed_values(studied: Study) -> None:
     # 3x3 kernels of widths 8-16-32-64 on 8x8, 4x4 and 2x2 positions, and the linear layer.
     multiplications = 9 * 64 * (1 * 8 + 8 * 16)
     multiplications += 9 * 16 * (2 * 16 * 16 + 16 * 32)
@@ -137,19 +137,19 @@ def test_the_costs_are_those_counted_by_hand(studied: Study) -> None:
     assert studied.multiplications == multiplications + 64 * 10
     weights, _ = read_tensors(studied.run.folder / "checkpoint.safetensors")
     buffers = ("running_mean", "running_var", "num_batches_tracked")
-    learnt = [value.numel() for name, value in weights.items() if not name.endswith(buffers)]
-    assert studied.parameters == sum(learnt)
+    learned = [value.numel() for name, value in weights.items() if not name.endswith(buffers)]
+    assert studied.parameters == sum(learned)
 
 
-def test_the_interval_is_wilsons(studied: Study) -> None:
-    share, count, z = studied.assessment.accuracy, studied.assessment.images, 1.959964
+def test_interval_is_wilsons(studied: Study) -> None:
+    share, count, z = studied.classification.accuracy, studied.classification.images, 1.959964
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     spread = np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
     half = z * spread
     assert studied.interval == pytest.approx((centre - half, centre + half), abs=1e-6)
 
 
-def test_the_history_has_every_step_and_every_watched_layer(run_folder: Path) -> None:
+def test_history_has_each_step_and_each_recorded_layer(run_folder: Path) -> None:
     history = read_history(run_folder)
     tensors, _ = read_tensors(run_folder / "history.safetensors")
     assert history.steps is not None
@@ -161,9 +161,7 @@ def test_the_history_has_every_step_and_every_watched_layer(run_folder: Path) ->
     assert last.span[0] < 0 < last.span[1]
 
 
-def test_the_command_writes_a_page_without_what_a_run_has_no_history_of(
-    run_folder: Path, tmp_path: Path
-) -> None:
+def test_command_leaves_out_sections_without_history(run_folder: Path, tmp_path: Path) -> None:
     old = shutil.copytree(run_folder, tmp_path / "old")
     (old / "history.safetensors").unlink()
     app = typer.Typer()
@@ -171,23 +169,23 @@ def test_the_command_writes_a_page_without_what_a_run_has_no_history_of(
     result = CliRunner().invoke(app, [str(old), "--device", "cpu", "--no-tta"])
     assert (result.exit_code, result.stdout.strip()) == (0, str(old / "report.html"))
     page = Page((old / "report.html").read_text())
-    assert "Inside the network" not in page.headings
-    assert "The schedule" not in page.text
+    assert "Activations" not in page.headings
+    assert "Schedule one-cycle" not in page.text
     assert "views" not in page.text
     assert "Model card" in page.headings
 
 
-def test_a_run_that_was_not_watched_has_a_page_without_layers(
+def test_page_of_a_run_without_recorded_activations_has_no_layers(
     studied: Study, digits8_run: Run
 ) -> None:
-    unwatched = read_history(digits8_run.folder)
-    assert unwatched.layers == ()
-    page = Page(render(replace(studied, history=unwatched)))
-    assert "Inside the network" not in page.headings
-    assert "The schedule" in page.text
+    history = read_history(digits8_run.folder)
+    assert history.layers == ()
+    page = Page(render(replace(studied, history=history)))
+    assert "Activations" not in page.headings
+    assert "Schedule one-cycle" in page.text
 
 
-def test_what_looks_like_markup_is_written_as_it_is(studied: Study) -> None:
+def test_markup_in_names_is_escaped(studied: Study) -> None:
     hostile = "<script>alert(1)</script>"
     dataset = replace(studied.dataset, name=hostile, skipped=(f"{hostile}: broken",))
     run = studied.run
@@ -195,12 +193,13 @@ def test_what_looks_like_markup_is_written_as_it_is(studied: Study) -> None:
     config = run.config.model_copy(update={"classes": classes})
     _, validation = run.load_data()
     logits = evaluate(run.network, validation.images, config.normalisation, CPU)
-    assessment = assess(logits, torch.from_numpy(validation.labels), classes, 1.0)
+    labels = torch.from_numpy(validation.labels)
+    classification = make_classification_report(logits, labels, classes, 1.0)
     changed = replace(
         studied,
         dataset=dataset,
         run=replace(run, config=config),
-        assessment=assessment,
+        classification=classification,
         fitted_images=dict.fromkeys(classes, 1),
     )
     html = render(changed)
@@ -208,12 +207,12 @@ def test_what_looks_like_markup_is_written_as_it_is(studied: Study) -> None:
     assert "<b>" not in html
     text = Page(html).text
     assert hostile in text
-    assert "1 file was left out, unreadable" in text
+    assert "1 unreadable file was left out" in text
     assert "<b>bold</b>" in text
     assert "a & b" in text
 
 
-def test_every_worst_image_comes_with_two_maps(studied: Study) -> None:
+def test_each_top_loss_has_an_image_and_two_maps(studied: Study) -> None:
     assert len(studied.explained) == 16
     losses = [each.top.loss for each in studied.explained]
     assert losses == sorted(losses, reverse=True)
@@ -226,13 +225,13 @@ def test_every_worst_image_comes_with_two_maps(studied: Study) -> None:
     ("size", "form", "map_size"),
     [((8, 8), "png", (160, 160)), ((32, 24), "png", (160, 120)), ((320, 160), "jpeg", (160, 80))],
 )
-def test_images_are_shown_pixel_by_pixel_or_made_smaller(
+def test_small_images_keep_their_pixels_and_large_ones_are_reduced(
     size: tuple[int, int], form: str, map_size: tuple[int, int]
 ) -> None:
     height, width = size
     network = make_network(Recipe.load("digits8"), channels=3, classes=10).eval()
     images = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
-    (top,) = assess(
+    (top,) = make_classification_report(
         torch.randn(1, 10), torch.tensor([0]), [str(i) for i in range(10)], 1.0
     ).top_losses
     (explained,), _ = explain(network, Normalisation.of(images), CPU, images, (top,))
@@ -241,11 +240,11 @@ def test_images_are_shown_pixel_by_pixel_or_made_smaller(
     if form == "png":
         with Image.open(BytesIO(base64.b64decode(content))) as picture:
             np.testing.assert_array_equal(np.asarray(picture), images[0])
-    with Image.open(BytesIO(base64.b64decode(explained.rival_map.partition(",")[2]))) as laid_over:
-        assert (laid_over.height, laid_over.width) == map_size
+    with Image.open(BytesIO(base64.b64decode(explained.rival_map.partition(",")[2]))) as overlaid:
+        assert (overlaid.height, overlaid.width) == map_size
 
 
-def test_the_maps_are_those_of_the_services_overlay(studied: Study) -> None:
+def test_maps_equal_the_services_overlay(studied: Study) -> None:
     worst = studied.explained[0]
     run = studied.run
     _, validation = run.load_data()
@@ -263,26 +262,26 @@ def test_the_maps_are_those_of_the_services_overlay(studied: Study) -> None:
         expected = overlay(large, cams[index], view, opacity=0.5, colormap="turbo")
         with Image.open(BytesIO(base64.b64decode(shown.partition(",")[2]))) as picture:
             difference = np.asarray(picture, np.int64) - np.asarray(expected, np.int64)
-        # What JPEG leaves.
+        # JPEG is lossy.
         assert np.abs(difference).mean() < 5
 
 
-def test_a_folder_that_is_no_run_is_refused_and_gets_no_page(tmp_path: Path) -> None:
+def test_folder_without_a_run_is_rejected_and_stays_empty(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a run"):
         write_report(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_page_that_cannot_be_written_is_said_in_words(run_folder: Path, tmp_path: Path) -> None:
+def test_blocked_report_is_an_error_before_the_slow_work(run_folder: Path, tmp_path: Path) -> None:
     blocked = shutil.copytree(run_folder, tmp_path / "blocked")
     (blocked / "report.html").unlink(missing_ok=True)
     (blocked / "report.html").mkdir()
     with pytest.raises(RunError, match=r"cannot be written: .* limelight report"):
-        write_report(blocked, device="nowhere", tta=False)  # nor begins with the work
+        write_report(blocked, device="nowhere", tta=False)  # the slow work would reject the device
     assert not list(blocked.glob("*.part"))
 
 
-def test_numbers_are_written_as_a_person_reads_them() -> None:
+def test_numbers_are_formatted_for_readers() -> None:
     assert [amount(number) for number in (999, 122_370, 1_122_250, 3.6e9)] == [
         "999",
         "122,370",

@@ -1,0 +1,119 @@
+"""Measurements of an export: choices made on the validation split, figures of the test set."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from limelight.artifact.manifest import Calibration
+from limelight.artifact.store import Artifact
+from limelight.runtime.engine import Engine
+from models.serving_graph import ServingGraph
+from pipeline.data.registry import Split
+from pipeline.evaluation.abstention import choose_threshold, measure_abstention
+from pipeline.evaluation.calibration import calibrate, confidence_of
+from pipeline.evaluation.faithfulness import (
+    check_faithfulness,
+    images_to_explain,
+    measure_faithfulness,
+)
+from pipeline.evaluation.ood_detection import ChosenScore, choose_score, measure_detection
+from pipeline.evaluation.run_data import RunData
+from pipeline.evaluation.saliency import infer_output
+from pipeline.evaluation.test_set import as_served, predict
+from pipeline.export.formats import ONNX, compare_formats
+from pipeline.runs.run import Run
+from pipeline.training.inference import evaluate, look_inside
+
+_CPU = torch.device("cpu")
+
+Tell = Callable[[str], None]
+"""Receives a line of progress before each slow step."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choices:
+    """Settings of the served model that the validation split decides."""
+
+    calibration: Calibration
+    threshold: float
+    """Confidence below which the service flags a prediction."""
+    error_limit: float
+    """Share of errors that the threshold was chosen for."""
+    ood: ChosenScore
+
+
+def choose_on_validation(run: Run, data: RunData, tell: Tell) -> Choices:
+    """Fit the temperature, and choose the abstention threshold and the OOD score."""
+    network, normalisation = run.network, run.config.normalisation
+    validation = data.validation
+    tell(f"calibrating on {len(validation):,} validation images")
+    logits = evaluate(network, validation.images, normalisation, _CPU)
+    labels = torch.from_numpy(validation.labels)
+    calibration = calibrate(logits, labels)
+    confidence, correct = confidence_of(logits, labels, calibration.temperature)
+    threshold, error_limit = choose_threshold(confidence, correct)
+    tell("choosing the OOD score")
+    ood = choose_score(
+        partial(look_inside, network, normalisation=normalisation, device=_CPU),
+        data.fit.images,
+        validation.images,
+        dataset=data.dataset.name,
+        rule=data.dataset.image,
+    )
+    return Choices(calibration=calibration, threshold=threshold, error_limit=error_limit, ood=ood)
+
+
+def measure(
+    run: Run,
+    data: RunData,
+    choices: Choices,
+    graphs: dict[str, ServingGraph],
+    artifact: Artifact,
+    tell: Tell,
+) -> dict[str, Any]:
+    """Measure an artefact's files, and return the measured fields of its manifest.
+
+    Raises:
+        GateError: a format does not agree with eager torch, or the class activation maps say no
+            more about what the network depends on than noise does.
+
+    """
+    manifest, dataset = artifact.manifest, data.dataset
+    engine = Engine(artifact, device="cpu", threads=0)
+    engine.warm_up()
+    test = Split(as_served(dataset.test.images, dataset.image), dataset.test.labels)
+    tell(f"comparing each format with eager torch on {len(test):,} test images")
+    parity = compare_formats(artifact, engine, graphs, test)
+    predictions = predict(engine, test)
+    tell(f"measuring the maps of {', '.join(manifest.methods)}")
+    faithfulness = measure_faithfulness(
+        engine.run,
+        run.network.head,
+        data.validation,
+        rule=dataset.image,
+        methods=manifest.methods,
+        images=images_to_explain(manifest.network.multiply_accumulates),
+    )
+    check_faithfulness(ONNX, faithfulness)
+    tell("measuring OOD detection")
+    detection = measure_detection(
+        partial(infer_output, engine.run, output="ood_score"),
+        predictions.ood_scores,
+        choices.ood,
+        dataset=dataset.name,
+        rule=dataset.image,
+        held_out=True,
+    )
+    abstention = measure_abstention(
+        choices.threshold, choices.error_limit, predictions.confidence, predictions.correct
+    )
+    return {
+        "metrics": predictions.metrics(),
+        "parity": parity,
+        "faithfulness": faithfulness,
+        "abstention": abstention,
+        "out_of_distribution": detection,
+    }
