@@ -27,6 +27,7 @@ from limelight.image_source import ImageLike
 from limelight.runtime.engine import Engine
 from tests.serving_kit import COLOUR_NETWORK, colour_image, encode
 
+ROOT = Path(__file__).parents[2]
 LARGE = encode(colour_image(np.random.default_rng(1), 64).resize((96, 80)))
 SMALL = encode(colour_image(np.random.default_rng(2)))
 JPEG = encode(colour_image(np.random.default_rng(3), 64).resize((200, 150)), "JPEG")
@@ -205,3 +206,20 @@ def test_an_engine_can_be_brought_along(zoo: Path) -> None:
 
     engine = Engine(load_artifact(zoo / "colours" / "1"), device="cpu", threads=1)
     assert Classifier(engine).predict(SMALL) == limelight.load(zoo / "colours").predict(SMALL)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "BMP"])
+def test_the_zoomed_crop_lies_inside_the_upload(image_format: str) -> None:
+    cat = Image.open(ROOT / "examples" / "cat.png").convert("RGB")
+    stream = BytesIO()
+    cat.save(stream, image_format)
+    explanation = limelight.load("cifar10").explain(stream.getvalue(), zoom=True)
+    assert explanation.zoom is not None
+    left, top, right, bottom = explanation.zoom.view
+    # The part around the box of the first map, as large in both directions as the input is.
+    assert 0 <= left < right <= cat.width
+    assert 0 <= top < bottom <= cat.height
+    assert right - left == bottom - top
+    box = explanation.zoom.cam.box
+    assert left <= box[0] < box[2] <= right
+    assert top <= box[1] < box[3] <= bottom
