@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pipeline.data.registry import Dataset, load_dataset
 from pipeline.errors import PipelineError
 from pipeline.evaluation.tta import evaluate_tta
 from pipeline.runs.atomic_files import read_tensors, write_text
@@ -137,31 +138,45 @@ def climb(
     seed: int,
     device: torch.device,
     callbacks: Iterable[Callback] = (),
+    load: Callable[[str], Dataset] = load_dataset,
 ) -> Climbed:
     """Train a rung in `folder`, as far as it was not before, and measure it on the test set.
 
-    A rung that must fail is trained `FAILING_SEEDS` times, and the median run counts.
+    A rung that must fail is trained `FAILING_SEEDS` times, and the median run counts. `load` gives
+    a data set by its name.
 
     Raises:
         PipelineError: see `plan_run` and `complete_run`.
 
     """
+    dataset = load(Recipe.load(rung.recipe, **rung.changes).data)
     if not rung.fails:
-        return _climb_once(rung, folder, seed=seed, device=device, callbacks=callbacks)
-    seeds = range(seed, seed + FAILING_SEEDS)
+        return _climb_once(rung, folder, seed, device, callbacks, dataset)
     runs = [
-        _climb_once(rung, folder / f"seed-{each}", seed=each, device=device, callbacks=())
-        for each in seeds
+        _climb_once(rung, folder / f"seed-{each}", each, device, (), dataset)
+        for each in range(seed, seed + FAILING_SEEDS)
     ]
     median = sorted(runs, key=lambda run: run.accuracy)[len(runs) // 2]
     return replace(median, seeds=len(runs), failed=sum(run.is_chance for run in runs))
 
 
 def _climb_once(
-    rung: Rung, folder: Path, *, seed: int, device: torch.device, callbacks: Iterable[Callback]
+    rung: Rung,
+    folder: Path,
+    seed: int,
+    device: torch.device,
+    callbacks: Iterable[Callback],
+    dataset: Dataset,
 ) -> Climbed:
     recipe = Recipe.load(rung.recipe, **rung.changes)
-    plan = plan_run(recipe.data, recipe_name=rung.recipe, recipe=recipe, seed=seed, device=device)
+    plan = plan_run(
+        recipe.data,
+        recipe_name=rung.recipe,
+        recipe=recipe,
+        seed=seed,
+        device=device,
+        dataset=dataset,
+    )
     watching = {"activations": ActivationStatistics()}
     run = complete_run(plan, folder, list(callbacks), watching=watching)
     result = folder / "rung.json"

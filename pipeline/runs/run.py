@@ -5,6 +5,7 @@ other files but the first are written from it, so that they agree whatever was i
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from models.normalization import Normalisation
 from pipeline.data.registry import Dataset, Split, load_dataset, split_validation
 from pipeline.errors import RunError
 from pipeline.runs.atomic_files import read_tensors
+from pipeline.runs.run_data import RunData, data_in_use, split_run_data
 from pipeline.runs.run_writer import CHECKPOINT, CONFIG, EPOCHS, STATE, read_epochs
 from pipeline.training.callbacks import Epoch
 from pipeline.training.distillation import Teacher
@@ -57,21 +59,37 @@ class RunConfig(BaseModel):
     """The models whose answers are learnt instead of the labels."""
     libraries: dict[str, str]
 
-    def load_data(self) -> Dataset:
-        """The run's data set.
+    @cached_property
+    def data(self) -> RunData:
+        """The run's data set and its split, read at the first use.
 
         Raises:
-            RunError: it is not what the run was planned with.
+            RunError: the data is not what the run was planned with.
 
         """
+        if (held := self._data_in_use()) is not None:
+            return held
         dataset = load_dataset(self.source, image_size=self.image_size)
-        if dataset.sha256 != self.data_sha256:
+        share, seed = self.recipe.validation, self.seed
+        data = split_run_data(dataset, self.source, self.image_size, validation=share, seed=seed)
+        if data.sha256 != self.data_sha256:
             raise RunError(f"{self.source} has changed since this run was trained; train again")
-        return dataset
+        return data
+
+    def load_data(self) -> Dataset:
+        """Return the run's data set; see `data`."""
+        return self.data.dataset
 
     def split(self, dataset: Dataset) -> tuple[Split, Split]:
-        """What the run learns from, and what it is validated on."""
+        """Split the training images of `dataset`: (to fit, to validate on)."""
+        held = self._data_in_use()
+        if held is not None and held.dataset is dataset:
+            return held.fit, held.validation
         return split_validation(dataset.train, self.recipe.validation, self.seed, self.classes)
+
+    def _data_in_use(self) -> RunData | None:
+        source = self.source, self.image_size, self.data_sha256, self.classes
+        return data_in_use((*source, self.recipe.validation, self.seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +101,19 @@ class Run:
     network: ClassMapNetwork
     best: Epoch
 
-    def load_data(self) -> tuple[Dataset, Split]:
-        """The run's data set and its validation split.
+    @property
+    def data(self) -> RunData:
+        """The run's data set and its split, read at the first use.
 
         Raises:
-            RunError: if the data is not what the run was trained on.
+            RunError: the data is not what the run was trained on.
 
         """
-        dataset = self.config.load_data()
-        return dataset, self.config.split(dataset)[1]
+        return self.config.data
+
+    def load_data(self) -> tuple[Dataset, Split]:
+        """Return the run's data set and its validation split; see `data`."""
+        return self.data.dataset, self.data.validation
 
 
 def is_finished(folder: Path) -> bool:

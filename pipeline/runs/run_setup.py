@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from models.normalization import Normalisation
-from pipeline.data.registry import DATASETS, Dataset, load_dataset, split_validation
+from pipeline.data.registry import DATASETS, Dataset, load_dataset
 from pipeline.errors import PipelineError, RunError
 from pipeline.runs.atomic_files import read_tensors, write_tensors, write_text
 from pipeline.runs.run import Run, RunConfig, is_finished, library_versions, read_config, read_run
+from pipeline.runs.run_data import RunData, split_run_data
 from pipeline.runs.run_writer import CONFIG, INITIAL, STATE, TEACHERS, RunWriter
 from pipeline.training.callbacks import Callback
 from pipeline.training.device import uses_bfloat16
@@ -30,13 +31,18 @@ class RunPlan:
     """A run with its data at hand, not begun yet, or broken off."""
 
     config: RunConfig
-    dataset: Dataset
+    data: RunData
     device: torch.device
     initial: Weights | None = None
     teachers: Weights = field(default_factory=dict)
     """The weights of the config's teachers, as `Teachers` takes them."""
     begun: bool = False
     """Whether its folder is there already."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set that it is trained, validated and tested on."""
+        return self.data.dataset
 
     def trainer(self, world: World | None = None) -> Trainer:
         """What the run will train with; nothing is written yet.
@@ -57,7 +63,7 @@ class RunPlan:
             )
         return Trainer(
             recipe,
-            self.config.split(self.dataset)[0],
+            self.data.fit,
             classes=self.config.classes,
             normalisation=self.config.normalisation,
             device=self.device,
@@ -93,10 +99,8 @@ class RunPlan:
         resumes = self.begun and (folder / STATE).is_file()
         record = writer.resume(trainer) if resumes else Record()
         saving = (writer,) if leads else ()
-        validation = self.config.split(self.dataset)[1]
-        record = train(
-            trainer, validation, [*writer.watching.values(), *saving, *callbacks], record
-        )
+        observers = [*writer.watching.values(), *saving, *callbacks]
+        record = train(trainer, self.data.validation, observers, record)
         if leads:
             writer.finish(record)
         return record
@@ -125,21 +129,27 @@ def plan_run(
     normalisation: Normalisation | None = None,
     pretrained: str | None = None,
     processes: int = 1,
+    dataset: Dataset | None = None,
 ) -> RunPlan:
-    """Load `source`, set its validation split aside and note what the run will be.
+    """Load `source`, split it and describe the run that is to be.
+
+    `dataset` is what `source` gave with the same image size, if it was loaded before.
 
     Raises:
         DataError: the data is not there, is corrupt or cannot be split.
 
     """
-    dataset = load_dataset(source, image_size=image_size)
-    fit, _ = split_validation(dataset.train, recipe.validation, seed, dataset.classes)
+    if dataset is None:
+        dataset = load_dataset(source, image_size=image_size)
+    source = source if source in DATASETS else str(Path(source).resolve())
+    share = recipe.validation
+    data = split_run_data(dataset, source, image_size, validation=share, seed=seed)
     config = RunConfig(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        source=source if source in DATASETS else str(Path(source).resolve()),
+        source=source,
         image_size=image_size,
         image=dataset.image,
-        data_sha256=dataset.sha256,
+        data_sha256=data.sha256,
         classes=dataset.classes,
         recipe_name=recipe_name,
         recipe=recipe,
@@ -148,11 +158,11 @@ def plan_run(
         bfloat16=uses_bfloat16(device),
         threads=torch.get_num_threads(),
         processes=processes,
-        normalisation=normalisation or Normalisation.of(fit.images),
+        normalisation=normalisation or Normalisation.of(data.fit.images),
         pretrained=pretrained,
         libraries=library_versions(),
     )
-    return RunPlan(config, dataset, device)
+    return RunPlan(config, data, device)
 
 
 def resume_run(folder: Path, device: torch.device, *, processes: int = 1) -> RunPlan:
@@ -175,7 +185,7 @@ def resume_run(folder: Path, device: torch.device, *, processes: int = 1) -> Run
     teachers = read_tensors(folder / TEACHERS)[0] if config.teachers else {}
     # Sums depend on how many threads share them.
     torch.set_num_threads(config.threads)
-    return RunPlan(config, config.load_data(), device, initial, teachers, begun=True)
+    return RunPlan(config, config.data, device, initial, teachers, begun=True)
 
 
 def complete_run(

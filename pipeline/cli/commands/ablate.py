@@ -8,6 +8,7 @@ import typer
 from pipeline.cli.commands.running import BatchSize, Device, Epochs
 from pipeline.cli.console import say
 from pipeline.cli.progress import training_bar
+from pipeline.data.registry import load_dataset
 from pipeline.lessons.ablation import CHOICES, as_markdown
 from pipeline.lessons.ablation import ablate as run_ablation
 from pipeline.runs.atomic_files import write_text
@@ -37,10 +38,18 @@ def ablate(
     """
     base = Recipe.load(recipe, epochs=epochs, batch_size=batch_size)
     chosen = choose_device(device)
+    dataset = load_dataset(base.data)
 
     def train(variant: Recipe, seed: int, folder: Path) -> float:
         say(folder.name)
-        plan = plan_run(variant.data, recipe_name=recipe, recipe=variant, seed=seed, device=chosen)
+        plan = plan_run(
+            base.data,
+            recipe_name=recipe,
+            recipe=variant,
+            seed=seed,
+            device=chosen,
+            dataset=dataset,
+        )
         with training_bar() as bar:
             return complete_run(plan, folder, [bar]).best.validation_accuracy
 

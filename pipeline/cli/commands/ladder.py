@@ -1,5 +1,6 @@
 """`limelight ladder`."""
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from rich.markdown import Markdown
 from pipeline.cli.commands.running import Device, Seed
 from pipeline.cli.console import say
 from pipeline.cli.progress import training_bar
+from pipeline.data.registry import load_dataset
 from pipeline.errors import PipelineError
 from pipeline.lessons.ladder import Climbed, Rung, as_markdown, climb, climb_all
 from pipeline.runs.atomic_files import write_text
@@ -32,11 +34,12 @@ def ladder(
     Example: limelight ladder simplenet convnet
     """
     chosen = choose_device(device)
+    load = cache(load_dataset)
 
     def climb_one(rung: Rung, folder: Path) -> Climbed:
         say(rung.name)
         with training_bar() as bar:
-            return climb(rung, folder, seed=seed, device=chosen, callbacks=[bar])
+            return climb(rung, folder, seed=seed, device=chosen, callbacks=[bar], load=load)
 
     climbed = climb_all(networks or (), out, climb_one)
     table = as_markdown(climbed)

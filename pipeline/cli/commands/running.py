@@ -155,7 +155,7 @@ def _tracker(name: str, folder: Path, plan: RunPlan, activations: ActivationStat
 
 def _introduce(plan: RunPlan) -> None:
     config = plan.config
-    fit, validation = config.split(plan.dataset)
+    fit, validation = plan.data.fit, plan.data.validation
     processes = f" by {config.processes} processes" if config.processes > 1 else ""
     say(
         f"{config.source}: {len(fit):,} images to fit, {len(validation):,} to choose the epoch, "

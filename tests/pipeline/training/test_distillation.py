@@ -163,7 +163,7 @@ def test_a_teacher_of_other_classes_is_refused(digits8_run: Run) -> None:
     recipe = Recipe.load("digits8")
     planned = plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
     config = planned.config.model_copy(update={"classes": DIGITS[::-1]})
-    other = type(planned)(config, planned.dataset, CPU)
+    other = type(planned)(config, planned.data, CPU)
     with pytest.raises(RunError, match=r"tells 0, 1, .* apart, and digits8 has 9, 8, .*; choose"):
         distil_from(other, [digits8_run.folder])
 

@@ -10,8 +10,10 @@ import torch
 
 from pipeline.cli.commands.lr_find import lr_find, scaled
 from pipeline.errors import RunError
+from pipeline.runs.run_setup import RunPlan
 from pipeline.training import lr_finder
 from pipeline.training.callbacks import Batch
+from pipeline.training.distributed import World
 from pipeline.training.lr_finder import find_rate, longest_fall, suggest
 from pipeline.training.recipe import Recipe
 from pipeline.training.trainer import Trainer, train
@@ -178,12 +180,11 @@ def test_the_command_draws_the_curve_and_prints_the_rate(
 def test_the_command_goes_on_to_train_with_the_rate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    called: dict[str, object] = {}
-
-    def remember(source: str, **options: object) -> None:
-        called.update(options, source=source)
-
-    monkeypatch.setattr("pipeline.cli.commands.lr_find.train_command", remember)
+    plans: list[RunPlan] = []
+    monkeypatch.setattr(
+        "pipeline.cli.commands.lr_find.run_training",
+        lambda make_plan, **_: plans.append(make_plan(World())),
+    )
     lr_find(
         "digits8",
         out=tmp_path / "curve.png",
@@ -194,8 +195,9 @@ def test_the_command_goes_on_to_train_with_the_rate(
         train=True,
     )
     printed = capsys.readouterr().out.strip()
-    assert called["source"] == "digits8"
-    assert (called["lr"], called["seed"], called["batch_size"]) == (printed, 3, 32)
+    config = plans[0].config
+    expected = Recipe.load("digits8", batch_size=32, schedule__peak=float(printed))
+    assert (config.source, config.seed, config.recipe) == ("digits8", 3, expected)
     assert (tmp_path / "curve.png").stat().st_size > 1000
 
 
