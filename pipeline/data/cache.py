@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.archive_formats import ARRAYS, Arrays
 from pipeline.errors import DataError
+from pipeline.runs.atomic_files import replacing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,13 +125,6 @@ def write_cached(name: str, arrays: Arrays) -> Path:
     """Write a data set to the cache, whole or not at all, and return its file."""
     file = cached_file(name)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".npz", delete=False) as staging:
-        try:
-            np.savez(staging, allow_pickle=False, **arrays)
-            staging.flush()
-            os.fsync(staging.fileno())
-            Path(staging.name).replace(file)
-        except BaseException:
-            Path(staging.name).unlink(missing_ok=True)
-            raise
+    with replacing(file, f".{os.getpid()}.part") as part, part.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
     return file

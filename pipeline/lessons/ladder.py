@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from pipeline.data.registry import Dataset, load_dataset
 from pipeline.errors import PipelineError
 from pipeline.evaluation.tta import evaluate_tta
-from pipeline.runs.atomic_files import read_tensors, write_text
+from pipeline.runs.atomic_files import write_text
 from pipeline.runs.run_setup import complete_run, plan_run
 from pipeline.runs.run_writer import HISTORY, read_epochs
+from pipeline.runs.tensor_files import read_tensors
 from pipeline.training.activation_stats import ActivationStatistics
 from pipeline.training.callbacks import Callback
 from pipeline.training.inference import evaluate

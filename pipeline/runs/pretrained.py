@@ -16,10 +16,10 @@ from models.normalization import Normalisation
 from pipeline.data.class_subsets import share_images
 from pipeline.data.splits import choose
 from pipeline.errors import RunError
-from pipeline.runs.atomic_files import read_tensors
 from pipeline.runs.run import read_run
 from pipeline.runs.run_setup import RunPlan
 from pipeline.runs.run_writer import CONFIG
+from pipeline.runs.tensor_files import read_tensors
 from pipeline.training.distillation import Teacher
 from pipeline.training.weights import Weights
 

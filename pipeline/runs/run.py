@@ -17,9 +17,9 @@ from models import ClassMapNetwork
 from models.normalization import Normalisation
 from pipeline.data.registry import Dataset, Split, load_dataset, split_validation
 from pipeline.errors import RunError
-from pipeline.runs.atomic_files import read_tensors
 from pipeline.runs.run_data import RunData, data_in_use, split_run_data
 from pipeline.runs.run_writer import CHECKPOINT, CONFIG, EPOCHS, STATE, read_epochs
+from pipeline.runs.tensor_files import read_tensors
 from pipeline.training.callbacks import Epoch
 from pipeline.training.distillation import Teacher
 from pipeline.training.recipe import Recipe

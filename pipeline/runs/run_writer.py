@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from pipeline.errors import RunError
-from pipeline.runs.atomic_files import read_tensors, write_tensors, write_text
+from pipeline.runs.atomic_files import write_text
+from pipeline.runs.tensor_files import read_tensors, write_tensors
 from pipeline.training.callbacks import Callback, Epoch
 from pipeline.training.trainer import Record, Trainer
 from pipeline.training.weights import under

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline.runs.atomic_files import replacing
 from pipeline.scoring import ScoringError
 
 PLAN = "plan.json"
@@ -59,12 +60,16 @@ def begin(out: Path, plan: Plan) -> None:
     if file.exists():
         _compare(file, plan)
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(not _is_leftover(path) for path in out.iterdir())):
         raise ScoringError(f"{out} is not an empty folder, and has no {PLAN}: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    staging = out / f"{PLAN}.{os.getpid()}.tmp"
-    staging.write_text(plan.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    staging.replace(file)
+    with replacing(file, f".{os.getpid()}.tmp") as part:
+        part.write_text(plan.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _is_leftover(path: Path) -> bool:
+    """Tell whether `path` is a plan that a killed process had not finished writing."""
+    return path.name.startswith(f"{PLAN}.") and path.suffix == ".tmp"
 
 
 def _compare(file: Path, plan: Plan) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.runs.atomic_files import replacing
 from pipeline.scoring import ScoringError
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.scorer import Scorer, Settings
@@ -96,10 +97,6 @@ def _rows(file: Path) -> int:
 
 
 def _write(table: pa.Table, file: Path) -> None:
-    # By process, so that two that score the same shard never write into one file.
-    staging = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    with staging.open("wb") as stream:
-        pq.write_table(table, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    staging.replace(file)
+    # Two processes that score the same shard must not write into one file.
+    with replacing(file, f".{os.getpid()}.tmp") as part:
+        pq.write_table(table, part)

@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.errors import PipelineError, RunError
-from pipeline.runs.atomic_files import read_tensors, write_tensors, write_text
+from pipeline.runs.atomic_files import replacing, write_text
 from pipeline.runs.run import read_run
 from pipeline.runs.run_setup import RunPlan, complete_run, plan_run, resume_run
 from pipeline.runs.run_writer import CHECKPOINT, EPOCHS, HISTORY, STATE
+from pipeline.runs.tensor_files import read_tensors, write_tensors
 from pipeline.training.callbacks import Batch, Callback
 from pipeline.training.recipe import Recipe
 from pipeline.training.trainer import Record, Trainer
@@ -191,7 +192,7 @@ def test_a_full_disk_leaves_the_last_whole_file_and_says_how_to_go_on(tmp_path: 
     script = (
         "import resource, signal, torch\n"
         "from pathlib import Path\n"
-        "from pipeline.runs.atomic_files import write_tensors\n"
+        "from pipeline.runs.tensor_files import write_tensors\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "write_tensors(Path('state.safetensors'), {'x': torch.ones(1_000_000)})\n"
@@ -210,6 +211,16 @@ def test_a_full_disk_leaves_the_last_whole_file_and_says_how_to_go_on(tmp_path: 
     assert "make room, then `limelight train --resume" in failed.stderr
     assert torch.equal(read_tensors(tmp_path / STATE)[0]["x"], torch.zeros(10))
     assert [path.name for path in tmp_path.iterdir()] == [STATE]
+
+
+def test_interrupted_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    write_text(file, "old")
+    with pytest.raises(KeyboardInterrupt), replacing(file) as part:
+        part.write_text("ne")
+        raise KeyboardInterrupt
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_text_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ run(plan_job(source, artifact, out, shard_images=30, settings=settings))
 """
 
 
-@pytest.mark.parametrize("files_written", [1, 2, 4, 5])
+@pytest.mark.parametrize("files_written", [1, 2, 3, 5, 6])
 def test_a_run_that_is_killed_goes_on_and_ends_as_if_nothing_had_happened(
     files_written: int, digits: Path, tmp_path: Path
 ) -> None:
