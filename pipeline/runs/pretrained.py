@@ -13,8 +13,8 @@ from limelight.artifact.manifest import ImageRule, Manifest
 from limelight.artifact.store import ArtifactError, load_artifact, newest_version
 from models import NetworkOptions
 from models.normalization import Normalisation
-from pipeline.data.class_subsets import share_images
-from pipeline.data.splits import choose
+from pipeline.data.registry import share_images
+from pipeline.data.splits import stratified_indices
 from pipeline.errors import RunError
 from pipeline.runs.run import read_run
 from pipeline.runs.run_setup import RunPlan
@@ -80,12 +80,14 @@ class Pretrained:
                     "would be validated on now; choose a model that has not seen them"
                 )
             return
-        _, aside = choose(labels, validation, seed)
-        learnt = np.setdiff1d(aside, choose(labels, self.validation, self.seed)[1])
+        _, held_out = stratified_indices(labels, validation, seed)
+        _, held_out_before = stratified_indices(labels, self.validation, self.seed)
+        learnt = np.setdiff1d(held_out, held_out_before)
         if len(learnt):
             raise RunError(
-                f"{self.name} has learnt {len(learnt):,} of the {len(aside):,} images that would "
-                f"be validated on now: it set {self.validation:.1%} aside with seed {self.seed}; "
+                f"{self.name} has learnt {len(learnt):,} of the {len(held_out):,} images that "
+                f"this run would validate on: it held out {self.validation:.1%} with seed "
+                f"{self.seed}; "
                 f"pass --seed {self.seed} --set validation={self.validation:g}"
             )
 

@@ -129,17 +129,3 @@ class Recipe(_Frozen):
 def recipe_names() -> list[str]:
     """The recipes that ship, in order of their names."""
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
-
-
-_BY_DATA = {
-    "mnist": "mnist",
-    "cifar10": "cifar10",
-    "digits8": "digits8",
-    "mnist37": "three-or-seven",
-    "cifar8": "cifar10",
-}
-
-
-def default_recipe(source: str) -> str:
-    """The recipe that a data set is trained with if none is named."""
-    return _BY_DATA.get(source, "folder")

@@ -10,7 +10,7 @@ from rich.markdown import Markdown
 
 from pipeline.cli.commands.running import Device, Seed
 from pipeline.cli.console import say
-from pipeline.cli.progress import training_bar
+from pipeline.cli.training_bar import training_bar
 from pipeline.data.registry import load_dataset
 from pipeline.errors import PipelineError
 from pipeline.lessons.ladder import Climbed, Rung, as_markdown, climb, climb_all

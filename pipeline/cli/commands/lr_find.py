@@ -16,11 +16,11 @@ from pipeline.cli.commands.running import (
     run_training,
 )
 from pipeline.cli.console import say
-from pipeline.data.registry import DATASETS
+from pipeline.data.registry import DATASETS, default_recipe
 from pipeline.runs.run_setup import plan_run
 from pipeline.training.device import choose_device
 from pipeline.training.lr_finder import STEPS, RateCurve, find_rate
-from pipeline.training.recipe import Recipe, default_recipe
+from pipeline.training.recipe import Recipe
 from pipeline.training.schedules import Rates
 
 

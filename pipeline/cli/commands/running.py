@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.console import say
-from pipeline.cli.progress import training_bar
+from pipeline.cli.training_bar import training_bar
 from pipeline.data.registry import imbalance_report
 from pipeline.errors import PipelineError
 from pipeline.runs.run_setup import RunPlan

@@ -5,24 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from rich.progress import MofNCompleteColumn
 
+from pipeline.cli.console import say
+from pipeline.cli.progress import ImagesPerSecond, progress_bar
 from pipeline.scoring import ScoringError
 
 if TYPE_CHECKING:
     from pipeline.scoring.shards import Job
-
-console = Console(stderr=True)
 
 
 def score(
@@ -60,17 +50,15 @@ def score(
     job = plan_job(source, artifact, out, shard_images=shard_size, settings=settings)
     before = _done(job)
     started = time.perf_counter()
-    with _bar() as bar:
+    with progress_bar(MofNCompleteColumn(), ImagesPerSecond()) as bar:
         task = bar.add_task(job.plan.model, total=job.plan.images, completed=before)
         totals = run(job, engine, lambda images: bar.advance(task, images))
     seconds = time.perf_counter() - started
     new = totals.images - before
-    console.print(
+    say(
         f"{totals.images:,} images: {totals.scored:,} labelled, {totals.bad:,} bad"
         f"{' (bad-*.parquet says why)' if totals.bad else ''}; {new:,} of them now, in "
-        f"{seconds:.1f} s, {new / seconds:,.0f} images/s",
-        highlight=False,
-        soft_wrap=True,
+        f"{seconds:.1f} s, {new / seconds:,.0f} images/s"
     )
     print(out)
 
@@ -79,15 +67,3 @@ def _done(job: "Job") -> int:
     """Images of the shards that an earlier run has finished."""
     starts_and_stops = (job.plan.bounds(shard) for shard in job.missing)
     return job.plan.images - sum(stop - start for start, stop in starts_and_stops)
-
-
-def _bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate())
-    return Progress(*columns, TimeRemainingColumn(), console=console)
-
-
-class _Rate(ProgressColumn):
-    """Images a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")

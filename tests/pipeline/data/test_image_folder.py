@@ -167,13 +167,15 @@ def test_classes_with_a_single_image_are_named(tmp_path: Path) -> None:
     make_folder(tmp_path)
     for number in range(1, 10):
         (tmp_path / "red" / f"{number}.png").unlink()
-    with pytest.raises(DataError, match="aside: the class 'red' has one image only, and each"):
+    with pytest.raises(
+        DataError, match="hold out test images: the class 'red' has only one image, and each"
+    ):
         load_dataset(str(tmp_path))
 
 
 def test_too_few_images_for_every_class_says_how_many_it_takes(tmp_path: Path) -> None:
     make_folder(tmp_path, images=2)
     with pytest.raises(
-        DataError, match="20% of 4 images is too few for 2 classes: bring at least 10"
+        DataError, match="20% of 4 images is too few for 2 classes: provide at least 10"
     ):
         load_dataset(str(tmp_path))

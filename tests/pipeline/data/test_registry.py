@@ -120,7 +120,7 @@ def test_a_folder_without_classes_says_what_it_needs(tmp_path: Path) -> None:
 
 def test_a_class_with_one_image_cannot_be_split(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, images=1)
-    with pytest.raises(DataError, match="cannot set test images aside: the classes 'blue', 'red'"):
+    with pytest.raises(DataError, match="cannot hold out test images: the classes 'blue', 'red'"):
         load_dataset(str(folder))
 
 
@@ -132,7 +132,7 @@ def test_an_unknown_source_lists_the_known_ones() -> None:
 
 
 def test_every_name_is_listed() -> None:
-    assert DATASETS == (
+    assert tuple(DATASETS) == (
         "mnist",
         "cifar10",
         "fashion",
@@ -237,7 +237,7 @@ def test_uneven_classes_are_reported_with_their_counts() -> None:
 
 def test_a_class_that_cannot_be_split_for_validation_is_named() -> None:
     train = Split(np.zeros((5, 2, 2, 1), np.uint8), np.array([0, 0, 0, 0, 1]))
-    with pytest.raises(DataError, match="validation images aside: the class 'dog' has one image"):
+    with pytest.raises(DataError, match="hold out validation images: the class 'dog' has only one"):
         split_validation(train, 0.4, 0, ("cat", "dog"))
-    with pytest.raises(DataError, match="the class number 1 has one image"):
+    with pytest.raises(DataError, match="the class number 1 has only one image"):
         split_validation(train, 0.4, 0)

@@ -216,9 +216,14 @@ def test_a_full_disk_leaves_the_last_whole_file_and_says_how_to_go_on(tmp_path: 
 def test_interrupted_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     write_text(file, "old")
-    with pytest.raises(KeyboardInterrupt), replacing(file) as part:
-        part.write_text("ne")
-        raise KeyboardInterrupt
+
+    def interrupted_write() -> None:
+        with replacing(file) as part:
+            part.write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_write()
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 
