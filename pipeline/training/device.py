@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor
 
 from pipeline.errors import PipelineError
 
@@ -39,6 +40,11 @@ def uses_bfloat16(device: torch.device) -> bool:
 def compiles(device: torch.device) -> bool:
     """Whether training runs faster under torch.compile; see `uses_bfloat16` for the CPU."""
     return device.type == "cuda"
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Convert lower precision to float32, and leave float32 and float64 as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:

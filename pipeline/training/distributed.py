@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
+from pipeline.training.device import at_least_float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         """(N, C, H, W) -> (N, C, H, W)."""
         if not self.training:
             return super().forward(images)
-        values = images.float()
+        values = at_least_float32(images)
         count = values.numel() // values.shape[1] * dist.get_world_size()
         mean = _sum_of_all(values.sum((0, 2, 3))) / count
         centred = values - mean[:, None, None]

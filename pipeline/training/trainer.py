@@ -17,7 +17,7 @@ from pipeline.data.registry import Split
 from pipeline.errors import DataError, RunError
 from pipeline.training.augmentation import Augmenter, Drawn
 from pipeline.training.callbacks import Batch, Callback, Epoch
-from pipeline.training.device import autocast, compiles
+from pipeline.training.device import at_least_float32, autocast, compiles
 from pipeline.training.distillation import Teachers
 from pipeline.training.distributed import World, synchronise_batch_norm
 from pipeline.training.inference import evaluate
@@ -215,7 +215,7 @@ class Trainer:
         drawn = self._augmenter.draw(indices, self.epoch, self._rng, part)
         with autocast(self.device):
             logits = forward(self._prepare(drawn.images_nhwc))
-        loss = self._loss(logits.float(), indices[part], drawn)
+        loss = self._loss(at_least_float32(logits), indices[part], drawn)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizers.step()
         self.step += 1
@@ -317,7 +317,7 @@ class Trainer:
                 self.normalisation,
                 self.device,
             )
-        logits = self.world.gather(logits.float(), len(validation))
+        logits = self.world.gather(at_least_float32(logits), len(validation))
         labels = torch.from_numpy(validation.labels)
         loss = float(nn.functional.cross_entropy(logits, labels))
         return loss, float((logits.argmax(1) == labels).float().mean())
