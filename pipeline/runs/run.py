@@ -1,7 +1,7 @@
 """A run folder: `config.json`, `epochs.jsonl`, `checkpoint.safetensors`, `history.safetensors`.
 
-While a training goes on there is `state.safetensors` as well, from which it can be resumed. The
-other files but the first are written from it, so that they agree whatever was interrupted.
+During training there is also `state.safetensors`, from which a run can be resumed. All other files
+except `config.json` are written from it, so that they agree after an interruption.
 """
 
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ from pipeline.training.weights import load_network
 RECORDED = (
     "seed", "device", "bfloat16", "threads", "processes", "normalisation", "pretrained", "teachers",
 )  # fmt: skip
-"""What a manifest says of a run beside its recipe."""
+"""Fields that a manifest contains besides the recipe."""
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "numpy", "pillow")
 
 
 class RunConfig(BaseModel):
-    """Everything needed to repeat a run, and to export what came of it."""
+    """Everything needed to repeat a run, and to export its model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,9 +54,9 @@ class RunConfig(BaseModel):
     processes: int = 1
     normalisation: Normalisation
     pretrained: str | None = None
-    """The model that the first weights are from."""
+    """The pretrained model that the run was initialised from."""
     teachers: tuple[Teacher, ...] = ()
-    """The models whose answers are learnt instead of the labels."""
+    """The models that the run was distilled from."""
     libraries: dict[str, str]
 
     @cached_property
@@ -94,7 +94,7 @@ class RunConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run, read back."""
+    """A run that was read from its folder."""
 
     folder: Path
     config: RunConfig
@@ -117,22 +117,22 @@ class Run:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run's last epoch is behind it."""
+    """Tell whether a run has finished its last epoch."""
     return (folder / CHECKPOINT).is_file() and not (folder / STATE).is_file()
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that decide a run's and an export's result."""
-    # ONNX Runtime comes as one of two distributions, which hold one module.
+    """Return the versions of the libraries that affect the result of a run or an export."""
+    # ONNX Runtime is installed by one of two distributions, which contain the same module.
     installed = {name: version(name) for name in LIBRARIES}
     return installed | {"onnxruntime": onnxruntime.__version__}
 
 
 def read_config(folder: Path) -> RunConfig:
-    """Read what a run was planned as.
+    """Read the configuration of a run.
 
     Raises:
-        RunError: `folder` is no run, or one of another version of this program.
+        RunError: `folder` is no run, or was written by another version of Limelight.
 
     """
     if not (folder / CONFIG).is_file():
@@ -144,10 +144,10 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's configuration and its best epoch's network.
+    """Read a run: its configuration, and the network of its best epoch.
 
     Raises:
-        RunError: if a file is missing or cannot be read.
+        RunError: a file is missing or cannot be read.
 
     """
     config = read_config(folder)
@@ -169,7 +169,7 @@ def read_run(folder: Path) -> Run:
 
 
 def describe_training(config: RunConfig) -> dict[str, JsonValue]:
-    """The part of a run's configuration that goes into the manifest."""
+    """Return the part of a run's configuration that goes into the manifest."""
     fields = config.model_dump(mode="json")
     recorded = {key: fields[key] for key in RECORDED}
     return {"recipe": config.recipe_name, **fields["recipe"], **recorded}

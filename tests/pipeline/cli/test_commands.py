@@ -21,7 +21,7 @@ def limelight_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess
     )
 
 
-def test_a_folder_of_photos_becomes_an_artefact(tmp_path: Path) -> None:
+def test_folder_of_photos_is_trained_and_exported(tmp_path: Path) -> None:
     make_folder(tmp_path / "Colours", images=40, size=(20, 18))
     trained = limelight_process(
         "train", "Colours", "--out", "run", "--epochs", "2", "--batch-size", "16",
@@ -53,7 +53,7 @@ def test_a_folder_of_photos_becomes_an_artefact(tmp_path: Path) -> None:
         rebuild_run(tmp_path / "artifacts" / "colours")
 
 
-def test_training_into_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
+def test_training_into_a_folder_that_is_not_empty_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "precious").touch()
     result = limelight("train", "digits8", "--out", "run", cwd=tmp_path)
@@ -84,7 +84,7 @@ def test_training_into_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> 
         (("data", "fetch", "imagenet"), "there are: mnist, cifar10"),
     ],
 )
-def test_an_error_is_one_line_and_exit_status_1(
+def test_error_is_one_line_and_exit_status_1(
     arguments: tuple[str, ...], words: str, tmp_path: Path
 ) -> None:
     result = limelight(*arguments, cwd=tmp_path)
@@ -94,7 +94,7 @@ def test_an_error_is_one_line_and_exit_status_1(
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_a_process_ends_with_the_same_status_and_line(tmp_path: Path) -> None:
+def test_process_has_the_same_status_and_message(tmp_path: Path) -> None:
     result = limelight_process("train", "nothing", cwd=tmp_path)
     here = limelight("train", "nothing", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (1, here.stderr)
@@ -110,7 +110,7 @@ def test_every_command_shows_an_example(command: tuple[str, ...], tmp_path: Path
     assert f"Example: limelight {' '.join(command)}" in result.stdout
 
 
-def test_the_list_of_commands_needs_no_torch(tmp_path: Path) -> None:
+def test_list_of_commands_does_not_import_torch(tmp_path: Path) -> None:
     command, environment = limelight_command("--help", cwd=tmp_path)
     shown = subprocess.run(
         [command[0], "-X", "importtime", *command[1:]],

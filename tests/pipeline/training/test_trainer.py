@@ -33,13 +33,13 @@ from tests.pipeline.training.small_trainings import (
 )
 
 
-def test_the_same_seed_gives_the_same_weights_to_the_last_bit() -> None:
+def test_same_seed_gives_the_same_bits() -> None:
     first, second = short_training(), short_training()
     for name, weight in first.weights.items():
         assert torch.equal(weight, second.weights[name]), name
 
 
-def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_network_trains_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     with float64():
         eager = short_training(epochs=1)
         monkeypatch.setattr("pipeline.training.trainer.compiles", lambda device: True)
@@ -86,12 +86,12 @@ def test_trained_network_makes_less_than_half_the_errors_of_a_linear_classifier(
     ],
     ids=str,
 )
-def test_every_choice_of_a_recipe_learns(changes: dict[str, Any]) -> None:
+def test_every_option_of_a_recipe_trains(changes: dict[str, Any]) -> None:
     assert short_training(epochs=6, **changes).best.validation_accuracy > 0.9
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_mixtures_label_is_as_much_of_each_as_its_pixels(
+def test_labels_of_a_mixture_are_weighted_by_pixels(
     weighted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = 64
@@ -122,7 +122,7 @@ def test_a_mixtures_label_is_as_much_of_each_as_its_pixels(
     torch.testing.assert_close(loss, expected)
 
 
-def test_the_best_epochs_weights_are_kept_and_not_the_last_ones() -> None:
+def test_weights_of_the_best_epoch_are_kept() -> None:
     offered: list[bool] = []
 
     class Improvements(Callback):
@@ -145,7 +145,7 @@ def test_the_best_epochs_weights_are_kept_and_not_the_last_ones() -> None:
     assert float(loss) == pytest.approx(record.best.validation_loss, rel=1e-5)
 
 
-def test_every_step_is_taken_at_the_schedules_rate_and_momentum() -> None:
+def test_every_step_has_the_rate_and_momentum_of_the_schedule() -> None:
     taken: list[tuple[float, float]] = []
     reported: list[tuple[float, float]] = []
 
@@ -163,12 +163,12 @@ def test_every_step_is_taken_at_the_schedules_rate_and_momentum() -> None:
     np.testing.assert_allclose(reported, taken)
 
 
-def test_a_loss_that_is_no_number_names_its_place_and_a_rate_to_try() -> None:
+def test_error_about_a_nan_loss_names_step_and_a_rate_to_try() -> None:
     with pytest.raises(RunError, match=r"loss is (nan|inf) in epoch 1, .*peak rate 1e\+20.*--lr"):
         short_training(schedule__peak=1e20)
 
 
-def test_a_loss_that_grows_is_stopped_while_it_is_a_number() -> None:
+def test_growing_finite_loss_stops_the_run() -> None:
     trainer = small_trainer(Recipe.load("digits8", label_smoothing=0.0))
     losses = iter([2.3] * 30 + [2.3 * 1.1**step for step in range(60)])
     trainer._loss = lambda logits, *_: logits.sum() * 0 + next(losses)  # type: ignore[method-assign]
@@ -176,7 +176,7 @@ def test_a_loss_that_grows_is_stopped_while_it_is_a_number() -> None:
         [batch for _ in range(10) for batch in trainer.run_epoch()]
 
 
-def test_a_loss_that_has_come_down_from_a_wild_start_is_left_alone() -> None:
+def test_loss_that_falls_from_a_high_start_does_not_stop_the_run() -> None:
     trainer = small_trainer(Recipe.load("digits8", label_smoothing=0.0))
     losses = iter([1000.0] * 10 + [2.3] * 100)
     trainer._loss = lambda logits, *_: logits.sum() * 0 + next(losses)  # type: ignore[method-assign]
@@ -184,7 +184,7 @@ def test_a_loss_that_has_come_down_from_a_wild_start_is_left_alone() -> None:
     assert steps > 30  # well past those in which nothing is stopped
 
 
-def test_images_that_are_not_finite_in_their_loss_stop_a_run_at_that_step() -> None:
+def test_nan_loss_stops_the_run_at_its_step() -> None:
     trainer = small_trainer(Recipe.load("digits8"))
     with torch.no_grad():
         trainer.network.head.bias[3] = torch.nan
@@ -192,18 +192,18 @@ def test_images_that_are_not_finite_in_their_loss_stop_a_run_at_that_step() -> N
         next(trainer.run_epoch())
 
 
-def test_fewer_images_than_a_batch_are_refused() -> None:
+def test_fewer_images_than_a_batch_are_rejected() -> None:
     few = load_dataset("digits8").train.take(np.arange(20))
     with pytest.raises(DataError, match=r"20 training images .* one batch of 64.*--batch-size"):
         small_trainer(Recipe.load("digits8"), fit=few)
 
 
-def test_rates_that_fit_no_layer_group_are_refused() -> None:
+def test_wrong_number_of_rates_is_rejected() -> None:
     with pytest.raises(RunError, match="4 rates for 3 layer groups"):
         small_trainer(Recipe.load("digits8", schedule__peak=(0.1, 0.2, 0.3, 0.4)))
 
 
-def test_weights_of_classes_make_the_loss_that_of_repeated_images() -> None:
+def test_class_weight_of_two_equals_repeated_images() -> None:
     """Twice the weight on a class is that class twice, up to the mean."""
     trainer = small_trainer(Recipe.load("digits8", class_weights=True, label_smoothing=0.0))
     logits, labels = torch.randn(4, 10), torch.tensor([0, 1, 1, 2])
@@ -216,7 +216,7 @@ def test_weights_of_classes_make_the_loss_that_of_repeated_images() -> None:
     torch.testing.assert_close(loss, expected / 4)
 
 
-def test_the_average_is_the_moving_average_of_the_weights() -> None:
+def test_ema_weights_are_the_moving_average() -> None:
     recipe = Recipe.load("digits8", ema_decay=0.5)
     trainer = small_trainer(recipe)
     seen = [trainer.network.head.bias.detach().clone() for _ in trainer.run_epoch()]
@@ -226,7 +226,7 @@ def test_the_average_is_the_moving_average_of_the_weights() -> None:
     torch.testing.assert_close(trainer.weights()["head.linear.bias"], expected)
 
 
-def test_a_young_average_is_the_mean_of_all_weights_since_the_tail_began() -> None:
+def test_first_swa_weights_are_the_mean_since_the_phase_began() -> None:
     recipe = Recipe.load("digits8", epochs=2, ema_decay=0.999, schedule__swa_fraction=0.5)
     trainer = small_trainer(recipe)
     before = [trainer.network.head.bias.detach().clone() for _ in trainer.run_epoch()]
@@ -238,7 +238,7 @@ def test_a_young_average_is_the_mean_of_all_weights_since_the_tail_began() -> No
     torch.testing.assert_close(trainer.weights()["head.linear.bias"], mean)
 
 
-def test_the_average_begins_after_the_epochs_of_the_head_alone() -> None:
+def test_averaging_begins_after_the_frozen_epochs() -> None:
     recipe = Recipe.load("digits8", epochs=1, freeze_epochs=1, ema_decay=0.999)
     trainer = small_trainer(recipe)
     for batch in trainer.run_epoch():
@@ -259,7 +259,7 @@ def _make_variance_biased(
 
 
 @pytest.mark.parametrize("ema_decay", [0, 0.9])
-def test_norms_have_the_statistics_of_the_networks_own_activations(ema_decay: float) -> None:
+def test_norms_have_the_statistics_of_the_evaluated_network(ema_decay: float) -> None:
     fit = splits()[0].take(np.arange(600))
     # All images are one batch, and none is changed: training and evaluation then see the same.
     choices = {"ema_decay": ema_decay, "batch_size": 600, "augmentation__pad": 0}
@@ -278,7 +278,7 @@ def test_norms_have_the_statistics_of_the_networks_own_activations(ema_decay: fl
 
 
 @pytest.mark.parametrize(("steps", "measured"), [(49, True), (50, False)])
-def test_norms_are_measured_anew_where_an_epoch_has_few_steps(
+def test_norms_are_measured_again_if_an_epoch_has_few_steps(
     steps: int, measured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[nn.Module] = []
@@ -291,7 +291,7 @@ def test_norms_are_measured_anew_where_an_epoch_has_few_steps(
     assert seen == [trainer.network] * measured
 
 
-def test_frozen_norms_stay_as_they_were_in_the_average_too() -> None:
+def test_frozen_norms_are_unchanged_in_ema_weights() -> None:
     trainer = small_trainer(Recipe.load("digits8", ema_decay=0.9, bn_freeze=True))
     before = trainer.weights()
     list(trainer.run_epoch())
@@ -300,7 +300,7 @@ def test_frozen_norms_stay_as_they_were_in_the_average_too() -> None:
         assert torch.equal(after[name], before[name]), name
 
 
-def test_normalisation_gives_every_channel_mean_0_and_deviation_1() -> None:
+def test_normalised_channels_have_mean_0_and_deviation_1() -> None:
     rng = np.random.default_rng(0)
     images = (rng.random((50, 9, 8, 3)) * (50, 120, 250)).astype(np.uint8)
     normalisation = Normalisation.of(images)
@@ -312,13 +312,13 @@ def test_normalisation_gives_every_channel_mean_0_and_deviation_1() -> None:
     torch.testing.assert_close(normalised.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
 
 
-def test_a_constant_channel_is_normalised_to_nothing() -> None:
+def test_constant_channel_is_normalised_to_zero() -> None:
     images = np.full((3, 4, 4, 1), 77, np.uint8)
     normalised = Normalisation.of(images).on(CPU)(torch.from_numpy(images))
     torch.testing.assert_close(normalised, torch.zeros(3, 1, 4, 4), atol=1e-6, rtol=0)
 
 
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gpu_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == CPU
     with pytest.raises(PipelineError, match="no usable GPU; train with --device cpu"):
@@ -336,7 +336,7 @@ def test_every_recipe_is_valid_and_builds_its_network(name: str) -> None:
     assert Recipe.load(name, epochs=3).epochs == 3
 
 
-def test_a_recipe_of_ones_own_is_a_toml_file(tmp_path: Path) -> None:
+def test_recipe_can_be_a_toml_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text((RECIPES / "digits8.toml").read_text().replace("peak = 0.1", "peak = 0.07"))
     assert Recipe.load(str(file)).schedule.peak == 0.07
@@ -346,19 +346,19 @@ def test_a_recipe_of_ones_own_is_a_toml_file(tmp_path: Path) -> None:
         Recipe.load(str(file))
 
 
-def test_a_misspelt_choice_of_a_network_is_named() -> None:
+def test_misspelt_network_option_is_named() -> None:
     with pytest.raises(PipelineError, match=r"recipe digits8: network\.width"):
         Recipe.load("digits8", network__width=3)
 
 
-def test_a_wrong_recipe_names_the_field() -> None:
+def test_error_in_a_recipe_names_the_field() -> None:
     with pytest.raises(PipelineError, match=r"recipe digits8: batch_size: .*greater than or equal"):
         Recipe.load("digits8", batch_size=0)
     with pytest.raises(PipelineError, match=r"no recipe 'nothing'; there are: .*cifar10"):
         Recipe.load("nothing")
 
 
-def test_a_split_keeps_images_and_labels_together() -> None:
+def test_split_keeps_images_and_labels_together() -> None:
     split = Split(np.arange(4, dtype=np.uint8)[:, None, None, None], np.arange(4))
     taken = split.take(np.array([2, 0]))
     assert taken.images.ravel().tolist() == taken.labels.tolist() == [2, 0]
