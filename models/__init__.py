@@ -29,7 +29,7 @@ ARCHITECTURES: dict[str, Callable[[int, int, NetworkOptions], ClassMapNetwork]] 
     "resnet-max": resnet_max,
     "resnet2": resnet2,
 }
-"""By name, a function that builds a network from its input channels, classes and options.
+"""Functions that build a network from its input channels, classes and options, by name.
 
 Each of torchvision's ResNets is available too, as `torchvision:NAME`.
 """

@@ -12,7 +12,7 @@ from pipeline.data.splits import Split
 
 
 def take_classes(split: Split, parent: Sequence[str], classes: Sequence[str]) -> Split:
-    """Take the images of `classes`, in their order, with labels counted from 0 again.
+    """Take the images of `classes`, in their order, with new labels from 0.
 
     `parent` are the names of the labels of `split`.
     """

@@ -7,7 +7,7 @@ from limelight.artifact.manifest import ImageRule
 from pipeline.data.archive_formats import Arrays, Decoder
 
 FOLDER_RECIPE = "folder"
-"""The recipe for data without one of its own."""
+"""Default recipe of data without a recipe of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,12 +60,12 @@ class Entry:
     origin: Published | Bundled | Subset
     classes: tuple[str, ...]
     image: ImageRule
-    """Its own; the images of a resized subset have another size."""
+    """Image rule; the images of a resized subset have another size."""
     licence: str
     citation: str
     recipe: str = FOLDER_RECIPE
-    """The recipe that it is trained with by default."""
+    """Default recipe."""
     export_name: str | None = None
-    """The name of an exported model, if it is not the data set's."""
+    """Default name of an exported model; None is the name of the data set."""
     description: str | None = None
-    """What a model of it says about itself."""
+    """Description of an exported model; by default it names the citation."""

@@ -10,13 +10,13 @@ ImageSize = int | tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True, slots=True, weakref_slot=True, eq=False)
 class RunData:
-    """A data set, with its training images split into those to fit and those to validate on."""
+    """Data set whose training images are split into images to fit and to validate on."""
 
     dataset: Dataset
     fit: Split
     validation: Split
     sha256: str
-    """That of the data set, computed once."""
+    """Digest of the data set, computed once."""
 
 
 Key = tuple[str, ImageSize, str, tuple[str, ...], float, int]

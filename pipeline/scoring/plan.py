@@ -1,4 +1,4 @@
-"""`plan.json`: what an output folder is for, so that only the same work is ever continued in it."""
+"""`plan.json`: the job of an output folder, so that only the same job can be continued in it."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ _MEANINGS = {
 
 
 class Plan(BaseModel):
-    """The images in their order, cut into shards, and the artefact that labels them."""
+    """Images in order, divided into shards, and the artefact that labels them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,16 +44,16 @@ class Plan(BaseModel):
         return -(-self.images // self.shard_images)
 
     def bounds(self, shard: int) -> tuple[int, int]:
-        """First image of a shard, and the first one behind it."""
+        """Return the first image of a shard, and the first one after it."""
         start = shard * self.shard_images
         return start, min(start + self.shard_images, self.images)
 
 
 def begin(out: Path, plan: Plan) -> None:
-    """Write `plan` into the empty folder `out`, or find that it is the plan there already.
+    """Write `plan` into the empty folder `out`, or check that it is the plan in there.
 
     Raises:
-        ScoringError: `out` holds something else, or the plan of other work.
+        ScoringError: `out` has other files, or the plan of another job.
 
     """
     file = out / PLAN

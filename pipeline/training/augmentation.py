@@ -33,7 +33,7 @@ class Drawn(NamedTuple):
     images_nhwc: Tensor
     """uint8 (B, H, W, C)."""
     mixture: Mixture | None = None
-    """With CutMix only."""
+    """None without CutMix."""
 
 
 class Augmenter:

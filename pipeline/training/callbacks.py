@@ -36,14 +36,14 @@ class Batch:
     """The step that was just taken."""
 
     step: int
-    """From 1."""
+    """Number of the step, from 1."""
     steps: int
-    """Of the whole run."""
+    """Number of steps in the whole run."""
     epoch: int
     loss: Tensor
-    """Of the batch, over all processes: a scalar on the trainer's device."""
+    """Mean over the batch and all processes: a scalar on the trainer's device."""
     learning_rate: float
-    """The highest one of all layer groups."""
+    """Highest rate of all layer groups."""
     momentum: float
 
 

@@ -30,7 +30,7 @@ class RateCurve:
     """Result of a range test."""
 
     rates: NDArray[np.float64]
-    """Of the layer group that learns fastest: (S,), rising."""
+    """Rates of the layer group with the highest: (S,), rising."""
     losses: NDArray[np.float64]
     """Smoothed, after the step at each rate: (S,)."""
     suggestions: dict[str, float]
@@ -111,7 +111,7 @@ def suggest(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> dict[str
     fall = longest_fall(losses)
     if len(fall) < 2:
         raise RunError(
-            f"the loss does not fall at any rate from {rates[0]:.3g} to {rates[-1]:.3g}: look at "
+            f"the loss does not fall at any rate from {rates[0]:.3g} to {rates[-1]:.3g}: check "
             "the images and labels, or take more steps"
         )
     top, bottom = fall[0], fall[-1]

@@ -41,7 +41,7 @@ class OneCycle(_Schedule):
     div_final: float = Field(default=1e5, ge=1)
     """The peak rate divided by the last rate."""
     momentum: tuple[float, float, float] = (0.95, 0.85, 0.95)
-    """At the start, at the peak rate, and at the end."""
+    """Momentum at the start, at the peak rate, and at the end."""
     swa_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Share of the steps in the SWA phase, which has the momentum of the peak."""
     swa_div: float = Field(default=4.0, ge=1)

@@ -29,10 +29,10 @@ def ablate(
     out: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/ablation"),
     device: Device = "auto",
 ) -> None:
-    """Change one choice at a time: order of ReLU and norm, the norm, the pooling of the head.
+    """Change one option at a time: order of ReLU and norm, the norm, the pooling of the head.
 
-    Prints a table of validation accuracies; the test set is not looked at. What was trained in OUT
-    before is not trained again.
+    Prints a table of validation accuracies; the test set is not used. Runs that exist in OUT are
+    not trained again.
 
     Example: limelight ablate resnet-max --field order --epochs 8 --seeds 3
     """

@@ -26,10 +26,10 @@ def ladder(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Train the lessons' networks; prints the lesson's number, ours and the time as a table.
+    """Train the lessons' networks; prints a table of accuracies and times.
 
-    What was trained in OUT before is not trained again. The exit status is 1 if a network stays
-    below its lesson, or if one trains that must not.
+    Runs that exist in OUT are not trained again. The exit status is 1 if a network stays below its
+    lesson, or if one trains that must fail.
 
     Example: limelight ladder simplenet convnet
     """
@@ -47,4 +47,4 @@ def ladder(
     Console().print(Markdown(table)) if Console().is_terminal else print(table, end="")
     missed = [rung.name for rung in climbed if not rung.passed]
     if missed:
-        raise PipelineError(f"not as in the lessons: {', '.join(missed)}; look at {out}")
+        raise PipelineError(f"not as in the lessons: {', '.join(missed)}; see {out}")

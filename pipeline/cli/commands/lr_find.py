@@ -38,10 +38,10 @@ def lr_find(
     batch_size: BatchSize = None,
     image_size: ImageSize = "64",
     train: Annotated[
-        bool, typer.Option("--train", help="go on and train with the rate that was found")
+        bool, typer.Option("--train", help="then train with the suggested rate")
     ] = False,
 ) -> None:
-    """Suggest a peak learning rate by a short training at ever higher rates; prints it.
+    """Suggest a peak learning rate by a short run with a rising rate; prints it.
 
     The plot shows the loss over the rates, with the suggestion and the steepest fall.
 
@@ -76,7 +76,7 @@ def lr_find(
 
 
 def scaled(peak: Rates, highest: float) -> str:
-    """`peak` with `highest` for its highest rate and the others in proportion, as --lr takes it."""
+    """Scale `peak` so that its highest rate is `highest`, and write it as --lr accepts it."""
     rates = peak if isinstance(peak, tuple) else (peak,)
     return ",".join(f"{rate * highest / max(rates):.3g}" for rate in rates)
 

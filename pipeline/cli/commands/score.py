@@ -16,26 +16,27 @@ if TYPE_CHECKING:
 
 
 def score(
-    source: Annotated[Path, typer.Argument(help="folder of images or Parquet files, or one such")],
+    source: Annotated[Path, typer.Argument(help="folder of images or Parquet files, or a file")],
     artifact: Annotated[Path, typer.Option(help="an artefact, or a model's folder of them")],
     out: Annotated[Path, typer.Option(help="folder to write to, or to continue in")],
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="this process, or Ray's workers")
     ] = "local",
-    batch_size: Annotated[int, typer.Option(min=1, help="images in one pass")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="images in a batch")] = 256,
     shard_size: Annotated[int, typer.Option(min=1, help="images in one file of labels")] = 4096,
     explain: Annotated[
-        bool, typer.Option("--explain/--no-explain", help="add the box that speaks for the label")
+        bool,
+        typer.Option("--explain/--no-explain", help="add the box of the evidence for the label"),
     ] = False,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one")
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto uses a GPU if there is one")
     ] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="of the network; 0 is every core")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="of the network; 0 uses every core")] = 0,
 ) -> None:
     """Label a folder of images, or of Parquet files with a column `image`; prints OUT.
 
     OUT gets part-NNNNN.parquet with labels, and bad-NNNNN.parquet with what could not be read.
-    The same command again goes on where it was cut short.
+    Run the same command again to continue an interrupted one.
 
     Example: limelight score ./photos --artifact zoo/cifar10 --out scores
     """
@@ -64,6 +65,6 @@ def score(
 
 
 def _done(job: "Job") -> int:
-    """Images of the shards that an earlier run has finished."""
+    """Count the images of the shards that an earlier run has finished."""
     starts_and_stops = (job.plan.bounds(shard) for shard in job.missing)
     return job.plan.images - sum(stop - start for start, stop in starts_and_stops)

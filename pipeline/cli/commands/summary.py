@@ -29,7 +29,7 @@ def summary(
     ] = None,
     classes: Annotated[int | None, typer.Option(min=1, help="default: the data set's")] = None,
 ) -> None:
-    """Print a network layer by layer: parameters, multiplications and what an activation sees.
+    """Print a network layer by layer: parameters, multiplications and receptive fields.
 
     Example: limelight summary cifar10
     """
@@ -60,7 +60,7 @@ def data_shape(data: str) -> tuple[int, int, int]:
 
 
 def _find(name: str) -> tuple[NetworkOptions, str]:
-    """The network that a recipe or an architecture's name means, and the data it is meant for."""
+    """Find the network and the data set of a recipe, or of an architecture's name."""
     if name in recipe_names() or name.endswith(".toml"):
         recipe = Recipe.load(name)
         return recipe.network, recipe.data

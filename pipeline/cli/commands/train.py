@@ -47,7 +47,7 @@ def train(
     ] = None,
     out: Out = None,
     resume: Annotated[
-        Path | None, typer.Option(help="go on with this run folder after its last whole epoch")
+        Path | None, typer.Option(help="continue this run after its last finished epoch")
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -59,7 +59,8 @@ def train(
         str | None, typer.Option(help="another architecture, such as torchvision:resnet34")
     ] = None,
     pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="begin with the weights torchvision publishes")
+        bool,
+        typer.Option("--pretrained", help="initialise from the weights that torchvision publishes"),
     ] = False,
     teachers: Teachers = None,
     choices: Set = None,
@@ -78,7 +79,7 @@ def train(
         if resume is not None:
             return resume_run(resume, choose_device(device), processes=world.size)
         if source is None:
-            raise PipelineError("say what to train on, or which run to --resume")
+            raise PipelineError("name the data to train on, or a run to --resume")
         name = recipe or default_recipe(source)
         options = {
             "epochs": epochs,

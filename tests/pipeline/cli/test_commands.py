@@ -1,4 +1,4 @@
-"""The command line: what becomes of what is asked, and what is said where nothing can."""
+"""The command line: results, messages and exit statuses."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ def test_folder_of_photos_is_trained_and_exported(tmp_path: Path) -> None:
     assert trained.stdout.strip() == "run"
     lines = (tmp_path / "run" / "epochs.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
-    # From another folder than it was trained in: the run knows where its images lie.
+    # From another working folder: the run has the absolute path of its images.
     (tmp_path / "elsewhere").mkdir()
     exported = limelight(
         "export", "../run", "--to", "../artifacts", "--no-layercam", cwd=tmp_path / "elsewhere"
@@ -41,7 +41,10 @@ def test_folder_of_photos_is_trained_and_exported(tmp_path: Path) -> None:
     manifest = load_artifact(tmp_path / "artifacts" / "colours" / "1").manifest
     assert manifest.classes == ("blue", "red")
     assert f"accuracy {manifest.metrics.accuracy:.2%}" in exported.stderr
-    assert "without mnist and fashion among the strange images" in exported.stderr
+    assert (
+        "mnist and fashion missing for the evaluation on out-of-distribution images"
+        in exported.stderr
+    )
     assert "limelight data fetch mnist; limelight data fetch fashion" in exported.stderr
     said = exported.stderr.splitlines()
     # What takes long is announced, before its result is.
@@ -67,7 +70,7 @@ def test_training_into_a_folder_that_is_not_empty_is_rejected(tmp_path: Path) ->
     [
         (("train", "mnist"), "run `limelight data fetch mnist`"),
         (("train", "nothing"), "neither a data set"),
-        (("train",), "say what to train on, or which run to --resume"),
+        (("train",), "name the data to train on, or a run to --resume"),
         (("train", "digits8", "--recipe", "nothing"), "no recipe 'nothing'; there are:"),
         (("train", "digits8", "--arch", "nothing"), "no architecture 'nothing'; there are:"),
         (("train", "digits8", "--lr", "fast"), "a positive number is needed"),

@@ -1,4 +1,4 @@
-"""What a person types for rates, sizes and choices."""
+"""Parsing of learning rates, image sizes and --set."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_image_size_is_a_side_or_height_and_width() -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "64x", "1x2x3", "-4", "large"])
 def test_invalid_image_size_is_rejected(text: str) -> None:
-    with pytest.raises(PipelineError, match="say 64, or 48x64"):
+    with pytest.raises(PipelineError, match="write 64, or 48x64"):
         parse_size(text)
 
 
@@ -48,7 +48,7 @@ def test_any_option_of_a_recipe_can_be_set() -> None:
 
 
 def test_unknown_option_is_named() -> None:
-    with pytest.raises(PipelineError, match=r"say NAME=VALUE"):
+    with pytest.raises(PipelineError, match=r"write NAME=VALUE"):
         parse_settings(["average"])
     with pytest.raises(PipelineError, match=r"optimizer\.speed: Extra inputs"):
         Recipe.load("digits8", **parse_settings(["optimizer.speed=9"]))

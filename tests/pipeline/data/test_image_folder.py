@@ -76,15 +76,15 @@ def image_names(colour: str) -> list[str]:
     [
         ("", "has no column path and no column label, but nothing: begin it with"),
         ("file,label\na.png,x\n", "has no column path, but file, label"),
-        ("path;label\na.png;x\n", "no column label, but path;label: .* apart by commas"),
+        ("path;label\na.png;x\n", "no column label, but path;label: .* commas between the columns"),
         ("path,label\n", "has no rows"),
         ("path,label\n\n\n", "has no rows"),
         ("path,label\na.png\n", "line 2: no label"),
         ("path,label\n,x\n", "line 2: no path"),
         ("path,label,split\na.png,x,valid\n", "line 2: split is 'valid', and must be train or"),
         ("path,label,split\na.png,x,\n", "line 2: no split"),
-        ("path,label\na.png,x\n../b.png,y\n", "line 3: ../b.png leaves the folder"),
-        ("path,label\nc/../../b.png,y\n", "line 2: c/../../b.png leaves the folder"),
+        ("path,label\na.png,x\n../b.png,y\n", "line 3: ../b.png is outside the folder"),
+        ("path,label\nc/../../b.png,y\n", "line 2: c/../../b.png is outside the folder"),
         ("path,label\na.png,x\nb.png,y\n./a.png,y\n", "lines 2 and 4: both name ./a.png"),
         ("path,label\na.png,x\n", "needs rows for each of at least two classes, found 1"),
         ("path,label,split\na.png,x,train\nb.png,y,train\n", "classes x, y, and test none"),
@@ -155,7 +155,7 @@ def test_class_can_be_called_train(tmp_path: Path) -> None:
 def test_folder_beside_train_and_test_is_rejected(tmp_path: Path) -> None:
     make_folder(tmp_path / "train")
     make_folder(tmp_path / "valid")
-    with pytest.raises(DataError, match="beside train there is valid, and only test can be"):
+    with pytest.raises(DataError, match="beside train there is valid, and only test is allowed"):
         load_dataset(str(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Data sets, those derived of them, the validation split, and a user's own folder of images."""
+"""Named data sets, subsets, the validation split, class weights, and folders of images."""
 
 from io import BytesIO
 from pathlib import Path
@@ -219,7 +219,7 @@ def test_class_weights_equal_scikit_learn_and_have_mean_1() -> None:
 
 
 def test_class_without_images_has_no_weight() -> None:
-    with pytest.raises(DataError, match="no image of 'b' to be weighed"):
+    with pytest.raises(DataError, match="no image of 'b', so it has no weight"):
         class_weights(np.array([0, 2]), ("a", "b", "c"))
 
 

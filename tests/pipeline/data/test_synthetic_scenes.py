@@ -1,4 +1,4 @@
-"""Scenes whose object and its place are known."""
+"""Synthetic scenes: the object, its box and the background."""
 
 import numpy as np
 import pytest
@@ -82,8 +82,8 @@ def test_backgrounds_are_structured_and_different() -> None:
     ("shape", "side", "feather", "words"),
     [
         ((32, 24, 3), 64, 0.1, "square, not 24 x 32"),
-        ((32, 32, 3), 257, 0.1, "does not go into a scene of 256"),
-        ((32, 32, 3), 0, 0.1, "does not go into a scene of 256"),
+        ((32, 32, 3), 257, 0.1, "does not fit into a scene of 256"),
+        ((32, 32, 3), 0, 0.1, "does not fit into a scene of 256"),
         ((32, 32, 3), 64, 0.6, "must be 0 to 0.5"),
     ],
 )

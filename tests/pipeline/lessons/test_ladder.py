@@ -1,4 +1,4 @@
-"""The ladder's verdicts, and the ablation's variants, on the small digits."""
+"""Results of the ladder, and variants of the ablation, on the small digits."""
 
 import json
 import shutil
@@ -80,7 +80,7 @@ def test_rung_is_trained_once(tmp_path: Path) -> None:
     assert table.strip().endswith("| yes |")
 
 
-class _PulledPlug(Callback):
+class _InterruptAfterTwoEpochs(Callback):
     def end_epoch(self, trainer: Trainer, record: Record) -> None:
         if trainer.epoch == 2:
             raise KeyboardInterrupt
@@ -90,10 +90,10 @@ def test_interrupted_rung_is_continued(tmp_path: Path) -> None:
     rung = Rung(name="small", recipe="digits8", lesson=0.9, lesson_epochs=4, changes={"epochs": 4})
     whole = climb(rung, tmp_path / "whole", seed=0, device=CPU)
     with pytest.raises(KeyboardInterrupt):
-        climb(rung, tmp_path / "parts", seed=0, device=CPU, callbacks=[_PulledPlug()])
+        climb(rung, tmp_path / "parts", seed=0, device=CPU, callbacks=[_InterruptAfterTwoEpochs()])
     parts = climb(rung, tmp_path / "parts", seed=0, device=CPU)
     assert replace(parts, seconds=whole.seconds) == whole
-    # Trained, and broken off before it was measured.
+    # Trained, and interrupted before it was evaluated.
     (tmp_path / "parts" / "rung.json").unlink()
     assert climb(rung, tmp_path / "parts", seed=0, device=CPU) == parts
 

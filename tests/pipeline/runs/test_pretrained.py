@@ -129,9 +129,9 @@ def test_validating_on_training_images_of_the_pretrained_model_is_rejected(
     data, seed, share = pretrained.data_sha256, pretrained.seed, pretrained.validation
     check("digits8", data, seed=seed, share=share)
     check("photos", "other data", seed=seed + 1, share=share / 2)
-    for other, refused in ((seed + 1, share), (seed, share / 2), (seed, share * 2)):
+    for other, rejected in ((seed + 1, share), (seed, share / 2), (seed, share * 2)):
         _, held_out = train_test_split(
-            np.arange(len(labels)), test_size=refused, random_state=other, stratify=labels
+            np.arange(len(labels)), test_size=rejected, random_state=other, stratify=labels
         )
         _, own = train_test_split(
             np.arange(len(labels)), test_size=share, random_state=seed, stratify=labels
@@ -141,7 +141,7 @@ def test_validating_on_training_images_of_the_pretrained_model_is_rejected(
         images = f"{learnt} of the {len(held_out)} images"
         said = f"trained on {images} .* pass --seed 0 --set validation=0.15"
         with pytest.raises(RunError, match=said):
-            check("digits8", data, seed=other, share=refused)
+            check("digits8", data, seed=other, share=rejected)
 
 
 def test_smaller_validation_split_of_the_same_seed_is_accepted(
@@ -175,10 +175,10 @@ def test_subset_or_parent_of_the_training_data_is_rejected(
     digits8_run: Run, *, learnt: str, data: str, shared: bool
 ) -> None:
     pretrained = replace(read_pretrained(digits8_run.folder), data=learnt)
-    refused = pytest.raises(
+    rejected = pytest.raises(
         RunError, match=f"was trained on images of {learnt} .* validate on as images of {data}"
     )
-    with refused if shared else nullcontext():
+    with rejected if shared else nullcontext():
         pretrained.check_validation(
             data,
             "of other bytes",
@@ -194,9 +194,9 @@ def test_finetuning_with_the_same_classes_keeps_the_head(digits8_run: Run, tmp_p
         "finetune", "digits8", "--from", str(digits8_run.folder), "--recipe", "digits8",
         "--epochs", "1", "--lr", "0.001", "--no-report",
     )  # fmt: skip
-    refused = limelight(*command, "--seed", "1", cwd=tmp_path)
-    assert refused.returncode == 1
-    assert "pass --seed 0" in refused.stderr
+    rejected = limelight(*command, "--seed", "1", cwd=tmp_path)
+    assert rejected.returncode == 1
+    assert "pass --seed 0" in rejected.stderr
     choices = ("--set", "ema_decay=0.5", "--set", "network.dropout=0.25", "--set", "epochs=2")
     trained = limelight(*command, *choices, "--out", "second", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
@@ -262,6 +262,6 @@ def test_model_of_one_folder_is_finetuned_on_another_and_exported(tmp_path: Path
     assert run.best.validation_accuracy > 0.6
     artifact = load_artifact(export(run, tmp_path / "artifacts", layercam=False))
     assert artifact.manifest.training["pretrained"] == "first"
-    refused = limelight("finetune", "digits8", "--from", "first", cwd=tmp_path)
-    assert refused.returncode == 1
-    assert "takes images of 3 channel(s), and digits8 has 1" in refused.stderr
+    rejected = limelight("finetune", "digits8", "--from", "first", cwd=tmp_path)
+    assert rejected.returncode == 1
+    assert "takes images of 3 channel(s), and digits8 has 1" in rejected.stderr

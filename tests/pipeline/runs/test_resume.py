@@ -1,4 +1,4 @@
-"""A run that is broken off goes on to the same weights, bit for bit, and files stay whole."""
+"""Interrupted runs continue to the same bits, and files stay whole."""
 
 import json
 import os
@@ -28,23 +28,23 @@ from tests.pipeline.training.small_trainings import CPU
 EPOCHS_TRAINED = 4
 
 
-class BrokenOffError(Exception):
+class SimulatedInterruptError(Exception):
     pass
 
 
 class StopAt(Callback):
-    """Breaks off in the middle of an epoch, or at its end once everything is saved."""
+    """Interrupts in the middle of an epoch, or at its end when everything is saved."""
 
     def __init__(self, *, step: int = 0, epoch: int = 0) -> None:
         self._step, self._epoch = step, epoch
 
     def end_batch(self, trainer: Trainer, batch: Batch) -> None:
         if batch.step == self._step:
-            raise BrokenOffError
+            raise SimulatedInterruptError
 
     def end_epoch(self, trainer: Trainer, record: Record) -> None:
         if trainer.epoch == self._epoch:
-            raise BrokenOffError
+            raise SimulatedInterruptError
 
 
 def _plan(**changes: object) -> RunPlan:
@@ -104,53 +104,53 @@ def test_resumed_run_ends_with_the_same_bits(
     stop: StopAt, changes: dict[str, object], tmp_path: Path
 ) -> None:
     whole = _trained(tmp_path / "whole", **changes)
-    with pytest.raises(BrokenOffError):
-        _trained(tmp_path / "broken", stop, **changes)
-    resume_run(tmp_path / "broken", CPU).train(tmp_path / "broken")
-    _same_results(whole, tmp_path / "broken")
+    with pytest.raises(SimulatedInterruptError):
+        _trained(tmp_path / "interrupted", stop, **changes)
+    resume_run(tmp_path / "interrupted", CPU).train(tmp_path / "interrupted")
+    _same_results(whole, tmp_path / "interrupted")
 
 
 def test_killed_process_can_be_resumed(tmp_path: Path) -> None:
     arguments = ("train", "digits8", "--epochs", "6", "--no-report")
     assert limelight(*arguments, "--out", "whole", cwd=tmp_path).returncode == 0
-    command, environment = limelight_command(*arguments, "--out", "broken", cwd=tmp_path)
+    command, environment = limelight_command(*arguments, "--out", "interrupted", cwd=tmp_path)
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     # While files are being written, as likely as not.
     waited = time.monotonic() + 120
-    while not (tmp_path / "broken" / STATE).is_file():
+    while not (tmp_path / "interrupted" / STATE).is_file():
         assert process.poll() is None
         assert time.monotonic() < waited
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert (tmp_path / "broken" / STATE).is_file()
-    resumed = limelight("train", "--resume", "broken", "--no-report", cwd=tmp_path)
+    assert (tmp_path / "interrupted" / STATE).is_file()
+    resumed = limelight("train", "--resume", "interrupted", "--no-report", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    _same_results(tmp_path / "whole", tmp_path / "broken")
-    again = limelight("train", "--resume", "broken", cwd=tmp_path)
+    _same_results(tmp_path / "whole", tmp_path / "interrupted")
+    again = limelight("train", "--resume", "interrupted", cwd=tmp_path)
     assert again.returncode == 1
-    assert "broken is finished; next: limelight export broken" in again.stderr
+    assert "interrupted is finished; next: limelight export interrupted" in again.stderr
 
 
 def test_missing_results_are_written_again_from_the_state(tmp_path: Path) -> None:
     """Killed between the state and what is written from it."""
     whole = _trained(tmp_path / "whole")
-    broken = tmp_path / "broken"
-    with pytest.raises(BrokenOffError):
-        _trained(broken, StopAt(epoch=EPOCHS_TRAINED))
+    interrupted = tmp_path / "interrupted"
+    with pytest.raises(SimulatedInterruptError):
+        _trained(interrupted, StopAt(epoch=EPOCHS_TRAINED))
     for name in (CHECKPOINT, HISTORY, EPOCHS):
-        (broken / name).unlink()
-    resume_run(broken, CPU).train(broken)
-    _same_results(whole, broken)
-    assert not (broken / STATE).exists()
-    read_run(broken)
+        (interrupted / name).unlink()
+    resume_run(interrupted, CPU).train(interrupted)
+    _same_results(whole, interrupted)
+    assert not (interrupted / STATE).exists()
+    read_run(interrupted)
 
 
 def test_complete_run_trains_only_what_is_missing(tmp_path: Path) -> None:
     whole = complete_run(_plan(), tmp_path / "whole")
-    with pytest.raises(BrokenOffError):
+    with pytest.raises(SimulatedInterruptError):
         complete_run(_plan(), tmp_path / "parts", [StopAt(epoch=2)])
     parts = complete_run(_plan(), tmp_path / "parts")
     _same_results(whole.folder, parts.folder)
@@ -171,16 +171,16 @@ def test_folder_with_a_run_of_other_options_is_rejected(
 
 
 def test_resuming_with_another_number_of_processes_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(BrokenOffError):
+    with pytest.raises(SimulatedInterruptError):
         _trained(tmp_path / "run", StopAt(step=1))
     with pytest.raises(RunError, match="start it with torchrun --nproc-per-node 1"):
         resume_run(tmp_path / "run", CPU, processes=2)
 
 
 def test_state_of_another_run_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(BrokenOffError):
+    with pytest.raises(SimulatedInterruptError):
         _trained(tmp_path / "one", StopAt(epoch=1))
-    with pytest.raises(BrokenOffError):
+    with pytest.raises(SimulatedInterruptError):
         _trained(tmp_path / "other", StopAt(epoch=1), network__widths=(4, 8, 8, 8))
     shutil.copy(tmp_path / "one" / STATE, tmp_path / "other" / STATE)
     with pytest.raises(RunError, match="the saved state does not fit this run"):
@@ -188,7 +188,7 @@ def test_state_of_another_run_is_rejected(tmp_path: Path) -> None:
 
 
 def test_full_disk_keeps_the_last_file_and_the_error_says_how_to_continue(tmp_path: Path) -> None:
-    # The kernel refuses what would make a file longer than the limit, as it does on a full disk.
+    # The kernel rejects writes beyond the limit, as it does on a full disk.
     script = (
         "import resource, signal, torch\n"
         "from pathlib import Path\n"

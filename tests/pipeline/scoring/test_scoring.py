@@ -323,7 +323,7 @@ def test_unusable_parquet_is_rejected_with_the_reason(tmp_path: Path) -> None:
     for table, words in (
         (pa.table({"picture": [b"x"]}), "no column 'image', but picture: name the column"),
         (pa.table({"image": ["a.png"]}), "the column 'image' is string, and must hold encoded"),
-        (pa.table({"image": pa.array([], pa.binary())}), "no rows, so nothing to score"),
+        (pa.table({"image": pa.array([], pa.binary())}), "no rows, so there is nothing to score"),
     ):
         pq.write_table(table, file)
         with pytest.raises(DataError, match=words):
@@ -333,7 +333,7 @@ def test_unusable_parquet_is_rejected_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"b\.parquet has other columns than .*a\.parquet"):
         score(source, out)
     file.write_bytes(b"PAR1 cut off")
-    with pytest.raises(DataError, match=r"a\.parquet is not a Parquet file, or a damaged one"):
+    with pytest.raises(DataError, match=r"a\.parquet is not a Parquet file, or is damaged"):
         score(source, out)
     assert not out.exists()
 
@@ -341,12 +341,12 @@ def test_unusable_parquet_is_rejected_with_the_reason(tmp_path: Path) -> None:
 def test_images_beside_parquet_are_rejected(digits: Path, tmp_path: Path) -> None:
     write_parquet(digits, tmp_path / "source", struct=True)
     (tmp_path / "source" / "a.png").touch()
-    with pytest.raises(DataError, match="holds images and Parquet files: keep them apart"):
+    with pytest.raises(DataError, match="has images and Parquet files: put them into separate"):
         score(tmp_path / "source", tmp_path / "out")
 
 
 def test_empty_source_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"neither an image .* nor a \.parquet file in it"):
+    with pytest.raises(DataError, match=r"has no image .* and no \.parquet file in it"):
         score(tmp_path, tmp_path / "out")
     with pytest.raises(DataError, match="neither a folder of images nor a Parquet file"):
         score(tmp_path / "nothing", tmp_path / "out")
@@ -385,10 +385,10 @@ def test_command_prints_the_folder_and_the_counts(digits: Path, tmp_path: Path) 
     assert (
         "104 images: 100 labelled, 4 bad (bad-*.parquet says why); 104 of them now" in done.stderr
     )
-    refused = limelight(digits, *options, "--explain", cwd=tmp_path)
-    assert refused.returncode == 1
-    assert "was begun with another --explain" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    rejected = limelight(digits, *options, "--explain", cwd=tmp_path)
+    assert rejected.returncode == 1
+    assert "was begun with another --explain" in rejected.stderr
+    assert "Traceback" not in rejected.stderr
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: limelight[ray]")

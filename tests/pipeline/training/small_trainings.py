@@ -1,4 +1,4 @@
-"""Small trainings for tests, on scikit-learn's digits: a second or two each."""
+"""Short training runs for tests, on scikit-learn's digits: a second or two each."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ def float64() -> Iterator[None]:
 
 
 def splits() -> tuple[Split, Split]:
-    """What digits8's own recipe learns from, and what it is validated on."""
+    """Split digits8 as its own recipe does: (to fit, to validate on)."""
     return split_validation(load_dataset("digits8").train, 0.15, 0)
 
 

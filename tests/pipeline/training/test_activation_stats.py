@@ -1,4 +1,4 @@
-"""Statistics of activations, against numpy and on trainings that fail."""
+"""Statistics of activations, compared with numpy, and of runs that fail."""
 
 import numpy as np
 import pytest

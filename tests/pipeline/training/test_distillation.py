@@ -20,7 +20,7 @@ from pipeline.runs.run_setup import plan_run, resume_run
 from pipeline.training.distillation import Teacher, Teachers
 from pipeline.training.recipe import Recipe
 from tests.pipeline.cli.running import limelight
-from tests.pipeline.runs.test_resume import BrokenOffError, StopAt
+from tests.pipeline.runs.test_resume import SimulatedInterruptError, StopAt
 from tests.pipeline.training.small_trainings import (
     CPU,
     DIGITS,
@@ -39,26 +39,26 @@ def _teachers(*runs: Run, temperature: float = 2.0) -> Teachers:
 
 
 @pytest.fixture(scope="module")
-def hurried_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Another network, trained for a single epoch."""
-    folder = tmp_path_factory.mktemp("runs") / "hurried"
+    folder = tmp_path_factory.mktemp("runs") / "short"
     recipe = Recipe.load("digits8", epochs=1, network__widths=(4, 8, 8, 8))
     plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU).train(folder)
     return read_run(folder)
 
 
 def test_prediction_is_the_mean_probability_of_the_teachers(
-    digits8_run: Run, hurried_run: Run
+    digits8_run: Run, short_run: Run
 ) -> None:
     images = splits()[1].images[:20]
     expected = np.zeros((20, 10))
-    for run in (digits8_run, hurried_run):
+    for run in (digits8_run, short_run):
         norm = run.config.normalisation
         pixels = (images / 255 - np.array(norm.mean)) / np.array(norm.std)
         with torch.no_grad():
             logits = run.network(torch.from_numpy(pixels).float().permute(0, 3, 1, 2))
         expected += softmax(logits.numpy() / 3, axis=1) / 2
-    answers = _teachers(digits8_run, hurried_run, temperature=3).answer(torch.from_numpy(images))
+    answers = _teachers(digits8_run, short_run, temperature=3).answer(torch.from_numpy(images))
     np.testing.assert_allclose(answers.numpy(), expected, atol=1e-5)
 
 
@@ -102,11 +102,11 @@ def test_labels_are_ignored(digits8_run: Run, cutmix: float) -> None:
 
 @pytest.mark.timeout(300)
 def test_distilled_run_can_be_resumed_and_exported(
-    digits8_run: Run, hurried_run: Run, tmp_path: Path
+    digits8_run: Run, short_run: Run, tmp_path: Path
 ) -> None:
     copies = [
         shutil.copytree(run.folder, tmp_path / name)
-        for run, name in ((digits8_run, "one"), (hurried_run, "other"))
+        for run, name in ((digits8_run, "one"), (short_run, "other"))
     ]
     taught = ("--teacher", "one", "--teacher", "other", "--epochs", "2", "--no-report")
     whole = limelight("train", "digits8", *taught, "--out", "whole", cwd=tmp_path)
@@ -116,13 +116,13 @@ def test_distilled_run_can_be_resumed_and_exported(
 
     plan = plan_run("digits8", recipe_name="digits8", recipe=run.config.recipe, seed=0, device=CPU)
     plan = distil_from(plan, copies)
-    with pytest.raises(BrokenOffError):
-        plan.train(tmp_path / "broken", [StopAt(epoch=1)])
+    with pytest.raises(SimulatedInterruptError):
+        plan.train(tmp_path / "interrupted", [StopAt(epoch=1)])
     # The run folder has copies of the teachers' weights.
     for copy in copies:
         shutil.rmtree(copy)
-    resume_run(tmp_path / "broken", CPU).train(tmp_path / "broken")
-    weights = read_run(tmp_path / "broken").network.state_dict()
+    resume_run(tmp_path / "interrupted", CPU).train(tmp_path / "interrupted")
+    weights = read_run(tmp_path / "interrupted").network.state_dict()
     for name, value in run.network.state_dict().items():
         assert torch.equal(weights[name], value), name
 
@@ -170,13 +170,13 @@ def test_teacher_of_other_classes_is_rejected(digits8_run: Run) -> None:
         distil_from(other, [digits8_run.folder])
 
 
-def test_weights_of_another_network_are_rejected(digits8_run: Run, hurried_run: Run) -> None:
+def test_weights_of_another_network_are_rejected(digits8_run: Run, short_run: Run) -> None:
     teacher = Teacher(
         name="runs/one",
         network=digits8_run.config.recipe.network,
         normalisation=Normalisation(mean=(0.5,), std=(0.5,)),
     )
-    weights = {f"0.{name}": value for name, value in hurried_run.network.state_dict().items()}
+    weights = {f"0.{name}": value for name, value in short_run.network.state_dict().items()}
     with pytest.raises(RunError, match="runs/one: its weights are not its network's"):
         Teachers([teacher], weights, classes=10, temperature=1, device=CPU)
 

@@ -1,4 +1,4 @@
-"""Several processes train what one would: losses, weights, BatchNorm's statistics."""
+"""Several processes train the same weights as one, and stop cleanly."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The range test: on curves from calculus, and on the small digits."""
+"""Range test, on curves with a known derivative and on the small digits."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -28,7 +28,7 @@ def make_trainer(**changes: object) -> Trainer:
 
 
 class OfLosses(Trainer):
-    """Gives the losses of a list instead of training."""
+    """Returns the losses of a list instead of training."""
 
     def __init__(self, losses: list[float]) -> None:
         self.losses = losses

@@ -1,4 +1,4 @@
-"""Training on the small digits: it learns, repeats itself, and fails in words."""
+"""Training on the small digits: accuracy, reproducibility and error messages."""
 
 import copy
 from functools import partial
@@ -131,7 +131,7 @@ def test_weights_of_the_best_epoch_are_kept() -> None:
 
     recipe = Recipe.load("digits8", epochs=5)
     fit, validation = splits()
-    # Labels that the network unlearns: those of the images' neighbours in the split.
+    # Wrong labels: validation gets worse while the network learns.
     wrong = Split(validation.images, np.roll(validation.labels, 1))
     with float32():
         record = train(small_trainer(recipe), wrong, [Improvements()])
@@ -204,7 +204,7 @@ def test_wrong_number_of_rates_is_rejected() -> None:
 
 
 def test_class_weight_of_two_equals_repeated_images() -> None:
-    """Twice the weight on a class is that class twice, up to the mean."""
+    """Compare a class weight of 2 with two copies of the class, up to the mean."""
     trainer = small_trainer(Recipe.load("digits8", class_weights=True, label_smoothing=0.0))
     logits, labels = torch.randn(4, 10), torch.tensor([0, 1, 1, 2])
     trainer._class_weights = torch.ones(10)
