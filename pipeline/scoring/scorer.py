@@ -28,7 +28,7 @@ class Settings:
 
     device: Device = "auto"
     batch_size: int = 256
-    threads: int = 0  # of the engine; 0 is every core
+    threads: int = 0  # of the engine; 0 uses every core
     decoders: int = 4  # threads that read and decode
     explain: bool = False  # adds the box of the evidence for the label
 

@@ -92,7 +92,7 @@ def digest_files(root: Path, names: Iterable[str]) -> str:
     for name in names:
         try:
             size = (root / name).stat().st_size
-        except OSError:  # a dangling link: reading it will report the error
+        except OSError:  # a dangling link; reading it reports the error
             size = -1
         digest.update(os.fsencode(f"{name}\0{size}\n"))
     return digest.hexdigest()

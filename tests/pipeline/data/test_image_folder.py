@@ -51,7 +51,7 @@ def test_split_column_selects_test_images(tmp_path: Path) -> None:
     ]
     dataset = load_dataset(str(make_table(tmp_path, rows, "path,label,split")), image_size=(40, 48))
     assert (len(dataset.train), dataset.test.labels.tolist()) == (16, [0, 0, 1, 1])
-    # Of the rule's size already, so the pixels are the files' own.
+    # The files have the size of the rule already, so their pixels are unchanged.
     np.testing.assert_array_equal(
         dataset.test.images[1], np.asarray(Image.open(tmp_path / "blue" / "5.png"))
     )

@@ -73,7 +73,7 @@ def test_backgrounds_are_structured_and_different() -> None:
     made = [background(rng, size=128, channels=3).astype(float) for _ in range(20)]
     assert all(levels.std() > 5 for levels in made)
     assert np.std([levels.mean() for levels in made]) > 10
-    # Some are rough and some smooth: how much neighbours differ goes up and down tenfold.
+    # Some are rough and some smooth: the differences between neighbours vary tenfold.
     grains = [np.abs(np.diff(levels, axis=1)).mean() for levels in made]
     assert max(grains) > 5 * min(grains)
 

@@ -186,7 +186,7 @@ def test_interrupted_ablation_is_continued(tmp_path: Path) -> None:
     kept = (tmp_path / "runs" / "as-it-is-0" / EPOCHS).read_bytes()
     shutil.rmtree(tmp_path / "runs" / "pool-max-0")
     assert limelight(*command, cwd=tmp_path).stdout == first.stdout
-    # The time it took is in there, too.
+    # The result includes the time.
     assert (tmp_path / "runs" / "as-it-is-0" / EPOCHS).read_bytes() == kept
     longer = limelight(*command, "--epochs", "2", cwd=tmp_path)
     assert longer.returncode == 1

@@ -59,7 +59,7 @@ def test_bn_freeze_keeps_the_statistics_of_trained_features(bn_freeze: bool) -> 
 
 
 def test_each_layer_group_has_its_own_rate() -> None:
-    # With plain SGD and one step, a weight moves by its rate times its gradient.
+    # One step of plain SGD changes a weight by rate times gradient.
     def first_step(peak: tuple[float, ...]) -> dict[str, torch.Tensor]:
         schedule = {"kind": "constant", "peak": peak, "momentum": 0.0}
         recipe = Recipe.load("digits8", schedule=schedule, optimizer={"weight_decay": 0.0})

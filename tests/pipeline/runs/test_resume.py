@@ -117,7 +117,7 @@ def test_killed_process_can_be_resumed(tmp_path: Path) -> None:
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    # While files are being written, as likely as not.
+    # Probably while files are being written.
     waited = time.monotonic() + 120
     while not (tmp_path / "interrupted" / STATE).is_file():
         assert process.poll() is None
@@ -135,7 +135,7 @@ def test_killed_process_can_be_resumed(tmp_path: Path) -> None:
 
 
 def test_missing_results_are_written_again_from_the_state(tmp_path: Path) -> None:
-    """Killed between the state and what is written from it."""
+    """Interrupt after the state is written, and before the results are."""
     whole = _trained(tmp_path / "whole")
     interrupted = tmp_path / "interrupted"
     with pytest.raises(SimulatedInterruptError):
@@ -154,7 +154,7 @@ def test_complete_run_trains_only_what_is_missing(tmp_path: Path) -> None:
         complete_run(_plan(), tmp_path / "parts", [StopAt(epoch=2)])
     parts = complete_run(_plan(), tmp_path / "parts")
     _same_results(whole.folder, parts.folder)
-    # Every event of a second training would raise.
+    # Training again would raise at every event.
     again = complete_run(_plan(), tmp_path / "parts", [StopAt(step=1), StopAt(epoch=1)])
     assert again.best == parts.best
 

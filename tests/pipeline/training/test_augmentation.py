@@ -88,7 +88,7 @@ def test_alternating_flip_shows_each_image_both_ways_in_two_epochs(epoch: int) -
 def test_cutout_covers_one_square_with_the_mean_colour(side: int) -> None:
     images = torch.full((4000, 9, 7, 2), 40, dtype=torch.uint8)
     images[:, :, :, 1] = 100
-    images[:, :, 0] = 90  # a pixel column in 7, of which the mean is 47 and 99
+    images[:, :, 0] = 90  # one pixel column of 7
     mean = images.float().mean((0, 1, 2)).round()
     assert mean.tolist() == [47, 99]
     indices = torch.arange(len(images))
@@ -96,7 +96,7 @@ def test_cutout_covers_one_square_with_the_mean_colour(side: int) -> None:
     painted = (drawn == mean).all(3)
     assert torch.equal(drawn[~painted], images[~painted])
     seen = {_rectangle(mask) for mask in painted}
-    # The centre lies anywhere in the image: every position there is, clipped at the edges.
+    # The centre can be at every position of the image; squares are clipped at the edges.
     assert seen == {
         (max(0, top), min(9, top + side), max(0, left), min(7, left + side))
         for top in range(-(side // 2), 9 - side // 2)
@@ -135,7 +135,7 @@ def test_mixture_is_an_image_with_one_box_of_its_partner() -> None:
         if own in (partner, paint) or partner == paint:
             continue
         assert share == (1 - (image == partner).float().mean())
-        # An image is mixed or painted over, never both.
+        # An image has a box of another or a covered square, never both.
         assert values in ({int(partner)}, {int(paint)}, set())
         if values:
             _rectangle(image != own)

@@ -72,7 +72,7 @@ def _process(rank: int, size: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     with float64(), joined(CPU) as world:
         torch.save(_train(world), f"{folder}/{rank}.pt")
-    os._exit(0)  # as `python -m pipeline` ends, and for the same reason
+    os._exit(0)  # like `python -m pipeline`, for the same reason
 
 
 def test_two_processes_train_the_same_weights_as_one(tmp_path: Path) -> None:

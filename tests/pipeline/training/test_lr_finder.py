@@ -60,8 +60,8 @@ def test_suggestions_on_a_logistic_curve_match_calculus() -> None:
     found = suggest(RATES, losses)
     # Its slope is greatest at the centre.
     assert found["steepest"] == pytest.approx(1e-3, rel=0.03)
-    # A tenth of it is done where the logistic is 1 / 10: log10 is -3 - ln(9) / 4; it ends at -1,
-    # give or take the little that the logistic still falls behind it.
+    # A tenth of the fall is reached where the logistic is 1 / 10: log10 is -3 - ln(9) / 4. It ends at
+    # about -1, since the logistic hardly falls after that.
     begun = -3 - np.log(9) / 4
     assert np.log10(found["valley"]) == pytest.approx(begun + (-1 - begun) * 2 / 3, abs=0.02)
 
@@ -77,7 +77,7 @@ def test_suggestions_on_a_quadratic_curve_match_calculus() -> None:
     losses = (np.log10(RATES) + 2) ** 2
     found = suggest(RATES, losses)
     assert found["steepest"] == pytest.approx(RATES[80], rel=0.03)  # the first tenth is left out
-    # From x = -6.2 to 0, of (x + 2)^2: a tenth of the fall is done at x + 2 = -sqrt(0.9) * 4.2.
+    # From x = -6.2 to 0, of (x + 2)^2: a tenth of the fall is reached at x + 2 = -sqrt(0.9) * 4.2.
     begun = -2 - np.sqrt(0.9) * 4.2
     assert np.log10(found["valley"]) == pytest.approx(begun + (-2 - begun) * 2 / 3, abs=0.02)
 

@@ -28,7 +28,7 @@ def test_singular_values_are_close_to_one(shape: tuple[int, int]) -> None:
 def test_directions_are_those_of_the_decomposition(shape: tuple[int, int]) -> None:
     matrix = conditioned(*shape, smallest=0.3)
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    # In the decomposition's own bases nothing is left off the diagonal.
+    # In the bases of the decomposition the matrix is diagonal.
     inside = u.T @ orthogonalised(matrix) @ v.T
     off_diagonal = inside - torch.diag(inside.diagonal())
     assert off_diagonal.abs().max() < 1e-4

@@ -60,7 +60,7 @@ def test_every_parameter_has_one_optimiser(kind: str) -> None:
     network = make_network()
     optimizers = Optimizers(network, make_recipe(optimizer__kind=kind))
     for parameter in network.parameters():
-        _group(optimizers, parameter)  # which finds one
+        _group(optimizers, parameter)  # fails unless exactly one has it
 
 
 @pytest.mark.parametrize(

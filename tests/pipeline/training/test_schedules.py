@@ -47,7 +47,7 @@ def test_one_cycle_equals_torch(steps: int, pct_start: float, div: float, div_fi
         total_steps=steps,
         pct_start=pct_start,
         div_factor=div,
-        final_div_factor=div_final / div,  # torch's is of the first rate
+        final_div_factor=div_final / div,  # torch divides the first rate
         base_momentum=0.85,
         max_momentum=0.95,
     )

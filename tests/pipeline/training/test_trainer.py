@@ -181,7 +181,7 @@ def test_loss_that_falls_from_a_high_start_does_not_stop_the_run() -> None:
     losses = iter([1000.0] * 10 + [2.3] * 100)
     trainer._loss = lambda logits, *_: logits.sum() * 0 + next(losses)  # type: ignore[method-assign]
     steps = sum(1 for _ in range(2) for _ in trainer.run_epoch())
-    assert steps > 30  # well past those in which nothing is stopped
+    assert steps > 30  # well after the first steps, in which no loss stops the run
 
 
 def test_nan_loss_stops_the_run_at_its_step() -> None:
