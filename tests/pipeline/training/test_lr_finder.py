@@ -60,8 +60,8 @@ def test_suggestions_on_a_logistic_curve_match_calculus() -> None:
     found = suggest(RATES, losses)
     # Its slope is greatest at the centre.
     assert found["steepest"] == pytest.approx(1e-3, rel=0.03)
-    # A tenth of the fall is reached where the logistic is 1 / 10: log10 is -3 - ln(9) / 4. It ends at
-    # about -1, since the logistic hardly falls after that.
+    # A tenth of the fall is reached where the logistic is 1 / 10: log10 is -3 - ln(9) / 4. It ends
+    # at about -1, since the logistic hardly falls after that.
     begun = -3 - np.log(9) / 4
     assert np.log10(found["valley"]) == pytest.approx(begun + (-1 - begun) * 2 / 3, abs=0.02)
 
