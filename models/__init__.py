@@ -15,8 +15,7 @@ from models.lessons import (
     three_or_seven,
 )
 from models.network import ClassMapNetwork
-from models.option_checks import refuse
-from models.options import NetworkOptions
+from models.options import NetworkOptions, reject_options
 from models.resnet import ResNet
 
 ARCHITECTURES: dict[str, Callable[[int, int, NetworkOptions], ClassMapNetwork]] = {
@@ -30,18 +29,18 @@ ARCHITECTURES: dict[str, Callable[[int, int, NetworkOptions], ClassMapNetwork]] 
     "resnet-max": resnet_max,
     "resnet2": resnet2,
 }
-"""By name: what builds a network of so many input channels, classes and with these options.
+"""Functions that build a network from its input channels, classes and options, by name.
 
-`torchvision:NAME` stands beside them, for each of torchvision's ResNets.
+Each of torchvision's ResNets is available too, as `torchvision:NAME`.
 """
 
 
 def build_network(options: NetworkOptions, *, in_channels: int, classes: int) -> ClassMapNetwork:
-    """The network that `options` name, freshly initialised from torch's global random state.
+    """Build the network that `options` name, initialised from torch's global random state.
 
     Raises:
         ValueError: there is no such architecture, or an option does not fit it.
-        WeightsUnavailable: pretrained weights were asked for and cannot be had.
+        WeightsUnavailable: pretrained weights are requested and not available.
 
     """
     name = options.architecture
@@ -50,7 +49,7 @@ def build_network(options: NetworkOptions, *, in_channels: int, classes: int) ->
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise ValueError(f"no architecture {name!r}; there are: {known}, {PREFIX}NAME")
-    refuse(options, "pretrained", *(() if name == "resnet" else ("whiten",)))
+    reject_options(options, "pretrained", *(() if name == "resnet" else ("whiten",)))
     return ARCHITECTURES[name](in_channels, classes, options)
 
 

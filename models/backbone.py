@@ -8,26 +8,26 @@ from torch import nn
 
 from models.heads import ConvMapHead
 from models.network import ClassMapNetwork
-from models.option_checks import DEFAULTS, refuse
-from models.options import NetworkOptions
+from models.options import DEFAULTS, NetworkOptions, reject_options
 
 PREFIX = "torchvision:"
 
 
 class WeightsUnavailable(Exception):  # noqa: N818
-    """Published weights that were asked for cannot be had; the message says what to do."""
+    """Requested pretrained weights are not available; the message says what to do."""
 
 
 def build_backbone(in_channels: int, classes: int, options: NetworkOptions) -> ClassMapNetwork:
-    """`torchvision:NAME`: a ResNet of torchvision without its pooling and linear layer.
+    """Build `torchvision:NAME`: a ResNet without its pooling and linear layer.
 
-    In their place are a 3x3 convolution to K channels and average pooling, as in fast.ai's
+    In their place it has a 3x3 convolution to K channels and average pooling, as in fast.ai's
     seventh lesson (2018), dogs against cats. The maps have a 32nd of the image's resolution.
 
     Raises:
         ValueError: there is no such ResNet, the images are not in colour, or an option other than
-            `pretrained` was chosen.
-        WeightsUnavailable: `pretrained` was, and the weights are neither here nor to be had.
+            `pretrained` is set.
+        WeightsUnavailable: `pretrained` is set, and the weights are neither cached nor can they be
+            downloaded.
 
     """
     from torchvision.models import get_model
@@ -40,19 +40,19 @@ def build_backbone(in_channels: int, classes: int, options: NetworkOptions) -> C
             f"{options.architecture} takes images of 3 channels, not {in_channels}; choose "
             "another architecture"
         )
-    refuse(options, *(DEFAULTS.keys() - {"architecture", "pretrained"}))
+    reject_options(options, *(DEFAULTS.keys() - {"architecture", "pretrained"}))
     network = get_model(name, weights=None)
     if options.pretrained:
         load_published(network, name)
     *features, _, linear = network.children()
-    # The stem is four modules, and as many stages follow it: two of them are early.
+    # The stem has four modules, and four stages follow it: the early group ends after two stages.
     return ClassMapNetwork(
         nn.Sequential(*features), ConvMapHead(linear.in_features, classes), early=6
     )
 
 
 def resnet_names() -> list[str]:
-    """The ResNets that torchvision has, wide ones and ResNeXts among them."""
+    """List the ResNets of torchvision, including wide ones and ResNeXts."""
     from torchvision import models
 
     return [
@@ -66,7 +66,8 @@ def load_published(network: nn.Module, name: str) -> None:
     """Load the weights that torchvision publishes for `name`, from torch hub's cache or the web.
 
     Raises:
-        WeightsUnavailable: they are neither here nor to be had, or what is here is not they.
+        WeightsUnavailable: they are neither cached nor can they be downloaded, or the cached file
+            is damaged or of another network.
 
     """
     from torchvision.models import get_model_weights
@@ -80,6 +81,6 @@ def load_published(network: nn.Module, name: str) -> None:
         network.load_state_dict(weights)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise WeightsUnavailable(
-            f"the published weights of {name} cannot be had ({error}): put {url} at {file}, whole, "
-            "or train from scratch without `pretrained`"
+            f"the published weights of {name} are not available ({error}): put the whole file "
+            f"{url} at {file}, or train from scratch without `pretrained`"
         ) from error

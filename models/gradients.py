@@ -1,7 +1,7 @@
-"""Derivatives written as a forward pass, so that an exported graph can hold them.
+"""Derivatives written as a forward pass, so that an exported graph can contain them.
 
-Reverse-mode differentiation of layers that the networks here are made of. Exporters know no
-`backward`; they know convolutions, comparisons and sums, and that is all it takes.
+Reverse-mode differentiation of the layers that these networks are made of. Exporters do not support
+`backward`, but they support the convolutions, comparisons and sums that it consists of.
 """
 
 from collections.abc import Callable
@@ -13,18 +13,18 @@ from models.layers import Residual
 from models.norms import LessonNorm
 
 PullBack = Callable[[Tensor], Tensor]
-"""Derivatives by a layer's output, (N, K, C', h', w') -> by its input, (N, K, C, h, w)."""
+"""Maps derivatives with respect to a layer's output, (N, K, C', h', w'), to its input's."""
 
 
 class NotDifferentiableHereError(Exception):
-    """A layer that has no derivative in this module; the message names it."""
+    """Layer without a derivative in this module; the message names it."""
 
 
 def with_pull_back(layer: nn.Module, x: Tensor) -> tuple[Tensor, PullBack]:
-    """A layer's output for (N, C, h, w), in evaluation, and what pulls K derivatives back.
+    """Run a layer in evaluation mode on (N, C, h, w); return its output and its pull-back.
 
-    They agree with torch's own but where several values of a pooling window are largest: there
-    torch counts the first, and this all.
+    Derivatives equal those of autograd, except where several values of a pooling window are the
+    largest: autograd then counts the first of them, and this function all.
 
     Raises:
         NotDifferentiableHereError: there is no rule for the layer.
@@ -54,11 +54,11 @@ def with_pull_back(layer: nn.Module, x: Tensor) -> tuple[Tensor, PullBack]:
             return x, lambda by_output: by_output
     if _is_torchvision_block(layer):
         return _torchvision_block(layer, x)
-    raise NotDifferentiableHereError(f"no derivative of {type(layer).__name__} is written down")
+    raise NotDifferentiableHereError(f"{type(layer).__name__} has no derivative here")
 
 
 def layercam_stage(features: nn.Sequential, images: Tensor) -> int | None:
-    """How many modules of `features` give the last stage whose maps are finer than the last one.
+    """Count the modules of `features` up to the last stage with a higher resolution than its end.
 
     None if the resolution never falls. `images` are normalised, (N, C, H, W).
     """
@@ -91,7 +91,7 @@ def _transposed(layer: nn.Conv2d, by_output: Tensor, x: Tensor) -> Tensor:
     kernel, stride = layer.kernel_size, layer.stride
     padding, dilation = layer.padding, layer.dilation
     inside, outside = map(int, x.shape[2:]), map(int, by_output.shape[3:])
-    # What of the input's edge no window reached.
+    # Rows and columns at the edge of the input that no window reached.
     rest = [
         before - ((after - 1) * step - 2 * pad + spread * (size - 1) + 1)
         for before, after, step, pad, spread, size in zip(

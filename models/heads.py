@@ -1,7 +1,6 @@
-"""Heads: from features to logits, and to the maps of where those come from.
+"""Heads: compute logits from features, and maps that show which positions a logit comes from.
 
-Every head has the identity mean(map) + bias = logit, over positions and for each class, unless
-`exact` is false.
+Unless `exact` is false, the mean of a class's map over positions plus the bias is the logit.
 """
 
 from torch import Tensor, nn
@@ -10,14 +9,14 @@ from models.options import NetworkOptions, Pool
 
 
 class Head(nn.Module):
-    """What follows a network's features."""
+    """Last part of a network, after its features."""
 
     exact: bool = True
-    """Whether a map's mean plus the bias is the logit."""
+    """True if a map's mean plus the bias is the logit."""
 
     @property
     def bias(self) -> Tensor:
-        """What a class scores with no features at all: (K,)."""
+        """Logits of features that are all zero: (K,)."""
         raise NotImplementedError
 
     def forward(self, features: Tensor) -> Tensor:
@@ -29,15 +28,15 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def derivatives(self, features: Tensor) -> Tensor:
-        """Of every logit by every feature: (N, C, h, w) -> (N, K, C, h, w), or 1 for N."""
+        """Differentiate each logit by each feature: (N, C, h, w) -> (N, K, C, h, w), or 1 for N."""
         raise NotImplementedError
 
 
 class ClassMapHead(Head):
     """Global pooling, dropout and one linear layer (Zhou et al., 2016).
 
-    With average pooling the maps are exact. With max pooling they show, by the same weights, where
-    features are that the class likes, though only each channel's largest reached the logit.
+    With average pooling the maps are exact. With max pooling they weigh the features of all
+    positions alike, although only the largest of each channel contributed to the logit.
     """
 
     def __init__(
@@ -50,12 +49,12 @@ class ClassMapHead(Head):
 
     @classmethod
     def of(cls, options: NetworkOptions, channels: int, classes: int) -> "ClassMapHead":
-        """The head with the pooling and the dropout of `options`."""
+        """Make the head with the pooling and the dropout of `options`."""
         return cls(channels, classes, pool=options.pool, dropout=options.dropout)
 
     @property
     def bias(self) -> Tensor:
-        """The linear layer's: (K,)."""
+        """Bias of the linear layer: (K,)."""
         return self.linear.bias
 
     def forward(self, features: Tensor) -> Tensor:
@@ -69,7 +68,7 @@ class ClassMapHead(Head):
         return nn.functional.conv2d(features, self.linear.weight[:, :, None, None])
 
     def derivatives(self, features: Tensor) -> Tensor:
-        """The head's weights, shared out by average pooling or given to the largest."""
+        """Divide the weights among all positions, or assign them to the largest (max pooling)."""
         weights = self.linear.weight[None, :, :, None, None]
         if self.exact:
             height, width = features.shape[2:]
@@ -78,7 +77,7 @@ class ClassMapHead(Head):
 
 
 class ConvMapHead(Head):
-    """A 3x3 convolution to a channel a class, averaged: the map is what the convolution gives."""
+    """3x3 convolution to one channel for each class, averaged; without the bias it is the map."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -86,7 +85,7 @@ class ConvMapHead(Head):
 
     @property
     def bias(self) -> Tensor:
-        """The convolution's: (K,)."""
+        """Bias of the convolution: (K,)."""
         return _bias_of(self.conv)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -95,18 +94,18 @@ class ConvMapHead(Head):
         return scores.mean((2, 3))
 
     def class_activation_maps(self, features: Tensor) -> Tensor:
-        """The convolution without its bias: (N, C, h, w) -> (N, K, h, w)."""
+        """Convolve without the bias: (N, C, h, w) -> (N, K, h, w)."""
         return nn.functional.conv2d(features, self.conv.weight, padding=1)
 
     def derivatives(self, features: Tensor) -> Tensor:
-        """The same for every image, since the head is linear: (1, K, C, h, w)."""
+        """Return the weights, which are the same for every image: (1, K, C, h, w)."""
         return _weights_of_positions(self.conv, features)
 
 
 class ConvHead(Head):
-    """A stride-2 3x3 convolution to a channel a class, as fastbook's chapter 13 (2020) ends.
+    """Stride-2 3x3 convolution to one channel for each class, as in fastbook's chapter 13 (2020).
 
-    Its output is averaged, which changes nothing where it is the lesson's 1x1.
+    Its output is averaged, which changes nothing if it is 1x1 as in the lesson.
     """
 
     def __init__(self, channels: int, classes: int) -> None:
@@ -115,7 +114,7 @@ class ConvHead(Head):
 
     @property
     def bias(self) -> Tensor:
-        """The convolution's: (K,)."""
+        """Bias of the convolution: (K,)."""
         return _bias_of(self.conv)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -124,21 +123,21 @@ class ConvHead(Head):
         return scores.mean((2, 3))
 
     def class_activation_maps(self, features: Tensor) -> Tensor:
-        """What each position adds to the logit, by h w: (N, C, h, w) -> (N, K, h, w)."""
+        """Compute h w times the contribution of each position: (N, C, h, w) -> (N, K, h, w)."""
         height, width = features.shape[2:]
         weights = _weights_of_positions(self.conv, features) * (height * width)
         return (features[:, None] * weights).sum(2)
 
     def derivatives(self, features: Tensor) -> Tensor:
-        """The same for every image, since the head is linear: (1, K, C, h, w)."""
+        """Return the weights, which are the same for every image: (1, K, C, h, w)."""
         return _weights_of_positions(self.conv, features)
 
 
 def _weights_of_positions(convolution: nn.Conv2d, features: Tensor) -> Tensor:
-    """What a logit weighs each feature by: (1, K, C, h, w).
+    """Compute the weight of each feature in a logit: (1, K, C, h, w).
 
-    The mean of a convolution's outputs is linear in the features, and its derivative is the
-    transposed convolution of the outputs' shares in it.
+    The mean of a convolution's outputs is linear in the features. Its derivative is the transposed
+    convolution of a constant: the share of each output in the mean.
     """
     kernel, stride = convolution.weight, convolution.stride[0]
     height, width = features.shape[2:]

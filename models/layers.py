@@ -1,4 +1,4 @@
-"""The building blocks: a convolution with its normalisation and ReLU, and a residual sum."""
+"""Building blocks: a convolution with its normalisation and ReLU, and a residual sum."""
 
 from torch import Tensor, nn
 
@@ -10,8 +10,8 @@ class ConvLayer(nn.Sequential):
     """Convolution, normalisation and ReLU, in the order that `options` choose.
 
     (N, in, H, W) -> (N, out, H / stride, W / stride), rounded up, with the default padding. The
-    convolution has a bias only if nothing normalises its output, which would take a bias away (or,
-    behind the ReLU, has one of its own).
+    convolution has a bias only without normalisation: a normalisation would cancel it or, after
+    the ReLU, has a bias of its own.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class ConvLayer(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """x + branch(x) (He et al., 2015), for a branch that keeps the shape."""
+    """Residual sum x + branch(x) (He et al., 2015), for a branch that keeps the shape."""
 
     def __init__(self, branch: nn.Module) -> None:
         super().__init__()
         self.branch = branch
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
+        """Add the branch: (N, C, H, W) -> (N, C, H, W)."""
         out: Tensor = x + self.branch(x)
         return out

@@ -1,10 +1,10 @@
-"""The networks of fast.ai's lessons, layer for layer.
+"""The networks of fast.ai's lessons, layer by layer.
 
-`three-or-seven` and `simple-cnn` are of fastbook's chapter 13 (2020), the others of lesson 7
-(2018, lesson7-cifar10), each a step of its ladder. The lessons' own choices of normalisation,
-order, pooling and dropout are their recipes'; these functions honour any.
+`three-or-seven` and `simple-cnn` are from fastbook's chapter 13 (2020), the others from lesson 7
+(2018, lesson7-cifar10), whose networks grow step by step. The recipes set the lessons' choices of
+normalisation, order, pooling and dropout; these functions accept any.
 
-Each takes the channels of its layers as `options.widths`, as many as it shall have layers.
+`options.widths` are the channels of the layers, and their number is the number of layers.
 """
 
 from collections.abc import Sequence
@@ -12,25 +12,45 @@ from itertools import pairwise
 
 from torch import nn
 
-from models.bn_layer import BnLayer
 from models.heads import ClassMapHead, ConvHead
 from models.layers import ConvLayer, Residual
 from models.network import ClassMapNetwork
-from models.option_checks import refuse
-from models.options import NetworkOptions
+from models.options import NetworkOptions, reject_options
 
 LADDER = (10, 20, 40, 80, 160)
 SIMPLENET_IMAGE = 32
 
 
+class BnLayer(ConvLayer):
+    """3x3 convolution without bias, ReLU, then normalisation: (N, in, H, W) -> (N, out, h, w).
+
+    The layer that fast.ai's seventh lesson (2018) builds its CIFAR-10 networks from, if
+    `norm="lesson"` and `order="relu-norm"`; other options are for comparison. It halves the
+    resolution by default, and pads by 1 for every kernel size, as in the lesson.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        options: NetworkOptions,
+        *,
+        stride: int = 2,
+        kernel: int = 3,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, options, kernel=kernel, stride=stride, padding=1
+        )
+
+
 def three_or_seven(in_channels: int, classes: int, options: NetworkOptions) -> ClassMapNetwork:
-    """Stride-2 3x3 convolutions, 28 -> 14 -> 7 -> 4 -> 2, and a last one to the logits."""
+    """Build stride-2 3x3 convolutions, 28 -> 14 -> 7 -> 4 -> 2, and a last one to the logits."""
     widths = options.widths or (4, 8, 16, 32)
     return _strided(in_channels, classes, options, widths, first_kernel=3)
 
 
 def simple_cnn(in_channels: int, classes: int, options: NetworkOptions) -> ClassMapNetwork:
-    """`three_or_seven` for ten digits: 5x5 at first, so that 8 channels are made of 25 pixels."""
+    """Build `three_or_seven` for ten digits: 8 channels from the 25 pixels of a 5x5 kernel."""
     widths = options.widths or (8, 16, 32, 64)
     return _strided(in_channels, classes, options, widths, first_kernel=5)
 
@@ -43,17 +63,17 @@ def _strided(
     *,
     first_kernel: int,
 ) -> ClassMapNetwork:
-    refuse(options, "pool", "dropout")
+    reject_options(options, "pool", "dropout")
     layers = [ConvLayer(in_channels, widths[0], options, kernel=first_kernel, stride=2)]
     layers += [ConvLayer(before, after, options, stride=2) for before, after in pairwise(widths)]
     return ClassMapNetwork(nn.Sequential(*layers), ConvHead(widths[-1], classes))
 
 
 def simplenet(in_channels: int, classes: int, options: NetworkOptions) -> ClassMapNetwork:
-    """A multilayer perceptron for images of 32x32 pixels, 3072 -> 40 -> K by default.
+    """Build a multilayer perceptron for images of 32x32 pixels, 3072 -> 40 -> K by default.
 
-    Its first linear layer is a convolution as large as the image, which is the same sum, and its
-    map a single position.
+    Its first linear layer is written as a convolution as large as the image, so its map has a
+    single position.
     """
     widths = options.widths or (40,)
     layers = [ConvLayer(in_channels, widths[0], options, kernel=SIMPLENET_IMAGE, padding=0)]
@@ -62,7 +82,7 @@ def simplenet(in_channels: int, classes: int, options: NetworkOptions) -> ClassM
 
 
 def convnet(in_channels: int, classes: int, options: NetworkOptions) -> ClassMapNetwork:
-    """Stride-2 3x3 convolutions without padding, pooled."""
+    """Build stride-2 3x3 convolutions without padding, and pool them."""
     widths = options.widths or (20, 40, 80)
     layers = [
         ConvLayer(before, after, options, stride=2, padding=0)
@@ -72,7 +92,7 @@ def convnet(in_channels: int, classes: int, options: NetworkOptions) -> ClassMap
 
 
 def conv_bn_net(in_channels: int, classes: int, options: NetworkOptions) -> ClassMapNetwork:
-    """A bare 5x5 convolution, then stride-2 `BnLayer`s, pooled."""
+    """Build a plain 5x5 convolution and stride-2 `BnLayer`s, and pool them."""
     widths = options.widths or LADDER
     layers = [BnLayer(before, after, options) for before, after in pairwise(widths)]
     stem = _bare_convolution(in_channels, widths[0])
@@ -80,7 +100,7 @@ def conv_bn_net(in_channels: int, classes: int, options: NetworkOptions) -> Clas
 
 
 def conv_bn_net_deep(in_channels: int, classes: int, options: NetworkOptions) -> ClassMapNetwork:
-    """`conv_bn_net` with a stride-1 `BnLayer` after each stride-2 one: too deep to gain by it."""
+    """Build `conv_bn_net` with a stride-1 `BnLayer` after each stride-2 one: too deep to profit."""
     widths = options.widths or LADDER
     layers: list[nn.Module] = [_bare_convolution(in_channels, widths[0])]
     for before, after in pairwise(widths):
@@ -89,14 +109,14 @@ def conv_bn_net_deep(in_channels: int, classes: int, options: NetworkOptions) ->
 
 
 def resnet_max(in_channels: int, classes: int, options: NetworkOptions) -> ClassMapNetwork:
-    """`conv_bn_net` with two residual `BnLayer`s after each stride-2 one (He et al., 2015)."""
+    """Build `conv_bn_net` and add two residual `BnLayer`s to each stage (He et al., 2015)."""
     widths = options.widths or LADDER
     stem = _bare_convolution(in_channels, widths[0])
     return _residual_stages(stem, classes, options, widths)
 
 
 def resnet2(in_channels: int, classes: int, options: NetworkOptions) -> ClassMapNetwork:
-    """`resnet_max` made wider, with a 7x7 `BnLayer` at first; the lesson's has dropout of 0.2."""
+    """Build a wider `resnet_max` with a 7x7 `BnLayer` first; the lesson has a dropout of 0.2."""
     widths = options.widths or (16, 32, 64, 128, 256)
     stem = BnLayer(in_channels, widths[0], options, stride=1, kernel=7)
     return _residual_stages(stem, classes, options, widths)

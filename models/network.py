@@ -1,4 +1,4 @@
-"""A network split at the seam that a class activation map needs: features, then a head."""
+"""A network split where class activation maps need it: features, then a head."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,7 @@ from models.heads import Head
 
 
 class ClassMapNetwork(nn.Module):
-    """A network that is `features` followed by a head that can say where a logit comes from.
+    """`features`, followed by a head that can show which positions a logit comes from.
 
     `early` is the number of modules of `features` in the first layer group; by default, half.
     """
@@ -23,5 +23,5 @@ class ClassMapNetwork(nn.Module):
         return logits
 
     def layer_groups(self) -> list[nn.Module]:
-        """Early features, late features and the head, for learning rates of their own."""
+        """Split into early features, late features and head, for separate learning rates."""
         return [self.features[: self._early], self.features[self._early :], self.head]

@@ -1,4 +1,4 @@
-"""Per-channel mean and standard deviation, and the step from bytes to the network's input."""
+"""Per-channel mean and standard deviation, and the conversion of bytes to network input."""
 
 import math
 from collections.abc import Callable
@@ -29,20 +29,20 @@ class Normalisation:
             float(np.average((levels - mean) ** 2, weights=count))
             for mean, count in zip(means, counts, strict=True)
         ]
-        # A constant channel carries nothing: dividing by 1 leaves it at zero.
+        # A constant channel has no information: dividing by 1 leaves it at zero.
         return cls(mean=tuple(means), std=tuple(math.sqrt(v) or 1.0 for v in variances))
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """What a channel's grey level is multiplied by, and what is added to it then: (C,) each."""
+        """Return the factor and then the summand of each channel's grey levels: (C,) each."""
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         return 1 / (255 * std), -mean / std
 
     def on(self, device: torch.device) -> Callable[[Tensor], Tensor]:
-        """The function from uint8 (N, H, W, C) to float32 (N, C, H, W), for images on `device`."""
+        """Make the function from uint8 (N, H, W, C) on `device` to float32 (N, C, H, W)."""
         scale, shift = (values.to(device) for values in self.scale_and_shift())
         return lambda images_nhwc: normalise(images_nhwc, scale, shift)
 
 
 def normalise(images_nhwc: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """uint8 (N, H, W, C), (C,), (C,) -> float32 (N, C, H, W), channels last in memory."""
+    """Normalise: uint8 (N, H, W, C), (C,), (C,) -> float32 (N, C, H, W), channels last."""
     return (images_nhwc.float() * scale + shift).permute(0, 3, 1, 2)

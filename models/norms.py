@@ -1,4 +1,4 @@
-"""Normalisations of a layer's output, one of them written out."""
+"""Normalisations of a layer's output; the lesson's is written out."""
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,11 @@ GROUPS, CHANNELS_A_GROUP = 32, 4
 class LessonNorm(nn.Module):
     """Batch normalisation (Ioffe and Szegedy, 2015) from means, deviations and two parameters.
 
-    It is what `BnLayer` of fast.ai's seventh lesson (2018) does with a channel, with what that
-    lacks: statistics for evaluation. (N, C, H, W) -> (N, C, H, W), and the same as
-    `nn.BatchNorm2d`, to the choice of variance: an image is divided by the batch's own (biased)
-    deviation, `epsilon` keeping a dead channel from 0 / 0, while the running variance is the
-    unbiased one, since it stands for the data that the batch was drawn from.
+    The normalisation of `BnLayer` in fast.ai's seventh lesson (2018), with running statistics for
+    evaluation, which the lesson's layer lacks. (N, C, H, W) -> (N, C, H, W). It equals
+    `nn.BatchNorm2d`: training divides by the biased standard deviation of the batch, where
+    `epsilon` prevents 0 / 0 in a dead channel, and the running variance is the unbiased estimate
+    for the data that the batch was drawn from.
     """
 
     running_mean: Tensor
@@ -33,7 +33,7 @@ class LessonNorm(nn.Module):
         """Normalise by the batch's statistics in training, by the running ones in evaluation."""
         mean, variance = self.running_mean, self.running_variance
         if self.training:
-            precise = x.to(mean.dtype)  # whatever autocast made of it
+            precise = x.to(mean.dtype)  # autocast may have made it bfloat16
             variance, mean = torch.var_mean(precise, (0, 2, 3), correction=0)
             self._remember(mean.detach(), variance.detach(), x.numel() // x.shape[1])
         deviation = (variance + self.epsilon).sqrt()
@@ -50,7 +50,7 @@ def _per_channel(values: Tensor) -> Tensor:
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:
-    """The normalisation `norm` of so many channels; `layer` takes all of an image's as one group.
+    """Make the normalisation `norm` of `channels`; `layer` has a single group of all channels.
 
     Raises:
         ValueError: there is no such normalisation.
@@ -70,10 +70,10 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 
 
 def group_count(channels: int) -> int:
-    """How many groups share so many channels evenly (Wu and He, 2018).
+    """Choose the number of groups of equal size for group normalisation (Wu and He, 2018).
 
-    As many as can be, up to their 32, of 4 channels or more: a group of one would be instance
-    normalisation.
+    The largest number up to 32, as in the paper, whose groups have at least 4 channels: a group of
+    one channel would be instance normalisation.
     """
     most = max(1, min(GROUPS, channels // CHANNELS_A_GROUP))
     return next(count for count in range(most, 0, -1) if channels % count == 0)

@@ -1,4 +1,4 @@
-"""ResNets of our own, wide and shallow."""
+"""ResNet of this project: wide and shallow."""
 
 from torch import nn
 
@@ -12,10 +12,10 @@ WIDTHS = (32, 64, 112, 176)
 
 
 class ResNet(ClassMapNetwork):
-    """A stem and three residual stages; the maps have a quarter of the image's resolution.
+    """Stem and three residual stages; the maps have a quarter of the image's resolution.
 
-    Wide and shallow, which trains in few epochs (the layout of the DAWNBench CIFAR-10 entries,
-    Page, 2018), with the last pooling left out so that the maps stay fine: 8x8 for a 32x32 image.
+    A wide and shallow network trains in few epochs (the layout of the DAWNBench CIFAR-10 entries,
+    Page, 2018). The last pooling is left out for finer maps: 8x8 for a 32x32 image.
     `options.widths` are the channels of the stem and of the three stages.
     """
 
@@ -45,6 +45,6 @@ def _stem(in_channels: int, out_channels: int, options: NetworkOptions) -> nn.Mo
 
 
 def residual(channels: int, options: NetworkOptions) -> Residual:
-    """A residual block of two layers."""
+    """Make a residual block of two layers."""
     layers = (ConvLayer(channels, channels, options) for _ in range(2))
     return Residual(nn.Sequential(*layers))

@@ -1,4 +1,4 @@
-"""A first layer that is measured, not learned: the whitened patches of the training images."""
+"""First layer whose kernel is measured instead of learnt: it whitens image patches."""
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +8,9 @@ class WhitenedConv(nn.Module):
     """3x3 convolution to the leading eigenvectors of image patches, and their negatives.
 
     (N, C, H, W) -> (N, out, H, W). Its outputs are uncorrelated and of equal variance over the
-    images that `measure` saw (Jordan, 2024, arXiv 2404.00498, after Page, 2019). Of a patch's
-    9 C directions the `out` / 2 of most variance are kept. The kernel is fixed; the bias learns.
+    images that `measure` saw (Jordan, 2024, arXiv 2404.00498, after Page, 2019). Of the 9 C
+    directions of a patch it keeps the `out` / 2 with the largest variance. The kernel is fixed; the
+    bias is learnt.
 
     Raises:
         ValueError: `out_channels` is odd, or more than twice the directions of a patch.
@@ -34,7 +35,7 @@ class WhitenedConv(nn.Module):
 
     @torch.no_grad()
     def measure(self, images: Tensor, epsilon: float = 5e-4) -> None:
-        """Fix the kernel from normalised images (N, C, H, W)."""
+        """Set the kernel from normalised images (N, C, H, W)."""
         channels = images.shape[1]
         patches = nn.functional.unfold(images.float(), 3).transpose(1, 2).reshape(-1, 9 * channels)
         patches = patches - patches.mean(0)

@@ -1,4 +1,4 @@
-"""`python -m pipeline`, which torchrun starts too."""
+"""`python -m pipeline`, for torchrun, too."""
 
 import os
 import sys
@@ -16,9 +16,9 @@ def _run() -> int:
 
 status = _run()
 if "WORLD_SIZE" in os.environ:
-    # A thread of gloo may still hold a tensor of Python's (DistributedDataParallel keeps these
-    # threads past the end of their group), and aborts the process when the interpreter is gone
-    # before it lets go. What is to be kept has been written.
+    # DistributedDataParallel keeps threads of gloo after the end of their process group. If such a
+    # thread still holds a tensor when the interpreter shuts down, it aborts the process. By now
+    # all results have been written.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

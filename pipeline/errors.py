@@ -1,4 +1,4 @@
-"""What can go wrong in the pipeline; each message says what to do next."""
+"""Errors of the pipeline; each message says what to do next."""
 
 
 class PipelineError(Exception):
@@ -6,12 +6,12 @@ class PipelineError(Exception):
 
 
 class DataError(PipelineError):
-    """Data is missing, short, corrupt or not what it should be."""
+    """Data is missing, truncated, corrupt or of an unexpected form."""
 
 
 class RunError(PipelineError):
-    """A run folder is missing, incomplete or does not fit what is asked of it."""
+    """A run folder is missing or incomplete, or does not fit the request."""
 
 
 class GateError(PipelineError):
-    """An export gate failed; the message has its figure."""
+    """An export gate failed; the message has the measured value."""

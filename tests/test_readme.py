@@ -24,7 +24,7 @@ def run(code: str) -> str:
 
 def block_with(word: str) -> str:
     (found,) = [block for block in BLOCKS if word in block]
-    return found
+    return str(found)
 
 
 def test_the_readme_has_two_examples_in_python() -> None:

@@ -51,7 +51,7 @@ def pack(arguments: argparse.Namespace) -> None:
     """Write the parts, and print what is in them and how large each is."""
     # What unpacks may lack what these need.
     from bench.gpu.image_archive import write_archive
-    from pipeline.data.cache import load_cached
+    from pipeline.data.registry import load_cached
 
     with tempfile.TemporaryDirectory() as temporary:
         staging, files = Path(temporary), {}

@@ -16,7 +16,8 @@ from pydantic import JsonValue
 from bench.gpu.pace import seconds_per_step
 from bench.gpu.results import Deadline, Results
 from bench.gpu.scale import Changes, Scale, School
-from pipeline.data.cache import PUBLISHED, cached_file
+from pipeline.data.cache import cached_file
+from pipeline.data.registry import published_names
 from pipeline.runs.pretrained import distil_from
 from pipeline.runs.run_setup import RunPlan, plan_run
 from pipeline.runs.run_writer import CHECKPOINT, CONFIG, EPOCHS, HISTORY
@@ -35,7 +36,7 @@ def run(
 ) -> None:
     """Train the teacher and the pupils of each school, while there is time."""
     for school in scale.schools:
-        if school.data in PUBLISHED and not cached_file(school.data).is_file():
+        if school.data in published_names() and not cached_file(school.data).is_file():
             results.add(school.data, f"not trained: there is no {cached_file(school.data)}")
             continue
         teacher = folder / RUNS / f"{school.data}-teacher"

@@ -1,4 +1,4 @@
-"""The terminal: messages on standard error; standard output is for results."""
+"""Messages on standard error; standard output is for results."""
 
 from rich.console import Console
 
@@ -6,5 +6,5 @@ console = Console(stderr=True)
 
 
 def say(message: str) -> None:
-    """A line for a person."""
+    """Print a message for the user."""
     console.print(message, highlight=False, soft_wrap=True, markup=False)

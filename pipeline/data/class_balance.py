@@ -1,4 +1,4 @@
-"""How evenly the classes of a data set are filled, and what to do where they are not."""
+"""Class counts, a report on uneven classes, and class weights."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,18 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 
-# Below this ratio of the largest class to the smallest, weights change next to nothing.
+# Below this ratio of the largest class to the smallest, class weights have hardly any effect.
 UNEVEN = 1.5
 
 
 def class_counts(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, int]:
-    """Images of each class, in the order of `classes`, from their labels (N,)."""
+    """Count the images of each class by labels (N,), in the order of `classes`."""
     counts = np.bincount(labels, minlength=len(classes))
     return dict(zip(classes, counts.tolist(), strict=True))
 
 
 def imbalance_report(labels: NDArray[np.int64], classes: Sequence[str]) -> str | None:
-    """Say which classes have how many images; None if the largest is < 1.5x the smallest."""
+    """Describe uneven classes; None if the largest is less than 1.5 times the smallest."""
     counts = class_counts(labels, classes)
     smallest, largest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[largest] < UNEVEN * counts[smallest]:
@@ -27,23 +27,23 @@ def imbalance_report(labels: NDArray[np.int64], classes: Sequence[str]) -> str |
     return (
         f"the classes are uneven: '{largest}' has {counts[largest]:,} images and '{smallest}' "
         f"{counts[smallest]:,}{ratio}. Add images of the small classes, or train with "
-        "--class-weights, which weighs each image by how rare its class is."
+        "--class-weights, which weights each class by the inverse of its frequency."
     )
 
 
 def class_weights(labels: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.float32]:
-    """Weights (K,) in inverse proportion to the classes' frequencies, with mean 1 over images.
+    """Compute class weights (K,), inverse to the frequencies, with mean 1 over images.
 
     Raises:
-        DataError: if a class has no image.
+        DataError: a class has no image.
 
     """
     counts = class_counts(labels, classes)
     empty = [name for name, count in counts.items() if count == 0]
     if empty:
         raise DataError(
-            f"no image of {', '.join(map(repr, empty))} to be weighed: add some, or take the "
-            "class out"
+            f"no image of {', '.join(map(repr, empty))}, so it has no weight: add some, or "
+            "remove the class"
         )
     images = np.array(list(counts.values()), np.float64)
     return (len(labels) / (len(classes) * images)).astype(np.float32)

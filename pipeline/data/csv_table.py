@@ -1,4 +1,4 @@
-"""A CSV file of paths and labels, UTF-8, with a header: `path,label` and perhaps `split`."""
+"""CSV files of labelled images: UTF-8, with the columns `path`, `label` and optionally `split`."""
 
 import csv
 import os
@@ -13,14 +13,14 @@ PARTS = ("train", "test")
 
 
 def list_table(file: Path) -> LabelledFiles:
-    """List the images that the rows of `file` name; other columns than those above are ignored.
+    """List the images that the rows of `file` name; other columns are ignored.
 
-    A path is absolute or relative to the file's folder. Without the column `split`, of ``train``
-    and ``test``, test images are to be set aside.
+    A path is absolute or relative to the file's folder. The column
+    `split` has the values ``train`` and ``test``; without it, test images must be held out.
 
     Raises:
-        DataError: a column or a value is missing, a row cannot be understood, an image is named
-            twice, or there are fewer than two classes.
+        DataError: a column or a value is missing or invalid, an image is named twice, or there are
+            fewer than two classes.
 
     """
     parts: dict[str, FilesByClass] = {"train": {}, "test": {}}
@@ -47,9 +47,9 @@ def list_table(file: Path) -> LabelledFiles:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The line and the wanted columns of each row; blank lines are passed over."""
+    """Yield line number and known columns of each row; blank lines are skipped."""
     try:
-        # What Excel writes begins with a byte order mark.
+        # Files by Excel begin with a byte order mark.
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
             columns = [name.strip() for name in reader.fieldnames or ()]
@@ -58,7 +58,7 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 raise DataError(
                     f"{file} has no column {' and no column '.join(missing)}, but "
                     f"{', '.join(columns) or 'nothing'}: begin it with the line `path,label`, "
-                    "columns apart by commas"
+                    "with commas between the columns"
                 )
             reader.fieldnames = columns
             wanted = [name for name in COLUMNS if name in columns]
@@ -80,7 +80,7 @@ def _path(written: str, file: Path, line: int) -> Path:
     relative = Path(os.path.normpath(written))
     if relative.parts[:1] == (os.pardir,):
         raise DataError(
-            f"{file}, line {line}: {written} leaves the folder of the file: write the whole path, "
-            "from the root"
+            f"{file}, line {line}: {written} is outside the folder of the file: write an absolute "
+            "path"
         )
     return file.parent / relative

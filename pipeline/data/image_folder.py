@@ -1,4 +1,4 @@
-"""A folder of labelled images: one sub-folder a class (torchvision's ImageFolder layout)."""
+"""Folders of labelled images: one sub-folder for each class (torchvision's ImageFolder layout)."""
 
 from pathlib import Path
 
@@ -9,21 +9,21 @@ from pipeline.errors import DataError
 def list_folder(folder: Path) -> LabelledFiles:
     """List FOLDER/CLASS/IMAGE, or FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE.
 
-    Without FOLDER/test, test images are to be set aside. Hidden folders are passed over.
+    Without FOLDER/test, test images must be held out. Hidden folders are skipped.
 
     Raises:
-        DataError: there are fewer than two classes, or the parts are not train and test.
+        DataError: there are fewer than two classes, or another folder beside train and test.
 
     """
     train, test = folder / "train", None
     if _sub_folders(train):
-        # A class may be called train; then images lie in it, and no folders.
+        # A class can be called train; then it contains images and no folders.
         parts = {path.name for path in _sub_folders(folder)}
         if parts - {"train", "test"}:
             raise DataError(
                 f"{folder}: beside train there is {', '.join(sorted(parts - {'train', 'test'}))}, "
-                "and only test can be: merge it into train, of which validation images are set "
-                "aside, or name it test"
+                "and only test is allowed: merge it into train, from which validation images are "
+                "held out, or name it test"
             )
         if "test" in parts:
             test = _by_class(folder / "test")

@@ -1,4 +1,4 @@
-"""Labelled files become arrays, by the code that reads the service's uploads."""
+"""Read labelled image files into arrays, with the code that reads uploads to the service."""
 
 import logging
 
@@ -18,18 +18,18 @@ logger = logging.getLogger(__name__)
 
 
 class ImageReader:
-    """Reads image files by one rule, and remembers those that it cannot read."""
+    """Reads image files by one image rule, and records those that it cannot read."""
 
     def __init__(self, rule: ImageRule) -> None:
         self._rule = rule
         self.skipped: list[str] = []
-        """Each file that was passed over, and why."""
+        """Each skipped file, with the reason."""
 
     def read(self, files: FilesByClass) -> Split:
         """Read every file, class by class in the order of their names.
 
         Raises:
-            DataError: if a class has no readable image.
+            DataError: a class has no readable image.
 
         """
         images: list[NDArray[np.uint8]] = []
@@ -48,13 +48,13 @@ class ImageReader:
             if len(images) == before:
                 why = f" (first {self.skipped[-len(files[name])]})" if files[name] else ""
                 raise DataError(
-                    f"class {name!r}: no readable image{why}; add some, or take the class out"
+                    f"class {name!r}: no readable image{why}; add some, or remove the class"
                 )
             labels += [label] * (len(images) - before)
         return Split(np.stack(images), np.array(labels, dtype=np.int64))
 
     def report(self) -> None:
-        """Say how many more files than those already named were passed over."""
+        """Log how many files were skipped besides those that were named."""
         unnamed = len(self.skipped) - MOST_NAMED
         if unnamed > 0:
             logger.warning(

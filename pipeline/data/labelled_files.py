@@ -1,12 +1,12 @@
-"""Image files by class, before any is read: what a folder and a CSV file both come to."""
+"""Image files by class, as listed from a folder or a CSV file."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from limelight.imaging.formats import suffixes
 from pipeline.errors import DataError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
-# Photographs of their owner's are trusted with more than the service allows an upload.
+# Larger than the service allows, since these files are the user's own.
 MAX_PIXELS = 200_000_000
 
 FilesByClass = dict[str, list[Path]]
@@ -14,7 +14,7 @@ FilesByClass = dict[str, list[Path]]
 
 @dataclass(frozen=True, slots=True)
 class LabelledFiles:
-    """The files of each class; `test` is None where the test images are yet to be set aside."""
+    """Files of each class; `test` is None if test images must be held out."""
 
     train: FilesByClass
     test: FilesByClass | None
@@ -22,15 +22,15 @@ class LabelledFiles:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes' names, sorted."""
+        """Names of the classes, sorted."""
         return tuple(sorted(self.train))
 
 
 def checked(files: LabelledFiles, source: Path, needed: str) -> LabelledFiles:
-    """Give `files` back if they can be trained and tested on; `needed` is how to have classes.
+    """Check `files` and return them; an error says that each class needs `needed`.
 
     Raises:
-        DataError: there are fewer than two classes, or others for the test than for training.
+        DataError: there are fewer than two classes, or training and test differ in them.
 
     """
     if len(files.train) < 2:
@@ -46,5 +46,5 @@ def checked(files: LabelledFiles, source: Path, needed: str) -> LabelledFiles:
 
 
 def is_image(path: Path) -> bool:
-    """Whether `path` is a file with the suffix of an image that can be read."""
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    """Tell whether `path` is a file with the suffix of a supported image format."""
+    return path.suffix.lower() in suffixes() and path.is_file()

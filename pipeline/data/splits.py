@@ -1,11 +1,10 @@
-"""Labelled images, and setting a share of them aside."""
+"""Labelled images, and stratified splits of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedShuffleSplit
 
 from pipeline.errors import DataError
 
@@ -21,53 +20,58 @@ class Split:
         return len(self.labels)
 
     def take(self, indices: NDArray[np.int64]) -> "Split":
-        """The images at `indices`, (M,), in that order."""
+        """Select the images at `indices`, (M,), in that order."""
         return Split(self.images[indices], self.labels[indices])
 
 
 def split_validation(
     train: Split, share: float, seed: int, classes: Sequence[str] = ()
 ) -> tuple[Split, Split]:
-    """Set aside a stratified `share` of the training images: (fitting, validation).
+    """Hold out a stratified `share` of the training images: (to fit, to validate on).
 
-    `classes` are the labels' names, for the message of an error.
+    `classes` are the names of the labels, for error messages.
 
     Raises:
-        DataError: if a class has too few images to be split; the message names it.
+        DataError: a class has too few images to be split; the message names it.
 
     """
-    return set_aside("validation images", train, share, seed, classes)
+    return hold_out("validation images", train, share, seed, classes)
 
 
-def set_aside(
-    what: str, images: Split, share: float, seed: int, classes: Sequence[str]
+def hold_out(
+    purpose: str, images: Split, share: float, seed: int, classes: Sequence[str]
 ) -> tuple[Split, Split]:
-    """Set a stratified `share` of `images` aside, which an error calls `what`: (rest, aside).
+    """Hold out a stratified `share` of `images`: (rest, held out).
+
+    An error message calls the images that are held out `purpose`.
 
     Raises:
-        DataError: if a class has too few images to be split; the message names it.
+        DataError: a class has too few images to be split; the message names it.
 
     """
     try:
-        rest, aside = choose(images.labels, share, seed)
+        rest, held_out = stratified_indices(images.labels, share, seed)
     except ValueError as error:
         problem = _too_few(images.labels, share, classes) or f"{error}; add images"
-        raise DataError(f"cannot set {what} aside: {problem}") from error
-    return images.take(rest), images.take(aside)
+        raise DataError(f"cannot hold out {purpose}: {problem}") from error
+    return images.take(rest), images.take(held_out)
 
 
-def choose(
+def stratified_indices(
     labels: NDArray[np.int64], share: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which of the images with these labels, (N,), are set aside: indices of (rest, aside).
+    """Choose images by their labels, (N,), and return the indices of (rest, held out).
 
     Raises:
-        ValueError: a class has too few.
+        ValueError: a class has too few images.
 
     """
+    # scikit-learn is slow to import, and `limelight --help` does not need it.
+    from sklearn.model_selection import StratifiedShuffleSplit
+
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=share, random_state=seed)
-    rest, aside = next(splitter.split(labels, labels))
-    return np.sort(rest), np.sort(aside)
+    rest, held_out = next(splitter.split(labels, labels))
+    return np.sort(rest), np.sort(held_out)
 
 
 def _too_few(labels: NDArray[np.int64], share: float, classes: Sequence[str]) -> str | None:
@@ -80,13 +84,13 @@ def _too_few(labels: NDArray[np.int64], share: float, classes: Sequence[str]) ->
     if single:
         kind, verb = ("class", "has") if len(single) == 1 else ("classes", "have")
         return (
-            f"the {kind} {', '.join(single)} {verb} one image only, and each needs at least 2: "
-            f"add images, or take the {kind} out"
+            f"the {kind} {', '.join(single)} {verb} only one image, and each needs at least 2: "
+            f"add images, or remove the {kind}"
         )
     fewest = min(share, 1 - share) * len(labels)
     if fewest < len(present):
         return (
             f"{share:.0%} of {len(labels)} images is too few for {len(present)} classes: "
-            f"bring at least {int(np.ceil(len(present) / min(share, 1 - share)))} images"
+            f"provide at least {int(np.ceil(len(present) / min(share, 1 - share)))} images"
         )
     return None

@@ -1,7 +1,7 @@
-"""Scenes to find an object in: a small image, enlarged, at some place on a background of no object.
+"""Scenes with an object at a known place: an enlarged small image on a synthetic background.
 
-What is to be found and where it lies is then known, which no photograph of the world tells for
-free. Everything random comes out of the generator that is passed in.
+For photographs, somebody would have to annotate the object's place. Everything random comes from
+the generator that is passed in.
 """
 
 import math
@@ -14,17 +14,17 @@ from PIL import Image
 from limelight.explanations.bounding_box import Box
 from limelight.imaging.preprocessing import picture_of
 
-# Cells along a side of the noise's grids: from a cloud over half of the scene down to its grain.
+# Cells along a side of the grids of noise: from half of the scene down to a few pixels.
 _GRIDS = (2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """An image, and the part of it that the object fills."""
+    """An image, and the box of its object."""
 
     image_hwc: NDArray[np.uint8]
     box: Box
-    """In whole pixels of the scene."""
+    """Whole pixels of the scene."""
 
 
 def make_scene(
@@ -35,10 +35,10 @@ def make_scene(
     size: int = 256,
     feather: float = 0.1,
 ) -> Scene:
-    """Enlarge a square image to `side` pixels and put it anywhere on a background of `size`.
+    """Enlarge a square image to `side` pixels and put it on a background of `size`, at random.
 
-    It is grey or RGB, as (H, W, C) says; the scene is what it is. Along its edges, over `feather`
-    of its side, the object passes into the background: there is no frame to be seen.
+    The scene has the channels of the image, (H, W, C): grey or RGB. The object fades into the
+    background over `feather` of its side, so that no frame is visible.
 
     Raises:
         ValueError: the image is not square, or larger than the scene; or more than half of its
@@ -48,7 +48,7 @@ def make_scene(
     if height != width:
         raise ValueError(f"the object must be square, not {width} x {height}")
     if not 1 <= side <= size:
-        raise ValueError(f"an object of {side} pixels does not go into a scene of {size}")
+        raise ValueError(f"an object of {side} pixels does not fit into a scene of {size}")
     if not 0 <= feather <= 0.5:
         raise ValueError(f"feather is {feather}, and must be 0 to 0.5")
     scene = background(rng, size=size, channels=channels)
@@ -61,10 +61,10 @@ def make_scene(
 
 
 def background(rng: np.random.Generator, *, size: int, channels: int) -> NDArray[np.uint8]:
-    """A square that shows nothing in particular: (size, size, channels).
+    """Draw a square texture without any object: (size, size, channels).
 
-    From one colour to another in some direction, with noise whose grains are of every size, and
-    waves as of sand or cloth. How much of each there is differs from one to the next.
+    A gradient between two colours, noise of all scales, and waves as in sand or cloth. The
+    proportions are random.
     """
     one, other = rng.uniform(50, 205, (2, 1)) + rng.normal(0, 20, (2, channels))
     across = _wave(rng, size, cycles=0.5)[:, :, None]
@@ -80,7 +80,7 @@ def background(rng: np.random.Generator, *, size: int, channels: int) -> NDArray
 
 
 def _wave(rng: np.random.Generator, size: int, *, cycles: float) -> NDArray[np.float64]:
-    """A sine of so many cycles along the side, in some direction and phase: -1 to 1."""
+    """Draw a sine wave of `cycles` along the side, in a random direction and phase: -1 to 1."""
     angle, phase = rng.uniform(0, 2 * math.pi, 2)
     y, x = np.mgrid[0:size, 0:size] / size
     distance = x * math.cos(angle) + y * math.sin(angle)
@@ -89,7 +89,7 @@ def _wave(rng: np.random.Generator, size: int, *, cycles: float) -> NDArray[np.f
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int, channels: int) -> NDArray[np.float32]:
-    """Normal noise on a grid, interpolated smoothly; the channels agree for the most part."""
+    """Draw normal noise on a grid, interpolated smoothly; the channels are correlated."""
     shades = rng.normal(size=(cells, cells, 1)) + 0.3 * rng.normal(size=(cells, cells, channels))
     return np.stack(
         [
@@ -109,7 +109,7 @@ def _resized(image: Image.Image, side: int) -> NDArray[np.float32]:
 
 
 def _opacity(side: int, feather: float) -> NDArray[np.float64]:
-    """1 in the middle, falling off to the edges: (side, side)."""
+    """Compute the opacity: 1 in the middle, falling towards the edges: (side, side)."""
     from_edge = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
     ramp = np.minimum(from_edge / max(feather * side, 0.5), 1.0)
     opacity: NDArray[np.float64] = np.outer(ramp, ramp)

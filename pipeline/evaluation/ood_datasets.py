@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limelight.artifact.manifest import ImageRule
-from pipeline.data.cache import cached_file, load_cached
+from pipeline.data.cache import cached_file
+from pipeline.data.registry import load_cached
 from pipeline.data.synthetic_scenes import background
 from pipeline.evaluation.test_set import as_served
 

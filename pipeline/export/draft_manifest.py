@@ -17,16 +17,12 @@ from limelight.artifact.manifest import (
 )
 from limelight.explanations.methods import supported
 from models.serving_graph import ServingGraph
-from pipeline.evaluation.run_data import RunData
+from pipeline.data.registry import DATASETS, Dataset
 from pipeline.export.serialization import OPSET
 from pipeline.runs.run import Run, describe_training, library_versions
+from pipeline.runs.run_data import RunData
 from pipeline.training.inference import multiply_accumulates
 
-_DESCRIPTIONS = {
-    "mnist": "Handwritten digits, trained on MNIST",
-    "cifar10": "Ten kinds of animals and vehicles, trained on CIFAR-10",
-    "digits8": "Handwritten digits of 8x8 pixels",
-}
 # The field is required; the export replaces it before it writes the manifest.
 _NOT_MEASURED_YET = Metrics(images=0, accuracy=0.0, log_loss=0.0, ece=0.0)
 
@@ -61,7 +57,7 @@ def draft_manifest(
         name=name,
         version=version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        description=_DESCRIPTIONS.get(dataset.name, f"Trained on {dataset.source}"),
+        description=_describe(dataset),
         classes=dataset.classes,
         image=dataset.image,
         inputs=(TensorSpec(name="images", dtype="uint8", shape=("N", *example.shape[1:])),),
@@ -106,3 +102,8 @@ def _describe_network(run: Run, example: torch.Tensor) -> Network:
             run.network, run.config.normalisation, example[:1]
         ),
     )
+
+
+def _describe(dataset: Dataset) -> str:
+    entry = DATASETS.get(dataset.name)
+    return (entry and entry.description) or f"Trained on {dataset.source}"

@@ -10,13 +10,13 @@ import torch
 
 from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import Artifact, load_artifact
-from pipeline.evaluation.run_data import RunData, read_run_data
 from pipeline.export.draft_manifest import draft_manifest
 from pipeline.export.formats import LAYERCAM_ONNX, ONNX, make_graphs, save_formats
 from pipeline.export.measurements import Tell, choose_on_validation, measure
 from pipeline.export.model_card import card
 from pipeline.export.naming import check_name, default_name, next_version
 from pipeline.runs.run import Run
+from pipeline.runs.run_data import RunData
 
 CARD = "README.md"
 
@@ -49,7 +49,7 @@ def export(
     """
     if name is not None:
         check_name(name)
-    data = read_run_data(run)
+    data = run.data
     name = name or default_name(data.dataset.name)
     with _staging_folder(root / name) as staging:
         version = next_version(root / name)

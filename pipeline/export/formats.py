@@ -24,8 +24,8 @@ from pipeline.export.serialization import (
     save_torchscript,
     trace,
 )
-from pipeline.runs.atomic_files import write_tensors
 from pipeline.runs.run import Run
+from pipeline.runs.tensor_files import write_tensors
 from pipeline.training.weights import copied
 
 ONNX, TORCHSCRIPT, PT2 = "model.onnx", "model.ts", "model.pt2"

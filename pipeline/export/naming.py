@@ -5,9 +5,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from limelight.artifact.manifest import Name
+from pipeline.data.registry import DATASETS
 from pipeline.errors import PipelineError
-
-_DEFAULT_NAMES = {"mnist": "digits"}
 
 
 def default_name(dataset: str) -> str:
@@ -17,8 +16,9 @@ def default_name(dataset: str) -> str:
         PipelineError: the data set's name has no ASCII letter or digit.
 
     """
-    if dataset in _DEFAULT_NAMES:
-        return _DEFAULT_NAMES[dataset]
+    entry = DATASETS.get(dataset)
+    if entry is not None and entry.export_name is not None:
+        return entry.export_name
     name = "".join(char if char.isascii() and char.isalnum() else "-" for char in dataset.lower())
     name = name.strip("-")[:63]
     if not name:

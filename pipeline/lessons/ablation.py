@@ -1,4 +1,4 @@
-"""What each choice about a network is worth: the recipe with one of them changed at a time."""
+"""Ablation: train a recipe again with one network option changed at a time."""
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +20,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """A variant's validation accuracies, one a seed; none where training failed."""
+    """Validation accuracies of a variant, one for each seed; none if training failed."""
 
     change: str
     accuracies: tuple[float, ...]
@@ -28,15 +28,15 @@ class Outcome:
 
     @property
     def mean(self) -> float:
-        """Over the seeds; 0 for a failure."""
+        """Mean over the seeds; 0 for a failure."""
         return statistics.fmean(self.accuracies) if self.accuracies else 0.0
 
 
 def variants(recipe: Recipe, fields: Iterable[str]) -> list[tuple[str, Recipe]]:
-    """The recipe as it is, then with each other value of each field: (change, recipe).
+    """List the unchanged recipe, and one with each other value of each field: (change, recipe).
 
     Raises:
-        PipelineError: a field is none of `CHOICES`.
+        PipelineError: a field is not in `CHOICES`.
 
     """
     found = [("as it is", recipe)]
@@ -57,9 +57,9 @@ def ablate(
     train: Callable[[Recipe, int, Path], float],
     folder: Path,
 ) -> list[Outcome]:
-    """Train every variant with every seed; `train` gives the best validation accuracy.
+    """Train every variant with every seed; `train` returns the best validation accuracy.
 
-    A variant that cannot be built or whose loss diverges is an outcome as well.
+    A variant that cannot be built, or whose loss diverges, is an outcome, too.
     """
     seeds, outcomes = list(seeds), []
     for change, variant in variants(recipe, fields):
@@ -77,7 +77,7 @@ def ablate(
 
 
 def as_markdown(outcomes: list[Outcome]) -> str:
-    """The table, each variant beside the recipe as it is; seed by seed they see the same images."""
+    """Write a table that compares each variant with the unchanged recipe, seed by seed."""
     base = outcomes[0].accuracies
     lines = [
         "| variant | validation accuracy | lowest to highest | difference, seed by seed |",
@@ -96,7 +96,7 @@ def as_markdown(outcomes: list[Outcome]) -> str:
 
 
 def _difference(ours: Sequence[float], base: Sequence[float]) -> str:
-    """The mean of the differences between runs of the same seed, and their range."""
+    """Write the mean difference between runs of the same seed, and the range."""
     if not base or ours is base:
         return ""
     points = [100 * (one - other) for one, other in zip(ours, base, strict=True)]

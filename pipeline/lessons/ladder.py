@@ -1,8 +1,8 @@
-"""The lessons' networks, rung by rung, each beside the number that its lesson reached.
+"""The networks of the lessons, each compared with the accuracy in its lesson.
 
-The numbers are of fast.ai's lessons: the fourth edition's chapter 13 (digits), and the CIFAR-10
-notebook of 2018's lesson 7. A lesson's accuracy is of the test set, and so is ours, which is read
-once, for the epoch that the validation split chose.
+The accuracies are from fast.ai's lessons: chapter 13 of the fourth edition (digits), and the
+CIFAR-10 notebook of lesson 7 (2018). All are on the test set, which is used once, for the epoch
+that the validation split chose.
 """
 
 import json
@@ -13,33 +13,35 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pipeline.data.registry import Dataset, load_dataset
 from pipeline.errors import PipelineError
 from pipeline.evaluation.tta import evaluate_tta
-from pipeline.runs.atomic_files import read_tensors, write_text
+from pipeline.runs.atomic_files import write_text
 from pipeline.runs.run_setup import complete_run, plan_run
 from pipeline.runs.run_writer import HISTORY, read_epochs
+from pipeline.runs.tensor_files import read_tensors
 from pipeline.training.activation_stats import ActivationStatistics
 from pipeline.training.callbacks import Callback
 from pipeline.training.inference import evaluate
 from pipeline.training.recipe import Recipe
 
 CHANCE_MARGIN = 0.05
-"""A run that must fail may be this much better than guessing."""
+"""Margin over guessing within which a run counts as failed."""
 FAILING_SEEDS = 5
-"""So many runs show a failure: with such a rate, a lucky seed trains now and then."""
+"""Number of runs to show a failure: at such rates, some seeds train by luck."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rung:
-    """A recipe, and what the lesson reached with that network."""
+    """A recipe, and the accuracy of that network in the lesson."""
 
     name: str
     recipe: str
     lesson: float | None
-    """Its accuracy; None where it says only that the network trains, or that it does not."""
+    """Its accuracy; None if the lesson says only that the network trains."""
     lesson_epochs: int
     lesson_views: bool = False
-    """Whether the lesson's number is of test-time augmentation."""
+    """True if the lesson's accuracy is with test-time augmentation."""
     fails: bool = False
     changes: Mapping[str, object] = field(default_factory=dict)
 
@@ -90,7 +92,7 @@ LADDER = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Climbed:
-    """What came of a rung."""
+    """Result of a rung."""
 
     name: str
     lesson: float | None
@@ -99,9 +101,9 @@ class Climbed:
     fails: bool
     epochs: int
     accuracy: float
-    """On the test set, one view an image."""
+    """Accuracy on the test set without TTA."""
     views_accuracy: float
-    """The same with test-time augmentation."""
+    """Accuracy on the test set with TTA."""
     log_loss: float
     parameters: int
     seconds: float
@@ -109,18 +111,18 @@ class Climbed:
     """The largest share of activations near zero in any hidden layer, at the end."""
     classes: int
     seeds: int = 1
-    """Where there are several, all else is of the median run."""
+    """Number of runs; if there are several, all other fields are of the median run."""
     failed: int = 0
-    """Of these, those that were no better than chance."""
+    """Number of runs that were no better than chance."""
 
     @property
     def is_chance(self) -> bool:
-        """Whether it has learnt next to nothing."""
+        """True if the accuracy is about that of guessing."""
         return self.accuracy <= 1 / self.classes + CHANCE_MARGIN
 
     @property
     def passed(self) -> bool:
-        """Whether the lesson's number is reached, or the failure it shows."""
+        """True if the run reaches the lesson's accuracy, or fails as in the lesson."""
         if self.fails:
             return self.is_chance
         if self.lesson is None:
@@ -137,31 +139,45 @@ def climb(
     seed: int,
     device: torch.device,
     callbacks: Iterable[Callback] = (),
+    load: Callable[[str], Dataset] = load_dataset,
 ) -> Climbed:
-    """Train a rung in `folder`, as far as it was not before, and measure it on the test set.
+    """Train a rung in `folder`, unless that was done before, and evaluate it on the test set.
 
-    A rung that must fail is trained `FAILING_SEEDS` times, and the median run counts.
+    A rung that must fail is trained `FAILING_SEEDS` times, and the median run counts. `load` loads
+    a data set by name.
 
     Raises:
         PipelineError: see `plan_run` and `complete_run`.
 
     """
+    dataset = load(Recipe.load(rung.recipe, **rung.changes).data)
     if not rung.fails:
-        return _climb_once(rung, folder, seed=seed, device=device, callbacks=callbacks)
-    seeds = range(seed, seed + FAILING_SEEDS)
+        return _climb_once(rung, folder, seed, device, callbacks, dataset)
     runs = [
-        _climb_once(rung, folder / f"seed-{each}", seed=each, device=device, callbacks=())
-        for each in seeds
+        _climb_once(rung, folder / f"seed-{each}", each, device, (), dataset)
+        for each in range(seed, seed + FAILING_SEEDS)
     ]
     median = sorted(runs, key=lambda run: run.accuracy)[len(runs) // 2]
     return replace(median, seeds=len(runs), failed=sum(run.is_chance for run in runs))
 
 
 def _climb_once(
-    rung: Rung, folder: Path, *, seed: int, device: torch.device, callbacks: Iterable[Callback]
+    rung: Rung,
+    folder: Path,
+    seed: int,
+    device: torch.device,
+    callbacks: Iterable[Callback],
+    dataset: Dataset,
 ) -> Climbed:
     recipe = Recipe.load(rung.recipe, **rung.changes)
-    plan = plan_run(recipe.data, recipe_name=rung.recipe, recipe=recipe, seed=seed, device=device)
+    plan = plan_run(
+        recipe.data,
+        recipe_name=rung.recipe,
+        recipe=recipe,
+        seed=seed,
+        device=device,
+        dataset=dataset,
+    )
     watching = {"activations": ActivationStatistics()}
     run = complete_run(plan, folder, list(callbacks), watching=watching)
     result = folder / "rung.json"
@@ -184,7 +200,7 @@ def _climb_once(
         views_accuracy=_accuracy(looked, labels),
         log_loss=float(nn.functional.cross_entropy(logits, labels)),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        # Of all epochs, whether they came in one go or not.
+        # Of all epochs, also those before an interruption.
         seconds=sum(epoch.seconds for epoch in read_epochs(folder)),
         dead=_dead(folder),
         classes=len(plan.dataset.classes),
@@ -198,7 +214,7 @@ def climb_all(
     folder: Path,
     climb_one: Callable[[Rung, Path], Climbed],
 ) -> list[Climbed]:
-    """Climb the rungs whose recipes are named, or all, in their order.
+    """Train the rungs whose recipes are named, or all, in order.
 
     Raises:
         PipelineError: there is no such rung.
@@ -218,7 +234,7 @@ def climb_all(
 
 
 def as_markdown(climbed: Iterable[Climbed]) -> str:
-    """The table, with the lesson's number and ours beside each other."""
+    """Write a table that compares the results with the lessons."""
     lines = [
         "| network | parameters | lesson | its epochs | ours | epochs | with TTA | time "
         "| near zero | reached |",
@@ -247,5 +263,5 @@ def _accuracy(logits: Tensor, labels: Tensor) -> float:
 
 def _dead(folder: Path) -> float:
     history, _ = read_tensors(folder / HISTORY)
-    # The last layer is the logits, which no ReLU empties.
+    # The last row is the logits, which have no ReLU.
     return float(history["activations.near_zero"][:-1, -1].max())

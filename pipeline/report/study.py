@@ -15,7 +15,6 @@ from pipeline.evaluation.classification_report import (
     make_classification_report,
 )
 from pipeline.evaluation.layer_summary import summarise
-from pipeline.evaluation.run_data import read_run_data
 from pipeline.evaluation.tta import evaluate_tta, tta_views
 from pipeline.report.history import RunHistory, read_history
 from pipeline.report.maps import ExplainedLoss, explain
@@ -67,7 +66,7 @@ def study(run: Run, *, device: str = "auto", tta: bool = True) -> Study:
 
     """
     config, chosen = run.config, choose_device(device)
-    data = read_run_data(run)
+    data = run.data
     validation = data.validation
     network = run.network.to(chosen)
     logits = evaluate(network, validation.images, config.normalisation, chosen)

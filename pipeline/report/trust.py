@@ -14,8 +14,8 @@ from pipeline.evaluation.abstention import choose_threshold, measure_abstention
 from pipeline.evaluation.calibration import confidence_of
 from pipeline.evaluation.faithfulness import images_to_explain, measure_faithfulness
 from pipeline.evaluation.ood_detection import choose_score, measure_detection
-from pipeline.evaluation.run_data import RunData
 from pipeline.evaluation.saliency import TorchInference, infer_output
+from pipeline.runs.run_data import RunData
 from pipeline.training.inference import look_inside, multiply_accumulates
 
 

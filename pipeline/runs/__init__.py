@@ -1,1 +1,1 @@
-"""Run folders: what a training run is given, writes, and can be resumed or begun from."""
+"""Run folders: planning, writing, resuming and reading training runs."""

@@ -1,4 +1,4 @@
-"""What training made of an artefact: its torch network, and the run that it came from."""
+"""The torch network of an artefact, and the run that it was exported from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from pipeline.training.weights import load_network
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
-    """A network in evaluation mode, on the CPU, and what its images have to be brought to."""
+    """A network in evaluation mode, on the CPU, and the normalisation of its images."""
 
     network: ClassMapNetwork
     normalisation: Normalisation
@@ -31,7 +31,7 @@ def read_trained(path: Path) -> Trained:
     """Read an artefact, or the newest version in a model's folder of artefacts.
 
     Raises:
-        RunError: `path` is neither, or an artefact whose weights are missing or of another network.
+        RunError: `path` is neither, or the weights are missing or belong to another network.
 
     """
     folder = newest_version(path)
@@ -48,13 +48,13 @@ def read_trained(path: Path) -> Trained:
 
 
 def rebuild_run(path: Path) -> Run:
-    """The run that an artefact is from, with the weights in it, for another export.
+    """Rebuild the run of an artefact, with the weights in it, to export it again.
 
-    Its folder is the artefact's. Epochs before the best one are lost.
+    Its folder is the artefact's. Of its epochs only the best one is known.
 
     Raises:
         RunError: `path` is no artefact with weights, its manifest does not say how it was trained,
-            or its data was the user's own, whose place it does not know.
+            or it was trained on the user's own images, whose folder it does not know.
 
     """
     trained = read_trained(path)

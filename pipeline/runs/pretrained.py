@@ -1,4 +1,4 @@
-"""What models that were trained before give to a new one: their weights, or their answers."""
+"""Initialise a run from a pretrained model, or distil it from such models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +13,13 @@ from limelight.artifact.manifest import ImageRule, Manifest
 from limelight.artifact.store import ArtifactError, load_artifact, newest_version
 from models import NetworkOptions
 from models.normalization import Normalisation
-from pipeline.data.class_subsets import share_images
-from pipeline.data.splits import choose
+from pipeline.data.registry import share_images
+from pipeline.data.splits import stratified_indices
 from pipeline.errors import RunError
-from pipeline.runs.atomic_files import read_tensors
 from pipeline.runs.run import read_run
 from pipeline.runs.run_setup import RunPlan
 from pipeline.runs.run_writer import CONFIG
+from pipeline.runs.tensor_files import read_tensors
 from pipeline.training.distillation import Teacher
 from pipeline.training.weights import Weights
 
@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pretrained:
-    """A trained model to begin from."""
+    """A pretrained model: its weights, and how it was trained."""
 
     name: str
     network: NetworkOptions
@@ -41,15 +41,15 @@ class Pretrained:
     data_sha256: str
     seed: int
     validation: float
-    """With `seed`, which of its data's images it was validated on."""
+    """Share of its data that was held out for validation, by `seed`."""
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width that it was trained with."""
+        """Height and width of its images."""
         return self.image.height, self.image.width
 
     def weights_for(self, classes: Sequence[str]) -> Weights:
-        """What a network of `classes` begins with: of other classes than its own, no head."""
+        """Select the weights for a network of `classes`; without the head, if they are others."""
         if tuple(classes) == self.classes:
             return self.weights
         return {name: value for name, value in self.weights.items() if not name.startswith(HEAD)}
@@ -63,29 +63,31 @@ class Pretrained:
         seed: int,
         validation: float,
     ) -> None:
-        """See that a run does not validate on images which this model has learnt.
+        """Check that a run does not validate on images which this model was trained on.
 
-        `data` is the name of the run's data set, or where its images are, and `labels`, (N,), are
+        `data` is the name of the run's data set, or the path of its images, and `labels`, (N,), are
         those of its training images.
 
         Raises:
-            RunError: the data is the same, and the model has learnt some of what would be set
-                aside; or one is made of the other.
+            RunError: the data is the same, and the model was trained on some of the validation
+                images; or one data set is a subset of the other.
 
         """
         if data_sha256 != self.data_sha256:
             if share_images(data, self.data):
                 raise RunError(
-                    f"{self.name} has learnt images of {self.data} that are in {data} too, and "
-                    "would be validated on now; choose a model that has not seen them"
+                    f"{self.name} was trained on images of {self.data} that this run would "
+                    f"validate on as images of {data}; choose another model"
                 )
             return
-        _, aside = choose(labels, validation, seed)
-        learnt = np.setdiff1d(aside, choose(labels, self.validation, self.seed)[1])
+        _, held_out = stratified_indices(labels, validation, seed)
+        _, held_out_before = stratified_indices(labels, self.validation, self.seed)
+        learnt = np.setdiff1d(held_out, held_out_before)
         if len(learnt):
             raise RunError(
-                f"{self.name} has learnt {len(learnt):,} of the {len(aside):,} images that would "
-                f"be validated on now: it set {self.validation:.1%} aside with seed {self.seed}; "
+                f"{self.name} was trained on {len(learnt):,} of the {len(held_out):,} images that "
+                f"this run would validate on: it held out {self.validation:.1%} with seed "
+                f"{self.seed}; "
                 f"pass --seed {self.seed} --set validation={self.validation:g}"
             )
 
@@ -116,10 +118,10 @@ def read_pretrained(path: Path) -> Pretrained:
 
 
 def initialise_from(plan: RunPlan, pretrained: Pretrained) -> RunPlan:
-    """The run with the first weights of `pretrained`.
+    """Initialise the run from the weights of `pretrained`.
 
     Raises:
-        RunError: it takes other images, or has learnt some that would be validated on.
+        RunError: it takes other images, or was trained on some of the validation images.
 
     """
     _check(plan, pretrained)
@@ -127,20 +129,22 @@ def initialise_from(plan: RunPlan, pretrained: Pretrained) -> RunPlan:
 
 
 def distil_from(plan: RunPlan, paths: Sequence[Path]) -> RunPlan:
-    """The run with the models at `paths` as teachers: it learns their answers, not the labels.
+    """Make the models at `paths` teachers of the run, which then ignores the labels.
 
     Raises:
-        RunError: one cannot be read, takes other images, tells other classes apart, or has learnt
-            images that would be validated on; or the recipe weighs the labels.
+        RunError: a model cannot be read, takes other images, has other classes, or was trained on
+            validation images; or the recipe has class weights.
 
     """
     config, teachers = plan.config, [read_pretrained(path) for path in paths]
     if teachers and config.recipe.class_weights:
-        raise RunError("--class-weights weighs the labels, and with a --teacher none is looked at")
+        raise RunError(
+            "--class-weights has no effect with --teacher, since labels are ignored: leave out one"
+        )
     for teacher in teachers:
         if teacher.classes != config.classes:
             raise RunError(
-                f"--teacher {teacher.name} tells {', '.join(teacher.classes)} apart, and "
+                f"--teacher {teacher.name} has the classes {', '.join(teacher.classes)}, and "
                 f"{config.source} has {', '.join(config.classes)}; choose another model"
             )
         _check(plan, teacher)
@@ -181,7 +185,7 @@ def _read_artifact(folder: Path) -> Pretrained:
     file = next((name for name, f in manifest.files.items() if f.format == "safetensors"), None)
     if file is None:
         raise RunError(
-            f"--from {folder}: it has no weights to begin from; export its run again, or name "
+            f"--from {folder}: it has no weights to initialise from; export its run again, or name "
             "the run"
         )
     return Pretrained(

@@ -1,10 +1,11 @@
 """A run folder: `config.json`, `epochs.jsonl`, `checkpoint.safetensors`, `history.safetensors`.
 
-While a training goes on there is `state.safetensors` as well, from which it can be resumed. The
-other files but the first are written from it, so that they agree whatever was interrupted.
+During training there is also `state.safetensors`, from which a run can be resumed. All other files
+except `config.json` are written from it, so that they agree after an interruption.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from models import ClassMapNetwork
 from models.normalization import Normalisation
 from pipeline.data.registry import Dataset, Split, load_dataset, split_validation
 from pipeline.errors import RunError
-from pipeline.runs.atomic_files import read_tensors
+from pipeline.runs.run_data import RunData, data_in_use, split_run_data
 from pipeline.runs.run_writer import CHECKPOINT, CONFIG, EPOCHS, STATE, read_epochs
+from pipeline.runs.tensor_files import read_tensors
 from pipeline.training.callbacks import Epoch
 from pipeline.training.distillation import Teacher
 from pipeline.training.recipe import Recipe
@@ -27,12 +29,12 @@ from pipeline.training.weights import load_network
 RECORDED = (
     "seed", "device", "bfloat16", "threads", "processes", "normalisation", "pretrained", "teachers",
 )  # fmt: skip
-"""What a manifest says of a run beside its recipe."""
+"""Fields that a manifest contains besides the recipe."""
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "numpy", "pillow")
 
 
 class RunConfig(BaseModel):
-    """Everything needed to repeat a run, and to export what came of it."""
+    """Everything needed to repeat a run, and to export its model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,65 +54,85 @@ class RunConfig(BaseModel):
     processes: int = 1
     normalisation: Normalisation
     pretrained: str | None = None
-    """The model that the first weights are from."""
+    """The pretrained model that the run was initialised from."""
     teachers: tuple[Teacher, ...] = ()
-    """The models whose answers are learnt instead of the labels."""
+    """The models that the run was distilled from."""
     libraries: dict[str, str]
 
-    def load_data(self) -> Dataset:
-        """The run's data set.
+    @cached_property
+    def data(self) -> RunData:
+        """The run's data set and its split, read at the first use.
 
         Raises:
-            RunError: it is not what the run was planned with.
+            RunError: the data is not what the run was planned with.
 
         """
+        if (held := self._data_in_use()) is not None:
+            return held
         dataset = load_dataset(self.source, image_size=self.image_size)
-        if dataset.sha256 != self.data_sha256:
+        share, seed = self.recipe.validation, self.seed
+        data = split_run_data(dataset, self.source, self.image_size, validation=share, seed=seed)
+        if data.sha256 != self.data_sha256:
             raise RunError(f"{self.source} has changed since this run was trained; train again")
-        return dataset
+        return data
+
+    def load_data(self) -> Dataset:
+        """Return the run's data set; see `data`."""
+        return self.data.dataset
 
     def split(self, dataset: Dataset) -> tuple[Split, Split]:
-        """What the run learns from, and what it is validated on."""
+        """Split the training images of `dataset`: (to fit, to validate on)."""
+        held = self._data_in_use()
+        if held is not None and held.dataset is dataset:
+            return held.fit, held.validation
         return split_validation(dataset.train, self.recipe.validation, self.seed, self.classes)
+
+    def _data_in_use(self) -> RunData | None:
+        source = self.source, self.image_size, self.data_sha256, self.classes
+        return data_in_use((*source, self.recipe.validation, self.seed))
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run, read back."""
+    """A run that was read from its folder."""
 
     folder: Path
     config: RunConfig
     network: ClassMapNetwork
     best: Epoch
 
-    def load_data(self) -> tuple[Dataset, Split]:
-        """The run's data set and its validation split.
+    @property
+    def data(self) -> RunData:
+        """The run's data set and its split, read at the first use.
 
         Raises:
-            RunError: if the data is not what the run was trained on.
+            RunError: the data is not what the run was trained on.
 
         """
-        dataset = self.config.load_data()
-        return dataset, self.config.split(dataset)[1]
+        return self.config.data
+
+    def load_data(self) -> tuple[Dataset, Split]:
+        """Return the run's data set and its validation split; see `data`."""
+        return self.data.dataset, self.data.validation
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run's last epoch is behind it."""
+    """Tell whether a run has finished its last epoch."""
     return (folder / CHECKPOINT).is_file() and not (folder / STATE).is_file()
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that decide a run's and an export's result."""
-    # ONNX Runtime comes as one of two distributions, which hold one module.
+    """Return the versions of the libraries that affect the result of a run or an export."""
+    # ONNX Runtime is installed by one of two distributions, which contain the same module.
     installed = {name: version(name) for name in LIBRARIES}
     return installed | {"onnxruntime": onnxruntime.__version__}
 
 
 def read_config(folder: Path) -> RunConfig:
-    """Read what a run was planned as.
+    """Read the configuration of a run.
 
     Raises:
-        RunError: `folder` is no run, or one of another version of this program.
+        RunError: `folder` is no run, or was written by another version of Limelight.
 
     """
     if not (folder / CONFIG).is_file():
@@ -122,10 +144,10 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's configuration and its best epoch's network.
+    """Read a run: its configuration, and the network of its best epoch.
 
     Raises:
-        RunError: if a file is missing or cannot be read.
+        RunError: a file is missing or cannot be read.
 
     """
     config = read_config(folder)
@@ -147,7 +169,7 @@ def read_run(folder: Path) -> Run:
 
 
 def describe_training(config: RunConfig) -> dict[str, JsonValue]:
-    """The part of a run's configuration that goes into the manifest."""
+    """Return the part of a run's configuration that goes into the manifest."""
     fields = config.model_dump(mode="json")
     recorded = {key: fields[key] for key in RECORDED}
     return {"recipe": config.recipe_name, **fields["recipe"], **recorded}

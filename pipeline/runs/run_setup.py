@@ -1,4 +1,4 @@
-"""A run before it is one: what it will be, its training, and going on with one that broke off."""
+"""Plan a run, train it, or resume an interrupted one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 
 from models.normalization import Normalisation
-from pipeline.data.registry import DATASETS, Dataset, load_dataset, split_validation
+from pipeline.data.registry import DATASETS, Dataset, load_dataset
 from pipeline.errors import PipelineError, RunError
-from pipeline.runs.atomic_files import read_tensors, write_tensors, write_text
+from pipeline.runs.atomic_files import write_text
 from pipeline.runs.run import Run, RunConfig, is_finished, library_versions, read_config, read_run
+from pipeline.runs.run_data import RunData, split_run_data
 from pipeline.runs.run_writer import CONFIG, INITIAL, STATE, TEACHERS, RunWriter
+from pipeline.runs.tensor_files import read_tensors, write_tensors
 from pipeline.training.callbacks import Callback
 from pipeline.training.device import uses_bfloat16
 from pipeline.training.distillation import Teachers
@@ -27,23 +29,28 @@ _ASKED_FOR = ("source", "image_size", "data_sha256", "recipe", "seed", "pretrain
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """A run with its data at hand, not begun yet, or broken off."""
+    """A run that has not begun, or was interrupted, with its data."""
 
     config: RunConfig
-    dataset: Dataset
+    data: RunData
     device: torch.device
     initial: Weights | None = None
     teachers: Weights = field(default_factory=dict)
-    """The weights of the config's teachers, as `Teachers` takes them."""
+    """Weights of the teachers in `config`, named as `Teachers` requires."""
     begun: bool = False
-    """Whether its folder is there already."""
+    """True if its folder exists already."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set that it is trained, validated and tested on."""
+        return self.data.dataset
 
     def trainer(self, world: World | None = None) -> Trainer:
-        """What the run will train with; nothing is written yet.
+        """Make the trainer of the run; nothing is written.
 
         Raises:
             DataError: there are fewer images than a batch.
-            RunError: the recipe fits neither itself nor the data.
+            RunError: the options of the recipe contradict each other or the data.
 
         """
         recipe, teachers = self.config.recipe, None
@@ -57,7 +64,7 @@ class RunPlan:
             )
         return Trainer(
             recipe,
-            self.config.split(self.dataset)[0],
+            self.data.fit,
             classes=self.config.classes,
             normalisation=self.config.normalisation,
             device=self.device,
@@ -75,10 +82,10 @@ class RunPlan:
         watching: Mapping[str, Callback] | None = None,
         trainer: Trainer | None = None,
     ) -> Record:
-        """Train and write the run folder, which is new, or has a state to go on from.
+        """Train and write the run folder, which is new, or has a state to continue from.
 
-        What the callbacks in `watching` hold by their names is saved with each epoch and goes into
-        the history.
+        The states of the callbacks in `watching` are saved with each epoch and become part of the
+        history, by their names.
 
         Raises:
             RunError: `folder` is not empty or cannot be written, or the loss diverges.
@@ -93,10 +100,8 @@ class RunPlan:
         resumes = self.begun and (folder / STATE).is_file()
         record = writer.resume(trainer) if resumes else Record()
         saving = (writer,) if leads else ()
-        validation = self.config.split(self.dataset)[1]
-        record = train(
-            trainer, validation, [*writer.watching.values(), *saving, *callbacks], record
-        )
+        observers = [*writer.watching.values(), *saving, *callbacks]
+        record = train(trainer, self.data.validation, observers, record)
         if leads:
             writer.finish(record)
         return record
@@ -104,7 +109,7 @@ class RunPlan:
     def _begin(self, folder: Path) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise RunError(
-                f"{folder} is not empty; choose another --out, or go on with it: --resume {folder}"
+                f"{folder} is not empty; choose another --out, or continue it: --resume {folder}"
             )
         folder.mkdir(parents=True, exist_ok=True)
         if self.initial is not None:
@@ -125,21 +130,27 @@ def plan_run(
     normalisation: Normalisation | None = None,
     pretrained: str | None = None,
     processes: int = 1,
+    dataset: Dataset | None = None,
 ) -> RunPlan:
-    """Load `source`, set its validation split aside and note what the run will be.
+    """Load `source`, split it and describe the run that is to be.
+
+    `dataset` is what `source` gave with the same image size, if it was loaded before.
 
     Raises:
-        DataError: the data is not there, is corrupt or cannot be split.
+        DataError: the data is missing, corrupt or cannot be split.
 
     """
-    dataset = load_dataset(source, image_size=image_size)
-    fit, _ = split_validation(dataset.train, recipe.validation, seed, dataset.classes)
+    if dataset is None:
+        dataset = load_dataset(source, image_size=image_size)
+    source = source if source in DATASETS else str(Path(source).resolve())
+    share = recipe.validation
+    data = split_run_data(dataset, source, image_size, validation=share, seed=seed)
     config = RunConfig(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        source=source if source in DATASETS else str(Path(source).resolve()),
+        source=source,
         image_size=image_size,
         image=dataset.image,
-        data_sha256=dataset.sha256,
+        data_sha256=data.sha256,
         classes=dataset.classes,
         recipe_name=recipe_name,
         recipe=recipe,
@@ -148,34 +159,34 @@ def plan_run(
         bfloat16=uses_bfloat16(device),
         threads=torch.get_num_threads(),
         processes=processes,
-        normalisation=normalisation or Normalisation.of(fit.images),
+        normalisation=normalisation or Normalisation.of(data.fit.images),
         pretrained=pretrained,
         libraries=library_versions(),
     )
-    return RunPlan(config, dataset, device)
+    return RunPlan(config, data, device)
 
 
 def resume_run(folder: Path, device: torch.device, *, processes: int = 1) -> RunPlan:
-    """The plan of a run that was broken off.
+    """Plan to continue an interrupted run.
 
     Raises:
-        RunError: `folder` is no run, is finished, was begun by another number of processes, or its
-            data has changed.
+        RunError: `folder` is no run, is finished, was begun with another number of processes, or
+            its data has changed.
 
     """
     config = read_config(folder)
     if config.processes != processes:
         raise RunError(
-            f"{folder} was begun by {config.processes} processes and cannot go on with "
+            f"{folder} was begun with {config.processes} processes and cannot continue with "
             f"{processes}; start it with torchrun --nproc-per-node {config.processes}"
         )
     if is_finished(folder):
         raise RunError(f"{folder} is finished; next: limelight export {folder}")
     initial = read_tensors(folder / INITIAL)[0] if (folder / INITIAL).is_file() else None
     teachers = read_tensors(folder / TEACHERS)[0] if config.teachers else {}
-    # Sums depend on how many threads share them.
+    # The rounding of sums depends on the number of threads.
     torch.set_num_threads(config.threads)
-    return RunPlan(config, config.load_data(), device, initial, teachers, begun=True)
+    return RunPlan(config, config.data, device, initial, teachers, begun=True)
 
 
 def complete_run(
@@ -185,10 +196,10 @@ def complete_run(
     *,
     watching: Mapping[str, Callback] | None = None,
 ) -> Run:
-    """Train what of `plan` was not yet trained in `folder`, and read what came of it.
+    """Train `plan` in `folder`, or the rest of it, unless that was done before; read the run.
 
     Raises:
-        PipelineError: `folder` has a run of other choices or data.
+        PipelineError: `folder` has a run with other options or data.
         RunError: `folder` is not empty or cannot be written, or the loss diverges.
         DataError: there are fewer images than a batch.
 

@@ -1,4 +1,4 @@
-"""The files of a run folder, written as training goes so that they agree at every moment."""
+"""Write the files of a run folder during training, so that they always agree."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from pipeline.errors import RunError
-from pipeline.runs.atomic_files import read_tensors, write_tensors, write_text
+from pipeline.runs.atomic_files import write_text
+from pipeline.runs.tensor_files import read_tensors, write_tensors
 from pipeline.training.callbacks import Callback, Epoch
 from pipeline.training.trainer import Record, Trainer
 from pipeline.training.weights import under
@@ -18,15 +19,15 @@ TEACHERS = "teachers.safetensors"
 
 
 class RunWriter(Callback):
-    """Writes a run folder as training goes; each file is whole at every moment."""
+    """Callback that writes a run folder; each file is whole at every moment."""
 
     def __init__(self, folder: Path, watching: Mapping[str, Callback]) -> None:
         self._folder = folder
         self.watching = watching
-        """The callbacks whose state is saved, by the prefix of its names."""
+        """The callbacks whose state is saved, by the prefix of the names in it."""
 
     def end_epoch(self, trainer: Trainer, record: Record) -> None:
-        """Save everything that a resume needs, then the files that others read."""
+        """Save everything that a resume needs, then the results."""
         state = {f"trainer.{name}": value for name, value in trainer.state().items()}
         state |= {f"best.{name}": value for name, value in record.weights.items()}
         history = self._history()
@@ -35,10 +36,10 @@ class RunWriter(Callback):
         self._write_results(record, history)
 
     def resume(self, trainer: Trainer) -> Record:
-        """Bring `trainer` and the watching callbacks to where the saved state is.
+        """Restore `trainer` and the watching callbacks from the saved state.
 
         Raises:
-            RunError: the state cannot be read, or is another training's.
+            RunError: the state cannot be read, or belongs to another run.
 
         """
         state, metadata = read_tensors(self._folder / STATE)
@@ -52,7 +53,7 @@ class RunWriter(Callback):
         return record
 
     def finish(self, record: Record) -> None:
-        """Leave the results only."""
+        """Write the results, and delete the state."""
         self._write_results(record, self._history())
         (self._folder / STATE).unlink(missing_ok=True)
 
@@ -76,7 +77,7 @@ class RunWriter(Callback):
 
 
 def read_epochs(folder: Path) -> list[Epoch]:
-    """The epochs that a run has behind it; none where there is no run.
+    """Read the finished epochs of a run; none if there is no run.
 
     Raises:
         RunError: they cannot be read.

@@ -1,4 +1,4 @@
-"""`--track`: a training's curves and hyperparameters, to a board as it goes."""
+"""`--track`: write curves and hyperparameters to TensorBoard or MLflow during training."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -13,18 +13,18 @@ from pipeline.training.callbacks import Batch, Callback
 from pipeline.training.trainer import Record, Trainer
 
 BOARDS: dict[str, Callable[[Path], Board]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
-# Asking a GPU for a loss makes it wait.
+# Reading a loss makes a GPU wait.
 _STEPS_BETWEEN_POINTS = 10
-# MLflow takes 6,000 characters; nobody reads so many.
+# MLflow accepts 6,000 characters, which nobody would read.
 _LONGEST = 500
 
 
 class Tracker(Callback):
-    """Writes curves over the steps to a board.
+    """Callback that writes curves over the steps to a board.
 
     `loss/batch`, `rate` and `momentum` of every tenth step; `loss/train`, `loss/validation` and
     `accuracy/validation` of every epoch; `activations/mean/LAYER` and
-    `activations/deviation/LAYER` of the batches that `activations` watched.
+    `activations/deviation/LAYER` of the batches that `activations` measured.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Tracker(Callback):
         self._board.begin(self._fields, resumed=trainer.step > 0)
 
     def end_batch(self, trainer: Trainer, batch: Batch) -> None:
-        """Write the loss and the schedule, now and then."""
+        """Write the loss and the schedule at every tenth step."""
         if batch.step % _STEPS_BETWEEN_POINTS == 0:
             self._board.scalar("loss/batch", float(batch.loss), batch.step)
             self._board.scalar("rate", batch.learning_rate, batch.step)
             self._board.scalar("momentum", batch.momentum, batch.step)
 
     def end_epoch(self, trainer: Trainer, record: Record) -> None:
-        """Write what the epoch came to."""
+        """Write the results of the epoch."""
         epoch, step = record.epochs[-1], trainer.step
         self._board.scalar("loss/train", epoch.train_loss, step)
         self._board.scalar("loss/validation", epoch.validation_loss, step)
@@ -73,10 +73,10 @@ def tracker(
     config_fields: Mapping[str, JsonValue],
     activations: ActivationStatistics | None = None,
 ) -> Tracker:
-    """A callback that writes a training to the board `name`, as that of the run in `folder`.
+    """Make a callback that writes the run in `folder` to the board `name`.
 
-    Nothing is written to `folder` before the training begins. `config_fields` may be nested;
-    `activations` must come before the tracker among a training's callbacks.
+    Nothing is written to `folder` before training begins. `config_fields` may be nested;
+    `activations` must come before the tracker in the list of callbacks.
 
     Raises:
         PipelineError: there is no such board, its library is missing, or it cannot be written to.
@@ -95,7 +95,7 @@ def tracker(
 
 
 def flattened(fields: Mapping[str, JsonValue], prefix: str = "") -> dict[str, Field]:
-    """Nested fields by their dotted names; lists as JSON, what is None left out."""
+    """Flatten nested fields to dotted names; lists become JSON, and None is left out."""
     flat: dict[str, Field] = {}
     for name, value in fields.items():
         if isinstance(value, Mapping):
@@ -114,7 +114,7 @@ def _shortened(text: str) -> str:
 
 
 def _points(activations: ActivationStatistics, *, after: int) -> Iterator[tuple[str, float, int]]:
-    """Name, value and step of each mean and deviation measured after the step `after`."""
+    """Yield name, value and step of each mean and deviation after the step `after`."""
     state = activations.state()
     for column, step in enumerate(state["steps"].tolist() if state else []):
         if step > after:

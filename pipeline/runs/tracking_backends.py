@@ -1,4 +1,4 @@
-"""Where the curves of a training can be written to: TensorBoard and MLflow."""
+"""Backends of `--track`: TensorBoard and MLflow."""
 
 import logging
 import os
@@ -12,26 +12,26 @@ from pipeline.errors import PipelineError
 logger = logging.getLogger(__name__)
 
 EXPERIMENT, FOLDER_TAG = "limelight", "limelight.folder"
-# MLflow takes 1,000 points at a time.
+# MLflow accepts 1,000 points at a time.
 _POINTS_AT_ONCE = 500
 
 Field = bool | int | float | str
 
 
 class Board(Protocol):
-    """Takes scalars and hyperparameters."""
+    """Receives scalars and hyperparameters."""
 
     def begin(self, fields: Mapping[str, Field], *, resumed: bool) -> None:
-        """Open, and note the hyperparameters."""
+        """Open the board, and write the hyperparameters."""
 
     def scalar(self, name: str, value: float, step: int) -> None:
         """Add a point to the curve `name`."""
 
     def flush(self) -> None:
-        """Let others see what there is."""
+        """Make all points visible to readers."""
 
     def end(self) -> None:
-        """Close; it was opened."""
+        """Close the board, which is open."""
 
 
 class TensorBoard:
@@ -54,7 +54,7 @@ class TensorBoard:
         from torch.utils.tensorboard.summary import hparams
 
         self._writer = self._make_writer(str(self._folder))
-        # The writer's own `add_hparams` would make it a run of its own, beside the curves.
+        # The writer's own `add_hparams` would create a second run beside the one with the curves.
         experiment, session, _ = hparams(dict(fields), {"accuracy/validation": 0.0})  # type: ignore[no-untyped-call]
         for summary in (experiment, session):
             self._writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
@@ -75,8 +75,9 @@ class TensorBoard:
 class MLflow:
     """A run of the experiment `limelight`, with the name of the run folder.
 
-    It goes to MLFLOW_TRACKING_URI, or else to `mlruns` in the current folder, which `mlflow ui`
-    shows with MLFLOW_ALLOW_FILE_STORE=true. A resumed training goes on with its run.
+    It is written to MLFLOW_TRACKING_URI, or by default to `mlruns` in the current folder, which
+    `mlflow ui` shows with MLFLOW_ALLOW_FILE_STORE=true. A resumed run continues in the same MLflow
+    run.
 
     Raises:
         ImportError: mlflow is not installed.
@@ -110,7 +111,7 @@ class MLflow:
             ) from error
 
     def begin(self, fields: Mapping[str, Field], *, resumed: bool) -> None:
-        """Start a run, or go on with the one that was broken off."""
+        """Start a run, or continue an interrupted one."""
         earlier = self._client.search_runs([self._experiment]) if resumed else []
         for run in earlier:
             if run.data.tags.get(FOLDER_TAG) == str(self._folder):
@@ -130,7 +131,7 @@ class MLflow:
             self.flush()
 
     def flush(self) -> None:
-        """Send what is buffered; a server that is away for a while gets it later."""
+        """Send what is buffered; if the server is not available, the next flush sends it."""
         from mlflow.entities import Metric
 
         try:
@@ -139,12 +140,12 @@ class MLflow:
                 self._client.log_batch(self._run, some)
                 del self._points[:_POINTS_AT_ONCE]
         except self._failures as error:
-            logger.warning("MLflow takes no scalars for now: %s", error)
+            logger.warning("MLflow does not accept scalars at the moment: %s", error)
 
     def end(self) -> None:
-        """Send the rest, and say that the run has ended."""
+        """Send the rest, and mark the run as finished."""
         self.flush()
         try:
             self._client.set_terminated(self._run)
         except self._failures as error:
-            logger.warning("MLflow was not told that the run has ended: %s", error)
+            logger.warning("MLflow could not mark the run as finished: %s", error)

@@ -1,7 +1,7 @@
-"""Labels for a whole folder of images, or for Parquet files of them, by the service's own code."""
+"""Bulk scoring: label a folder of images, or Parquet files of images, as the service would."""
 
 from pipeline.errors import PipelineError
 
 
 class ScoringError(PipelineError):
-    """Scoring cannot begin, go on or be trusted."""
+    """Scoring cannot start or continue, or its result is not complete."""

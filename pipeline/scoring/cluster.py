@@ -1,9 +1,9 @@
-"""Shards scored by Ray Data, on this machine or on the cluster that RAY_ADDRESS names.
+"""Score shards by Ray Data, on this machine or on the cluster that RAY_ADDRESS names.
 
-A row is the number of a shard, and an actor scores it as `--engine local` would: what is read,
-in which batches, and what is written are the same. Ray's own readers give neither the rows'
-numbers nor files of fixed contents, and end the run at the first file that cannot be read.
-On a cluster every node must see the source, the artefact and the output folder by one path.
+A row is the number of a shard, and an actor scores it like `--engine local`, with the same batches
+and the same output files. Ray's own readers give neither row numbers nor files of fixed contents,
+and stop at the first file that cannot be read. On a cluster all nodes must have the source, the
+artefact and the output folder at the same path.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# Before Ray is imported, as it reads these once.
+# Before Ray is imported, since it reads them then.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
@@ -30,7 +30,7 @@ from pipeline.scoring.shards import Job, score_shard
 
 
 class ShardScorer:
-    """An actor of Ray's: opens the engine once, then scores shard after shard."""
+    """Ray actor that opens the engine once, and then scores one shard after another."""
 
     def __init__(self, job: Job, settings: Settings) -> None:
         self._job = job
@@ -38,11 +38,11 @@ class ShardScorer:
 
     @functools.cached_property
     def _scorer(self) -> Scorer:
-        # Not in the constructor: Ray would log a failure at length and try again for a while.
+        # Not in the constructor: Ray would log a failure at length and retry for a while.
         return Scorer(load_artifact(self._job.artifact), self._settings)
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[int] | list[str]]:
-        """Score the shards whose numbers `batch` holds: the images of each, or what went wrong."""
+        """Score the shards whose numbers are in `batch`; return their images, or the error."""
         images, problem = 0, ""
         try:
             with in_words():
@@ -54,7 +54,7 @@ class ShardScorer:
 
 
 def run_on_ray(job: Job, on_images: Callable[[int], None]) -> None:
-    """Score the missing shards with an actor for each GPU, or for each CPU where there is none.
+    """Score the missing shards with an actor for each GPU, or for each CPU without a GPU.
 
     Raises:
         ScoringError: a shard cannot be scored, or Ray itself fails.
@@ -88,8 +88,8 @@ def run_on_ray(job: Job, on_images: Callable[[int], None]) -> None:
 
 @contextmanager
 def _ray() -> Iterator[None]:
-    """Ray on every core of this machine, silent; or the cluster that the environment names."""
-    # Without an address it would join any cluster that happens to run on this machine.
+    """Start Ray quietly on all cores of this machine, or join the cluster in RAY_ADDRESS."""
+    # Without an address it would join any cluster that runs on this machine.
     ray.init(
         address=os.environ.get("RAY_ADDRESS", "local"),
         include_dashboard=False,

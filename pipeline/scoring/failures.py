@@ -1,4 +1,4 @@
-"""The errors of what scoring is made of, in the command line's words."""
+"""Convert errors of the artefact, the engine, the disk and Parquet for the command line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ from pipeline.scoring import ScoringError
 
 @contextmanager
 def in_words() -> Iterator[None]:
-    """Make the errors of the artefact, the engine, the disk and Parquet into a `ScoringError`."""
+    """Convert errors of the artefact, the engine, the disk and Parquet to `ScoringError`."""
     try:
         yield
     except (ArtifactError, EngineError) as error:
         raise ScoringError(str(error)) from error
     except (OSError, pa.ArrowException) as error:
-        raise ScoringError(f"{error}: see to it and run the same command again") from error
+        raise ScoringError(f"{error}: fix the cause and run the same command again") from error

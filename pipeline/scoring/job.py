@@ -1,4 +1,4 @@
-"""From a source, an artefact and an output folder to labels, by one of the engines."""
+"""A scoring job: source, artefact and output folder, run by one of the engines."""
 
 import hashlib
 import importlib
@@ -22,10 +22,10 @@ OnImages = Callable[[int], None]
 
 
 def find_source(path: Path) -> Source:
-    """List what is at `path`: a Parquet file, a folder of them, or a folder of images.
+    """List the images at `path`: a Parquet file, a folder of them, or a folder of images.
 
     Raises:
-        DataError: there is nothing to score, or Parquet that cannot be read.
+        DataError: there is nothing to score, or a Parquet file cannot be read.
 
     """
     if path.is_file() and path.suffix.lower() == ".parquet":
@@ -36,7 +36,7 @@ def find_source(path: Path) -> Source:
     if not files:
         return list_images(path)
     if any(find_images(path)):
-        raise DataError(f"{path} holds images and Parquet files: keep them apart, a folder each")
+        raise DataError(f"{path} has images and Parquet files: put them into separate folders")
     return ParquetSource(files)
 
 
@@ -44,16 +44,16 @@ def find_source(path: Path) -> Source:
 def plan_job(
     source: Path, artifact: Path, out: Path, *, shard_images: int, settings: Settings
 ) -> Job:
-    """List `source`, verify the artefact and begin, or find begun, the work in `out`.
+    """List `source`, verify the artefact, and begin or continue the job in `out`.
 
     Raises:
         DataError: there is nothing to score at `source`.
-        ScoringError: the artefact is not sound, or `out` is of other work.
+        ScoringError: the artefact is damaged, or `out` belongs to another job.
 
     """
     if out.resolve() == source.resolve():
         raise ScoringError(f"{out} is SOURCE itself: choose another --out")
-    # Absolute, as Ray's workers have working folders of their own.
+    # Absolute, since Ray's workers have other working folders.
     source, out = source.resolve(), out.resolve()
     artifact = newest_version(artifact.resolve())
     found = find_source(source)
@@ -75,16 +75,16 @@ def plan_job(
 def run(
     job: Job, engine: EngineName = "local", on_images: OnImages = lambda images: None
 ) -> Totals:
-    """Score the shards that are missing, and count what is there then.
+    """Score the missing shards, and count all images.
 
     Raises:
-        ScoringError: the engine cannot be had or fails, or images went astray.
+        ScoringError: the engine is not available or fails, or rows are missing.
 
     """
     if job.missing:
         _run_engine(job, engine, on_images)
     totals = count(job)
-    for leftover in job.out.glob("*.tmp"):  # of runs that were cut short
+    for leftover in job.out.glob("*.tmp"):  # of interrupted runs
         leftover.unlink(missing_ok=True)
     return totals
 

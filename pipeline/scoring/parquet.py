@@ -1,4 +1,4 @@
-"""Rows of Parquet files as images: a column `image` of bytes, or as Hugging Face writes it."""
+"""Images in rows of Parquet files: a column `image` of bytes, or in the Hugging Face format."""
 
 import bisect
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipeline.errors import DataError
 from pipeline.scoring.sources import Chunk, digest_files
 
 COLUMN = "image"
-# What scoring adds; a column of the source by one of these names is kept as source_NAME.
+# Columns that scoring adds; a column of the source with such a name is kept as source_NAME.
 ADDED = {
     "file", "row", "label", "confidence", "top_classes", "top_probabilities", "box", "code",
     "detail",
@@ -21,7 +21,7 @@ ADDED = {
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """A file's unit of reading, and its first row in the file and in the source."""
+    """A row group, with its first row in the file and in the source."""
 
     file: Path
     index: int
@@ -30,7 +30,7 @@ class RowGroup:
 
 
 class ParquetSource:
-    """The rows of `files`, in order; a row group at a time is held in memory."""
+    """Rows of `files`, in order; one row group at a time is in memory."""
 
     def __init__(self, files: list[Path]) -> None:
         self._groups: list[RowGroup] = []
@@ -40,7 +40,7 @@ class ParquetSource:
             metadata, found = _open(file)
             if schema is not None and not found.equals(schema):
                 raise DataError(
-                    f"{file} has other columns than {files[0]}: score them apart, a folder each"
+                    f"{file} has other columns than {files[0]}: put them into separate folders"
                 )
             schema = found
             file_row = 0
@@ -50,12 +50,12 @@ class ParquetSource:
                 file_row += rows
                 self.images += rows
         if self.images == 0:
-            raise DataError(f"{', '.join(map(str, files))}: no rows, so nothing to score")
+            raise DataError(f"{', '.join(map(str, files))}: no rows, so there is nothing to score")
         self.listing = digest_files(files[0].parent, [file.name for file in files])
         self._held: tuple[RowGroup, pa.Table] | None = None
 
     def read(self, start: int, stop: int) -> Chunk:
-        """The rows from `start` to before `stop`."""
+        """Read the rows from `start` to before `stop`."""
         first = bisect.bisect_right(self._groups, start, key=lambda group: group.first) - 1
         tables = []
         for group in self._groups[first:]:
@@ -71,9 +71,9 @@ class ParquetSource:
         return Chunk(table.drop_columns([COLUMN]), bodies.to_pylist())
 
     def _load(self, group: RowGroup) -> pa.Table:
-        """Shards may begin inside a row group: the last one read is kept for the next of them."""
+        """Read a row group, and keep it: the next shard may begin inside it."""
         if self._held is None or self._held[0] != group:
-            self._held = None  # so that never two are in memory
+            self._held = None  # so that there are never two in memory
             with pq.ParquetFile(group.file) as file:
                 table = file.read_row_group(group.index)
             self._held = (group, table.replace_schema_metadata(None))
@@ -85,7 +85,7 @@ def _open(file: Path) -> tuple[pq.FileMetaData, pa.Schema]:
         with pq.ParquetFile(file) as opened:
             metadata, schema = opened.metadata, opened.schema_arrow.remove_metadata()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} is not a Parquet file, or a damaged one: {error}") from error
+        raise DataError(f"{file} is not a Parquet file, or is damaged: {error}") from error
     if COLUMN not in schema.names:
         raise DataError(
             f"{file} has no column '{COLUMN}', but {', '.join(schema.names)}: name the column of "
@@ -103,7 +103,7 @@ def _open(file: Path) -> tuple[pq.FileMetaData, pa.Schema]:
 
 
 def _identified(rows: pa.Table, group: RowGroup, begin: int) -> pa.Table:
-    """Put the file, the row in it, and the image's own path where it has one, before `rows`."""
+    """Add columns before `rows`: the file, the row in it, and the image's path if it has one."""
     names = [f"source_{name}" if name in ADDED else name for name in rows.column_names]
     rows = rows.rename_columns(names)
     at = group.file_row + begin

@@ -1,4 +1,4 @@
-"""`plan.json`: what an output folder is for, so that only the same work is ever continued in it."""
+"""`plan.json`: the job of an output folder, so that only the same job can be continued in it."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline.runs.atomic_files import replacing
 from pipeline.scoring import ScoringError
 
 PLAN = "plan.json"
@@ -22,7 +23,7 @@ _MEANINGS = {
 
 
 class Plan(BaseModel):
-    """The images in their order, cut into shards, and the artefact that labels them."""
+    """Images in order, divided into shards, and the artefact that labels them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,28 +44,32 @@ class Plan(BaseModel):
         return -(-self.images // self.shard_images)
 
     def bounds(self, shard: int) -> tuple[int, int]:
-        """First image of a shard, and the first one behind it."""
+        """Return the first image of a shard, and the first one after it."""
         start = shard * self.shard_images
         return start, min(start + self.shard_images, self.images)
 
 
 def begin(out: Path, plan: Plan) -> None:
-    """Write `plan` into the empty folder `out`, or find that it is the plan there already.
+    """Write `plan` into the empty folder `out`, or check that it is the plan in there.
 
     Raises:
-        ScoringError: `out` holds something else, or the plan of other work.
+        ScoringError: `out` has other files, or the plan of another job.
 
     """
     file = out / PLAN
     if file.exists():
         _compare(file, plan)
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(not _is_leftover(path) for path in out.iterdir())):
         raise ScoringError(f"{out} is not an empty folder, and has no {PLAN}: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    staging = out / f"{PLAN}.{os.getpid()}.tmp"
-    staging.write_text(plan.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    staging.replace(file)
+    with replacing(file, f".{os.getpid()}.tmp") as part:
+        part.write_text(plan.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _is_leftover(path: Path) -> bool:
+    """Tell whether `path` is a plan that a killed process had not finished writing."""
+    return path.name.startswith(f"{PLAN}.") and path.suffix == ".tmp"
 
 
 def _compare(file: Path, plan: Plan) -> None:

@@ -1,4 +1,4 @@
-"""Images in, labels out: the service's reading and engine, with threads that decode ahead."""
+"""Label images with the service's decoding and engine; threads decode ahead."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,18 +24,18 @@ _STRINGS, _FLOATS, _PIXELS = pa.list_(pa.string()), pa.list_(pa.float32()), pa.l
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """How to run a network over many images."""
+    """Options of bulk scoring."""
 
     device: Device = "auto"
     batch_size: int = 256
-    threads: int = 0  # of the engine; 0 is every core
+    threads: int = 0  # of the engine; 0 uses every core
     decoders: int = 4  # threads that read and decode
-    explain: bool = False  # whether each label comes with the box that speaks for it
+    explain: bool = False  # adds the box of the evidence for the label
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why an image has no label: the service's code, and its words."""
+    """Reason why an image has no label: error code and message of the service."""
 
     code: str
     detail: str
@@ -45,10 +45,10 @@ Read = Upload | Problem
 
 
 class Scorer:
-    """One engine, and the threads that decode for it.
+    """An engine, and the threads that decode for it.
 
     Raises:
-        EngineError: the device cannot be had, or the graph is not what the manifest says.
+        EngineError: the device is not available, or the graph contradicts the manifest.
 
     """
 
@@ -62,9 +62,9 @@ class Scorer:
     def score(
         self, chunk: Chunk, on_images: Callable[[int], None] = lambda images: None
     ) -> tuple[pa.Table, pa.Table]:
-        """Label the images of `chunk`: the labelled, and the bad ones with what is wrong.
+        """Label the images of `chunk`: tables of labels, and of bad images with the reason.
 
-        `on_images` is told of each batch how many images it had.
+        `on_images` is called with the number of images of each batch.
         """
         good: list[int] = []
         problems: dict[int, Problem] = {}
@@ -90,7 +90,7 @@ class Scorer:
         return _beside(chunk.ids, good, answers), _beside(chunk.ids, list(problems), pa.table(bad))
 
     def _decoded(self, bodies: list[Path | bytes | None]) -> Iterator[list[Read]]:
-        """The images in batches; each is decoded while the network runs on the one before it."""
+        """Yield batches; each is decoded while the network runs on the one before it."""
         size = self._settings.batch_size
         pending: list[Future[list[Read]]] = []
         for start in range(0, len(bodies), size):
@@ -124,7 +124,7 @@ class Scorer:
             return Problem("unreadable_file", error.strerror or str(error))
 
     def _label(self, uploads: list[Upload]) -> pa.Table:
-        """Columns of a batch's answers; without `uploads` they are empty."""
+        """Label a batch; without `uploads` the columns are empty."""
         rule = self._engine.manifest.image
         images = np.zeros((len(uploads), rule.height, rule.width, rule.channels), np.uint8)
         for at, upload in enumerate(uploads):
@@ -136,7 +136,7 @@ class Scorer:
             else {"probabilities": np.zeros((0, classes), np.float32)}
         )
         probabilities = outputs["probabilities"]
-        # Of a tie the first comes first, as in the service.
+        # In a tie the first class wins, as in the service.
         ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
         top = np.take_along_axis(probabilities, ranked, axis=1)
         columns = {

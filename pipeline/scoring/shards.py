@@ -1,4 +1,4 @@
-"""Shards: the unit of work, each a file of labels that is there whole or not at all."""
+"""Shards: units of work, each with a file of labels that is written atomically."""
 
 import os
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.runs.atomic_files import replacing
 from pipeline.scoring import ScoringError
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.scorer import Scorer, Settings
@@ -16,7 +17,7 @@ from pipeline.scoring.sources import Source
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """All that it takes to score any shard, wherever that happens."""
+    """Everything needed to score any shard, in any process."""
 
     source: Source
     artifact: Path
@@ -25,22 +26,22 @@ class Job:
     settings: Settings
 
     def part(self, shard: int) -> Path:
-        """The file of a shard's labels; once it is there, the shard is done."""
+        """Path of a shard's labels; if the file exists, the shard is finished."""
         return self.out / f"part-{shard:05}.parquet"
 
     def bad(self, shard: int) -> Path:
-        """The file of a shard's bad images; only where it has any."""
+        """Path of a shard's bad images; the file exists only if there are any."""
         return self.out / f"bad-{shard:05}.parquet"
 
     @property
     def missing(self) -> list[int]:
-        """The shards that are yet to be scored."""
+        """Shards that are not scored yet."""
         return [shard for shard in range(self.plan.shards) if not self.part(shard).exists()]
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How many images have a label, and how many could not be read."""
+    """Number of images with a label, and of those that could not be read."""
 
     scored: int
     bad: int
@@ -53,10 +54,10 @@ class Totals:
 def score_shard(
     job: Job, scorer: Scorer, shard: int, on_images: Callable[[int], None] = lambda images: None
 ) -> Totals:
-    """Score a shard and write its files; `on_images` is told of each batch's images."""
+    """Score a shard and write its files; `on_images` gets the image count of each batch."""
     chunk = job.source.read(*job.plan.bounds(shard))
     scored, bad = scorer.score(chunk, on_images)
-    # The labels come last: a shard that is cut short here is scored anew.
+    # The labels come last: a shard that is interrupted here is scored again.
     if len(bad):
         _write(bad, job.bad(shard))
     else:
@@ -66,10 +67,10 @@ def score_shard(
 
 
 def count(job: Job) -> Totals:
-    """Count what the files hold, and compare each shard's with the images that it was given.
+    """Count the rows of all files, and compare each shard's with its number of images.
 
     Raises:
-        ScoringError: a shard's file is missing, damaged, or has rows too few or too many.
+        ScoringError: a shard's file is missing or damaged, or its number of rows is wrong.
 
     """
     scored = bad = 0
@@ -96,10 +97,6 @@ def _rows(file: Path) -> int:
 
 
 def _write(table: pa.Table, file: Path) -> None:
-    # By process, so that two that score the same shard never write into one file.
-    staging = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    with staging.open("wb") as stream:
-        pq.write_table(table, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    staging.replace(file)
+    # Two processes that score the same shard must not write into one file.
+    with replacing(file, f".{os.getpid()}.tmp") as part:
+        pq.write_table(table, part)

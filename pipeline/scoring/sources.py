@@ -1,4 +1,4 @@
-"""What is scored: every image below a folder, or every row of Parquet files."""
+"""Sources of images to score: all images below a folder, or all rows of Parquet files."""
 
 import hashlib
 import os
@@ -9,21 +9,21 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from pipeline.data.labelled_files import SUFFIXES
+from limelight.imaging.formats import suffixes
 from pipeline.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive images: the columns that identify them (N rows), and their files or bytes."""
+    """Consecutive images: columns that identify them (N rows), and their files or bytes."""
 
     ids: pa.Table
     bodies: list[Path | bytes | None]
-    """None where a row has no image."""
+    """None if a row has no image."""
 
 
 class Source(Protocol):
-    """Images in an order that does not change as long as `listing` does not."""
+    """Images in an order that is fixed for a given `listing`."""
 
     @property
     def images(self) -> int: ...
@@ -34,13 +34,13 @@ class Source(Protocol):
         ...
 
     def read(self, start: int, stop: int) -> Chunk:
-        """The images from `start` to before `stop`."""
+        """Read the images from `start` to before `stop`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
-    """Every image file below `root`, in the order of their paths."""
+    """All image files below `root`, in the order of their paths."""
 
     root: Path
     names: tuple[str, ...]
@@ -51,14 +51,14 @@ class FolderSource:
         return len(self.names)
 
     def read(self, start: int, stop: int) -> Chunk:
-        """The files from `start` to before `stop`; none is opened yet."""
+        """Return the files from `start` to before `stop`; none is opened yet."""
         names = self.names[start:stop]
         paths = pa.array([_printable(name) for name in names], pa.string())
         return Chunk(pa.table({"path": paths}), [self.root / name for name in names])
 
 
 def list_images(root: Path) -> FolderSource:
-    """Every file below `root` with the suffix of an image; links to folders are not followed.
+    """List all files below `root` with the suffix of an image; links to folders are not followed.
 
     Raises:
         DataError: a folder below it cannot be listed, or there is no image.
@@ -67,41 +67,42 @@ def list_images(root: Path) -> FolderSource:
     names = sorted(find_images(root))
     if not names:
         raise DataError(
-            f"{root}: neither an image ({', '.join(sorted(SUFFIXES))}) below it, nor a .parquet "
-            "file in it"
+            f"{root} has no image ({', '.join(sorted(suffixes()))}) below it, and no .parquet file "
+            "in it"
         )
     return FolderSource(root, tuple(names), digest_files(root, names))
 
 
 def find_images(root: Path) -> Iterator[str]:
-    """Give the path below `root` of each file with the suffix of an image, in no order.
+    """Yield the path below `root` of each file with the suffix of an image, in any order.
 
     Raises:
         DataError: a folder cannot be listed.
 
     """
-    for folder, _, files in os.walk(root, onerror=_refuse):
+    accepted = suffixes()
+    for folder, _, files in os.walk(root, onerror=_reject_folder):
         for name in files:
-            if Path(name).suffix.lower() in SUFFIXES:
+            if Path(name).suffix.lower() in accepted:
                 yield (Path(folder) / name).relative_to(root).as_posix()
 
 
 def digest_files(root: Path, names: Iterable[str]) -> str:
-    """SHA-256 of the names below `root` and the files' sizes, in the order given."""
+    """Compute the SHA-256 of the names below `root` and the file sizes, in the given order."""
     digest = hashlib.sha256()
     for name in names:
         try:
             size = (root / name).stat().st_size
-        except OSError:  # a dangling link: to be told of when it is read
+        except OSError:  # a dangling link; reading it reports the error
             size = -1
         digest.update(os.fsencode(f"{name}\0{size}\n"))
     return digest.hexdigest()
 
 
-def _refuse(error: OSError) -> None:
+def _reject_folder(error: OSError) -> None:
     raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
 
 
 def _printable(name: str) -> str:
-    """File names are bytes, columns UTF-8: other bytes are written as escapes."""
+    """Write bytes of a file name that are not UTF-8 as escapes, since columns are UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

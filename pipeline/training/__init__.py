@@ -1,1 +1,1 @@
-"""The training loop and everything that a recipe chooses."""
+"""Training loop, and everything that a recipe configures."""

@@ -1,4 +1,4 @@
-"""How each layer's activations are spread while a network learns."""
+"""Statistics of each layer's activations during training."""
 
 import math
 from collections.abc import Callable
@@ -11,28 +11,28 @@ from models import ClassMapNetwork
 from pipeline.training.callbacks import Batch, Callback
 from pipeline.training.trainer import Trainer
 
-# A layer's figures take about 0.4 ms of a CPU core, whatever its size: one batch in ten keeps that
-# below 5 % of the shortest training. `python -m bench.activation_cost` measures it.
+# The statistics of a layer of any size take about 0.4 ms of a CPU core: for one batch in ten that
+# is below 5 % of the shortest training run. `python -m bench.activation_cost` measures it.
 EVERY = 10
 BINS = 40
 NEAR_ZERO = 0.05
-# Of what follows a ReLU, as in fast.ai's ActivationStats (2020), and of logits.
+# Histogram ranges of ReLU outputs, as in fast.ai's ActivationStats (2020), and of logits.
 RELU_RANGE, LOGIT_RANGE = (0.0, 10.0), (-10.0, 10.0)
-# Few enough to cost little, and enough for a share to be within 0.6 points (two deviations).
+# Few values are fast, and with these a share is within 0.6 points (two standard deviations).
 SAMPLE = 2**15
 
 
 class ActivationStatistics(Callback):
-    """Watches what leaves every ReLU, and the logits, in every so many-th batch.
+    """Callback that measures the outputs of every ReLU, and the logits, in every n-th batch.
 
     Means, deviations, shares near zero and histograms over training show layers that die or
-    explode ("the colorful dimension" of Giomo's, as fastbook's chapter 13 (2020) draws it). Hooks
-    are there for the watched batch only, and no random number is drawn, so that a training on a
-    CPU gives the same weights with this callback and without it. On a GPU a watched batch runs
-    uncompiled. Of processes that train together the first one watches its part of the batch.
+    explode ("the colorful dimension" by Giomo, as drawn in fastbook's chapter 13 (2020)). Hooks
+    exist only during a measured batch, and no random number is drawn, so that training on a CPU
+    gives the same weights with this callback and without it. On a GPU a measured batch runs
+    uncompiled. In distributed training the first process measures its part of the batch.
 
     Args:
-        every: batches from one that is watched to the next.
+        every: n; the first batch is measured, too.
 
     """
 
@@ -46,35 +46,35 @@ class ActivationStatistics(Callback):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The watched layers' names, in the network's order; none before the training began."""
+        """Names of the measured layers, in the network's order; empty before training begins."""
         return tuple(self._watched)
 
     @property
     def histogram_ranges(self) -> tuple[tuple[float, float], ...]:
-        """The first and the last edge of each layer's histograms; what is outside is in the end."""
+        """First and last edge of each layer's histograms; the end bins count values outside."""
         return tuple(_range(module) for module in self._watched.values())
 
     def begin_training(self, trainer: Trainer) -> None:
-        """Find the layers."""
+        """Find the layers to measure."""
         self._watched = watched_layers(trainer.network)
 
     def begin_batch(self, trainer: Trainer) -> None:
-        """Attach the hooks, where this batch is to be watched."""
+        """Attach the hooks, if this batch is measured."""
         if trainer.step % self._every:
             return
-        # All processes, since those that wait for each other had better run the same code.
+        # In all processes: they wait for each other, so they should run the same code.
         trainer.eager = True
         if trainer.world.leads:
             for name, module in self._watched.items():
                 self._hooks.append(module.register_forward_hook(self._keep(name)))
 
     def end_batch(self, trainer: Trainer, batch: Batch) -> None:
-        """Detach the hooks, and measure what they kept."""
+        """Detach the hooks, and measure the outputs that they kept."""
         trainer.eager = False
         if not self._hooks:
             return
         self._detach()
-        # Left on the device: fetching them would make a GPU wait.
+        # They stay on the device: copying them would make a GPU wait.
         self._columns.append(
             torch.stack(
                 [
@@ -87,13 +87,13 @@ class ActivationStatistics(Callback):
         self._samples.clear()
 
     def end_training(self, trainer: Trainer) -> None:
-        """Leave nothing behind, if the training failed in a watched batch."""
+        """Detach the hooks, if training failed in a measured batch."""
         trainer.eager = False
         self._detach()
         self._samples.clear()
 
     def state(self) -> dict[str, Tensor]:
-        """What was measured in T batches of L layers; nothing before the first.
+        """Return the statistics of T batches and L layers; empty before the first batch.
 
         `steps` (T,), counted from 1; `means`, `deviations` and `near_zero` (L, T); `histograms`
         (L, T, 40), counts of at most 2^15 values.
@@ -111,12 +111,12 @@ class ActivationStatistics(Callback):
         }
 
     def metadata(self) -> dict[str, JsonValue]:
-        """The layers' names and the edges of their histograms."""
+        """Return the layers' names and the edges of their histograms."""
         ranges: list[JsonValue] = [list(edges) for edges in self.histogram_ranges]
         return {"layers": list(self.layers), "histogram_ranges": ranges}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state` gave."""
+        """Continue from a `state`."""
         if not state:
             return
         figures = torch.stack([state[name] for name in ("means", "deviations", "near_zero")], 2)
@@ -125,7 +125,7 @@ class ActivationStatistics(Callback):
 
     def _keep(self, name: str) -> Callable[[nn.Module, object, Tensor], None]:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-            # A copy: what follows may change the output in place.
+            # A copy, since a later layer may change the output in place.
             self._samples[name] = sample(output.detach()).float().clone()
 
         return hook
@@ -137,9 +137,9 @@ class ActivationStatistics(Callback):
 
 
 def watched_layers(network: ClassMapNetwork) -> dict[str, nn.Module]:
-    """Each ReLU by the name of the layer it ends, and the head.
+    """Find each ReLU, by the name of the layer that it ends, and the head.
 
-    Of a ReLU that its layer calls twice, as torchvision's blocks do, the last output counts.
+    If a layer calls its ReLU twice, as torchvision's blocks do, the last output counts.
     """
     watched: dict[str, nn.Module] = {}
     for name, module in network.named_modules():
@@ -150,10 +150,10 @@ def watched_layers(network: ClassMapNetwork) -> dict[str, nn.Module]:
 
 
 def sample(values: Tensor) -> Tensor:
-    """Every so many-th of `values` (N, C, ...), channels last, so that few more than 2^15 remain.
+    """Take every n-th of `values` (N, C, ...), channels last, so that about 2^15 remain.
 
-    The step shares no factor with their number, so that it goes through all channels, rows and
-    columns alike.
+    n and the number of values have no common factor, so that all channels, rows and columns are
+    sampled alike.
     """
     flat = values.movedim(1, -1).flatten()
     step = max(1, len(flat) // SAMPLE)
@@ -167,7 +167,7 @@ def _range(module: nn.Module) -> tuple[float, float]:
 
 
 def _measured(values: Tensor, edges: tuple[float, float]) -> Tensor:
-    """Mean, deviation, share near zero and histogram of float32 values (M,): (3 + 40,)."""
+    """Compute mean, deviation, share near zero and histogram of float32 (M,): (3 + 40,)."""
     deviation, mean = torch.std_mean(values, correction=0)
     near_zero = (values.abs() < NEAR_ZERO).float().mean()
     counts = torch.histc(values.clamp(*edges), BINS, *edges)

@@ -1,4 +1,4 @@
-"""Random crops, mirror images, painted squares and boxes of other images, a batch at a time."""
+"""Random crops, flips, cutout and CutMix of a batch."""
 
 from typing import NamedTuple
 
@@ -19,33 +19,33 @@ def pad_reflect(images_nhwc: Tensor, padding: int) -> Tensor:
 
 
 class Mixture(NamedTuple):
-    """What of each image of a batch belongs to another one; on the images' device."""
+    """CutMix of a batch; on the images' device."""
 
     partners: Tensor
-    """(B,) indices of the images that the boxes are from."""
+    """(B,) indices of the images that the boxes come from."""
     own: Tensor
-    """(B,) share of its pixels that each image kept, float32; its label weighs as much."""
+    """(B,) share of its own pixels in each image, float32, which is also its label's weight."""
 
 
 class Drawn(NamedTuple):
-    """Images as one epoch sees them."""
+    """Augmented images of a batch."""
 
     images_nhwc: Tensor
     """uint8 (B, H, W, C)."""
     mixture: Mixture | None = None
-    """Where images are mixed."""
+    """None without CutMix."""
 
 
 class Augmenter:
-    """Draws crops, mirror images, painted squares and mixtures of images that lie on a device.
+    """Draws augmented batches of images that are resident on a device.
 
-    What is drawn comes from a CPU generator, so that a seed gives the same on every device. Only
-    a few numbers an image are sent there, in one transfer: larger ones would make a GPU wait.
+    Random numbers come from a CPU generator, so that a seed gives the same on every device. Only a
+    few numbers for each image are sent to the device, in one transfer: more would make a GPU wait.
 
     Args:
-        images_nhwc: uint8 (N, H, W, C), on the device where the batches are wanted.
-        choice: what is changed at random.
-        rng: decides here, for `alternating`, which images are mirrored first.
+        images_nhwc: uint8 (N, H, W, C), on the device of the batches.
+        choice: the augmentations.
+        rng: chooses the images that `alternating` mirrors in odd epochs or in even ones.
 
     """
 
@@ -54,14 +54,14 @@ class Augmenter:
         self._size = images_nhwc.shape[1], images_nhwc.shape[2]
         self._padded = pad_reflect(images_nhwc, choice.pad)
         self._mirrored_first = torch.rand(len(images_nhwc), generator=rng) < 0.5
-        # What normalisation brings to zero.
+        # Normalisation maps the mean colour to zero.
         self._paint = images_nhwc.float().mean((0, 1, 2)).round().to(torch.uint8)
 
     def draw(self, indices: Tensor, epoch: int, rng: Generator, part: slice = slice(None)) -> Drawn:
-        """The images at `indices`, (B,), as this epoch sees them.
+        """Augment the images at `indices`, (B,).
 
-        Of a batch that several processes share, each takes its `part` of what is drawn for all.
-        Where `cutmix` is chosen, an image is painted over or mixed with another of the batch.
+        If several processes share the batch, all draw the same, and each takes its `part`. With
+        `cutmix`, an image may contain a box of another image of the batch.
         """
         count, choice = len(indices), self._choice
         top = torch.randint(2 * choice.pad + 1, (count,), generator=rng)
@@ -85,14 +85,14 @@ class Augmenter:
         return Drawn(torch.where(box, self._crop(partners), images), Mixture(partners[0], own))
 
     def _send(self, numbers: Tensor) -> Tensor:
-        """Copy to the images' device; a GPU copies page-locked memory without being waited for."""
+        """Copy to the images' device; to a GPU, asynchronously from page-locked memory."""
         device = self._padded.device
         if device.type == "cpu":
             return numbers
         return numbers.pin_memory().to(device, non_blocking=True)
 
     def _crop(self, crops: Tensor) -> Tensor:
-        """Windows of the images: int64 (index, top, left, mirrored), (4, B) -> (B, H, W, C)."""
+        """Crop the images: int64 (index, top, left, mirrored), (4, B) -> (B, H, W, C)."""
         indices, top, left, mirrored = crops[:, :, None]
         height, width = (torch.arange(size, device=crops.device) for size in self._size)
         rows, columns = top + height, left + width
@@ -101,7 +101,7 @@ class Augmenter:
         return windows
 
     def _mask(self, rectangles: Tensor) -> Tensor:
-        """Pixels inside: int64 (top, height, left, width), (4, B) -> (B, H, W, 1)."""
+        """Mask the pixels inside: int64 (top, height, left, width), (4, B) -> (B, H, W, 1)."""
         top, height, left, width = self._send(rectangles)[:, :, None]
         rows, columns = (torch.arange(size, device=top.device) for size in self._size)
         inside_rows = (rows >= top) & (rows < top + height)
@@ -120,16 +120,16 @@ class Augmenter:
         return self._rectangles(side, side, rng)
 
     def _boxes(self, count: int, rng: Generator) -> Tensor:
-        """Of the image's shape, their areas uniform as in the paper; most images have none."""
+        """Draw boxes of the image's shape, with uniform areas as in the paper, or of size 0."""
         share = torch.rand(count, generator=rng).sqrt()
         chosen = torch.rand(count, generator=rng) < self._choice.cutmix
         height, width = ((share * size).round().long() * chosen for size in self._size)
         return self._rectangles(height, width, rng)
 
     def _rectangles(self, height: Tensor, width: Tensor, rng: Generator) -> Tensor:
-        """Top, height, left and width of rectangles so large, (B,): int64 (4, B).
+        """Draw the places of rectangles: int64 (4, B), their top, height, left and width.
 
-        Their centres lie anywhere in the image, so that they may reach over its edges.
+        Their centres lie anywhere in the image, so that they may extend beyond its edges.
         """
         top = torch.randint(self._size[0], (len(height),), generator=rng) - height // 2
         left = torch.randint(self._size[1], (len(width),), generator=rng) - width // 2

@@ -1,4 +1,4 @@
-"""What may watch a training: called at its events, never changing its course."""
+"""Callback interface of the trainer: callbacks observe a run and do not change it."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Epoch:
-    """What one epoch came to; a line of `epochs.jsonl`."""
+    """Results of one epoch; a line of `epochs.jsonl`."""
 
     epoch: int
     train_loss: float
@@ -23,55 +23,55 @@ class Epoch:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """Higher is better: by validation accuracy, then by loss."""
+        """Sort key, higher is better: validation accuracy, then validation loss."""
         return self.validation_accuracy, -self.validation_loss
 
     def as_json(self) -> dict[str, float]:
-        """The fields by name, as `epochs.jsonl` has them."""
+        """Return the fields by name, as in `epochs.jsonl`."""
         return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """One step of a training, just taken."""
+    """The step that was just taken."""
 
     step: int
-    """From 1."""
+    """Number of the step, from 1."""
     steps: int
-    """Of the whole training."""
+    """Number of steps in the whole run."""
     epoch: int
     loss: Tensor
-    """Of the batch, over all processes: a scalar on the training's device."""
+    """Mean over the batch and all processes: a scalar on the trainer's device."""
     learning_rate: float
-    """The highest of all layer groups'."""
+    """Highest rate of all layer groups."""
     momentum: float
 
 
 class Callback:
-    """Does nothing at every event. Later callbacks see what earlier ones did."""
+    """Base class: does nothing at any event. Callbacks are called in order."""
 
     def begin_training(self, trainer: "Trainer") -> None:
-        """Before the first batch, or the first one after a resume."""
+        """Prepare, before the first batch of a run or after a resume."""
 
     def begin_batch(self, trainer: "Trainer") -> None:
-        """Before the forward pass of the step `trainer.step` + 1."""
+        """Prepare, before the forward pass of the step `trainer.step` + 1."""
 
     def end_batch(self, trainer: "Trainer", batch: Batch) -> None:
-        """After the weights moved."""
+        """Observe a step, after the update of the weights."""
 
     def end_epoch(self, trainer: "Trainer", record: "Record") -> None:
-        """After an epoch was evaluated, which `record` has as its last."""
+        """Observe an epoch, which was validated and is the last of `record`."""
 
     def end_training(self, trainer: "Trainer") -> None:
-        """After the last epoch, or a failure."""
+        """Clean up, after the last epoch or a failure."""
 
     def state(self) -> dict[str, Tensor]:
-        """What a resumed training needs; saved at the end of each epoch."""
+        """Return what a resumed run needs; it is saved at the end of each epoch."""
         return {}
 
     def metadata(self) -> dict[str, JsonValue]:
-        """What a reader of the saved tensors needs to know about them."""
+        """Return what a reader of the saved tensors needs to know."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state` gave."""
+        """Continue from a `state`."""

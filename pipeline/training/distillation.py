@@ -1,8 +1,7 @@
-"""Knowledge distillation: a network learns what trained ones answer, instead of the labels.
+"""Knowledge distillation: train on the predictions of teacher models instead of labels.
 
-After Hinton, Vinyals and Dean (2015, arXiv 1503.02531). The teachers see each image as the network
-that learns does, cropped, cut and mixed, since it is of that view that they are asked (Beyer et
-al., 2022, arXiv 2106.05237).
+After Hinton, Vinyals and Dean (2015, arXiv 1503.02531). Teachers get the same augmented images as
+the student (Beyer et al., 2022, arXiv 2106.05237).
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pipeline.training.weights import Weights, load_network, under
 
 
 class Teacher(BaseModel):
-    """A trained model that another one learns from, without its weights."""
+    """Description of a trained model to distil from, without its weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,18 +26,17 @@ class Teacher(BaseModel):
 
 
 class Teachers:
-    """Trained networks, whose answers are averaged.
+    """Teacher networks, whose probabilities are averaged.
 
     Args:
         teachers: at least one.
-        weights: those of the first under `0.`, of the second under `1.`, and so on.
-        classes: how many they tell apart.
-        temperature: what logits are divided by; the higher, the more an answer says of the classes
-            that it is not.
-        device: where they answer.
+        weights: of the first teacher, with the prefix `0.`, of the second with `1.`, and so on.
+        classes: their number.
+        temperature: divisor of logits; a higher one gives the improbable classes more weight.
+        device: the device of the teachers.
 
     Raises:
-        RunError: the weights of one are not its network's.
+        RunError: the weights of a teacher do not fit its network.
 
     """
 
@@ -53,8 +51,8 @@ class Teachers:
     ) -> None:
         self._temperature = temperature
         self.scale = temperature**2
-        """What losses are multiplied by, so that gradients are of one size at all temperatures."""
-        self._asked = []
+        """Factor of losses that makes the size of gradients independent of the temperature."""
+        self._networks = []
         for number, teacher in enumerate(teachers):
             network = load_network(
                 teacher.network,
@@ -64,21 +62,21 @@ class Teachers:
                 classes=classes,
             )
             network = network.to(device).to(memory_format=torch.channels_last)
-            self._asked.append((network, teacher.normalisation.on(device)))
+            self._networks.append((network, teacher.normalisation.on(device)))
 
     @torch.no_grad()
     def answer(self, images_nhwc: Tensor) -> Tensor:
-        """Probabilities of uint8 images (B, H, W, C) at the temperature: float32 (B, K)."""
+        """Predict uint8 images (B, H, W, C) at the temperature: probabilities, float32 (B, K)."""
         answers = [
             (network(prepare(images_nhwc)).float() / self._temperature).softmax(1)
-            for network, prepare in self._asked
+            for network, prepare in self._networks
         ]
         return torch.stack(answers).mean(0)
 
     def losses(self, logits: Tensor, answers: Tensor) -> Tensor:
-        """Cross entropy of `logits` at the temperature with `answers`: (B, K) and (B, K) -> (B,).
+        """Compute the cross entropy of `logits` at the temperature: (B, K) and (B, K) -> (B,).
 
-        Times `scale` (Hinton et al., 2015, section 2).
+        Its targets are `answers`, and its factor is `scale` (Hinton et al., 2015, section 2).
         """
         softened = nn.functional.cross_entropy(
             logits / self._temperature, answers, reduction="none"

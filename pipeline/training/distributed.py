@@ -1,4 +1,4 @@
-"""Data-parallel training under torchrun: who takes part, and BatchNorm over all of them."""
+"""Data-parallel training under torchrun: process group and synchronised BatchNorm."""
 
 import os
 from collections.abc import Iterator
@@ -11,26 +11,27 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
+from pipeline.training.device import at_least_float32
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """One process among those that train together: the one that this runs in."""
+    """Rank of this process, and the number of processes that train together."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """True in the process that writes files and messages."""
         return self.rank == 0
 
     def part(self) -> slice:
-        """The process's share of a batch or of a list of images."""
+        """Slice a batch or a list of images to this process's share."""
         return slice(self.rank, None, self.size)
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of a scalar over all processes."""
+        """Average a scalar over all processes."""
         if self.size > 1:
             value = value.clone()
             dist.all_reduce(value)
@@ -38,7 +39,7 @@ class World:
         return value
 
     def gather(self, rows: Tensor, total: int) -> Tensor:
-        """Put together what each process computed for its `part` of `total` rows: (total, ...)."""
+        """Gather the rows that each process computed for its `part` of `total`: (total, ...)."""
         if self.size == 1:
             return rows
         longest = -(-total // self.size)
@@ -51,7 +52,7 @@ class World:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Take part in the training that torchrun started; alone where it did not.
+    """Join the process group if torchrun started this process.
 
     Raises:
         PipelineError: this process has no GPU of its own.
@@ -68,7 +69,7 @@ def joined(device: torch.device) -> Iterator[World]:
                 f"--nproc-per-node {torch.cuda.device_count()}"
             )
         torch.cuda.set_device(local)
-    # What is gathered lies in main memory, so gloo is needed beside nccl.
+    # Gathered tensors are in main memory, so gloo is needed beside nccl.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size())
@@ -77,16 +78,16 @@ def joined(device: torch.device) -> Iterator[World]:
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` with the mean and variance of all processes' batches, on a CPU too.
+    """`nn.BatchNorm2d` with the mean and variance over the batches of all processes.
 
-    torch's own SyncBatchNorm needs a GPU.
+    For CPUs: torch's own SyncBatchNorm needs a GPU.
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
+        """Normalise: (N, C, H, W) -> (N, C, H, W)."""
         if not self.training:
             return super().forward(images)
-        values = images.float()
+        values = at_least_float32(images)
         count = values.numel() // values.shape[1] * dist.get_world_size()
         mean = _sum_of_all(values.sum((0, 2, 3))) / count
         centred = values - mean[:, None, None]
@@ -109,7 +110,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
 
 
 class _SumOfAll(torch.autograd.Function):
-    """The sum over all processes, which gradients flow through: each summand's is the total's."""
+    """Differentiable sum over all processes."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ def _sum_of_all(values: Tensor) -> Tensor:
 
 
 def synchronise_batch_norm(network: nn.Module, device: torch.device) -> None:
-    """Replace each BatchNorm of `network` by one over all processes, with the same state."""
+    """Replace each BatchNorm by one that covers all processes, with the same state."""
     for name, child in network.named_children():
         if not isinstance(child, nn.BatchNorm2d):
             synchronise_batch_norm(child, device)

@@ -1,4 +1,4 @@
-"""A network's answers for many images."""
+"""Inference over many images."""
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ def evaluate(
     normalisation: Normalisation,
     device: torch.device,
 ) -> Tensor:
-    """Logits of uint8 images (N, H, W, C), one view each, on the CPU: (N, K)."""
+    """Compute logits of uint8 images (N, H, W, C) without TTA, on the CPU: (N, K)."""
     network.eval()
     prepare = normalisation.on(device)
     batches = torch.split(torch.from_numpy(images), BATCH)
@@ -30,7 +30,7 @@ def evaluate(
 def multiply_accumulates(
     network: nn.Module, normalisation: Normalisation, image_nhwc: Tensor
 ) -> int:
-    """What a pass of one image, uint8 (1, H, W, C), costs: as PyTorch counts it."""
+    """Count the multiplications of the forward pass of one image, uint8 (1, H, W, C)."""
     network.eval()
     prepared = normalisation.on(image_nhwc.device)(image_nhwc)
     with FlopCounterMode(display=False) as counter:
@@ -45,7 +45,7 @@ def look_inside(
     normalisation: Normalisation,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Features averaged over positions and logits of uint8 images, on the CPU: (N, C), (N, K)."""
+    """Compute pooled features (N, C) and logits (N, K) of uint8 images, on the CPU."""
     network.eval()
     prepare = normalisation.on(device)
     parts = []

@@ -1,4 +1,4 @@
-"""The learning rate range test: a short training at ever higher rates (Smith, 2015)."""
+"""Learning rate range test: a short run with a rising rate (Smith, 2015)."""
 
 import math
 from collections.abc import Iterator
@@ -13,39 +13,39 @@ from pipeline.training.schedules import Constant, Rate
 from pipeline.training.trainer import Trainer
 
 FIRST, LAST, STEPS = 1e-7, 10.0, 100
-# Weight of what was before in the running mean of the losses. fast.ai's 0.98 remembers half of a
-# test of 100 steps; on digits8 it moves the valley for AdamW up by a factor of 5, past its best.
+# Decay of the running mean of the losses. fast.ai's 0.98 remembers half of a test of 100 steps; on
+# digits8 it moves the valley for AdamW up by a factor of 5, beyond the best rate.
 _MEMORY = 0.9
-# Multiple of the lowest loss that ends the test, as in fast.ai's.
+# Multiple of the lowest loss that ends the test, as in fast.ai.
 _DIVERGED = 4.0
-# The running mean of a few losses is as noisy as they are.
+# Share of the steps to skip: the running mean of a few losses is still noisy.
 _SETTLING = 0.1
 _FEWEST = 10
-# Share of the fall after which the loss has left its plateau.
+# Share of the fall that still counts as the first plateau.
 _PLATEAU = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RateCurve:
-    """What a range test found."""
+    """Result of a range test."""
 
     rates: NDArray[np.float64]
-    """Of the layer group that learns fastest: (S,), rising."""
+    """Rates of the layer group with the highest: (S,), rising."""
     losses: NDArray[np.float64]
     """Smoothed, after the step at each rate: (S,)."""
     suggestions: dict[str, float]
-    """Rates to train with: `valley`, and `steepest`."""
+    """Suggested peak rates: `valley` and `steepest`."""
 
 
 class _Rising(Constant):
-    """From `first` to `last`, by the same factor at each step."""
+    """Rises from `first` to `last` by the same factor at each step."""
 
     first: float
     last: float
     count: int
 
     def at(self, step: int, steps: int, steps_per_epoch: int) -> Rate:
-        """The rate of step 0 ... `count` - 1, whatever the length of the training."""
+        """Return the rate of step 0 ... `count` - 1, independent of the length of the run."""
         rate = self.first * (self.last / self.first) ** (step / (self.count - 1))
         highest = self.peak if isinstance(self.peak, (int, float)) else max(self.peak)
         return Rate(rate / highest, self.momentum)
@@ -54,15 +54,15 @@ class _Rising(Constant):
 def find_rate(
     trainer: Trainer, *, steps: int = STEPS, first: float = FIRST, last: float = LAST
 ) -> RateCurve:
-    """Train `steps` steps at rates that rise from `first` to `last`, and suggest some.
+    """Train `steps` steps at rates that rise from `first` to `last`, and suggest rates.
 
     The test ends early when the smoothed loss is 4 times its lowest. It runs over several epochs
-    if one is shorter. Layer groups keep the ratio of their rates, and `first` and `last` are the
-    highest group's. `trainer` has not begun, has no epochs with frozen features, and is of no
-    more use afterwards.
+    if one is shorter. Layer groups keep the ratio of their rates; `first` and `last` are rates of
+    the group with the highest. `trainer` must be new, have no epochs with frozen features, and not
+    be used afterwards.
 
     Raises:
-        RunError: the range is none, the loss diverges at once, or it does not fall.
+        RunError: the range is invalid, the loss diverges at once, or it does not fall.
 
     """
     if steps < _FEWEST or not 0 < first < last:
@@ -93,14 +93,14 @@ def find_rate(
 
 
 def suggest(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> dict[str, float]:
-    """Rates to train with, from rising rates (S,) and their smoothed losses (S,).
+    """Suggest peak rates, from rising rates (S,) and their smoothed losses (S,).
 
     `valley` is two thirds along the longest fall of the loss, counted in steps, as fast.ai's
-    default is (https://docs.fast.ai/callback.schedule.html); but the plateau at its beginning, up
-    to a tenth of the way down, is left out, so that it is the same wherever the range began. A
-    fall may be interrupted: it is the longest falling subsequence. `steepest` is where in it the
-    loss falls fastest with the logarithm of the rate. The first tenth of the steps is left out,
-    for its noise.
+    default is (https://docs.fast.ai/callback.schedule.html). The plateau at its beginning, up to a
+    tenth of the way down, does not count, so that the result does not depend on the first rate. A
+    fall may have interruptions: it is the longest falling subsequence. `steepest` is the rate in it
+    at which the loss falls fastest with the logarithm of the rate. The first tenth of the steps is
+    ignored because it is noisy.
 
     Raises:
         RunError: the loss does not fall.
@@ -111,7 +111,7 @@ def suggest(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> dict[str
     fall = longest_fall(losses)
     if len(fall) < 2:
         raise RunError(
-            f"the loss does not fall at any rate from {rates[0]:.3g} to {rates[-1]:.3g}: look at "
+            f"the loss does not fall at any rate from {rates[0]:.3g} to {rates[-1]:.3g}: check "
             "the images and labels, or take more steps"
         )
     top, bottom = fall[0], fall[-1]
@@ -124,7 +124,7 @@ def suggest(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> dict[str
 
 
 def longest_fall(losses: NDArray[np.float64]) -> list[int]:
-    """Indices of the longest strictly falling subsequence of losses (S,), the first if several."""
+    """Find the first of the longest strictly falling subsequences of losses (S,): its indices."""
     length, before = np.ones(len(losses), int), np.full(len(losses), -1)
     for at, loss in enumerate(losses):
         higher = np.flatnonzero(losses[:at] > loss)
@@ -139,7 +139,7 @@ def longest_fall(losses: NDArray[np.float64]) -> list[int]:
 
 
 def _batches(trainer: Trainer) -> Iterator[Batch]:
-    """Steps without end, up to the one at which training gives up."""
+    """Train without end, or until the trainer stops a diverging loss."""
     try:
         while True:
             yield from trainer.run_epoch()

@@ -1,4 +1,4 @@
-"""Muon: momentum whose steps are orthogonalised, for the weights of hidden layers."""
+"""Muon: SGD with orthogonalised momentum, for the weights of hidden layers."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Of the quintic iteration: as published, chosen for the steepest slope at zero. Singular values
-# end between about 0.7 and 1.2, which is close enough for a direction.
+# Coefficients as published, chosen for the steepest slope at zero. Singular values end between
+# about 0.7 and 1.2, which is close enough for the direction of a step.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 3
 
@@ -16,8 +16,8 @@ class Muon(torch.optim.Optimizer):
     """SGD with Nesterov momentum, each step replaced by the nearest orthogonal matrix.
 
     For convolutions that a norm follows (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon).
-    A kernel (out, in, h, w) counts as a matrix (out, in * h * w), and is brought to the norm
-    sqrt(out) before each step: the norm behind it makes the scale meaningless.
+    A kernel (out, in, h, w) counts as a matrix (out, in * h * w), and is scaled to the norm
+    sqrt(out) before each step: the normalisation that follows makes its scale irrelevant.
     """
 
     def __init__(self, params: Iterable[Any], *, lr: float, momentum: float) -> None:
@@ -25,7 +25,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
@@ -44,9 +44,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """About U V^T of the singular value decomposition U S V^T: (m, n) -> (m, n).
+    """Approximate U V^T of the singular value decomposition U S V^T: (m, n) -> (m, n).
 
-    Three steps of a quintic Newton-Schulz iteration, which needs matrix products only.
+    By three steps of a quintic Newton-Schulz iteration, which needs only matrix products.
     """
     a, b, c = _QUINTIC
     wide = matrix.shape[0] <= matrix.shape[1]

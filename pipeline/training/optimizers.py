@@ -1,4 +1,4 @@
-"""The optimisers of a recipe, with a rate for each layer group."""
+"""Optimisers of a recipe, with a rate for each layer group."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from pipeline.training.schedules import Rate, spread
 
 
 class Optimizers:
-    """What moves a network's parameters: one optimiser, or Muon beside SGD."""
+    """All optimisers of a network: one, or Muon and SGD."""
 
     def __init__(self, network: ClassMapNetwork, recipe: Recipe) -> None:
         groups = network.layer_groups()
@@ -26,7 +26,7 @@ class Optimizers:
         """The highest peak rate of all layer groups."""
 
     def set(self, rate: Rate) -> None:
-        """Take the next step at `rate`."""
+        """Set the rate of the next step."""
         for optimizer in self._all:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate.share
@@ -36,13 +36,13 @@ class Optimizers:
                     group["momentum"] = rate.momentum
 
     def step(self) -> None:
-        """Move the parameters, and forget the gradients."""
+        """Update the parameters, and delete the gradients."""
         for optimizer in self._all:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
-        """Momenta and counts by a name each, for a checkpoint."""
+        """Return momenta and step counts by name, for a checkpoint."""
         return {
             f"{number}.{parameter}.{key}": value
             for number, optimizer in enumerate(self._all)
@@ -52,7 +52,7 @@ class Optimizers:
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state` gave."""
+        """Continue from a `state`."""
         for number, optimizer in enumerate(self._all):
             values: dict[int, dict[str, Tensor]] = {}
             for name, value in state.items():

@@ -1,4 +1,4 @@
-"""Training choices, one TOML file a recipe, in `pipeline/training/recipes/`."""
+"""Recipes: all options of a training run, one TOML file each in `pipeline/training/recipes/`."""
 
 import tomllib
 from collections.abc import Mapping
@@ -19,37 +19,37 @@ class _Frozen(BaseModel):
 
 
 class Augmentation(_Frozen):
-    """What training changes about an image at random."""
+    """Random changes of training images."""
 
     flip: Literal["none", "random", "alternating"] = "none"
-    """Mirror every other image, drawn anew each time, or each image in every other epoch."""
+    """Mirror an image with probability 1/2 (`random`), or in every second epoch."""
     pad: int = Field(default=0, ge=0)
-    """Pixels of reflection at each side, before a random crop to size."""
+    """Pixels of reflection at each side, before a random crop to the original size."""
     cutout: int = Field(default=0, ge=0)
-    """Side in pixels of a square that is painted over (DeVries and Taylor, 2017)."""
+    """Side in pixels of a square that is covered (DeVries and Taylor, 2017)."""
     cutmix: float = Field(default=0.0, ge=0, le=1)
-    """Share of the images of which a box shows another one instead (Yun et al., 2019)."""
+    """Share of the images in which a box shows another image (Yun et al., 2019)."""
 
 
 class Optimizer(_Frozen):
-    """How a gradient becomes a step."""
+    """Optimiser and its options."""
 
     kind: Literal["sgd", "adamw", "muon"] = "sgd"
-    """`muon` moves the convolutions by Muon, and everything else by SGD."""
+    """`muon` trains the convolutions with Muon, and all other parameters with SGD."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Of convolutions and the linear layer; norms and biases have none."""
+    """Weight decay of convolutions and linear layers; norms and biases have none."""
     bias_scale: float = Field(default=1.0, gt=0)
-    """Norms and biases learn at so many times the rate."""
+    """Factor of the learning rate of norms and biases."""
     muon_peak: float = Field(default=0.05, gt=0)
     """Peak rate of the convolutions under `muon`."""
     muon_momentum: float = Field(default=0.6, ge=0, lt=1)
 
 
 class Recipe(_Frozen):
-    """Everything that decides a training run but its data, seed and device."""
+    """All options of a training run except its data, seed and device."""
 
     data: str
-    """The data set that it is meant for, or `folder`."""
+    """Name of the data set that it is made for, or `folder`."""
     network: NetworkOptions
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
@@ -58,22 +58,22 @@ class Recipe(_Frozen):
     augmentation: Augmentation = Augmentation()
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     distillation_temperature: float = Field(default=2.0, gt=0)
-    """What logits are divided by where teachers' answers are learnt instead of the labels."""
+    """Divisor of logits when training on the predictions of teachers."""
     validation: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the training images that chooses the epoch and fits the temperature."""
+    """Share of the training images that is held out to choose the epoch and fit the temperature."""
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
-    """Decay, per step, of the moving average of the weights that is kept; 0 keeps the last.
+    """Decay per step of the EMA weights, which are evaluated and kept; 0 keeps the last weights.
 
-    The average begins with the schedule's tail, or at once where it has none; until it is
-    1 / (1 - decay) steps old all of them count the same. Its BatchNorm layers are measured anew
+    Averaging begins with the SWA phase of the schedule, or at once if there is none. In the first
+    1 / (1 - decay) steps all weights count the same. BatchNorm statistics are measured again
     after each epoch.
     """
     class_weights: bool = False
-    """Weigh each class by the inverse of its frequency."""
+    """Weight each class by the inverse of its frequency."""
     freeze_epochs: int = Field(default=0, ge=0)
-    """Epochs before these that train the head alone, with a cycle of their own."""
+    """Additional first epochs that train only the head, with a schedule of their own."""
     bn_freeze: bool = False
-    """BatchNorm layers of the features keep their statistics."""
+    """Keep the statistics of BatchNorm layers in the features."""
 
     @classmethod
     def load(cls, name: str, /, **changes: object) -> Self:
@@ -82,7 +82,7 @@ class Recipe(_Frozen):
         A field of a table is named with two underscores, as in `schedule__peak`.
 
         Raises:
-            PipelineError: if there is no such recipe or a field is wrong.
+            PipelineError: there is no such recipe, or a field is invalid.
 
         """
         file = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
@@ -95,15 +95,15 @@ class Recipe(_Frozen):
         return cls.of(fields, changes, name=name)
 
     def but(self, **changes: object) -> Self:
-        """The recipe with `changes`, named as in `load`."""
+        """Return the recipe with `changes`, whose names are as in `load`."""
         return self.of(self.model_dump(), changes, name="changed")
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], changes: Mapping[str, object], *, name: str) -> Self:
-        """Validate `fields` with `changes` in them.
+        """Make a recipe of `fields` and `changes`.
 
         Raises:
-            PipelineError: naming the first field that is wrong.
+            PipelineError: a field is invalid; the message names the first one.
 
         """
         merged = dict(fields)
@@ -127,19 +127,5 @@ class Recipe(_Frozen):
 
 
 def recipe_names() -> list[str]:
-    """The recipes that ship, in order of their names."""
+    """List the recipes of this package, sorted by name."""
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
-
-
-_BY_DATA = {
-    "mnist": "mnist",
-    "cifar10": "cifar10",
-    "digits8": "digits8",
-    "mnist37": "three-or-seven",
-    "cifar8": "cifar10",
-}
-
-
-def default_recipe(source: str) -> str:
-    """The recipe that a data set is trained with if none is named."""
-    return _BY_DATA.get(source, "folder")

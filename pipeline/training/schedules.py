@@ -1,4 +1,4 @@
-"""How the learning rate and the momentum go over a training, each as a function of the step."""
+"""Schedules: learning rate and momentum as functions of the step."""
 
 import math
 from typing import Annotated, Literal, NamedTuple
@@ -10,10 +10,10 @@ Rates = float | tuple[float, ...]
 
 
 class Rate(NamedTuple):
-    """What a step is taken with."""
+    """Learning rate and momentum of a step."""
 
     share: float
-    """Of the peak learning rate."""
+    """Share of the peak learning rate."""
     momentum: float
 
 
@@ -21,38 +21,38 @@ class _Schedule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def averaged_from(self, steps: int) -> int:
-        """The first of `steps` steps whose weights belong into an average of the weights."""
+        """Return the first of `steps` steps whose weights are averaged."""
         return 0
 
 
 class OneCycle(_Schedule):
-    """Cosine 1cycle with cyclical momentum (Smith and Topin, 2017; as fast.ai teaches it).
+    """Cosine 1cycle with cyclical momentum (Smith and Topin, 2017; as in fast.ai).
 
-    With a `tail`, a constant rate follows, which keeps the weights moving for `Recipe.ema_decay` to
-    average them: stochastic weight averaging (Izmailov et al., 2018).
+    With `swa_fraction`, a phase with a constant rate follows, whose weights `Recipe.ema_decay`
+    averages: stochastic weight averaging (Izmailov et al., 2018).
     """
 
     kind: Literal["one-cycle"] = "one-cycle"
     peak: Rates
     pct_start: float = Field(default=0.25, gt=0, lt=1)
-    """Share of the steps that the rate rises for."""
+    """Share of the steps in which the rate rises."""
     div: float = Field(default=25.0, ge=1)
-    """The first rate is the peak's this-th part."""
+    """The peak rate divided by the first rate."""
     div_final: float = Field(default=1e5, ge=1)
-    """The last rate is the peak's this-th part."""
+    """The peak rate divided by the last rate."""
     momentum: tuple[float, float, float] = (0.95, 0.85, 0.95)
-    """At the start, at the peak of the rate, and at the end."""
+    """Momentum at the start, at the peak rate, and at the end."""
     swa_fraction: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the steps that come after the cycle, with the momentum of the peak."""
+    """Share of the steps in the SWA phase, which has the momentum of the peak."""
     swa_div: float = Field(default=4.0, ge=1)
-    """Their rate is the peak's this-th part."""
+    """The peak rate divided by the rate of the SWA phase."""
 
     def averaged_from(self, steps: int) -> int:
-        """The first step of the tail, or 0 where there is none."""
+        """Return the first step of the SWA phase, or 0 if there is none."""
         return steps - round(self.swa_fraction * steps) if self.swa_fraction else 0
 
     def at(self, step: int, steps: int, steps_per_epoch: int) -> Rate:
-        """The rate of step 0 ... `steps` - 1."""
+        """Return the rate of step 0 ... `steps` - 1."""
         first, top, last = self.momentum
         if self.swa_fraction:
             steps = self.averaged_from(steps)
@@ -74,11 +74,11 @@ class WarmRestarts(_Schedule):
     cycle_len: int = Field(default=1, ge=1)
     """Epochs of the first cycle."""
     cycle_mult: int = Field(default=1, ge=1)
-    """Each cycle is so many times as long as the one before."""
+    """Length of each cycle divided by that of the one before."""
     momentum: float = 0.9
 
     def at(self, step: int, steps: int, steps_per_epoch: int) -> Rate:
-        """The rate of step 0 ... `steps` - 1; a cycle begins at the peak and ends near zero."""
+        """Return the rate of step 0 ... `steps` - 1; cycles fall from the peak to near zero."""
         length = self.cycle_len * steps_per_epoch
         while step >= length:
             step -= length
@@ -94,7 +94,7 @@ class Constant(_Schedule):
     momentum: float = 0.9
 
     def at(self, step: int, steps: int, steps_per_epoch: int) -> Rate:
-        """The rate of any step."""
+        """Return the rate, which is the same for all steps."""
         return Rate(1.0, self.momentum)
 
 
@@ -102,12 +102,12 @@ Schedule = Annotated[OneCycle | WarmRestarts | Constant, Field(discriminator="ki
 
 
 def spread(peak: Rates, groups: int) -> list[float]:
-    """A rate for each layer group: one for all, a list of them, or first and last.
+    """Compute a rate for each layer group, from one rate, all rates, or the first and the last.
 
-    Between a first and a last rate the groups' are spaced geometrically (Howard and Ruder, 2018).
+    Rates between the first and the last are spaced geometrically (Howard and Ruder, 2018).
 
     Raises:
-        ValueError: if the number of rates fits neither.
+        ValueError: the number of rates is none of these.
 
     """
     if isinstance(peak, (int, float)):

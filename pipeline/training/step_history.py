@@ -1,4 +1,4 @@
-"""What happened at every step of a training."""
+"""History of every step of a run."""
 
 import torch
 from torch import Tensor
@@ -8,25 +8,25 @@ from pipeline.training.trainer import Trainer
 
 
 class History(Callback):
-    """Keeps the loss, the rate and the momentum of each step: float32 (steps,) each."""
+    """Records the loss, the rate and the momentum of each step: float32 (steps,) each."""
 
     def __init__(self) -> None:
         self._losses: list[Tensor] = []
         self._rates: list[tuple[float, float]] = []
 
     def end_batch(self, trainer: Trainer, batch: Batch) -> None:
-        """Note a step; a GPU is not asked for its loss yet."""
+        """Record a step; the loss stays on the device for now."""
         self._losses.append(batch.loss.float())
         self._rates.append((batch.learning_rate, batch.momentum))
 
     def state(self) -> dict[str, Tensor]:
-        """`loss`, `learning_rate` and `momentum`."""
+        """Return `loss`, `learning_rate` and `momentum`."""
         rates = torch.tensor(self._rates, dtype=torch.float32).reshape(-1, 2)
         losses = torch.stack(self._losses).cpu() if self._losses else torch.zeros(0)
         return {"loss": losses, "learning_rate": rates[:, 0], "momentum": rates[:, 1]}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on behind the steps of `state`."""
+        """Continue after the steps of `state`."""
         self._losses = list(state["loss"])
         rates, momenta = state["learning_rate"].tolist(), state["momentum"].tolist()
         self._rates = list(zip(rates, momenta, strict=True))

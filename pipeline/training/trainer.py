@@ -17,7 +17,7 @@ from pipeline.data.registry import Split
 from pipeline.errors import DataError, RunError
 from pipeline.training.augmentation import Augmenter, Drawn
 from pipeline.training.callbacks import Batch, Callback, Epoch
-from pipeline.training.device import autocast, compiles
+from pipeline.training.device import at_least_float32, autocast, compiles
 from pipeline.training.distillation import Teachers
 from pipeline.training.distributed import World, synchronise_batch_norm
 from pipeline.training.inference import evaluate
@@ -28,54 +28,54 @@ from pipeline.training.weight_averaging import moving_average
 from pipeline.training.weights import Weights, copied, make_network, under
 
 WHITENING_IMAGES = 5000
-# Images that norms are measured on.
+# Images that the statistics of BatchNorm layers are measured on.
 _NORM_IMAGES = 8192
-# Steps after which running statistics, which keep nine tenths at each, have forgotten what was.
+# Steps after which running statistics, with a momentum of 0.1, no longer depend on earlier ones.
 _FORGETTING_STEPS = 50
-# A GPU runs ahead of Python; asking it for the loss at every step would hold it up.
-_STEPS_BETWEEN_LOOKS = 20
-# Steps before a loss counts as diverging, and the multiple of pure chance's log loss it needs.
+# A GPU runs ahead of Python; reading the loss at every step would make it wait.
+_STEPS_BETWEEN_LOSS_CHECKS = 20
+# First step at which a loss can count as diverging, and the multiple of the log loss of guessing.
 _SETTLING_STEPS = 20
 _DIVERGED = 4.0
 
 
 @dataclass(kw_only=True, slots=True)
 class Record:
-    """The epochs so far, and the best one's weights: highest validation accuracy, lowest loss."""
+    """Epochs so far, and the weights of the best: highest validation accuracy, then lowest loss."""
 
     epochs: list[Epoch] = field(default_factory=list)
     weights: Weights = field(default_factory=dict)
 
     @property
     def best(self) -> Epoch:
-        """The epoch whose weights are kept."""
+        """Epoch whose weights are kept."""
         return max(self.epochs, key=lambda epoch: epoch.rank)
 
     @property
     def improved(self) -> bool:
-        """Whether the last epoch is the best."""
+        """True if the last epoch is the best."""
         return self.best is self.epochs[-1]
 
 
 class Trainer:
-    """A training in progress: the network, what moves it, and how far it has come.
+    """Network, optimisers and progress of a training run.
 
-    The same seed on the same device gives the same weights, in one go or resumed.
+    The same seed on the same device gives the same weights, with or without interruptions.
 
     Args:
-        recipe: every choice of the training.
-        fit: images to learn from, uint8 (N, H, W, C), and labels.
+        recipe: the options of the run.
+        fit: images to fit, uint8 (N, H, W, C), and labels.
         classes: their names, in the order of the labels.
         normalisation: of the network's input.
-        device: where the training runs; the data is moved there.
+        device: the device to train on; the data is copied to it.
         seed: of the weights, the order and the augmentation.
-        initial: weights to begin with; those of the head may be missing.
+        initial: weights to initialise from; those of the head may be missing.
         world: the processes that train together.
-        teachers: whose answers are learnt instead of the labels.
+        teachers: the models to distil from, instead of learning the labels.
 
     Raises:
         DataError: there are fewer images than a batch.
-        RunError: the recipe does not fit the network, or the number of processes the batch.
+        RunError: the recipe does not fit the network, or the processes cannot share a batch.
 
     """
 
@@ -105,10 +105,10 @@ class Trainer:
                 "processes; pass a --batch-size that they divide"
             )
         self.epoch = 0
-        """Epochs that are finished."""
+        """Number of finished epochs."""
         self.step = 0
         self.eager = False
-        """Whether the next step runs uncompiled, so that hooks see its layers."""
+        """True if the next step must run uncompiled, so that hooks are called."""
         self.schedule: Schedule = recipe.schedule
         self.steps_per_epoch = len(fit) // recipe.batch_size
         self.epochs = recipe.freeze_epochs + recipe.epochs
@@ -138,8 +138,8 @@ class Trainer:
         if self.world.size > 1:
             if recipe.network.norm == "lesson":
                 raise RunError(
-                    'the lesson\'s norm knows one process only; choose norm = "batch", which is '
-                    "the same in one"
+                    'norm = "lesson" works in a single process only; choose norm = "batch", which '
+                    "is the same in one process"
                 )
             synchronise_batch_norm(self.network, device)
             torch.manual_seed(seed + self.world.rank)
@@ -155,7 +155,7 @@ class Trainer:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that is evaluated and kept: the average, or the one that learns."""
+        """Network that is evaluated and kept: with EMA weights, or the one that is trained."""
         return self.network if self._begun_average is None else self._begun_average.module
 
     @property
@@ -163,7 +163,7 @@ class Trainer:
         return self._average if self.step > self._averaged_from else None
 
     def weights(self) -> Weights:
-        """A copy of the evaluated network's weights, on the CPU."""
+        """Copy the weights of the evaluated network to the CPU."""
         return copied(self.evaluated.state_dict())
 
     def run_epoch(self, callbacks: Sequence[Callback] = ()) -> Iterator[Batch]:
@@ -189,7 +189,7 @@ class Trainer:
         self._measure_norms(frozen)
 
     def _begin_epoch(self, frozen: bool) -> None:
-        """Say what learns, and make ready what is called for a step."""
+        """Freeze or unfreeze the features, and prepare the callables for a step."""
         network = self.network.train()
         if frozen or self.recipe.bn_freeze:
             for layer in network.features.modules():
@@ -199,12 +199,12 @@ class Trainer:
             return
         self._frozen = frozen
         network.features.requires_grad_(not frozen)
-        # What is shared out is settled when the processes' wrapper is made.
+        # The wrapper for several processes fixes the trainable parameters when it is made.
         alone = self.world.size == 1
         self._forward = network if alone else DistributedDataParallel(network)
         self._compiled = self._forward
         if compiles(self.device):
-            # Every batch is of one size; else a second network of other sizes gets slower code.
+            # All batches have one size; with dynamic sizes a second network would get slower code.
             compiled = torch.compile(self._forward, dynamic=False)
             self._compiled = compiled  # type: ignore[assignment]
 
@@ -215,7 +215,7 @@ class Trainer:
         drawn = self._augmenter.draw(indices, self.epoch, self._rng, part)
         with autocast(self.device):
             logits = forward(self._prepare(drawn.images_nhwc))
-        loss = self._loss(logits.float(), indices[part], drawn)
+        loss = self._loss(at_least_float32(logits), indices[part], drawn)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizers.step()
         self.step += 1
@@ -229,17 +229,17 @@ class Trainer:
             learning_rate=rate.share * self.optimizers.peak,
             momentum=rate.momentum,
         )
-        if self.device.type == "cpu" or self.step % _STEPS_BETWEEN_LOOKS == 0:
+        if self.device.type == "cpu" or self.step % _STEPS_BETWEEN_LOSS_CHECKS == 0:
             self._stop_if_diverged(batch)
         return batch
 
     def _measure_norms(self, frozen: bool) -> None:
-        """Give BatchNorm layers the statistics of the evaluated network's own activations.
+        """Measure the statistics of BatchNorm layers again, with the evaluated network.
 
-        Those of the weights that were averaged are of activations which the average does not have
-        (Izmailov et al., 2018, arXiv 1803.05407, section 3.2). Where an epoch has few steps,
-        running statistics are of networks gone by (Wu and Johnson, 2021, arXiv 2105.07576, section
-        3). Images are seen as training sees them.
+        Averaged weights have other activations than the weights that they are averages of
+        (Izmailov et al., 2018, arXiv 1803.05407, section 3.2). If an epoch has few steps, running
+        statistics belong to earlier weights (Wu and Johnson, 2021, arXiv 2105.07576, section 3).
+        Images are augmented as in training.
         """
         settled = self.steps_per_epoch >= _FORGETTING_STEPS
         if frozen or self.recipe.bn_freeze or (self._begun_average is None and settled):
@@ -256,14 +256,14 @@ class Trainer:
             update_bn((self._prepare(each.images_nhwc) for each in drawn), self.evaluated)
 
     def _rate(self, frozen: bool) -> Rate:
-        """The schedule runs twice where the head is trained first."""
+        """Return the rate of this step; the schedule runs twice if the head is trained first."""
         before = self._unfrozen_from
         if frozen:
             return self.schedule.at(self.step, before, self.steps_per_epoch)
         return self.schedule.at(self.step - before, self.steps - before, self.steps_per_epoch)
 
     def _loss(self, logits: Tensor, indices: Tensor, drawn: Drawn) -> Tensor:
-        """Of a mixture each label counts as much as its pixels; teachers are asked instead."""
+        """Compute the loss; each label of a mixture counts as much as its pixels."""
         if self.teachers is not None:
             with autocast(self.device):
                 answers = self.teachers.answer(drawn.images_nhwc)
@@ -287,7 +287,7 @@ class Trainer:
         loss = float(batch.loss)
         self._smoothed = loss if self.step == 1 else 0.9 * self._smoothed + 0.1 * loss
         chance = math.log(self._classes) * (self.teachers.scale if self.teachers else 1)
-        # Both: a loss that has come down from a wild start is a network that has died, perhaps.
+        # Both must be high: a loss that has come down from a high start does not diverge.
         worst = min(loss, self._smoothed)
         diverged = self.step > _SETTLING_STEPS and worst > _DIVERGED * chance
         if math.isfinite(loss) and not diverged:
@@ -309,7 +309,7 @@ class Trainer:
                 layer.measure(self._prepare(images_nhwc[chosen.to(images_nhwc.device)]))
 
     def validate(self, validation: Split) -> tuple[float, float]:
-        """Log loss and accuracy of the evaluated network."""
+        """Compute log loss and accuracy of the evaluated network."""
         with autocast(self.device):
             logits = evaluate(
                 self.evaluated,
@@ -317,13 +317,13 @@ class Trainer:
                 self.normalisation,
                 self.device,
             )
-        logits = self.world.gather(logits.float(), len(validation))
+        logits = self.world.gather(at_least_float32(logits), len(validation))
         labels = torch.from_numpy(validation.labels)
         loss = float(nn.functional.cross_entropy(logits, labels))
         return loss, float((logits.argmax(1) == labels).float().mean())
 
     def state(self) -> Weights:
-        """Everything that the rest of the training depends on, copied to the CPU."""
+        """Copy everything that the rest of the run depends on to the CPU."""
         state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         if self._begun_average is not None:
             average = self._begun_average.state_dict()
@@ -338,10 +338,10 @@ class Trainer:
         return copied(state)
 
     def restore(self, state: Weights) -> None:
-        """Take over what `state` gave, of the same recipe and data.
+        """Continue from a `state` of the same recipe and data.
 
         Raises:
-            RunError: it does not fit this training.
+            RunError: the state does not fit this run.
 
         """
         try:
@@ -356,7 +356,7 @@ class Trainer:
                 torch.cuda.set_rng_state(state["random.cuda"], self.device)
             self._smoothed = float(state["smoothed"])
         except (RuntimeError, KeyError, ValueError) as error:
-            raise RunError(f"the saved state does not fit this training: {error}") from error
+            raise RunError(f"the saved state does not fit this run: {error}") from error
 
 
 def train(
@@ -365,9 +365,9 @@ def train(
     callbacks: Sequence[Callback] = (),
     record: Record | None = None,
 ) -> Record:
-    """Train to the end, choosing the epoch by `validation`.
+    """Train to the end, and choose the epoch by `validation`.
 
-    `record` is that of the epochs before a resume.
+    `record` has the epochs before a resume.
 
     Raises:
         RunError: the loss diverges or stops being a number.

@@ -1,4 +1,4 @@
-"""The moving average of a network's weights."""
+"""Moving average of a network's weights."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average, which begins as the mean of all weights so far.
+    """Make an exponential moving average that begins as the plain mean of all weights so far.
 
-    Else it would remember the first for 1 / (1 - `decay`) updates. Buffers are averaged too.
+    Otherwise it would depend on the first weights for 1 / (1 - `decay`) updates. Buffers are
+    averaged, too.
     """
 
     def update(averaged: Sequence[Tensor], now: Sequence[Tensor], count: Tensor | int) -> None:

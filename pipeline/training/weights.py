@@ -1,4 +1,4 @@
-"""A network's weights by their names, and the network that they belong to."""
+"""Weights by name, and the network that they belong to."""
 
 from dataclasses import replace
 
@@ -12,11 +12,11 @@ Weights = dict[str, Tensor]
 
 
 def make_network(recipe: Recipe, *, channels: int, classes: int) -> ClassMapNetwork:
-    """The recipe's network, freshly initialised from torch's global random state.
+    """Build the recipe's network, initialised from torch's global random state.
 
     Raises:
-        RunError: there is no such network, its options contradict each other, or the weights it
-            should begin with cannot be had.
+        RunError: there is no such network, its options contradict each other, or its pretrained
+            weights are not available.
 
     """
     try:
@@ -30,14 +30,14 @@ def make_network(recipe: Recipe, *, channels: int, classes: int) -> ClassMapNetw
 def load_network(
     options: NetworkOptions, weights: Weights, *, name: str, channels: int, classes: int
 ) -> ClassMapNetwork:
-    """The network that `weights` belong to, in evaluation mode; `name` is for the message.
+    """Build a network with `weights`, in evaluation mode; error messages call it `name`.
 
     Raises:
-        RunError: there is no such network, or the weights are another's.
+        RunError: there is no such network, or the weights belong to another one.
 
     """
     try:
-        # Its weights are these, wherever the first ones came from.
+        # `weights` replace pretrained ones, so these need no download.
         options = replace(options, pretrained=False)
         network = build_network(options, in_channels=channels, classes=classes)
         network.load_state_dict(weights)
@@ -47,14 +47,14 @@ def load_network(
 
 
 def copied(weights: Weights) -> Weights:
-    """Each tensor's values, on the CPU and in memory of its own."""
+    """Copy each tensor to the CPU, into memory of its own."""
     return {
         name: value.detach().to("cpu", copy=True).contiguous() for name, value in weights.items()
     }
 
 
 def under(prefix: str, state: Weights) -> Weights:
-    """The entries PREFIX.name of `state`, by name."""
+    """Select the entries PREFIX.name of `state`, by name."""
     return {
         name.removeprefix(f"{prefix}."): value
         for name, value in state.items()

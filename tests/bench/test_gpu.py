@@ -231,7 +231,7 @@ def test_data_sets_are_unpacked_to_where_the_cache_has_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arrays = {"train_images": np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3)}
-    monkeypatch.setattr("pipeline.data.cache.load_cached", lambda name: arrays)
+    monkeypatch.setattr("pipeline.data.registry.load_cached", lambda name: arrays)
     (tmp_path / "wheels").mkdir()
     arguments = ["pack", "--for", "train", "--to", str(tmp_path / "parts")]
     assert packing.main([*arguments, "--wheels", str(tmp_path / "wheels")]) == 0

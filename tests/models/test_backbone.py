@@ -1,4 +1,4 @@
-"""torchvision's networks with a head that has maps, and weights that are there or are not."""
+"""ResNets of torchvision with a head that has maps, with and without published weights."""
 
 from pathlib import Path
 from urllib.error import URLError
@@ -18,7 +18,7 @@ def build(name: str, *, in_channels: int = 3, pretrained: bool = False) -> Class
 
 @pytest.fixture
 def weights_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where torch hub looks for resnet18's published weights; there is no network."""
+    """Path in torch hub's cache of the weights of resnet18; downloads fail."""
 
     def unreachable(url: str, *arguments: object, **options: object) -> None:
         raise URLError("no route to host")
@@ -30,7 +30,7 @@ def weights_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_pretrained_features_are_those_of_torchvisions_network(weights_file: Path) -> None:
+def test_pretrained_features_equal_those_of_torchvision(weights_file: Path) -> None:
     reference = torchvision.models.resnet18().eval()
     torch.save(reference.state_dict(), weights_file)
     pooled: list[Tensor] = []
@@ -41,7 +41,7 @@ def test_pretrained_features_are_those_of_torchvisions_network(weights_file: Pat
         torch.testing.assert_close(build("resnet18", pretrained=True).features(images), pooled[0])
 
 
-def test_without_the_network_pretrained_says_which_file_to_put_where(weights_file: Path) -> None:
+def test_without_internet_the_error_names_the_file_and_its_place(weights_file: Path) -> None:
     with pytest.raises(WeightsUnavailable) as raised:
         build("resnet18", pretrained=True)
     message = str(raised.value)
@@ -51,42 +51,42 @@ def test_without_the_network_pretrained_says_which_file_to_put_where(weights_fil
     assert "without `pretrained`" in message
 
 
-def test_a_corrupt_weights_file_is_told_as_such(weights_file: Path) -> None:
+def test_corrupt_weights_file_is_rejected(weights_file: Path) -> None:
     weights_file.write_bytes(b"not weights")
-    with pytest.raises(WeightsUnavailable, match="whole"):
+    with pytest.raises(WeightsUnavailable, match="put the whole file"):
         build("resnet18", pretrained=True)
 
 
-def test_a_pickle_that_would_run_code_is_refused(weights_file: Path) -> None:
+def test_pickle_that_would_run_code_is_rejected(weights_file: Path) -> None:
     torch.save({"layer": Path("/")}, weights_file)
     with pytest.raises(WeightsUnavailable):
         build("resnet18", pretrained=True)
 
 
-def test_weights_of_another_network_are_told_as_such(weights_file: Path) -> None:
+def test_weights_of_another_network_are_rejected(weights_file: Path) -> None:
     torch.save({"layer": torch.zeros(1)}, weights_file)
-    with pytest.raises(WeightsUnavailable, match="whole"):
+    with pytest.raises(WeightsUnavailable, match="put the whole file"):
         build("resnet18", pretrained=True)
 
 
-def test_the_layer_groups_part_after_the_second_stage() -> None:
+def test_layer_groups_split_after_the_second_stage() -> None:
     early, late, _ = build("resnet18").layer_groups()
     images = torch.rand(2, 3, 64, 64)
     assert early(images).shape == (2, 128, 8, 8)
     assert late(early(images)).shape == (2, 512, 2, 2)
 
 
-def test_deeper_networks_have_their_own_number_of_features() -> None:
+def test_head_takes_the_number_of_features_of_a_deeper_network() -> None:
     head = build("resnet50").head
     assert head.class_activation_maps(torch.rand(1, 2048, 3, 3)).shape == (1, 5, 3, 3)
 
 
-def test_grey_images_are_refused() -> None:
+def test_grey_images_are_rejected() -> None:
     with pytest.raises(ValueError, match="3 channels, not 1"):
         build("resnet18", in_channels=1)
 
 
 @pytest.mark.parametrize("name", ["resnet17", "vgg16"])
-def test_only_resnets_are_to_be_had(name: str) -> None:
+def test_architecture_that_is_no_resnet_is_rejected(name: str) -> None:
     with pytest.raises(ValueError, match=rf"no architecture torchvision:{name}; .*resnet34"):
         build(name)

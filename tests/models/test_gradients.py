@@ -1,4 +1,4 @@
-"""Derivatives that are written as a forward pass, against autograd's."""
+"""Derivatives written as a forward pass, compared with autograd."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from models.norms import LessonNorm
 
 
 def by_autograd(function: Callable[[Tensor], Tensor], x: Tensor, by_output: Tensor) -> Tensor:
-    """What autograd pulls back: (N, K, C', h', w') -> (N, K, C, h, w)."""
+    """Pull derivatives back by autograd: (N, K, C', h', w') -> (N, K, C, h, w)."""
     x = x.clone().requires_grad_()
     out = function(x)
     pulled = [
@@ -24,8 +24,8 @@ def by_autograd(function: Callable[[Tensor], Tensor], x: Tensor, by_output: Tens
     return torch.stack(pulled, 1)
 
 
-def lively(layer: nn.Module) -> nn.Module:
-    """Norms that have seen something."""
+def randomise_norms(layer: nn.Module) -> nn.Module:
+    """Give norms random running statistics."""
     for module in layer.modules():
         for name, buffer in module.named_buffers(recurse=False):
             if "var" in name:
@@ -52,8 +52,8 @@ def lively(layer: nn.Module) -> nn.Module:
     ids=lambda layer: type(layer).__name__,
 )
 @pytest.mark.parametrize("size", [(8, 8), (9, 12)])
-def test_a_layers_derivatives_are_autograds(layer: nn.Module, size: tuple[int, int]) -> None:
-    lively(layer)
+def test_derivatives_of_a_layer_equal_autograd(layer: nn.Module, size: tuple[int, int]) -> None:
+    randomise_norms(layer)
     x = torch.randn(3, 6, *size)
     expected = layer(x.clone())
     out, pull_back = with_pull_back(layer, x)
@@ -68,10 +68,10 @@ def test_a_layers_derivatives_are_autograds(layer: nn.Module, size: tuple[int, i
     "architecture",
     [*sorted(ARCHITECTURES.keys() - {"simplenet"}), "torchvision:resnet18", "torchvision:resnet50"],
 )
-def test_a_networks_derivatives_are_autograds(architecture: str) -> None:
+def test_derivatives_of_a_network_equal_autograd(architecture: str) -> None:
     network = build_network(NetworkOptions(architecture=architecture), in_channels=3, classes=4)
-    lively(network.double())
-    # In float32 the two ways round differently, and now and then on either side of a ReLU's zero.
+    randomise_norms(network.double())
+    # In float32 the two round differently, sometimes to different sides of a ReLU's zero.
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     early = layercam_stage(network.features, images)
     assert early is not None
@@ -84,7 +84,7 @@ def test_a_networks_derivatives_are_autograds(architecture: str) -> None:
     late = network.features[early:]
     one_hot = torch.eye(4, dtype=torch.float64)[None].expand(2, -1, -1)
     wanted = by_autograd(lambda at: network.head(late(at * 1)), stage, one_hot)
-    # Where a whole pooling window is zero, torch gives it all to the first; the product is zero.
+    # Where a whole pooling window is zero, autograd counts its first value; the product is zero.
     active = stage[:, None]
     torch.testing.assert_close(found * active, wanted * active, rtol=1e-4, atol=1e-6)
 
@@ -93,14 +93,14 @@ def test_a_networks_derivatives_are_autograds(architecture: str) -> None:
 @pytest.mark.parametrize(
     "head", [ClassMapHead(5, 3), ClassMapHead(5, 3, pool="max"), ConvMapHead(5, 3), ConvHead(5, 3)]
 )
-def test_a_heads_derivatives_are_autograds(head: Head, size: tuple[int, int]) -> None:
+def test_derivatives_of_a_head_equal_autograd(head: Head, size: tuple[int, int]) -> None:
     features = torch.randn(2, 5, *size)
     one_hot = torch.eye(3)[None].expand(2, -1, -1)
     expected = by_autograd(head.eval(), features, one_hot)
     torch.testing.assert_close(head.derivatives(features).expand_as(expected), expected)
 
 
-def test_a_network_that_keeps_its_resolution_has_no_finer_stage() -> None:
+def test_network_of_constant_resolution_has_no_layercam_stage() -> None:
     features = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU())
     assert layercam_stage(features, torch.randn(1, 1, 8, 8)) is None
     simplenet = build_network(
@@ -109,12 +109,12 @@ def test_a_network_that_keeps_its_resolution_has_no_finer_stage() -> None:
     assert layercam_stage(simplenet.features, torch.randn(1, 3, 32, 32)) is None
 
 
-def test_the_finer_stage_is_the_last_before_the_resolution_falls_for_good() -> None:
+def test_layercam_stage_is_the_last_before_the_final_resolution() -> None:
     halve = nn.MaxPool2d(2)
     features = nn.Sequential(nn.Identity(), halve, nn.Identity(), nn.Identity(), halve)
     assert layercam_stage(features, torch.randn(1, 1, 8, 8)) == 4
 
 
-def test_a_layer_without_a_rule_is_named() -> None:
+def test_layer_without_a_derivative_is_named() -> None:
     with pytest.raises(NotDifferentiableHereError, match="GroupNorm"):
         with_pull_back(nn.Sequential(nn.GroupNorm(1, 4)), torch.randn(1, 4, 2, 2))

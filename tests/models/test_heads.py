@@ -1,4 +1,4 @@
-"""The heads' maps, against what autograd says about each position."""
+"""Maps of the heads, compared with autograd at each position."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from models.heads import ClassMapHead, ConvHead, ConvMapHead, Head
 
 
 def contributions(head: Head, features: Tensor) -> Tensor:
-    """Feature by gradient, summed over channels: what each position adds to each logit."""
+    """Multiply features by gradients and sum over channels: each position's part of each logit."""
     features = features.clone().requires_grad_()
     logits = head(features)
     gradients = [
@@ -20,7 +20,7 @@ def contributions(head: Head, features: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 4), (7, 6)])
 @pytest.mark.parametrize("kind", [ClassMapHead, ConvHead])
-def test_a_map_shows_what_each_position_adds_to_the_logit(
+def test_map_is_the_contribution_of_each_position_to_the_logit(
     kind: type[ClassMapHead] | type[ConvHead], size: tuple[int, int]
 ) -> None:
     head, features = kind(5, 3), torch.randn(2, 5, *size)
@@ -28,12 +28,12 @@ def test_a_map_shows_what_each_position_adds_to_the_logit(
     torch.testing.assert_close(maps, contributions(head, features) * size[0] * size[1])
 
 
-def test_the_strided_head_is_the_lessons_convolution_on_2x2_features() -> None:
+def test_strided_head_equals_the_lesson_convolution_on_2x2_features() -> None:
     head, features = ConvHead(5, 3), torch.randn(2, 5, 2, 2)
     torch.testing.assert_close(head(features), nn.Flatten()(head.conv(features)))
 
 
-def test_the_convolutional_heads_map_is_its_convolution_without_the_bias() -> None:
+def test_map_of_the_convolutional_head_is_its_output_without_bias() -> None:
     head, features = ConvMapHead(5, 3), torch.randn(2, 5, 4, 4)
     scores = head.conv(features)
     maps = head.class_activation_maps(features)
@@ -41,7 +41,7 @@ def test_the_convolutional_heads_map_is_its_convolution_without_the_bias() -> No
     torch.testing.assert_close(head(features), nn.AdaptiveAvgPool2d(1)(scores).flatten(1))
 
 
-def test_a_map_answers_only_to_its_own_position() -> None:
+def test_feature_changes_the_map_only_at_its_own_position() -> None:
     head, features = ClassMapHead(6, 4), torch.rand(1, 6, 8, 8)
     changed = features.clone()
     changed[0, :, 2, 5] += 1
@@ -50,7 +50,7 @@ def test_a_map_answers_only_to_its_own_position() -> None:
     assert positions == [[2, 5]]
 
 
-def test_a_head_that_takes_the_maximum_says_that_its_maps_are_approximate() -> None:
+def test_max_pooling_head_is_marked_as_approximate() -> None:
     head, features = ClassMapHead(5, 3, pool="max"), torch.randn(2, 5, 4, 4)
     pooled = nn.AdaptiveMaxPool2d(1)(features).flatten(1)
     torch.testing.assert_close(head(features), head.linear(pooled))
@@ -58,7 +58,7 @@ def test_a_head_that_takes_the_maximum_says_that_its_maps_are_approximate() -> N
     assert ClassMapHead(5, 3).exact
 
 
-def test_dropout_leaves_features_out_in_training_only() -> None:
+def test_dropout_is_active_only_in_training() -> None:
     torch.manual_seed(0)
     head, features = ClassMapHead(400, 1, dropout=0.5), torch.ones(1, 400, 2, 2)
     nn.init.ones_(head.linear.weight)

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.bn_layer import BnLayer
 from models.layers import ConvLayer
+from models.lessons import BnLayer
 from models.norms import LessonNorm, group_count, make_norm
 from models.options import NetworkOptions, Norm, Order
 
@@ -27,7 +27,7 @@ class TorchLayer(nn.Module):
         return out
 
 
-def test_the_lessons_layer_is_torchs_batch_normalisation_in_training_and_evaluation() -> None:
+def test_lesson_layer_equals_torch_batch_norm_in_training_and_evaluation() -> None:
     torch.manual_seed(0)
     ours, theirs = BnLayer(3, 4, LESSON).double(), TorchLayer().double()
     nn.init.normal_(ours[2].multiplier)  # type: ignore[arg-type]
@@ -49,7 +49,7 @@ def test_the_lessons_layer_is_torchs_batch_normalisation_in_training_and_evaluat
     torch.testing.assert_close(ours.eval()(images), theirs.eval()(images))
 
 
-def test_a_channel_that_is_always_dark_stays_finite() -> None:
+def test_channel_that_is_always_zero_stays_finite() -> None:
     layer = BnLayer(1, 2, LESSON)
     nn.init.constant_(layer[0].weight, -1)  # type: ignore[arg-type]
     outputs = layer(torch.rand(4, 1, 6, 6))
@@ -58,26 +58,26 @@ def test_a_channel_that_is_always_dark_stays_finite() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
 
 
-def test_bfloat16_features_are_measured_in_float32() -> None:
+def test_statistics_of_bfloat16_features_are_float32() -> None:
     norm = LessonNorm(1).train()
-    # bfloat16 has 8 bits: a sum of 4,096 of its ones ends at 256.
+    # bfloat16 has 8 bits: summing 4,096 ones in it would stop at 256.
     norm(torch.full((4, 1, 32, 32), 3.0, dtype=torch.bfloat16))
     assert float(norm.running_mean) == pytest.approx(0.3)
 
 
-def test_layer_normalisation_is_over_all_of_an_images_features() -> None:
+def test_layer_norm_covers_all_features_of_an_image() -> None:
     x = torch.randn(3, 10, 4, 5)
     torch.testing.assert_close(make_norm("layer", 10)(x), F.layer_norm(x, (10, 4, 5)))
 
 
-def test_group_normalisation_is_over_each_group_of_channels() -> None:
+def test_group_norm_covers_each_group_of_channels() -> None:
     x = torch.randn(3, 8, 4, 5)
     groups = x.reshape(3, 2, 4, 4, 5)
     expected = F.layer_norm(groups, (4, 4, 5)).reshape(x.shape)
     torch.testing.assert_close(make_norm("group", 8)(x), expected)
 
 
-def test_groups_divide_the_channels_and_none_is_a_single_channel() -> None:
+def test_groups_divide_the_channels_and_have_at_least_four() -> None:
     for channels in range(1, 300):
         groups = group_count(channels)
         assert channels % groups == 0
@@ -86,18 +86,18 @@ def test_groups_divide_the_channels_and_none_is_a_single_channel() -> None:
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(64, 16), (128, 32), (512, 32), (112, 28)])
-def test_groups_are_as_many_as_can_be(channels: int, groups: int) -> None:
+def test_number_of_groups_is_the_largest_possible(channels: int, groups: int) -> None:
     assert group_count(channels) == groups
 
 
-def test_an_unknown_normalisation_is_refused() -> None:
+def test_unknown_normalisation_is_rejected() -> None:
     with pytest.raises(ValueError, match="no normalisation 'instance'"):
         make_norm("instance", 4)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("norm", EVERY_NORM)
 @pytest.mark.parametrize(("order", "smallest"), [("norm-relu", 0.0), ("relu-norm", None)])
-def test_the_relu_is_before_or_after_the_normalisation(
+def test_order_puts_relu_before_or_after_normalisation(
     order: Order, smallest: float | None, norm: Norm
 ) -> None:
     torch.manual_seed(0)
@@ -110,12 +110,12 @@ def test_the_relu_is_before_or_after_the_normalisation(
 
 
 @pytest.mark.parametrize("norm", EVERY_NORM)
-def test_a_convolution_has_a_bias_only_where_nothing_takes_it_away(norm: Norm) -> None:
+def test_convolution_has_a_bias_only_without_normalisation(norm: Norm) -> None:
     layer = ConvLayer(3, 8, NetworkOptions(architecture="", norm=norm))
     assert ("0.bias" in layer.state_dict()) == (norm == "none")
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1)])
-def test_a_layer_keeps_the_resolution_but_for_its_stride(kernel: int, stride: int) -> None:
+def test_only_the_stride_changes_the_resolution(kernel: int, stride: int) -> None:
     layer = ConvLayer(1, 4, LESSON, kernel=kernel, stride=stride)
     assert layer(torch.rand(2, 1, 13, 8)).shape == (2, 4, -(-13 // stride), 8 // stride)

@@ -1,4 +1,4 @@
-"""The lessons' networks, against their published figures and against plain torch.nn."""
+"""Networks of the lessons, compared with their published figures and with plain torch.nn."""
 
 from collections.abc import Iterator
 
@@ -35,12 +35,12 @@ def convolutions(network: nn.Module) -> Iterator[nn.Conv2d]:
     return (module for module in network.modules() if isinstance(module, nn.Conv2d))
 
 
-def test_three_or_seven_has_the_parameters_of_the_chapter() -> None:
+def test_three_or_seven_has_as_many_parameters_as_in_the_chapter() -> None:
     network = lesson("three-or-seven", in_channels=1, classes=2)
     assert parameters_by_layer(network) == [40, 296, 1168, 4640, 578]
 
 
-def test_three_or_seven_halves_28_pixels_down_to_a_single_position() -> None:
+def test_three_or_seven_halves_28_pixels_to_a_single_position() -> None:
     network = lesson("three-or-seven", in_channels=1, classes=2)
     images, sizes = torch.rand(2, 1, 28, 28), []
     for layer in network.features:
@@ -50,20 +50,20 @@ def test_three_or_seven_halves_28_pixels_down_to_a_single_position() -> None:
     assert torch.equal(network.head(images), network.head.conv(images)[:, :, 0, 0])  # type: ignore[operator]
 
 
-def test_ten_digits_begin_with_a_5x5_kernel() -> None:
+def test_simple_cnn_begins_with_a_5x5_kernel() -> None:
     network = lesson("simple-cnn", in_channels=1)
     assert [conv.kernel_size for conv in convolutions(network)] == [(5, 5)] + [(3, 3)] * 4
     assert parameters_by_layer(network)[0] == 8 * 25 + 8
 
 
-def test_the_logits_are_not_normalised() -> None:
+def test_logits_are_not_normalised() -> None:
     network = lesson("simple-cnn", norm="batch", in_channels=1)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert [norm.num_features for norm in norms] == [8, 16, 32, 64]
     assert [conv.bias is None for conv in convolutions(network)] == [True] * 4 + [False]
 
 
-def test_simplenet_is_a_perceptron_of_two_linear_layers() -> None:
+def test_simplenet_equals_a_perceptron_of_two_linear_layers() -> None:
     network = lesson("simplenet")
     assert parameters_by_layer(network) == [3072 * 40 + 40, 40 * 10 + 10]
     images = torch.rand(4, 3, 32, 32)
@@ -72,7 +72,7 @@ def test_simplenet_is_a_perceptron_of_two_linear_layers() -> None:
     torch.testing.assert_close(network(images), F.linear(first, *out))
 
 
-def test_convnet_is_three_bare_strided_convolutions_and_a_maximum() -> None:
+def test_convnet_equals_three_strided_convolutions_and_max_pooling() -> None:
     network = lesson("convnet", pool="max")
     assert parameters_by_layer(network) == [560, 7240, 28880, 810]
     images = torch.rand(4, 3, 32, 32)
@@ -95,7 +95,7 @@ STEMS = {"resnet2": (7, 1), "conv-bn-net": (5, 2), "conv-bn-net-deep": (5, 2), "
         ("resnet2", (2, 1, 1), True),
     ],
 )
-def test_the_ladder_is_what_the_lesson_writes(
+def test_ladder_networks_equal_those_of_the_lesson(
     name: str, strides: tuple[int, ...], residual: bool
 ) -> None:
     network = lesson(name, norm="batch", pool="max").train()
@@ -130,12 +130,12 @@ def test_the_ladder_is_what_the_lesson_writes(
         ("resnet2", [16, 32, 64, 128, 256]),
     ],
 )
-def test_the_widths_are_the_lessons(name: str, widths: list[int]) -> None:
+def test_default_widths_are_those_of_the_lesson(name: str, widths: list[int]) -> None:
     channels = [conv.out_channels for conv in convolutions(lesson(name))]
     assert sorted(set(channels)) == widths
 
 
-def test_as_many_layers_are_made_as_widths_are_chosen() -> None:
+def test_number_of_widths_is_the_number_of_layers() -> None:
     options = NetworkOptions(architecture="convnet", widths=(6, 9))
     network = build_network(options, in_channels=3, classes=10)
     assert [conv.out_channels for conv in convolutions(network)] == [6, 9]

@@ -1,4 +1,4 @@
-"""What every network of the registry keeps to."""
+"""Properties of every network in the registry."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_every_architecture_gives_logits_and_maps_for_every_class(name: str, cha
 
 
 @pytest.mark.parametrize(("name", "channels"), BUILDS)
-def test_the_mean_of_a_map_and_the_bias_are_the_logit(name: str, channels: int) -> None:
+def test_mean_of_a_map_plus_bias_is_the_logit(name: str, channels: int) -> None:
     network = build(name, in_channels=channels).eval()
     assert network.head.exact
     assert network.head.bias.abs().min() > 0
@@ -45,7 +45,7 @@ def test_the_mean_of_a_map_and_the_bias_are_the_logit(name: str, channels: int) 
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_parameter_learns(name: str) -> None:
+def test_every_parameter_has_a_gradient(name: str) -> None:
     network = build(name).train()
     loss = nn.functional.cross_entropy(network(images(8)), torch.arange(8) % 7)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -55,7 +55,7 @@ def test_every_parameter_learns(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_image_is_classified_the_same_in_any_company(name: str) -> None:
+def test_logits_do_not_depend_on_the_other_images_of_a_batch(name: str) -> None:
     network = build(name).eval()
     with torch.inference_mode():
         together = network(images(4))
@@ -64,7 +64,7 @@ def test_an_image_is_classified_the_same_in_any_company(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_three_layer_groups_hold_every_parameter_once_from_first_to_last(name: str) -> None:
+def test_layer_groups_hold_every_parameter_once_and_in_order(name: str) -> None:
     network = build(name)
     early, late, head = network.layer_groups()
     grouped = [parameter for group in (early, late, head) for parameter in group.parameters()]
@@ -76,7 +76,7 @@ def test_the_three_layer_groups_hold_every_parameter_once_from_first_to_last(nam
 
 @pytest.mark.parametrize("norm", ["batch", "lesson", "group", "layer"])
 @pytest.mark.parametrize("name", OWN)
-def test_every_architecture_normalises_as_it_is_told(name: str, norm: Norm) -> None:
+def test_every_architecture_uses_the_chosen_normalisation(name: str, norm: Norm) -> None:
     def norms(norm: Norm) -> set[str]:
         network = build_network(
             NetworkOptions(architecture=name, norm=norm), in_channels=3, classes=7
@@ -89,7 +89,7 @@ def test_every_architecture_normalises_as_it_is_told(name: str, norm: Norm) -> N
     assert norms("none") == set()
 
 
-def test_an_unknown_architecture_is_refused_with_the_known_names() -> None:
+def test_unknown_architecture_is_rejected_with_the_known_names() -> None:
     with pytest.raises(ValueError, match=r"no architecture 'vgg'; there are: resnet, .*resnet2"):
         build("vgg")
 
@@ -107,6 +107,6 @@ def test_an_unknown_architecture_is_refused_with_the_known_names() -> None:
         ),
     ],
 )
-def test_a_choice_that_would_do_nothing_is_refused(options: NetworkOptions, message: str) -> None:
+def test_option_without_an_effect_is_rejected(options: NetworkOptions, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_network(options, in_channels=3, classes=10)

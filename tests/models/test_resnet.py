@@ -1,4 +1,4 @@
-"""Our ResNet: its blocks, and the names of its weights, which checkpoints are read by."""
+"""Blocks of the ResNet, and the names of its weights, which must match checkpoints."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def layer_names(prefix: str) -> list[str]:
     return [f"{prefix}.0.weight", *(f"{prefix}.1.{name}" for name in BATCH_NORM)]
 
 
-def test_checkpoints_of_earlier_versions_have_the_same_names() -> None:
+def test_weights_have_the_names_of_earlier_checkpoints() -> None:
     plain = [layer_names(f"features.{at}") for at in (0, 1, 4, 7)]
     branches = [
         layer_names(f"features.{at}.branch.{layer}") for at in (3, 6, 8) for layer in (0, 1)
@@ -27,12 +27,12 @@ def test_checkpoints_of_earlier_versions_have_the_same_names() -> None:
     assert state["head.linear.weight"].shape == (10, 16)
 
 
-def test_the_maps_have_a_quarter_of_the_images_resolution() -> None:
+def test_maps_have_a_quarter_of_the_image_resolution() -> None:
     network = ResNet(3, 10, OPTIONS)
     assert network.features(torch.rand(2, 3, 28, 44)).shape == (2, 16, 7, 11)
 
 
-def test_a_residual_block_without_its_branch_is_the_identity() -> None:
+def test_residual_block_with_a_zero_branch_is_the_identity() -> None:
     branch = ConvLayer(6, 6, OPTIONS)
     assert isinstance(branch[1], nn.BatchNorm2d)
     nn.init.zeros_(branch[1].weight)
@@ -40,11 +40,11 @@ def test_a_residual_block_without_its_branch_is_the_identity() -> None:
     torch.testing.assert_close(Residual(branch)(images), images)
 
 
-def test_a_residual_block_adds_its_branch() -> None:
+def test_residual_block_adds_its_branch() -> None:
     images = torch.rand(2, 6, 5, 5)
     torch.testing.assert_close(Residual(nn.Identity())(images), 2 * images)
 
 
-def test_a_wrong_number_of_widths_is_refused() -> None:
+def test_wrong_number_of_widths_is_rejected() -> None:
     with pytest.raises(ValueError, match="4 numbers are needed"):
         ResNet(3, 10, NetworkOptions(architecture="resnet", widths=(8, 16)))

@@ -1,4 +1,4 @@
-"""The whitened first layer, against numpy's covariance."""
+"""Whitened first layer, compared with the covariance by numpy."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def outputs(layer: WhitenedConv, images: torch.Tensor) -> NDArray[np.float64]:
     return values
 
 
-def test_the_outputs_are_uncorrelated_and_of_unit_variance() -> None:
+def test_outputs_are_uncorrelated_with_unit_variance() -> None:
     images = correlated_images()
     layer = WhitenedConv(3, 40)
     layer.measure(images, epsilon=0.0)
@@ -32,7 +32,7 @@ def test_the_outputs_are_uncorrelated_and_of_unit_variance() -> None:
     np.testing.assert_allclose(covariance, np.eye(20), atol=2e-3)
 
 
-def test_the_second_half_are_the_negatives_of_the_first() -> None:
+def test_second_half_of_the_outputs_negates_the_first() -> None:
     images = correlated_images()
     layer = WhitenedConv(3, 40)
     layer.measure(images)
@@ -40,7 +40,7 @@ def test_the_second_half_are_the_negatives_of_the_first() -> None:
     np.testing.assert_allclose(values[:, 20:], -values[:, :20], atol=1e-5)
 
 
-def test_the_directions_of_most_variance_are_kept() -> None:
+def test_directions_of_largest_variance_are_kept() -> None:
     images = correlated_images()
     layer = WhitenedConv(3, 8)
     layer.measure(images, epsilon=0.0)
@@ -54,7 +54,7 @@ def test_the_directions_of_most_variance_are_kept() -> None:
     assert variances[-4] > variances[-5]
 
 
-def test_a_direction_without_variance_stays_finite() -> None:
+def test_direction_without_variance_stays_finite() -> None:
     grey = torch.randn(16, 1, 8, 8).expand(16, 3, 8, 8)
     layer = WhitenedConv(3, 54)
     layer.measure(grey)
@@ -62,17 +62,17 @@ def test_a_direction_without_variance_stays_finite() -> None:
     assert outputs(layer, grey).std(0).max() < 1.1
 
 
-def test_only_the_bias_learns() -> None:
+def test_only_the_bias_is_a_parameter() -> None:
     layer = WhitenedConv(3, 8)
     assert [name for name, _ in layer.named_parameters()] == ["bias"]
     assert set(layer.state_dict()) == {"bias", "weight"}
 
 
-def test_the_resolution_stays() -> None:
+def test_resolution_is_unchanged() -> None:
     assert WhitenedConv(1, 4)(torch.rand(2, 1, 13, 8)).shape == (2, 4, 13, 8)
 
 
 @pytest.mark.parametrize("width", [7, 56])
-def test_a_width_that_a_patch_cannot_give_is_refused(width: int) -> None:
+def test_width_larger_than_the_patch_allows_is_rejected(width: int) -> None:
     with pytest.raises(ValueError, match=rf"even and at most 54, not {width}"):
         WhitenedConv(3, width)

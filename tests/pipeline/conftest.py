@@ -1,4 +1,4 @@
-"""A cache of the tests' own, and a small run that is trained once."""
+"""A cache for each test, and a small run that is trained once."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +21,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _few_images_are_measured() -> Iterator[None]:
-    """Enough to see that they do; the published models' figures need more."""
+def _evaluate_few_images() -> Iterator[None]:
+    """Evaluate few images: the figures of published models need more."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(faithfulness, "EXPLAINED", 12)
         patch.setattr(out_of_distribution, "OOD_IMAGES", 40)
@@ -43,5 +43,5 @@ def digits8_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="session")
 def artifact_folder(digits8_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """That run as an artefact, with all that an export can give; not to be changed."""
+    """The run as an artefact with all optional files; tests must not change it."""
     return export(digits8_run, tmp_path_factory.mktemp("artifacts"))

@@ -1,1 +1,1 @@
-"""The commands that `limelight` has, a file each."""
+"""The commands of `limelight`, one file each."""

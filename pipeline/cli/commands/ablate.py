@@ -7,7 +7,8 @@ import typer
 
 from pipeline.cli.commands.running import BatchSize, Device, Epochs
 from pipeline.cli.console import say
-from pipeline.cli.progress import training_bar
+from pipeline.cli.training_bar import training_bar
+from pipeline.data.registry import load_dataset
 from pipeline.lessons.ablation import CHOICES, as_markdown
 from pipeline.lessons.ablation import ablate as run_ablation
 from pipeline.runs.atomic_files import write_text
@@ -28,19 +29,27 @@ def ablate(
     out: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/ablation"),
     device: Device = "auto",
 ) -> None:
-    """Change one choice at a time: order of ReLU and norm, the norm, the pooling of the head.
+    """Change one option at a time: order of ReLU and norm, the norm, the pooling of the head.
 
-    Prints a table of validation accuracies; the test set is not looked at. What was trained in OUT
-    before is not trained again.
+    Prints a table of validation accuracies; the test set is not used. Runs that exist in OUT are
+    not trained again.
 
     Example: limelight ablate resnet-max --field order --epochs 8 --seeds 3
     """
     base = Recipe.load(recipe, epochs=epochs, batch_size=batch_size)
     chosen = choose_device(device)
+    dataset = load_dataset(base.data)
 
     def train(variant: Recipe, seed: int, folder: Path) -> float:
         say(folder.name)
-        plan = plan_run(variant.data, recipe_name=recipe, recipe=variant, seed=seed, device=chosen)
+        plan = plan_run(
+            base.data,
+            recipe_name=recipe,
+            recipe=variant,
+            seed=seed,
+            device=chosen,
+            dataset=dataset,
+        )
         with training_bar() as bar:
             return complete_run(plan, folder, [bar]).best.validation_accuracy
 

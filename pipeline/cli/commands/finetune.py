@@ -41,7 +41,7 @@ def finetune(
     seed: Seed = 0,
     device: Device = "auto",
     freeze_epochs: Annotated[
-        int | None, typer.Option(help="of the head alone, instead of the recipe's")
+        int | None, typer.Option(help="in which only the head is trained, instead of the recipe's")
     ] = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -61,10 +61,10 @@ def finetune(
     track: Track = None,
     report: Report = True,
 ) -> None:
-    """Teach a trained network new classes: its head first, then all of it; prints the run folder.
+    """Fine-tune a pretrained model on new classes: the head first, then all; prints the run folder.
 
-    Of the classes that it knows it keeps its head, and goes on where it was.
-    An interrupted run goes on with limelight train --resume RUN.
+    If the classes are the same, the head is kept, too.
+    Continue an interrupted run with limelight train --resume RUN.
 
     Example: limelight finetune --from zoo/cifar10 ./my-photos
     """

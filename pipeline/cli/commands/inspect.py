@@ -1,4 +1,4 @@
-"""`limelight inspect`: a picture of what a trained network makes of an image."""
+"""`limelight inspect`: a picture of the layers of a trained network for an image."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ def inspect(
     image: Annotated[Path, typer.Argument(help=accepted())],
     out: Annotated[Path, typer.Option(help="the picture, a PNG file")] = Path("inspection.png"),
 ) -> None:
-    """Draw an image's way through a run's network: maps, kernels, features; prints the file.
+    """Draw the layers of a run's network for an image: maps, kernels, features; prints the file.
 
     Example: limelight inspect runs/mnist examples/seven.png
     """

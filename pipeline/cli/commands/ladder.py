@@ -1,5 +1,6 @@
 """`limelight ladder`."""
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,8 @@ from rich.markdown import Markdown
 
 from pipeline.cli.commands.running import Device, Seed
 from pipeline.cli.console import say
-from pipeline.cli.progress import training_bar
+from pipeline.cli.training_bar import training_bar
+from pipeline.data.registry import load_dataset
 from pipeline.errors import PipelineError
 from pipeline.lessons.ladder import Climbed, Rung, as_markdown, climb, climb_all
 from pipeline.runs.atomic_files import write_text
@@ -24,19 +26,20 @@ def ladder(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Train the lessons' networks; prints the lesson's number, ours and the time as a table.
+    """Train the lessons' networks; prints a table of accuracies and times.
 
-    What was trained in OUT before is not trained again. The exit status is 1 if a network stays
-    below its lesson, or if one trains that must not.
+    Runs that exist in OUT are not trained again. The exit status is 1 if a network stays below its
+    lesson, or if one trains that must fail.
 
     Example: limelight ladder simplenet convnet
     """
     chosen = choose_device(device)
+    load = cache(load_dataset)
 
     def climb_one(rung: Rung, folder: Path) -> Climbed:
         say(rung.name)
         with training_bar() as bar:
-            return climb(rung, folder, seed=seed, device=chosen, callbacks=[bar])
+            return climb(rung, folder, seed=seed, device=chosen, callbacks=[bar], load=load)
 
     climbed = climb_all(networks or (), out, climb_one)
     table = as_markdown(climbed)
@@ -44,4 +47,4 @@ def ladder(
     Console().print(Markdown(table)) if Console().is_terminal else print(table, end="")
     missed = [rung.name for rung in climbed if not rung.passed]
     if missed:
-        raise PipelineError(f"not as in the lessons: {', '.join(missed)}; look at {out}")
+        raise PipelineError(f"not as in the lessons: {', '.join(missed)}; see {out}")

@@ -1,20 +1,27 @@
 """`limelight lr-find`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.cli.commands.running import BatchSize, Device, ImageSize, Seed, parse_size
-from pipeline.cli.commands.train import train as train_command
+from pipeline.cli.commands.running import (
+    BatchSize,
+    Device,
+    ImageSize,
+    Seed,
+    parse_rates,
+    parse_size,
+    run_training,
+)
 from pipeline.cli.console import say
-from pipeline.data.registry import DATASETS
+from pipeline.data.registry import DATASETS, default_recipe
 from pipeline.runs.run_setup import plan_run
 from pipeline.training.device import choose_device
 from pipeline.training.lr_finder import STEPS, RateCurve, find_rate
-from pipeline.training.recipe import Recipe, default_recipe
+from pipeline.training.recipe import Recipe
 from pipeline.training.schedules import Rates
-from pipeline.training.trainer import Trainer
 
 
 def lr_find(
@@ -31,10 +38,10 @@ def lr_find(
     batch_size: BatchSize = None,
     image_size: ImageSize = "64",
     train: Annotated[
-        bool, typer.Option("--train", help="go on and train with the rate that was found")
+        bool, typer.Option("--train", help="then train with the suggested rate")
     ] = False,
 ) -> None:
-    """Suggest a peak learning rate by a short training at ever higher rates; prints it.
+    """Suggest a peak learning rate by a short run with a rising rate; prints it.
 
     The plot shows the loss over the rates, with the suggestion and the steepest fall.
 
@@ -42,43 +49,34 @@ def lr_find(
     """
     name = recipe or default_recipe(source)
     chosen = Recipe.load(name, batch_size=batch_size)
-    plan = plan_run(
+    describe = partial(
+        plan_run,
         source,
         recipe_name=name,
-        recipe=chosen.but(freeze_epochs=0),
         seed=seed,
         device=choose_device(device),
         image_size=parse_size(image_size),
     )
-    fit, _ = plan.config.split(plan.dataset)
-    trainer = Trainer(
-        plan.config.recipe,
-        fit,
-        classes=plan.config.classes,
-        normalisation=plan.config.normalisation,
-        device=plan.device,
-        seed=seed,
-    )
-    curve = find_rate(trainer, steps=steps)
+    plan = describe(recipe=chosen.but(freeze_epochs=0))
+    curve = find_rate(plan.trainer(), steps=steps)
     _draw(curve, out)
     rates = scaled(chosen.schedule.peak, curve.suggestions["valley"])
     print(rates)
-    if train:
-        train_command(
-            source,
-            recipe=recipe,
-            seed=seed,
-            device=device,
-            batch_size=batch_size,
-            image_size=image_size,
-            lr=rates,
-        )
-    else:
+    if not train:
         say(f"Next: limelight train {source} --lr {rates}")
+        return
+    tuned = chosen.but(schedule__peak=parse_rates(rates))
+    run_training(
+        lambda world: describe(recipe=tuned, processes=world.size, dataset=plan.dataset),
+        out=None,
+        device=device,
+        track=None,
+        report=True,
+    )
 
 
 def scaled(peak: Rates, highest: float) -> str:
-    """`peak` with `highest` for its highest rate and the others in proportion, as --lr takes it."""
+    """Scale `peak` so that its highest rate is `highest`, and write it as --lr accepts it."""
     rates = peak if isinstance(peak, tuple) else (peak,)
     return ",".join(f"{rate * highest / max(rates):.3g}" for rate in rates)
 

@@ -11,7 +11,7 @@ def report(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     tta: Annotated[
         bool,
-        typer.Option("--tta/--no-tta", help="also average over shifted and mirrored views"),
+        typer.Option("--tta/--no-tta", help="also evaluate with test-time augmentation"),
     ] = True,
 ) -> None:
     """Write a run's report.html: curves, errors, calibration and a model card; prints its path.

@@ -1,4 +1,4 @@
-"""What the commands that train have in common: options in words, and the training itself."""
+"""Shared by the commands that train: their options, and the training run itself."""
 
 import tomllib
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.console import say
-from pipeline.cli.progress import training_bar
+from pipeline.cli.training_bar import training_bar
 from pipeline.data.registry import imbalance_report
 from pipeline.errors import PipelineError
 from pipeline.runs.run_setup import RunPlan
@@ -20,45 +20,43 @@ from pipeline.training.device import choose_device
 from pipeline.training.distributed import World, joined
 
 Out = Annotated[Path | None, typer.Option(help="run folder; default runs/NAME-TIME")]
-Seed = Annotated[int, typer.Option(help="of the split, the weights and the crops")]
+Seed = Annotated[int, typer.Option(help="of the split, the weights and the augmentation")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Epochs = Annotated[int | None, typer.Option(help="instead of the recipe's")]
 BatchSize = Annotated[int | None, typer.Option(help="instead of the recipe's")]
 LearningRate = Annotated[
     str | None,
-    typer.Option(
-        "--lr", help="peak rate; or one for each layer group, 'a,b,c'; or 'first,last' of them"
-    ),
+    typer.Option("--lr", help="peak rate; or one for each layer group, 'a,b,c'; or 'first,last'"),
 ]
-ImageSize = Annotated[str, typer.Option(help="side of one's own images in pixels, or HEIGHTxWIDTH")]
+ImageSize = Annotated[str, typer.Option(help="side of your own images in pixels, or HEIGHTxWIDTH")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="any choice of the recipe, whatever else says: optimizer.kind=muon, ema_decay=0.99",
+        help="any option of the recipe, with priority: optimizer.kind=muon, ema_decay=0.99",
     ),
 ]
 Teachers = Annotated[
     list[Path] | None,
     typer.Option(
         "--teacher",
-        help="learn what this artefact or run answers, instead of the labels; may be repeated",
+        help="distil from this artefact or run instead of the labels; may be repeated",
     ),
 ]
 ClassWeights = Annotated[
-    bool, typer.Option("--class-weights", help="weigh each class by the inverse of its frequency")
+    bool, typer.Option("--class-weights", help="weight each class by the inverse of its frequency")
 ]
 Track = Annotated[
-    list[str] | None, typer.Option(help="write to tensorboard or mlflow as well; may be repeated")
+    list[str] | None, typer.Option(help="also write to tensorboard or mlflow; may be repeated")
 ]
-Report = Annotated[bool, typer.Option("--report/--no-report", help="end with a report.html")]
+Report = Annotated[bool, typer.Option("--report/--no-report", help="write report.html at the end")]
 
 
 def parse_rates(text: str | None) -> float | tuple[float, ...] | None:
-    """What `--lr` says: a rate, or several with commas between them.
+    """Parse `--lr`: a rate, or several with commas between them.
 
     Raises:
-        PipelineError: it says something else.
+        PipelineError: it is something else.
 
     """
     if text is None:
@@ -73,17 +71,17 @@ def parse_rates(text: str | None) -> float | tuple[float, ...] | None:
 
 
 def parse_settings(texts: list[str] | None) -> dict[str, object]:
-    """What `--set` says, as `Recipe.load` takes it: values are TOML, or plain words.
+    """Parse `--set` for `Recipe.load`: values are TOML, or plain words.
 
     Raises:
-        PipelineError: one is not NAME=VALUE.
+        PipelineError: an item is not NAME=VALUE.
 
     """
     changes: dict[str, object] = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise PipelineError(f"--set {text!r}: say NAME=VALUE, such as optimizer.kind=muon")
+            raise PipelineError(f"--set {text!r}: write NAME=VALUE, such as optimizer.kind=muon")
         try:
             parsed: object = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
@@ -93,15 +91,15 @@ def parse_settings(texts: list[str] | None) -> dict[str, object]:
 
 
 def parse_size(text: str) -> int | tuple[int, int]:
-    """What `--image-size` says: a side, or (height, width).
+    """Parse `--image-size`: a side, or (height, width).
 
     Raises:
-        PipelineError: it says something else.
+        PipelineError: it is something else.
 
     """
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
-        raise PipelineError(f"--image-size {text!r}: say 64, or 48x64 for 48 high and 64 wide")
+        raise PipelineError(f"--image-size {text!r}: write 64, or 48x64 for height 48, width 64")
     if len(parts) == 1:
         return int(parts[0])
     return int(parts[0]), int(parts[1])
@@ -155,16 +153,16 @@ def _tracker(name: str, folder: Path, plan: RunPlan, activations: ActivationStat
 
 def _introduce(plan: RunPlan) -> None:
     config = plan.config
-    fit, validation = config.split(plan.dataset)
+    fit, validation = plan.data.fit, plan.data.validation
     processes = f" by {config.processes} processes" if config.processes > 1 else ""
     say(
-        f"{config.source}: {len(fit):,} images to fit, {len(validation):,} to choose the epoch, "
+        f"{config.source}: {len(fit):,} images to fit, {len(validation):,} to validate on, "
         f"{len(config.classes)} classes, on {config.device}"
         f"{' in bfloat16' if config.bfloat16 else ''}{processes}"
     )
     if config.teachers:
         names = ", ".join(teacher.name for teacher in config.teachers)
-        say(f"learning what {names} would answer, and not the labels")
+        say(f"distilling from {names}; the labels are not used")
     uneven = imbalance_report(plan.dataset.train.labels, config.classes)
     if uneven and not config.recipe.class_weights:
         say(uneven)

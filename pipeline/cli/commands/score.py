@@ -5,47 +5,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from rich.progress import MofNCompleteColumn
 
+from pipeline.cli.console import say
+from pipeline.cli.progress import ImagesPerSecond, progress_bar
 from pipeline.scoring import ScoringError
 
 if TYPE_CHECKING:
     from pipeline.scoring.shards import Job
 
-console = Console(stderr=True)
-
 
 def score(
-    source: Annotated[Path, typer.Argument(help="folder of images or Parquet files, or one such")],
+    source: Annotated[Path, typer.Argument(help="folder of images or Parquet files, or a file")],
     artifact: Annotated[Path, typer.Option(help="an artefact, or a model's folder of them")],
     out: Annotated[Path, typer.Option(help="folder to write to, or to continue in")],
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="this process, or Ray's workers")
     ] = "local",
-    batch_size: Annotated[int, typer.Option(min=1, help="images in one pass")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="images in a batch")] = 256,
     shard_size: Annotated[int, typer.Option(min=1, help="images in one file of labels")] = 4096,
     explain: Annotated[
-        bool, typer.Option("--explain/--no-explain", help="add the box that speaks for the label")
+        bool,
+        typer.Option("--explain/--no-explain", help="add the box of the evidence for the label"),
     ] = False,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one")
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto uses a GPU if there is one")
     ] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="of the network; 0 is every core")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="of the network; 0 uses every core")] = 0,
 ) -> None:
     """Label a folder of images, or of Parquet files with a column `image`; prints OUT.
 
     OUT gets part-NNNNN.parquet with labels, and bad-NNNNN.parquet with what could not be read.
-    The same command again goes on where it was cut short.
+    Run the same command again to continue an interrupted one.
 
     Example: limelight score ./photos --artifact zoo/cifar10 --out scores
     """
@@ -60,34 +51,20 @@ def score(
     job = plan_job(source, artifact, out, shard_images=shard_size, settings=settings)
     before = _done(job)
     started = time.perf_counter()
-    with _bar() as bar:
+    with progress_bar(MofNCompleteColumn(), ImagesPerSecond()) as bar:
         task = bar.add_task(job.plan.model, total=job.plan.images, completed=before)
         totals = run(job, engine, lambda images: bar.advance(task, images))
     seconds = time.perf_counter() - started
     new = totals.images - before
-    console.print(
+    say(
         f"{totals.images:,} images: {totals.scored:,} labelled, {totals.bad:,} bad"
         f"{' (bad-*.parquet says why)' if totals.bad else ''}; {new:,} of them now, in "
-        f"{seconds:.1f} s, {new / seconds:,.0f} images/s",
-        highlight=False,
-        soft_wrap=True,
+        f"{seconds:.1f} s, {new / seconds:,.0f} images/s"
     )
     print(out)
 
 
 def _done(job: "Job") -> int:
-    """Images of the shards that an earlier run has finished."""
+    """Count the images of the shards that an earlier run has finished."""
     starts_and_stops = (job.plan.bounds(shard) for shard in job.missing)
     return job.plan.images - sum(stop - start for start, stop in starts_and_stops)
-
-
-def _bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate())
-    return Progress(*columns, TimeRemainingColumn(), console=console)
-
-
-class _Rate(ProgressColumn):
-    """Images a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")

@@ -7,13 +7,12 @@ from rich.console import Console
 
 from models import WeightsUnavailable, build_network
 from models.options import NetworkOptions
-from pipeline.data.class_subsets import DERIVED
+from pipeline.data.entries import Subset
+from pipeline.data.registry import DATASETS
 from pipeline.errors import PipelineError
 from pipeline.evaluation.layer_summary import render, summarise
 from pipeline.training.recipe import Recipe, recipe_names
 
-SHAPES = {"digits8": (1, 8, 10), "mnist": (1, 28, 10), "cifar10": (3, 32, 10)}
-"""Channels, side in pixels and classes of a data set, which need not be in the cache."""
 OWN_IMAGES = (3, 64, 10)
 UNREAD_WIDTH = 120
 
@@ -30,7 +29,7 @@ def summary(
     ] = None,
     classes: Annotated[int | None, typer.Option(min=1, help="default: the data set's")] = None,
 ) -> None:
-    """Print a network layer by layer: parameters, multiplications and what an activation sees.
+    """Print a network layer by layer: parameters, multiplications and receptive fields.
 
     Example: limelight summary cifar10
     """
@@ -48,16 +47,20 @@ def summary(
 
 
 def data_shape(data: str) -> tuple[int, int, int]:
-    """Channels, side in pixels and classes of a data set, or what to assume of one's own images."""
-    if data in DERIVED:
-        derived = DERIVED[data]
-        channels, side, _ = SHAPES[derived.parent]
-        return channels, OWN_IMAGES[1] if derived.resized else side, len(derived.classes)
-    return SHAPES.get(data, OWN_IMAGES)
+    """Channels, side in pixels and classes of a data set, which need not be in the cache.
+
+    Without an entry in the registry, they are those assumed of a user's own images.
+    """
+    entry = DATASETS.get(data)
+    if entry is None:
+        return OWN_IMAGES
+    is_resized = isinstance(entry.origin, Subset) and entry.origin.resized
+    side = OWN_IMAGES[1] if is_resized else entry.image.height
+    return entry.image.channels, side, len(entry.classes)
 
 
 def _find(name: str) -> tuple[NetworkOptions, str]:
-    """The network that a recipe or an architecture's name means, and the data it is meant for."""
+    """Find the network and the data set of a recipe, or of an architecture's name."""
     if name in recipe_names() or name.endswith(".toml"):
         recipe = Recipe.load(name)
         return recipe.network, recipe.data

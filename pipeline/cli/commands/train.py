@@ -23,13 +23,13 @@ from pipeline.cli.commands.running import (
     parse_size,
     run_training,
 )
-from pipeline.data.registry import DATASETS
+from pipeline.data.registry import DATASETS, default_recipe
 from pipeline.errors import PipelineError
 from pipeline.runs.pretrained import distil_from
 from pipeline.runs.run_setup import RunPlan, plan_run, resume_run
 from pipeline.training.device import choose_device
 from pipeline.training.distributed import World
-from pipeline.training.recipe import Recipe, default_recipe, recipe_names
+from pipeline.training.recipe import Recipe, recipe_names
 
 
 def train(
@@ -47,7 +47,7 @@ def train(
     ] = None,
     out: Out = None,
     resume: Annotated[
-        Path | None, typer.Option(help="go on with this run folder after its last whole epoch")
+        Path | None, typer.Option(help="continue this run after its last finished epoch")
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -59,7 +59,8 @@ def train(
         str | None, typer.Option(help="another architecture, such as torchvision:resnet34")
     ] = None,
     pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="begin with the weights torchvision publishes")
+        bool,
+        typer.Option("--pretrained", help="initialise from the weights that torchvision publishes"),
     ] = False,
     teachers: Teachers = None,
     choices: Set = None,
@@ -78,7 +79,7 @@ def train(
         if resume is not None:
             return resume_run(resume, choose_device(device), processes=world.size)
         if source is None:
-            raise PipelineError("say what to train on, or which run to --resume")
+            raise PipelineError("name the data to train on, or a run to --resume")
         name = recipe or default_recipe(source)
         options = {
             "epochs": epochs,

@@ -1,4 +1,4 @@
-"""The command line as a person uses it; `limelight` is quick, since torch is there already."""
+"""Run the command line; `limelight` is fast, since torch is imported already."""
 
 import contextlib
 import io
@@ -12,14 +12,14 @@ from pipeline.cli import main as cli
 
 
 def limelight_command(*arguments: str, cwd: Path) -> tuple[list[str], dict[str, str]]:
-    """The command line and the environment of a person who works in `cwd`, for a new process."""
+    """Return command line and environment of a new process that works in `cwd`."""
     environment = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "COLUMNS": "200"}
     environment |= {"PYTHONPATH": str(Path(__file__).parents[3])}
     return [sys.executable, "-m", "pipeline", *arguments], environment
 
 
 def limelight(*arguments: str, cwd: Path) -> CompletedProcess[str]:
-    """What `limelight` does and prints in `cwd`, by its own entry point but in this process."""
+    """Run `limelight` in `cwd` by its entry point, in this process, and return its output."""
     _, environment = limelight_command(cwd=cwd)
     out, err = io.StringIO(), io.StringIO()
     status = 0

@@ -1,4 +1,4 @@
-"""The command line: what becomes of what is asked, and what is said where nothing can."""
+"""The command line: results, messages and exit statuses."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ def limelight_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess
     )
 
 
-def test_a_folder_of_photos_becomes_an_artefact(tmp_path: Path) -> None:
+def test_folder_of_photos_is_trained_and_exported(tmp_path: Path) -> None:
     make_folder(tmp_path / "Colours", images=40, size=(20, 18))
     trained = limelight_process(
         "train", "Colours", "--out", "run", "--epochs", "2", "--batch-size", "16",
@@ -31,7 +31,7 @@ def test_a_folder_of_photos_becomes_an_artefact(tmp_path: Path) -> None:
     assert trained.stdout.strip() == "run"
     lines = (tmp_path / "run" / "epochs.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
-    # From another folder than it was trained in: the run knows where its images lie.
+    # From another working folder: the run has the absolute path of its images.
     (tmp_path / "elsewhere").mkdir()
     exported = limelight(
         "export", "../run", "--to", "../artifacts", "--no-layercam", cwd=tmp_path / "elsewhere"
@@ -41,7 +41,10 @@ def test_a_folder_of_photos_becomes_an_artefact(tmp_path: Path) -> None:
     manifest = load_artifact(tmp_path / "artifacts" / "colours" / "1").manifest
     assert manifest.classes == ("blue", "red")
     assert f"accuracy {manifest.metrics.accuracy:.2%}" in exported.stderr
-    assert "without mnist and fashion among the strange images" in exported.stderr
+    assert (
+        "mnist and fashion missing for the evaluation on out-of-distribution images"
+        in exported.stderr
+    )
     assert "limelight data fetch mnist; limelight data fetch fashion" in exported.stderr
     said = exported.stderr.splitlines()
     # What takes long is announced, before its result is.
@@ -53,7 +56,7 @@ def test_a_folder_of_photos_becomes_an_artefact(tmp_path: Path) -> None:
         rebuild_run(tmp_path / "artifacts" / "colours")
 
 
-def test_training_into_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
+def test_training_into_a_folder_that_is_not_empty_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "precious").touch()
     result = limelight("train", "digits8", "--out", "run", cwd=tmp_path)
@@ -67,7 +70,7 @@ def test_training_into_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> 
     [
         (("train", "mnist"), "run `limelight data fetch mnist`"),
         (("train", "nothing"), "neither a data set"),
-        (("train",), "say what to train on, or which run to --resume"),
+        (("train",), "name the data to train on, or a run to --resume"),
         (("train", "digits8", "--recipe", "nothing"), "no recipe 'nothing'; there are:"),
         (("train", "digits8", "--arch", "nothing"), "no architecture 'nothing'; there are:"),
         (("train", "digits8", "--lr", "fast"), "a positive number is needed"),
@@ -84,7 +87,7 @@ def test_training_into_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> 
         (("data", "fetch", "imagenet"), "there are: mnist, cifar10"),
     ],
 )
-def test_an_error_is_one_line_and_exit_status_1(
+def test_error_is_one_line_and_exit_status_1(
     arguments: tuple[str, ...], words: str, tmp_path: Path
 ) -> None:
     result = limelight(*arguments, cwd=tmp_path)
@@ -94,21 +97,23 @@ def test_an_error_is_one_line_and_exit_status_1(
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_a_process_ends_with_the_same_status_and_line(tmp_path: Path) -> None:
+def test_process_has_the_same_status_and_message(tmp_path: Path) -> None:
     result = limelight_process("train", "nothing", cwd=tmp_path)
     here = limelight("train", "nothing", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (1, here.stderr)
     assert here.returncode == 1
 
 
-@pytest.mark.parametrize("command", [*((name,) for name in COMMANDS), ("data", "fetch")])
+@pytest.mark.parametrize(
+    "command", [*((name,) for name in COMMANDS), ("data", "fetch"), ("data", "list")]
+)
 def test_every_command_shows_an_example(command: tuple[str, ...], tmp_path: Path) -> None:
     result = limelight(*command, "--help", cwd=tmp_path)
     assert result.returncode == 0
     assert f"Example: limelight {' '.join(command)}" in result.stdout
 
 
-def test_the_list_of_commands_needs_no_torch(tmp_path: Path) -> None:
+def test_list_of_commands_does_not_import_torch(tmp_path: Path) -> None:
     command, environment = limelight_command("--help", cwd=tmp_path)
     shown = subprocess.run(
         [command[0], "-X", "importtime", *command[1:]],

@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_files_become_a_table_of_their_classes(folder: Path) -> None:
+def test_predict_prints_a_table_of_classes(folder: Path) -> None:
     done = limelight("predict", "seven.png", "two.png", "--model", "digits", cwd=folder)
     assert done.returncode == 0, done.stderr
     rows = [line.split("│")[1:4] for line in done.stdout.splitlines() if "│" in line]
@@ -34,7 +34,7 @@ def test_files_become_a_table_of_their_classes(folder: Path) -> None:
     ]
 
 
-def test_doubts_are_noted(folder: Path) -> None:
+def test_doubtful_predictions_are_marked(folder: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
     Image.fromarray(noise).save(folder / "noise.png")
     done = limelight("predict", "seven.png", "noise.png", "--model", "digits", cwd=folder)
@@ -45,7 +45,7 @@ def test_doubts_are_noted(folder: Path) -> None:
     assert "out of distribution" in explained.stderr
 
 
-def test_a_bad_file_is_named_and_the_others_are_answered(folder: Path) -> None:
+def test_bad_file_is_named_and_the_others_are_predicted(folder: Path) -> None:
     (folder / "note.png").write_text("no image")
     done = limelight("predict", "*.png", "--model", "digits", "--json", cwd=folder)
     assert done.returncode == 1
@@ -56,7 +56,7 @@ def test_a_bad_file_is_named_and_the_others_are_answered(folder: Path) -> None:
     assert "note.png" in done.stderr
 
 
-def test_a_service_gives_what_the_models_give_here(folder: Path) -> None:
+def test_service_and_local_models_give_the_same_predictions(folder: Path) -> None:
     command = ["predict", "cat.png", "two.png", "--model", "cifar10", "--json"]
     here = limelight(*command, cwd=folder)
     with bentoml_serve(
@@ -72,7 +72,7 @@ def test_a_service_gives_what_the_models_give_here(folder: Path) -> None:
     assert mine[0]["confidence"] == pytest.approx(theirs[0]["confidence"], abs=1e-5)
 
 
-def test_a_picture_shows_what_speaks_for_a_class(folder: Path) -> None:
+def test_explain_writes_an_overlay(folder: Path) -> None:
     done = limelight(
         "explain", "cat.png", "-o", "cat-overlay.png", "--model", "cifar10", cwd=folder
     )
@@ -88,7 +88,7 @@ def test_a_picture_shows_what_speaks_for_a_class(folder: Path) -> None:
     assert np.abs(plain - tinted).mean() > 5
 
 
-def test_several_pictures_go_into_a_folder(folder: Path) -> None:
+def test_several_overlays_are_written_to_a_folder(folder: Path) -> None:
     done = limelight("explain", "seven.png", "two.png", "-o", "maps", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in (folder / "maps").iterdir()) == ["seven.png", "two.png"]
@@ -108,7 +108,7 @@ def test_several_pictures_go_into_a_folder(folder: Path) -> None:
         (["explain", "two.png", "-o", "x.png", "--target", "cat"], "no class 'cat'"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_status_1(
+def test_error_is_one_line_and_exit_status_1(
     folder: Path, arguments: list[str], words: str
 ) -> None:
     (folder / "empty").mkdir()
@@ -118,7 +118,7 @@ def test_what_cannot_be_done_is_one_line_and_status_1(
     assert "Traceback" not in done.stderr
 
 
-def test_names_that_look_like_patterns_are_names_first(tmp_path: Path) -> None:
+def test_existing_names_are_not_patterns(tmp_path: Path) -> None:
     for name in ("a[1].png", "a1.png"):
         (tmp_path / name).touch()
     assert matching([str(tmp_path / "a[1].png")]) == [tmp_path / "a[1].png"]

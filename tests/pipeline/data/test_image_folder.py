@@ -25,7 +25,7 @@ def image_rows(folder: Path, images: int = 10) -> list[str]:
     return [f"{name}/{number}.png,{name}" for name in COLOURS for number in range(images)]
 
 
-def test_a_table_gives_the_data_of_the_folder_that_it_lists(tmp_path: Path) -> None:
+def test_csv_file_gives_the_same_data_as_its_folder(tmp_path: Path) -> None:
     table = make_table(tmp_path, image_rows(tmp_path))
     by_table, by_folder = (load_dataset(str(path), image_size=16) for path in (table, tmp_path))
     assert by_table.sha256 == by_folder.sha256
@@ -33,7 +33,7 @@ def test_a_table_gives_the_data_of_the_folder_that_it_lists(tmp_path: Path) -> N
     assert (by_table.name, by_folder.name) == ("labels", tmp_path.name)
 
 
-def test_a_byte_order_mark_windows_line_ends_and_further_columns_change_nothing(
+def test_byte_order_mark_crlf_and_other_columns_are_ignored(
     tmp_path: Path,
 ) -> None:
     rows = image_rows(tmp_path)
@@ -44,20 +44,20 @@ def test_a_byte_order_mark_windows_line_ends_and_further_columns_change_nothing(
     assert load_dataset(str(tmp_path / "labels.csv")).sha256 == plain.sha256
 
 
-def test_the_column_split_says_what_is_for_the_test(tmp_path: Path) -> None:
+def test_split_column_selects_test_images(tmp_path: Path) -> None:
     rows = [
         f"{row},{'test' if number % 5 == 0 else 'train'}"
         for number, row in enumerate(image_rows(tmp_path))
     ]
     dataset = load_dataset(str(make_table(tmp_path, rows, "path,label,split")), image_size=(40, 48))
     assert (len(dataset.train), dataset.test.labels.tolist()) == (16, [0, 0, 1, 1])
-    # Of the rule's size already, so the pixels are the files' own.
+    # The files have the size of the rule already, so their pixels are unchanged.
     np.testing.assert_array_equal(
         dataset.test.images[1], np.asarray(Image.open(tmp_path / "blue" / "5.png"))
     )
 
 
-def test_paths_are_absolute_or_relative_to_the_table(
+def test_paths_are_absolute_or_relative_to_the_csv_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [str(tmp_path / row) for row in image_rows(tmp_path)]
@@ -76,15 +76,15 @@ def image_names(colour: str) -> list[str]:
     [
         ("", "has no column path and no column label, but nothing: begin it with"),
         ("file,label\na.png,x\n", "has no column path, but file, label"),
-        ("path;label\na.png;x\n", "no column label, but path;label: .* apart by commas"),
+        ("path;label\na.png;x\n", "no column label, but path;label: .* commas between the columns"),
         ("path,label\n", "has no rows"),
         ("path,label\n\n\n", "has no rows"),
         ("path,label\na.png\n", "line 2: no label"),
         ("path,label\n,x\n", "line 2: no path"),
         ("path,label,split\na.png,x,valid\n", "line 2: split is 'valid', and must be train or"),
         ("path,label,split\na.png,x,\n", "line 2: no split"),
-        ("path,label\na.png,x\n../b.png,y\n", "line 3: ../b.png leaves the folder"),
-        ("path,label\nc/../../b.png,y\n", "line 2: c/../../b.png leaves the folder"),
+        ("path,label\na.png,x\n../b.png,y\n", "line 3: ../b.png is outside the folder"),
+        ("path,label\nc/../../b.png,y\n", "line 2: c/../../b.png is outside the folder"),
         ("path,label\na.png,x\nb.png,y\n./a.png,y\n", "lines 2 and 4: both name ./a.png"),
         ("path,label\na.png,x\n", "needs rows for each of at least two classes, found 1"),
         ("path,label,split\na.png,x,train\nb.png,y,train\n", "classes x, y, and test none"),
@@ -92,9 +92,7 @@ def image_names(colour: str) -> list[str]:
         ("path,label\n" + "a" * 200_000 + ",x\n", "is not CSV"),
     ],
 )
-def test_a_table_that_cannot_be_understood_says_where_and_why(
-    text: str, words: str, tmp_path: Path
-) -> None:
+def test_error_in_a_csv_file_names_line_and_reason(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=words):
         load_dataset(str(tmp_path / "labels.csv"))
@@ -117,7 +115,7 @@ def test_at_most_ten_unreadable_files_are_named_and_all_are_counted(
     assert dataset.skipped[-1].startswith(str(tmp_path / "missing" / "11.png"))
 
 
-def test_files_are_named_once_whether_for_training_or_the_test(
+def test_unreadable_training_and_test_files_are_reported_together(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for part in ("train", "test"):
@@ -127,7 +125,7 @@ def test_files_are_named_once_whether_for_training_or_the_test(
 
 
 @pytest.mark.parametrize("image_size", [16, (16, 24), (30, 7)])
-def test_images_are_brought_to_any_size(image_size: int | tuple[int, int], tmp_path: Path) -> None:
+def test_images_are_resized_to_any_size(image_size: int | tuple[int, int], tmp_path: Path) -> None:
     dataset = load_dataset(str(make_folder(tmp_path)), image_size=image_size)
     height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
     assert dataset.train.images.shape == (16, height, width, 3)
@@ -135,14 +133,12 @@ def test_images_are_brought_to_any_size(image_size: int | tuple[int, int], tmp_p
 
 
 @pytest.mark.parametrize("image_size", [0, (16, -1), 5000])
-def test_a_size_that_no_network_has_is_refused(
-    image_size: int | tuple[int, int], tmp_path: Path
-) -> None:
+def test_invalid_image_size_is_rejected(image_size: int | tuple[int, int], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="each side must be 1 to 4096 pixels"):
         load_dataset(str(make_folder(tmp_path)), image_size=image_size)
 
 
-def test_a_fifth_is_set_aside_where_there_is_train_and_no_test(tmp_path: Path) -> None:
+def test_a_fifth_is_held_out_if_there_is_train_and_no_test(tmp_path: Path) -> None:
     make_folder(tmp_path / "train")
     (tmp_path / "train" / ".cache").mkdir()
     dataset = load_dataset(str(tmp_path))
@@ -150,16 +146,16 @@ def test_a_fifth_is_set_aside_where_there_is_train_and_no_test(tmp_path: Path) -
     assert dataset.classes == ("blue", "red")
 
 
-def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+def test_class_can_be_called_train(tmp_path: Path) -> None:
     make_folder(tmp_path)
     (tmp_path / "red").rename(tmp_path / "train")
     assert load_dataset(str(tmp_path)).classes == ("blue", "train")
 
 
-def test_a_part_that_is_neither_train_nor_test_is_not_taken_for_a_class(tmp_path: Path) -> None:
+def test_folder_beside_train_and_test_is_rejected(tmp_path: Path) -> None:
     make_folder(tmp_path / "train")
     make_folder(tmp_path / "valid")
-    with pytest.raises(DataError, match="beside train there is valid, and only test can be"):
+    with pytest.raises(DataError, match="beside train there is valid, and only test is allowed"):
         load_dataset(str(tmp_path))
 
 
@@ -167,13 +163,15 @@ def test_classes_with_a_single_image_are_named(tmp_path: Path) -> None:
     make_folder(tmp_path)
     for number in range(1, 10):
         (tmp_path / "red" / f"{number}.png").unlink()
-    with pytest.raises(DataError, match="aside: the class 'red' has one image only, and each"):
+    with pytest.raises(
+        DataError, match="hold out test images: the class 'red' has only one image, and each"
+    ):
         load_dataset(str(tmp_path))
 
 
-def test_too_few_images_for_every_class_says_how_many_it_takes(tmp_path: Path) -> None:
+def test_error_about_too_few_images_says_how_many_are_needed(tmp_path: Path) -> None:
     make_folder(tmp_path, images=2)
     with pytest.raises(
-        DataError, match="20% of 4 images is too few for 2 classes: bring at least 10"
+        DataError, match="20% of 4 images is too few for 2 classes: provide at least 10"
     ):
         load_dataset(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Data sets, those derived of them, the validation split, and a user's own folder of images."""
+"""Named data sets, subsets, the validation split, class weights, and folders of images."""
 
 from io import BytesIO
 from pathlib import Path
@@ -37,7 +37,7 @@ def make_folder(folder: Path, images: int = 10, size: tuple[int, int] = (48, 40)
     return folder
 
 
-def test_digits8_is_scikit_learns_data_scaled_to_bytes() -> None:
+def test_digits8_is_the_data_of_scikit_learn_scaled_to_bytes() -> None:
     dataset, source = load_dataset("digits8"), load_digits()
     images = np.concatenate([dataset.train.images, dataset.test.images])[..., 0]
     np.testing.assert_allclose(images * (16 / 255), source.images, atol=0.04)
@@ -45,7 +45,7 @@ def test_digits8_is_scikit_learns_data_scaled_to_bytes() -> None:
     np.testing.assert_array_equal(labels, source.target)
 
 
-def test_the_validation_split_is_stratified_seeded_and_apart_from_the_rest() -> None:
+def test_validation_split_is_stratified_seeded_and_disjoint() -> None:
     train = load_dataset("digits8").train
     fit, validation = split_validation(train, 0.15, seed=3)
     assert len(fit) + len(validation) == len(train)
@@ -60,14 +60,14 @@ def test_the_validation_split_is_stratified_seeded_and_apart_from_the_rest() -> 
     assert not np.array_equal(other.images, validation.images)
 
 
-def test_the_digest_changes_with_a_single_label() -> None:
+def test_digest_changes_with_a_single_label() -> None:
     dataset = load_dataset("digits8")
     before = dataset.sha256
     dataset.test.labels[0] += 1
     assert dataset.sha256 != before
 
 
-def test_a_folder_has_a_class_a_sub_folder_and_a_fifth_of_it_for_the_test(tmp_path: Path) -> None:
+def test_folder_has_a_class_for_each_sub_folder_and_a_fifth_is_held_out(tmp_path: Path) -> None:
     dataset = load_dataset(str(make_folder(tmp_path / "colours")), image_size=16)
     assert dataset.classes == ("blue", "red")
     assert dataset.train.images.shape == (16, 16, 16, 3)
@@ -77,14 +77,14 @@ def test_a_folder_has_a_class_a_sub_folder_and_a_fifth_of_it_for_the_test(tmp_pa
         np.testing.assert_allclose(mean, COLOURS[name], atol=4)
 
 
-def test_a_folder_with_train_and_test_is_taken_as_it_is_split(tmp_path: Path) -> None:
+def test_folder_with_train_and_test_keeps_its_split(tmp_path: Path) -> None:
     make_folder(tmp_path / "train", images=4)
     make_folder(tmp_path / "test", images=3)
     dataset = load_dataset(str(tmp_path))
     assert (len(dataset.train), len(dataset.test)) == (8, 6)
 
 
-def test_different_classes_for_training_and_test_are_refused(tmp_path: Path) -> None:
+def test_different_classes_for_training_and_test_are_rejected(tmp_path: Path) -> None:
     make_folder(tmp_path / "train", images=2)
     make_folder(tmp_path / "test", images=2)
     (tmp_path / "test" / "red").rename(tmp_path / "test" / "green")
@@ -105,34 +105,34 @@ def test_unreadable_files_are_named_and_skipped(
     ]
 
 
-def test_a_class_without_a_readable_image_is_an_error(tmp_path: Path) -> None:
+def test_class_without_a_readable_image_is_rejected(tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
     (folder / "empty").mkdir()
     with pytest.raises(DataError, match="class 'empty': no readable image; add some"):
         load_dataset(str(folder))
 
 
-def test_a_folder_without_classes_says_what_it_needs(tmp_path: Path) -> None:
+def test_folder_with_one_class_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "only").mkdir()
     with pytest.raises(DataError, match="at least two classes, found 1"):
         load_dataset(str(tmp_path))
 
 
-def test_a_class_with_one_image_cannot_be_split(tmp_path: Path) -> None:
+def test_class_with_one_image_cannot_be_split(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, images=1)
-    with pytest.raises(DataError, match="cannot set test images aside: the classes 'blue', 'red'"):
+    with pytest.raises(DataError, match="cannot hold out test images: the classes 'blue', 'red'"):
         load_dataset(str(folder))
 
 
-def test_an_unknown_source_lists_the_known_ones() -> None:
+def test_unknown_source_is_rejected_with_the_known_names() -> None:
     with pytest.raises(
         DataError, match=r"neither a data set .*mnist, cifar10, fashion, digits8.* nor a"
     ):
         load_dataset("imagenet")
 
 
-def test_every_name_is_listed() -> None:
-    assert DATASETS == (
+def test_registry_lists_all_data_sets() -> None:
+    assert tuple(DATASETS) == (
         "mnist",
         "cifar10",
         "fashion",
@@ -174,7 +174,7 @@ def small_parents(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
         ("cats-and-dogs", "cifar10", (3, 5)),
     ],
 )
-def test_a_derived_set_has_some_classes_of_its_parent_in_their_order(
+def test_subset_has_some_classes_of_its_parent_in_order(
     name: str, parent: str, kept: tuple[int, ...], small_parents: dict[str, np.ndarray]
 ) -> None:
     derived, whole = load_dataset(name, image_size=32), load_dataset(parent)
@@ -193,7 +193,7 @@ def test_a_derived_set_has_some_classes_of_its_parent_in_their_order(
 
 
 @pytest.mark.parametrize("image_size", [64, (48, 72)])
-def test_cats_and_dogs_are_what_the_service_makes_of_an_upload(
+def test_cats_and_dogs_are_resized_like_uploads(
     image_size: int | tuple[int, int], small_parents: dict[str, np.ndarray]
 ) -> None:
     dataset = load_dataset("cats-and-dogs", image_size=image_size)
@@ -205,11 +205,11 @@ def test_cats_and_dogs_are_what_the_service_makes_of_an_upload(
     assert upload.pixels_hwc.shape[:2] == ((64, 64) if image_size == 64 else image_size)
 
 
-def test_derived_digits_are_not_resized(small_parents: dict[str, np.ndarray]) -> None:
+def test_subset_of_digits_is_not_resized(small_parents: dict[str, np.ndarray]) -> None:
     assert load_dataset("mnist37", image_size=64).train.images.shape[1:] == (28, 28, 1)
 
 
-def test_the_weights_are_scikit_learns_with_mean_1_over_images() -> None:
+def test_class_weights_equal_scikit_learn_and_have_mean_1() -> None:
     labels = np.repeat([0, 1, 2], [100, 20, 3])
     weights = class_weights(labels, ("a", "b", "c"))
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
@@ -218,8 +218,8 @@ def test_the_weights_are_scikit_learns_with_mean_1_over_images() -> None:
     assert weights[labels].mean() == pytest.approx(1)
 
 
-def test_a_class_without_images_cannot_be_weighed() -> None:
-    with pytest.raises(DataError, match="no image of 'b' to be weighed"):
+def test_class_without_images_has_no_weight() -> None:
+    with pytest.raises(DataError, match="no image of 'b', so it has no weight"):
         class_weights(np.array([0, 2]), ("a", "b", "c"))
 
 
@@ -235,9 +235,9 @@ def test_uneven_classes_are_reported_with_their_counts() -> None:
     assert imbalance_report(np.repeat([0, 1], [150, 100]), ("a", "b")) is not None
 
 
-def test_a_class_that_cannot_be_split_for_validation_is_named() -> None:
+def test_class_that_cannot_be_split_is_named() -> None:
     train = Split(np.zeros((5, 2, 2, 1), np.uint8), np.array([0, 0, 0, 0, 1]))
-    with pytest.raises(DataError, match="validation images aside: the class 'dog' has one image"):
+    with pytest.raises(DataError, match="hold out validation images: the class 'dog' has only one"):
         split_validation(train, 0.4, 0, ("cat", "dog"))
-    with pytest.raises(DataError, match="the class number 1 has one image"):
+    with pytest.raises(DataError, match="the class number 1 has only one image"):
         split_validation(train, 0.4, 0)

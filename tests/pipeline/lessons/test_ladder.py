@@ -1,4 +1,4 @@
-"""The ladder's verdicts, and the ablation's variants, on the small digits."""
+"""Results of the ladder, and variants of the ablation, on the small digits."""
 
 import json
 import shutil
@@ -50,19 +50,19 @@ REACHED = Climbed(
     ],
     ids=str,
 )
-def test_a_rung_is_reached_by_the_lessons_number_at_its_budget(
+def test_rung_passes_with_the_accuracy_and_epochs_of_its_lesson(
     change: dict[str, object], passed: bool
 ) -> None:
     assert replace(REACHED, **change).passed is passed  # type: ignore[arg-type]
 
 
-def test_the_ladders_recipes_exist_and_keep_to_the_lessons_budgets() -> None:
+def test_recipes_of_the_ladder_have_no_more_epochs_than_the_lessons() -> None:
     for rung in LADDER:
         recipe = Recipe.load(rung.recipe, **rung.changes)
         assert recipe.epochs <= rung.lesson_epochs, rung.name
 
 
-def test_a_rung_is_climbed_once(tmp_path: Path) -> None:
+def test_rung_is_trained_once(tmp_path: Path) -> None:
     rung = Rung(
         name="small",
         recipe="digits8",
@@ -80,32 +80,32 @@ def test_a_rung_is_climbed_once(tmp_path: Path) -> None:
     assert table.strip().endswith("| yes |")
 
 
-class _PulledPlug(Callback):
+class _InterruptAfterTwoEpochs(Callback):
     def end_epoch(self, trainer: Trainer, record: Record) -> None:
         if trainer.epoch == 2:
             raise KeyboardInterrupt
 
 
-def test_a_rung_that_was_broken_off_goes_on(tmp_path: Path) -> None:
+def test_interrupted_rung_is_continued(tmp_path: Path) -> None:
     rung = Rung(name="small", recipe="digits8", lesson=0.9, lesson_epochs=4, changes={"epochs": 4})
     whole = climb(rung, tmp_path / "whole", seed=0, device=CPU)
     with pytest.raises(KeyboardInterrupt):
-        climb(rung, tmp_path / "parts", seed=0, device=CPU, callbacks=[_PulledPlug()])
+        climb(rung, tmp_path / "parts", seed=0, device=CPU, callbacks=[_InterruptAfterTwoEpochs()])
     parts = climb(rung, tmp_path / "parts", seed=0, device=CPU)
     assert replace(parts, seconds=whole.seconds) == whole
-    # Trained, and broken off before it was measured.
+    # Trained, and interrupted before it was evaluated.
     (tmp_path / "parts" / "rung.json").unlink()
     assert climb(rung, tmp_path / "parts", seed=0, device=CPU) == parts
 
 
-def test_a_rung_of_another_seed_is_not_taken_for_this_one(tmp_path: Path) -> None:
+def test_rung_of_another_seed_is_rejected(tmp_path: Path) -> None:
     rung = Rung(name="small", recipe="digits8", lesson=0.9, lesson_epochs=4, changes={"epochs": 1})
     climb(rung, tmp_path, seed=0, device=CPU)
     with pytest.raises(PipelineError, match="has a run with another seed"):
         climb(rung, tmp_path, seed=1, device=CPU)
 
 
-def test_a_rate_without_a_norm_that_kills_a_network_is_a_failure_that_shows(
+def test_dead_network_counts_as_a_failed_rung(
     tmp_path: Path,
 ) -> None:
     rung = Rung(
@@ -132,7 +132,7 @@ def test_a_rate_without_a_norm_that_kills_a_network_is_a_failure_that_shows(
     assert f"| dead (median of 5 seeds, {dead.failed} fail) |" in as_markdown([dead])
 
 
-def test_only_the_rungs_that_are_named_are_climbed(tmp_path: Path) -> None:
+def test_only_the_named_rungs_are_trained(tmp_path: Path) -> None:
     seen: list[str] = []
 
     def note(rung: Rung, folder: Path) -> Climbed:
@@ -145,7 +145,7 @@ def test_only_the_rungs_that_are_named_are_climbed(tmp_path: Path) -> None:
         climb_all(["nothing"], tmp_path, note)
 
 
-def test_each_variant_differs_from_the_recipe_in_one_choice() -> None:
+def test_each_variant_changes_one_option() -> None:
     recipe = Recipe.load("resnet-max")
     found = dict(variants(recipe, ["order", "norm", "pool"]))
     assert set(found) == {
@@ -161,7 +161,7 @@ def test_each_variant_differs_from_the_recipe_in_one_choice() -> None:
         assert sum(options[key] != others[key] for key in options) == len(changed)
 
 
-def test_an_ablation_averages_seeds_and_reports_what_failed(tmp_path: Path) -> None:
+def test_ablation_averages_seeds_and_reports_failures(tmp_path: Path) -> None:
     def train(recipe: Recipe, seed: int, folder: Path) -> float:
         if recipe.network.pool == "max":
             raise RunError("the loss is nan")
@@ -179,14 +179,14 @@ def test_an_ablation_averages_seeds_and_reports_what_failed(tmp_path: Path) -> N
     assert "| pool = max | failed: the loss is nan | | |" in table
 
 
-def test_an_ablation_that_was_broken_off_goes_on(tmp_path: Path) -> None:
+def test_interrupted_ablation_is_continued(tmp_path: Path) -> None:
     command = ("ablate", "digits8", "--field", "pool", "--epochs", "1", "--out", "runs")
     first = limelight(*command, cwd=tmp_path)
     assert "| pool = max |" in first.stdout
     kept = (tmp_path / "runs" / "as-it-is-0" / EPOCHS).read_bytes()
     shutil.rmtree(tmp_path / "runs" / "pool-max-0")
     assert limelight(*command, cwd=tmp_path).stdout == first.stdout
-    # The time it took is in there, too.
+    # The result includes the time.
     assert (tmp_path / "runs" / "as-it-is-0" / EPOCHS).read_bytes() == kept
     longer = limelight(*command, "--epochs", "2", cwd=tmp_path)
     assert longer.returncode == 1

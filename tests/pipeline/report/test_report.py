@@ -27,9 +27,9 @@ from pipeline.report.history import read_history
 from pipeline.report.maps import explain
 from pipeline.report.page import amount, duration, flattened, percent, render
 from pipeline.report.study import Study, study
-from pipeline.runs.atomic_files import read_tensors
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_setup import plan_run
+from pipeline.runs.tensor_files import read_tensors
 from pipeline.training.activation_stats import ActivationStatistics
 from pipeline.training.inference import evaluate
 from pipeline.training.recipe import Recipe

@@ -1,4 +1,4 @@
-"""A trained network learns other classes: what is frozen, what moves, and where it begins."""
+"""Fine-tuning: frozen layers, rates, initial weights and the check of the validation split."""
 
 import shutil
 from contextlib import nullcontext
@@ -35,7 +35,7 @@ def _changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) ->
     return {name for name, value in before.items() if not torch.equal(value, after[name])}
 
 
-def test_frozen_features_keep_weights_and_statistics_while_the_head_learns() -> None:
+def test_frozen_features_keep_weights_and_statistics() -> None:
     recipe = Recipe.load("digits8", epochs=1, freeze_epochs=1)
     trainer = small_trainer(recipe)
     before = trainer.weights()
@@ -48,7 +48,7 @@ def test_frozen_features_keep_weights_and_statistics_while_the_head_learns() -> 
 
 
 @pytest.mark.parametrize("bn_freeze", [True, False])
-def test_bn_freeze_keeps_the_statistics_of_features_that_learn(bn_freeze: bool) -> None:
+def test_bn_freeze_keeps_the_statistics_of_trained_features(bn_freeze: bool) -> None:
     trainer = small_trainer(Recipe.load("digits8", epochs=1, bn_freeze=bn_freeze))
     before = trainer.weights()
     list(trainer.run_epoch())
@@ -58,8 +58,8 @@ def test_bn_freeze_keeps_the_statistics_of_features_that_learn(bn_freeze: bool) 
     assert "features.0.0.weight" in changed
 
 
-def test_each_layer_group_moves_at_its_own_rate() -> None:
-    # With plain SGD and one step, a weight moves by its rate times its gradient.
+def test_each_layer_group_has_its_own_rate() -> None:
+    # One step of plain SGD changes a weight by rate times gradient.
     def first_step(peak: tuple[float, ...]) -> dict[str, torch.Tensor]:
         schedule = {"kind": "constant", "peak": peak, "momentum": 0.0}
         recipe = Recipe.load("digits8", schedule=schedule, optimizer={"weight_decay": 0.0})
@@ -77,7 +77,7 @@ def test_each_layer_group_moves_at_its_own_rate() -> None:
     torch.testing.assert_close(rising[late], 0.1 * even[late], rtol=1e-3, atol=1e-7)
 
 
-def test_the_head_and_then_the_rest_have_a_cycle_each() -> None:
+def test_head_and_then_all_layers_have_a_schedule_each() -> None:
     trainer = small_trainer(Recipe.load("digits8", epochs=2, freeze_epochs=1))
     rates = [batch.learning_rate for _ in range(3) for batch in trainer.run_epoch()]
     per_epoch = trainer.steps_per_epoch
@@ -87,7 +87,7 @@ def test_the_head_and_then_the_rest_have_a_cycle_each() -> None:
         assert cycle[-1] == pytest.approx(1e-5)
 
 
-def test_a_run_and_its_artefact_give_the_same_origin(
+def test_run_and_its_artefact_give_the_same_pretrained_model(
     digits8_run: Run, artifact_folder: Path
 ) -> None:
     by_run, by_artifact = read_pretrained(digits8_run.folder), read_pretrained(artifact_folder)
@@ -104,7 +104,7 @@ def test_a_run_and_its_artefact_give_the_same_origin(
         assert torch.equal(by_artifact.weights[name], value)
 
 
-def test_of_other_classes_a_network_begins_with_a_head_of_its_own(digits8_run: Run) -> None:
+def test_network_of_other_classes_gets_a_new_head(digits8_run: Run) -> None:
     pretrained = read_pretrained(digits8_run.folder)
     names = set(pretrained.weights)
     assert set(pretrained.weights_for(pretrained.classes)) == names
@@ -117,7 +117,7 @@ def test_of_other_classes_a_network_begins_with_a_head_of_its_own(digits8_run: R
     assert _changed(dict(pretrained.weights), begun) == names - features
 
 
-def test_images_that_a_model_has_learnt_do_not_validate_what_begins_from_it(
+def test_validating_on_training_images_of_the_pretrained_model_is_rejected(
     digits8_run: Run,
 ) -> None:
     pretrained = read_pretrained(digits8_run.folder)
@@ -129,24 +129,25 @@ def test_images_that_a_model_has_learnt_do_not_validate_what_begins_from_it(
     data, seed, share = pretrained.data_sha256, pretrained.seed, pretrained.validation
     check("digits8", data, seed=seed, share=share)
     check("photos", "other data", seed=seed + 1, share=share / 2)
-    for other, refused in ((seed + 1, share), (seed, share / 2), (seed, share * 2)):
-        _, aside = train_test_split(
-            np.arange(len(labels)), test_size=refused, random_state=other, stratify=labels
+    for other, rejected in ((seed + 1, share), (seed, share / 2), (seed, share * 2)):
+        _, held_out = train_test_split(
+            np.arange(len(labels)), test_size=rejected, random_state=other, stratify=labels
         )
         _, own = train_test_split(
             np.arange(len(labels)), test_size=share, random_state=seed, stratify=labels
         )
-        learnt = len(set(aside) - set(own))
+        learnt = len(set(held_out) - set(own))
         assert learnt
-        said = f"learnt {learnt} of the {len(aside)} images .* pass --seed 0 --set validation=0.15"
+        images = f"{learnt} of the {len(held_out)} images"
+        said = f"trained on {images} .* pass --seed 0 --set validation=0.15"
         with pytest.raises(RunError, match=said):
-            check("digits8", data, seed=other, share=refused)
+            check("digits8", data, seed=other, share=rejected)
 
 
-def test_a_part_of_what_a_model_has_set_aside_may_validate_what_begins_from_it(
+def test_smaller_validation_split_of_the_same_seed_is_accepted(
     digits8_run: Run,
 ) -> None:
-    # Of as many images of each class, those that a smaller share sets aside are among the others.
+    # If all classes have equally many images, a smaller share holds out a part of a larger one.
     labels = np.repeat(np.arange(10), 100)
     pretrained = read_pretrained(digits8_run.folder)
     data = pretrained.data_sha256
@@ -154,7 +155,7 @@ def test_a_part_of_what_a_model_has_set_aside_may_validate_what_begins_from_it(
         pretrained.check_validation(
             "digits8", data, labels, seed=pretrained.seed, validation=smaller
         )
-    with pytest.raises(RunError, match="has learnt 50 of the 200 images"):
+    with pytest.raises(RunError, match="was trained on 50 of the 200 images"):
         pretrained.check_validation("digits8", data, labels, seed=pretrained.seed, validation=0.2)
 
 
@@ -170,12 +171,14 @@ def test_a_part_of_what_a_model_has_set_aside_may_validate_what_begins_from_it(
         ("photos", "photos", False),
     ],
 )
-def test_a_part_of_what_a_model_has_learnt_does_not_validate_it(
+def test_subset_or_parent_of_the_training_data_is_rejected(
     digits8_run: Run, *, learnt: str, data: str, shared: bool
 ) -> None:
     pretrained = replace(read_pretrained(digits8_run.folder), data=learnt)
-    refused = pytest.raises(RunError, match=f"has learnt images of {learnt} that are in {data}")
-    with refused if shared else nullcontext():
+    rejected = pytest.raises(
+        RunError, match=f"was trained on images of {learnt} .* validate on as images of {data}"
+    )
+    with rejected if shared else nullcontext():
         pretrained.check_validation(
             data,
             "of other bytes",
@@ -186,16 +189,14 @@ def test_a_part_of_what_a_model_has_learnt_does_not_validate_it(
 
 
 @pytest.mark.timeout(300)
-def test_of_the_same_classes_a_second_training_goes_on_where_the_first_ended(
-    digits8_run: Run, tmp_path: Path
-) -> None:
+def test_finetuning_with_the_same_classes_keeps_the_head(digits8_run: Run, tmp_path: Path) -> None:
     command = (
         "finetune", "digits8", "--from", str(digits8_run.folder), "--recipe", "digits8",
         "--epochs", "1", "--lr", "0.001", "--no-report",
     )  # fmt: skip
-    refused = limelight(*command, "--seed", "1", cwd=tmp_path)
-    assert refused.returncode == 1
-    assert "pass --seed 0" in refused.stderr
+    rejected = limelight(*command, "--seed", "1", cwd=tmp_path)
+    assert rejected.returncode == 1
+    assert "pass --seed 0" in rejected.stderr
     choices = ("--set", "ema_decay=0.5", "--set", "network.dropout=0.25", "--set", "epochs=2")
     trained = limelight(*command, *choices, "--out", "second", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
@@ -209,18 +210,18 @@ def test_of_the_same_classes_a_second_training_goes_on_where_the_first_ended(
     assert run.best.validation_accuracy >= digits8_run.best.validation_accuracy - 0.01
 
 
-def test_what_is_neither_run_nor_artefact_is_refused(tmp_path: Path) -> None:
+def test_path_that_is_neither_run_nor_artefact_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="neither a run nor an artefact"):
         read_pretrained(tmp_path / "nothing")
 
 
-def test_an_artefact_without_weights_says_what_to_do(artifact_folder: Path, tmp_path: Path) -> None:
+def test_artefact_without_weights_is_rejected(artifact_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(artifact_folder, tmp_path / "digits8" / "1")
     manifest = load_artifact(folder).manifest
     files = {name: file for name, file in manifest.files.items() if name != WEIGHTS}
     older = manifest.model_copy(update={"files": files})
     (folder / "manifest.json").write_text(older.model_dump_json())
-    with pytest.raises(RunError, match="no weights to begin from; export its run again"):
+    with pytest.raises(RunError, match="no weights to initialise from; export its run again"):
         read_pretrained(folder)
 
 
@@ -237,7 +238,7 @@ def _small_digits_as_photos(folder: Path, digits: tuple[int, ...]) -> Path:
 
 
 @pytest.mark.timeout(600)
-def test_from_a_folder_to_another_to_an_artefact(tmp_path: Path) -> None:
+def test_model_of_one_folder_is_finetuned_on_another_and_exported(tmp_path: Path) -> None:
     _small_digits_as_photos(tmp_path / "even", (0, 2, 4, 6, 8))
     _small_digits_as_photos(tmp_path / "odd", (1, 3, 7))
     common = ("--batch-size", "32", "--no-report")
@@ -257,10 +258,10 @@ def test_from_a_folder_to_another_to_an_artefact(tmp_path: Path) -> None:
     assert run.config.pretrained == "first"
     assert run.config.normalisation == read_run(tmp_path / "first").config.normalisation
     assert (run.config.image.height, run.config.image.width) == (16, 16)
-    # Of 22 images, with a third by chance; how many more than that depends on the processor.
+    # Of 22 images; guessing gives a third.
     assert run.best.validation_accuracy > 0.6
     artifact = load_artifact(export(run, tmp_path / "artifacts", layercam=False))
     assert artifact.manifest.training["pretrained"] == "first"
-    refused = limelight("finetune", "digits8", "--from", "first", cwd=tmp_path)
-    assert refused.returncode == 1
-    assert "takes images of 3 channel(s), and digits8 has 1" in refused.stderr
+    rejected = limelight("finetune", "digits8", "--from", "first", cwd=tmp_path)
+    assert rejected.returncode == 1
+    assert "takes images of 3 channel(s), and digits8 has 1" in rejected.stderr

@@ -1,4 +1,4 @@
-"""A run that is broken off goes on to the same weights, bit for bit, and files stay whole."""
+"""Interrupted runs continue to the same bits, and files stay whole."""
 
 import json
 import os
@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.errors import PipelineError, RunError
-from pipeline.runs.atomic_files import read_tensors, write_tensors, write_text
+from pipeline.runs.atomic_files import replacing, write_text
 from pipeline.runs.run import read_run
 from pipeline.runs.run_setup import RunPlan, complete_run, plan_run, resume_run
 from pipeline.runs.run_writer import CHECKPOINT, EPOCHS, HISTORY, STATE
+from pipeline.runs.tensor_files import read_tensors, write_tensors
 from pipeline.training.callbacks import Batch, Callback
 from pipeline.training.recipe import Recipe
 from pipeline.training.trainer import Record, Trainer
@@ -27,23 +28,23 @@ from tests.pipeline.training.small_trainings import CPU
 EPOCHS_TRAINED = 4
 
 
-class BrokenOffError(Exception):
+class SimulatedInterruptError(Exception):
     pass
 
 
 class StopAt(Callback):
-    """Breaks off in the middle of an epoch, or at its end once everything is saved."""
+    """Interrupts in the middle of an epoch, or at its end when everything is saved."""
 
     def __init__(self, *, step: int = 0, epoch: int = 0) -> None:
         self._step, self._epoch = step, epoch
 
     def end_batch(self, trainer: Trainer, batch: Batch) -> None:
         if batch.step == self._step:
-            raise BrokenOffError
+            raise SimulatedInterruptError
 
     def end_epoch(self, trainer: Trainer, record: Record) -> None:
         if trainer.epoch == self._epoch:
-            raise BrokenOffError
+            raise SimulatedInterruptError
 
 
 def _plan(**changes: object) -> RunPlan:
@@ -99,67 +100,67 @@ def _same_results(one: Path, other: Path) -> None:
         "in the first epoch, whitened",
     ],
 )
-def test_a_resumed_run_ends_with_the_same_bits(
+def test_resumed_run_ends_with_the_same_bits(
     stop: StopAt, changes: dict[str, object], tmp_path: Path
 ) -> None:
     whole = _trained(tmp_path / "whole", **changes)
-    with pytest.raises(BrokenOffError):
-        _trained(tmp_path / "broken", stop, **changes)
-    resume_run(tmp_path / "broken", CPU).train(tmp_path / "broken")
-    _same_results(whole, tmp_path / "broken")
+    with pytest.raises(SimulatedInterruptError):
+        _trained(tmp_path / "interrupted", stop, **changes)
+    resume_run(tmp_path / "interrupted", CPU).train(tmp_path / "interrupted")
+    _same_results(whole, tmp_path / "interrupted")
 
 
-def test_a_process_killed_at_any_moment_can_be_resumed(tmp_path: Path) -> None:
+def test_killed_process_can_be_resumed(tmp_path: Path) -> None:
     arguments = ("train", "digits8", "--epochs", "6", "--no-report")
     assert limelight(*arguments, "--out", "whole", cwd=tmp_path).returncode == 0
-    command, environment = limelight_command(*arguments, "--out", "broken", cwd=tmp_path)
+    command, environment = limelight_command(*arguments, "--out", "interrupted", cwd=tmp_path)
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    # While files are being written, as likely as not.
+    # Probably while files are being written.
     waited = time.monotonic() + 120
-    while not (tmp_path / "broken" / STATE).is_file():
+    while not (tmp_path / "interrupted" / STATE).is_file():
         assert process.poll() is None
         assert time.monotonic() < waited
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert (tmp_path / "broken" / STATE).is_file()
-    resumed = limelight("train", "--resume", "broken", "--no-report", cwd=tmp_path)
+    assert (tmp_path / "interrupted" / STATE).is_file()
+    resumed = limelight("train", "--resume", "interrupted", "--no-report", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    _same_results(tmp_path / "whole", tmp_path / "broken")
-    again = limelight("train", "--resume", "broken", cwd=tmp_path)
+    _same_results(tmp_path / "whole", tmp_path / "interrupted")
+    again = limelight("train", "--resume", "interrupted", cwd=tmp_path)
     assert again.returncode == 1
-    assert "broken is finished; next: limelight export broken" in again.stderr
+    assert "interrupted is finished; next: limelight export interrupted" in again.stderr
 
 
-def test_results_lost_between_two_files_are_written_again(tmp_path: Path) -> None:
-    """Killed between the state and what is written from it."""
+def test_missing_results_are_written_again_from_the_state(tmp_path: Path) -> None:
+    """Interrupt after the state is written, and before the results are."""
     whole = _trained(tmp_path / "whole")
-    broken = tmp_path / "broken"
-    with pytest.raises(BrokenOffError):
-        _trained(broken, StopAt(epoch=EPOCHS_TRAINED))
+    interrupted = tmp_path / "interrupted"
+    with pytest.raises(SimulatedInterruptError):
+        _trained(interrupted, StopAt(epoch=EPOCHS_TRAINED))
     for name in (CHECKPOINT, HISTORY, EPOCHS):
-        (broken / name).unlink()
-    resume_run(broken, CPU).train(broken)
-    _same_results(whole, broken)
-    assert not (broken / STATE).exists()
-    read_run(broken)
+        (interrupted / name).unlink()
+    resume_run(interrupted, CPU).train(interrupted)
+    _same_results(whole, interrupted)
+    assert not (interrupted / STATE).exists()
+    read_run(interrupted)
 
 
-def test_what_is_missing_of_a_run_is_trained_and_nothing_twice(tmp_path: Path) -> None:
+def test_complete_run_trains_only_what_is_missing(tmp_path: Path) -> None:
     whole = complete_run(_plan(), tmp_path / "whole")
-    with pytest.raises(BrokenOffError):
+    with pytest.raises(SimulatedInterruptError):
         complete_run(_plan(), tmp_path / "parts", [StopAt(epoch=2)])
     parts = complete_run(_plan(), tmp_path / "parts")
     _same_results(whole.folder, parts.folder)
-    # Every event of a second training would raise.
+    # Training again would raise at every event.
     again = complete_run(_plan(), tmp_path / "parts", [StopAt(step=1), StopAt(epoch=1)])
     assert again.best == parts.best
 
 
 @pytest.mark.parametrize("change", [{"epochs": 5}, {"optimizer__weight_decay": 0.1}], ids=str)
-def test_a_folder_with_a_run_of_other_choices_is_refused(
+def test_folder_with_a_run_of_other_options_is_rejected(
     change: dict[str, object], tmp_path: Path
 ) -> None:
     complete_run(_plan(), tmp_path / "run")
@@ -169,29 +170,29 @@ def test_a_folder_with_a_run_of_other_choices_is_refused(
         complete_run(other, tmp_path / "run")
 
 
-def test_a_run_is_resumed_with_as_many_processes_as_it_began_with(tmp_path: Path) -> None:
-    with pytest.raises(BrokenOffError):
+def test_resuming_with_another_number_of_processes_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(SimulatedInterruptError):
         _trained(tmp_path / "run", StopAt(step=1))
     with pytest.raises(RunError, match="start it with torchrun --nproc-per-node 1"):
         resume_run(tmp_path / "run", CPU, processes=2)
 
 
-def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BrokenOffError):
+def test_state_of_another_run_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(SimulatedInterruptError):
         _trained(tmp_path / "one", StopAt(epoch=1))
-    with pytest.raises(BrokenOffError):
+    with pytest.raises(SimulatedInterruptError):
         _trained(tmp_path / "other", StopAt(epoch=1), network__widths=(4, 8, 8, 8))
     shutil.copy(tmp_path / "one" / STATE, tmp_path / "other" / STATE)
-    with pytest.raises(RunError, match="the saved state does not fit this training"):
+    with pytest.raises(RunError, match="the saved state does not fit this run"):
         resume_run(tmp_path / "other", CPU).train(tmp_path / "other")
 
 
-def test_a_full_disk_leaves_the_last_whole_file_and_says_how_to_go_on(tmp_path: Path) -> None:
-    # The kernel refuses what would make a file longer than the limit, as it does on a full disk.
+def test_full_disk_keeps_the_last_file_and_the_error_says_how_to_continue(tmp_path: Path) -> None:
+    # The kernel rejects writes beyond the limit, as it does on a full disk.
     script = (
         "import resource, signal, torch\n"
         "from pathlib import Path\n"
-        "from pipeline.runs.atomic_files import write_tensors\n"
+        "from pipeline.runs.tensor_files import write_tensors\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "write_tensors(Path('state.safetensors'), {'x': torch.ones(1_000_000)})\n"
@@ -212,7 +213,22 @@ def test_a_full_disk_leaves_the_last_whole_file_and_says_how_to_go_on(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == [STATE]
 
 
-def test_text_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+def test_interrupted_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    write_text(file, "old")
+
+    def interrupted_write() -> None:
+        with replacing(file) as part:
+            part.write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_write()
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_failed_text_write_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "epochs.jsonl.part").mkdir()
     write_text(tmp_path / "config.json", "{}")
     with pytest.raises(RunError, match=r"epochs\.jsonl cannot be written"):

@@ -1,4 +1,4 @@
-"""What the boards were told, read back with their own readers."""
+"""TensorBoard and MLflow files, read with their own readers."""
 
 import sys
 from collections.abc import Sequence
@@ -118,9 +118,7 @@ def test_mlflow_shows_the_hyperparameters(tmp_path: Path, monkeypatch: pytest.Mo
     assert run.data.params["recipe.schedule.peak"] == "0.1"
 
 
-def test_mlflow_goes_where_its_variable_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mlflow_writes_to_its_tracking_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "elsewhere").as_uri())
     tracked("mlflow", tmp_path / "run")
@@ -140,7 +138,7 @@ def break_off(name: str, folder: Path) -> Trainer:
     return second
 
 
-def test_a_resumed_training_goes_on_with_its_run_in_mlflow(
+def test_resumed_run_continues_its_mlflow_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -154,14 +152,14 @@ def test_a_resumed_training_goes_on_with_its_run_in_mlflow(
         assert sorted(point.step for point in history) == TENTHS
 
 
-def test_a_resumed_trainings_curves_go_on_in_tensorboard(tmp_path: Path) -> None:
+def test_resumed_run_continues_its_curves_in_tensorboard(tmp_path: Path) -> None:
     trainer = break_off("tensorboard", tmp_path / "run")
     train(trainer, VALIDATION, [tracker("tensorboard", tmp_path / "run", FIELDS)])
     steps = [point.step for point in read_events(tmp_path / "run").Scalars("loss/batch")]
     assert sorted(steps) == TENTHS
 
 
-def test_activations_of_before_a_resume_are_not_written_again(tmp_path: Path) -> None:
+def test_activations_from_before_a_resume_are_not_written_again(tmp_path: Path) -> None:
     activations = ActivationStatistics(every=10)
     trainer = make_trainer()
     activations.begin_training(trainer)
@@ -172,7 +170,7 @@ def test_activations_of_before_a_resume_are_not_written_again(tmp_path: Path) ->
     assert [point.step for point in points] == [21, 31]
 
 
-def test_a_server_that_is_away_for_a_while_gets_every_point_later(
+def test_mlflow_server_gets_every_point_after_an_outage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -187,7 +185,7 @@ def test_a_server_that_is_away_for_a_while_gets_every_point_later(
     for step in range(1200):
         board.scalar("loss", step / 2, step)
     board.flush()
-    assert caplog.text.count("takes no scalars for now: no route") == 3
+    assert caplog.text.count("does not accept scalars at the moment: no route") == 3
     monkeypatch.setattr(MlflowClient, "log_batch", original)
     board.end()
     client, (run,) = read_runs(tmp_path)
@@ -195,7 +193,7 @@ def test_a_server_that_is_away_for_a_while_gets_every_point_later(
     assert [(point.step, point.value) for point in points] == [(n, n / 2) for n in range(1200)]
 
 
-def test_an_mlflow_that_cannot_be_written_to_is_refused_at_once(
+def test_mlflow_that_is_not_writable_is_rejected_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -204,7 +202,7 @@ def test_an_mlflow_that_cannot_be_written_to_is_refused_at_once(
         tracker("mlflow", tmp_path / "run", FIELDS)
 
 
-def test_an_unknown_board_is_refused() -> None:
+def test_unknown_board_is_rejected() -> None:
     with pytest.raises(PipelineError, match="'wandb': there are tensorboard and mlflow"):
         tracker("wandb", Path("run"), FIELDS)
 
@@ -212,7 +210,7 @@ def test_an_unknown_board_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "module"), [("tensorboard", "torch.utils.tensorboard"), ("mlflow", "mlflow.tracking")]
 )
-def test_a_library_that_is_missing_is_named_with_its_extra(
+def test_missing_library_is_named_with_its_extra(
     name: str, module: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)

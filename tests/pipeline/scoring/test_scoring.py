@@ -77,7 +77,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in out.iterdir()}
 
 
-def test_every_image_has_the_label_that_the_service_gives_it(digits: Path, tmp_path: Path) -> None:
+def test_labels_equal_those_of_the_service(digits: Path, tmp_path: Path) -> None:
     assert score(digits, tmp_path / "out") == Totals(scored=100, bad=4)
     scored = rows(tmp_path / "out")
     names = [path.relative_to(digits).as_posix() for path in digits.rglob("[0-9][0-9][0-9].*")]
@@ -97,14 +97,16 @@ def test_every_image_has_the_label_that_the_service_gives_it(digits: Path, tmp_p
     assert right > 80
 
 
-def test_bad_files_are_listed_with_the_services_codes(digits: Path, tmp_path: Path) -> None:
+def test_bad_files_are_listed_with_the_error_codes_of_the_service(
+    digits: Path, tmp_path: Path
+) -> None:
     score(digits, tmp_path / "out")
     bad = rows(tmp_path / "out", "bad")
     assert {row["path"]: row["code"] for row in bad} == BAD
     assert all(row["detail"] for row in bad)
 
 
-def test_shards_have_a_fixed_number_of_images_good_or_bad(digits: Path, tmp_path: Path) -> None:
+def test_shards_have_a_fixed_number_of_good_and_bad_images(digits: Path, tmp_path: Path) -> None:
     score(digits, tmp_path / "out", shard=25)
     sizes = {
         kind: [
@@ -117,9 +119,7 @@ def test_shards_have_a_fixed_number_of_images_good_or_bad(digits: Path, tmp_path
     assert [a + b for a, b in zip(*sizes.values(), strict=True)] == [25, 25, 25, 25, 4]
 
 
-def test_a_shard_without_a_good_image_has_a_file_of_labels_all_the_same(
-    digits: Path, tmp_path: Path
-) -> None:
+def test_shard_of_bad_images_has_an_empty_file_of_labels(digits: Path, tmp_path: Path) -> None:
     totals = score(digits / "bad", tmp_path / "out", settings=Settings(device="cpu", explain=True))
     assert totals == Totals(scored=0, bad=3)
     assert pq.read_schema(tmp_path / "out" / "part-00000.parquet").names == [
@@ -127,7 +127,7 @@ def test_a_shard_without_a_good_image_has_a_file_of_labels_all_the_same(
     ]  # fmt: skip
 
 
-def test_an_explained_label_has_the_services_box(digits: Path, tmp_path: Path) -> None:
+def test_explained_label_has_the_box_of_the_service(digits: Path, tmp_path: Path) -> None:
     settings = Settings(device="cpu", threads=1, explain=True)
     score(digits / "7", tmp_path / "out", settings=settings)
     engine = Engine(load_artifact(ARTIFACT), device="cpu")
@@ -141,7 +141,7 @@ def test_an_explained_label_has_the_services_box(digits: Path, tmp_path: Path) -
         assert row["box"] == pytest.approx(expected, abs=0.02)
 
 
-def test_the_batch_size_changes_no_label(digits: Path, tmp_path: Path) -> None:
+def test_batch_size_changes_no_label(digits: Path, tmp_path: Path) -> None:
     score(digits, tmp_path / "16")
     score(digits, tmp_path / "1", settings=Settings(device="cpu", threads=1, batch_size=1))
     for left, right in zip(rows(tmp_path / "16"), rows(tmp_path / "1"), strict=True):
@@ -170,8 +170,8 @@ run(plan_job(source, artifact, out, shard_images=30, settings=settings))
 """
 
 
-@pytest.mark.parametrize("files_written", [1, 2, 4, 5])
-def test_a_run_that_is_killed_goes_on_and_ends_as_if_nothing_had_happened(
+@pytest.mark.parametrize("files_written", [1, 2, 3, 5, 6])
+def test_killed_run_continues_to_the_same_result(
     files_written: int, digits: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -190,7 +190,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_if_nothing_had_happened(
     assert contents(out) == contents(tmp_path / "whole")
 
 
-def test_a_finished_run_is_only_counted_again(
+def test_finished_run_is_only_counted_again(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = score(digits, tmp_path / "out")
@@ -198,7 +198,7 @@ def test_a_finished_run_is_only_counted_again(
     assert score(digits, tmp_path / "out") == first
 
 
-def test_bad_images_of_a_cut_off_attempt_that_are_good_by_now_are_not_counted(
+def test_stale_bad_images_of_an_interrupted_shard_are_not_counted(
     digits: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -211,7 +211,7 @@ def test_bad_images_of_a_cut_off_attempt_that_are_good_by_now_are_not_counted(
     assert not job.bad(0).exists()
 
 
-def test_images_that_went_astray_are_an_error(digits: Path, tmp_path: Path) -> None:
+def test_missing_rows_are_an_error(digits: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     score(digits, out)
     part = out / "part-00001.parquet"
@@ -223,7 +223,7 @@ def test_images_that_went_astray_are_an_error(digits: Path, tmp_path: Path) -> N
         score(digits, out)
 
 
-def test_other_work_is_refused_in_the_same_folder(digits: Path, tmp_path: Path) -> None:
+def test_output_folder_of_another_plan_is_rejected(digits: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     source = tmp_path / "source"
     source.mkdir()
@@ -255,7 +255,7 @@ def test_other_work_is_refused_in_the_same_folder(digits: Path, tmp_path: Path) 
     assert contents(out) == before
 
 
-def test_a_folder_that_holds_something_else_is_refused(digits: Path, tmp_path: Path) -> None:
+def test_output_folder_with_other_files_is_rejected(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "precious").touch()
     with pytest.raises(ScoringError, match=r"is not an empty folder, and has no plan\.json"):
         score(digits, tmp_path)
@@ -311,19 +311,19 @@ def test_parquet_gives_the_labels_of_the_folder_and_keeps_its_columns(
         assert [row["path"] for row in everything] == names
 
 
-def test_a_single_parquet_file_is_a_source(digits: Path, tmp_path: Path) -> None:
+def test_single_parquet_file_is_a_source(digits: Path, tmp_path: Path) -> None:
     write_parquet(digits, tmp_path / "source", struct=True)
     assert score(tmp_path / "source" / "a.parquet", tmp_path / "out").images == 61
 
 
-def test_parquet_that_cannot_be_scored_says_why(tmp_path: Path) -> None:
+def test_unusable_parquet_is_rejected_with_the_reason(tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
     file = source / "a.parquet"
     for table, words in (
         (pa.table({"picture": [b"x"]}), "no column 'image', but picture: name the column"),
         (pa.table({"image": ["a.png"]}), "the column 'image' is string, and must hold encoded"),
-        (pa.table({"image": pa.array([], pa.binary())}), "no rows, so nothing to score"),
+        (pa.table({"image": pa.array([], pa.binary())}), "no rows, so there is nothing to score"),
     ):
         pq.write_table(table, file)
         with pytest.raises(DataError, match=words):
@@ -333,33 +333,31 @@ def test_parquet_that_cannot_be_scored_says_why(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"b\.parquet has other columns than .*a\.parquet"):
         score(source, out)
     file.write_bytes(b"PAR1 cut off")
-    with pytest.raises(DataError, match=r"a\.parquet is not a Parquet file, or a damaged one"):
+    with pytest.raises(DataError, match=r"a\.parquet is not a Parquet file, or is damaged"):
         score(source, out)
     assert not out.exists()
 
 
-def test_images_beside_parquet_are_not_passed_over_in_silence(digits: Path, tmp_path: Path) -> None:
+def test_images_beside_parquet_are_rejected(digits: Path, tmp_path: Path) -> None:
     write_parquet(digits, tmp_path / "source", struct=True)
     (tmp_path / "source" / "a.png").touch()
-    with pytest.raises(DataError, match="holds images and Parquet files: keep them apart"):
+    with pytest.raises(DataError, match="has images and Parquet files: put them into separate"):
         score(tmp_path / "source", tmp_path / "out")
 
 
-def test_nothing_to_score_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"neither an image .* nor a \.parquet file in it"):
+def test_empty_source_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has no image .* and no \.parquet file in it"):
         score(tmp_path, tmp_path / "out")
     with pytest.raises(DataError, match="neither a folder of images nor a Parquet file"):
         score(tmp_path / "nothing", tmp_path / "out")
 
 
-def test_an_artefact_that_is_not_sound_is_an_error_in_words(digits: Path, tmp_path: Path) -> None:
+def test_damaged_artefact_is_rejected(digits: Path, tmp_path: Path) -> None:
     with pytest.raises(ScoringError, match=r"manifest\.json is missing: export the run again"):
         score(digits, tmp_path / "out", artifact=tmp_path)
 
 
-def test_names_that_are_not_utf_8_are_scored_and_written_with_escapes(
-    digits: Path, tmp_path: Path
-) -> None:
+def test_file_names_that_are_not_utf_8_are_escaped(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     name = os.fsdecode(b"caf\xe9.png")
     (tmp_path / "source" / name).write_bytes((digits / "0" / "000.png").read_bytes())
@@ -379,7 +377,7 @@ def limelight(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[
     )
 
 
-def test_the_command_prints_the_folder_and_its_figures(digits: Path, tmp_path: Path) -> None:
+def test_command_prints_the_folder_and_the_counts(digits: Path, tmp_path: Path) -> None:
     options = ("--artifact", ARTIFACT, "--out", "scores", "--threads", "1", "--shard-size", "30")
     done = limelight(digits, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -387,14 +385,14 @@ def test_the_command_prints_the_folder_and_its_figures(digits: Path, tmp_path: P
     assert (
         "104 images: 100 labelled, 4 bad (bad-*.parquet says why); 104 of them now" in done.stderr
     )
-    refused = limelight(digits, *options, "--explain", cwd=tmp_path)
-    assert refused.returncode == 1
-    assert "was begun with another --explain" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    rejected = limelight(digits, *options, "--explain", cwd=tmp_path)
+    assert rejected.returncode == 1
+    assert "was begun with another --explain" in rejected.stderr
+    assert "Traceback" not in rejected.stderr
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: limelight[ray]")
-def test_ray_gives_the_rows_that_the_local_engine_gives(digits: Path, tmp_path: Path) -> None:
+def test_ray_gives_the_same_rows_as_the_local_engine(digits: Path, tmp_path: Path) -> None:
     write_parquet(digits, tmp_path / "source", struct=True)
     score(tmp_path / "source", tmp_path / "local", shard=40)
     options = ("--batch-size", "16", "--shard-size", "40", "--device", "cpu", "--threads", "1")
@@ -406,7 +404,7 @@ def test_ray_gives_the_rows_that_the_local_engine_gives(digits: Path, tmp_path: 
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: limelight[ray]")
-def test_ray_is_told_not_to_report_its_use() -> None:
+def test_ray_usage_statistics_are_off() -> None:
     script = (
         "import pipeline.scoring.cluster; "
         "from ray._common.usage.usage_lib import usage_stats_enabled; "
@@ -427,7 +425,7 @@ def test_ray_is_told_not_to_report_its_use() -> None:
     ("package", "words"),
     [("pyarrow", "pip install 'limelight[score]'"), ("ray", "pip install 'limelight[ray]'")],
 )
-def test_a_missing_package_is_named_with_its_extra(
+def test_missing_package_is_named_with_its_extra(
     package: str, words: str, digits: Path, tmp_path: Path
 ) -> None:
     script = (

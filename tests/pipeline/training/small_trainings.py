@@ -1,7 +1,9 @@
-"""Small trainings for tests, on scikit-learn's digits: a second or two each."""
+"""Short training runs for tests, on scikit-learn's digits: a second or two each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import pytest
 import torch
 
 from models.normalization import Normalisation
@@ -16,8 +18,27 @@ CPU = torch.device("cpu")
 DIGITS = tuple("0123456789")
 
 
+@contextmanager
+def float32() -> Iterator[None]:
+    """Train without autocast, on every processor."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("pipeline.training.device.uses_bfloat16", lambda device: False)
+        yield
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Train in float64: in lower precision, rounding alone makes runs differ after some steps."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with float32():
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def splits() -> tuple[Split, Split]:
-    """What digits8's own recipe learns from, and what it is validated on."""
+    """Split digits8 as its own recipe does: (to fit, to validate on)."""
     return split_validation(load_dataset("digits8").train, 0.15, 0)
 
 

@@ -1,4 +1,4 @@
-"""Statistics of activations, against numpy and on trainings that fail."""
+"""Statistics of activations, compared with numpy, and of runs that fail."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def hand_made() -> ClassMapNetwork:
     return ClassMapNetwork(features, head)
 
 
-def test_the_figures_of_every_layer_are_numpys() -> None:
+def test_statistics_of_every_layer_equal_numpy() -> None:
     trainer = make_trainer()
     trainer.network = hand_made()
     statistics = ActivationStatistics(every=1)
@@ -68,7 +68,7 @@ def test_the_figures_of_every_layer_are_numpys() -> None:
         assert float(state["histograms"][row].sum()) == expected.size
 
 
-def test_a_large_output_is_sampled_from_all_channels_and_places_alike() -> None:
+def test_large_output_is_sampled_evenly() -> None:
     shape = (64, 32, 32, 32)
     for axis, size in enumerate(shape):
         index = torch.arange(size).view([-1 if at == axis else 1 for at in range(4)])
@@ -78,7 +78,7 @@ def test_a_large_output_is_sampled_from_all_channels_and_places_alike() -> None:
         assert counts.min() > 0.9 * counts.max()
 
 
-def test_every_so_many_th_batch_is_watched_and_no_hook_stays() -> None:
+def test_every_nth_batch_is_measured_and_hooks_are_removed() -> None:
     statistics = ActivationStatistics(every=8)
     trainer = run(statistics)
     assert statistics.state()["steps"].tolist() == [1, 9, 17, 25, 33]
@@ -87,7 +87,7 @@ def test_every_so_many_th_batch_is_watched_and_no_hook_stays() -> None:
     assert not trainer.eager
 
 
-def test_a_batch_that_is_not_watched_has_no_hook() -> None:
+def test_batch_that_is_not_measured_has_no_hook() -> None:
     trainer = make_trainer()
     statistics = ActivationStatistics(every=3)
     statistics.begin_training(trainer)
@@ -104,14 +104,14 @@ def test_a_batch_that_is_not_watched_has_no_hook() -> None:
     assert hooked == [(True, layers), (False, 0), (False, 0), (True, layers)]
 
 
-def test_watching_changes_no_weight() -> None:
+def test_callback_changes_no_weight() -> None:
     with_it, without = run(ActivationStatistics(every=2)), make_trainer()
     train(without, VALIDATION)
     for name, weight in with_it.weights().items():
         assert torch.equal(weight, without.weights()[name]), name
 
 
-def test_what_was_measured_before_a_resume_stays() -> None:
+def test_statistics_from_before_a_resume_are_kept() -> None:
     first = ActivationStatistics(every=8)
     run(first)
     second = ActivationStatistics(every=8)
@@ -128,21 +128,21 @@ def test_what_was_measured_before_a_resume_stays() -> None:
     assert torch.equal(second.state()["means"][:, :5], first.state()["means"])
 
 
-def test_nothing_is_measured_before_the_first_batch() -> None:
+def test_state_is_empty_before_the_first_batch() -> None:
     statistics = ActivationStatistics()
     assert statistics.state() == {}
     statistics.restore({})
     assert statistics.state() == {}
 
 
-def test_a_training_that_fails_leaves_no_hook() -> None:
+def test_failed_run_leaves_no_hook() -> None:
     trainer = make_trainer(schedule=Constant(peak=1e20).model_dump())
     with pytest.raises(RunError):
         train(trainer, VALIDATION, [ActivationStatistics(every=1)])
     assert not any(module._forward_hooks for module in trainer.network.modules())
 
 
-def test_bfloat16_activations_are_measured_in_float32() -> None:
+def test_statistics_of_bfloat16_activations_are_float32() -> None:
     trainer = make_trainer()
     trainer.network = hand_made().bfloat16()
     statistics = ActivationStatistics(every=1)
@@ -156,7 +156,7 @@ def test_bfloat16_activations_are_measured_in_float32() -> None:
     assert float(state["means"][2, 0]) == pytest.approx(float(logits.mean()), rel=1e-5)
 
 
-def test_torchvisions_blocks_are_watched_at_their_ends() -> None:
+def test_torchvision_blocks_are_measured_at_their_ends() -> None:
     options = NetworkOptions(architecture="torchvision:resnet18")
     names = list(watched_layers(build_network(options, in_channels=3, classes=2)))
     blocks = [f"features.{stage}.{block}" for stage in range(4, 8) for block in range(2)]
@@ -167,9 +167,7 @@ LESSON = {"architecture": "simple-cnn", "widths": ()}
 
 
 @pytest.mark.parametrize(("batch_size", "epochs"), [(64, 2), (512, 12)])
-def test_the_lessons_runs_at_a_high_constant_rate_show_dead_layers(
-    batch_size: int, epochs: int
-) -> None:
+def test_high_constant_rate_shows_dead_layers(batch_size: int, epochs: int) -> None:
     statistics = ActivationStatistics(every=2)
     failing: dict[str, object] = {
         "network": LESSON | {"norm": "none"},

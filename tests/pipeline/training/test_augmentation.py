@@ -1,4 +1,4 @@
-"""Crops, mirror images, squares and mixtures, against numpy and by exhaustive search."""
+"""Crops, flips, cutout and CutMix, compared with numpy and with an exhaustive search."""
 
 import numpy as np
 import pytest
@@ -23,19 +23,19 @@ def _random(seed: int = 1) -> torch.Generator:
 
 
 @pytest.mark.parametrize("padding", [0, 1, 4])
-def test_padding_is_numpys_reflection(padding: int) -> None:
+def test_padding_equals_numpy_reflection(padding: int) -> None:
     images = _images()
     expected = np.pad(images, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)), mode="reflect")
     np.testing.assert_array_equal(pad_reflect(images, padding), expected)
 
 
-def test_padding_wider_than_the_image_is_refused() -> None:
+def test_padding_wider_than_the_image_is_rejected() -> None:
     with pytest.raises(ValueError, match="padding 7 needs images of more than 7 pixels"):
         pad_reflect(_images(), 7)
 
 
 @pytest.mark.parametrize("flip", ["none", "random", "alternating"])
-def test_every_crop_is_a_window_of_its_own_image_or_its_mirror(flip: str) -> None:
+def test_every_crop_is_a_window_of_its_image_or_its_mirror(flip: str) -> None:
     images, padding = _images(), 2
     padded = pad_reflect(images, padding)
     indices = torch.randint(len(images), (64,), generator=_random())
@@ -56,7 +56,7 @@ def test_every_crop_is_a_window_of_its_own_image_or_its_mirror(flip: str) -> Non
     assert (mirrored == 0) if flip == "none" else (10 < mirrored < 54)
 
 
-def test_without_choices_images_stay_as_they_are() -> None:
+def test_without_options_images_are_unchanged() -> None:
     images = _images()
     indices = torch.tensor([4, 0])
     drawn = _augmenter(images).draw(indices, 1, _random())
@@ -73,7 +73,7 @@ def _is_mirrored(images: torch.Tensor, drawn: torch.Tensor) -> list[bool]:
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 7])
-def test_two_epochs_in_a_row_show_each_image_both_ways(epoch: int) -> None:
+def test_alternating_flip_shows_each_image_both_ways_in_two_epochs(epoch: int) -> None:
     images = _images().repeat(20, 1, 1, 1)
     augmenter = _augmenter(images, flip="alternating")
     everything = torch.arange(len(images))
@@ -85,10 +85,10 @@ def test_two_epochs_in_a_row_show_each_image_both_ways(epoch: int) -> None:
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5])
-def test_a_square_of_the_mean_colour_is_painted_and_nothing_else(side: int) -> None:
+def test_cutout_covers_one_square_with_the_mean_colour(side: int) -> None:
     images = torch.full((4000, 9, 7, 2), 40, dtype=torch.uint8)
     images[:, :, :, 1] = 100
-    images[:, :, 0] = 90  # a pixel column in 7, of which the mean is 47 and 99
+    images[:, :, 0] = 90  # one pixel column of 7
     mean = images.float().mean((0, 1, 2)).round()
     assert mean.tolist() == [47, 99]
     indices = torch.arange(len(images))
@@ -96,7 +96,7 @@ def test_a_square_of_the_mean_colour_is_painted_and_nothing_else(side: int) -> N
     painted = (drawn == mean).all(3)
     assert torch.equal(drawn[~painted], images[~painted])
     seen = {_rectangle(mask) for mask in painted}
-    # The centre lies anywhere in the image: every position there is, clipped at the edges.
+    # The centre can be at every position of the image; squares are clipped at the edges.
     assert seen == {
         (max(0, top), min(9, top + side), max(0, left), min(7, left + side))
         for top in range(-(side // 2), 9 - side // 2)
@@ -119,7 +119,7 @@ def _plain(count: int = 200, size: tuple[int, int] = (32, 24)) -> torch.Tensor:
     return values.expand(count, *size, 1).contiguous()
 
 
-def test_a_mixture_is_its_own_image_with_one_box_of_its_partner() -> None:
+def test_mixture_is_an_image_with_one_box_of_its_partner() -> None:
     images = _plain()
     augmenter = _augmenter(images, cutmix=0.7, cutout=9)
     indices = torch.randperm(len(images), generator=_random())[:150]
@@ -135,7 +135,7 @@ def test_a_mixture_is_its_own_image_with_one_box_of_its_partner() -> None:
         if own in (partner, paint) or partner == paint:
             continue
         assert share == (1 - (image == partner).float().mean())
-        # An image is mixed or painted over, never both.
+        # An image has a box of another or a covered square, never both.
         assert values in ({int(partner)}, {int(paint)}, set())
         if values:
             _rectangle(image != own)
@@ -146,7 +146,7 @@ def test_a_mixture_is_its_own_image_with_one_box_of_its_partner() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_so_many_images_are_mixed_as_asked_for(share: float) -> None:
+def test_cutmix_mixes_the_requested_share_of_images(share: float) -> None:
     images = _plain(1, (32, 32)).expand(8000, 32, 32, 1)
     mixture = _augmenter(images, cutmix=share).draw(torch.arange(8000), 1, _random()).mixture
     if not share:
@@ -157,7 +157,7 @@ def test_so_many_images_are_mixed_as_asked_for(share: float) -> None:
     assert (mixture.own < 1).float().mean() == pytest.approx(share, abs=0.02)
 
 
-def test_boxes_are_as_large_as_those_of_the_paper() -> None:
+def test_boxes_are_as_large_as_in_the_paper() -> None:
     # Yun et al., 2019, algorithm A1 with alpha = 1, in numpy.
     rng, size, count = np.random.default_rng(0), 32, 40_000
     side = size * np.sqrt(1 - rng.uniform(size=count))
@@ -174,7 +174,7 @@ def test_boxes_are_as_large_as_those_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
-def test_the_parts_of_several_processes_make_up_the_whole_draw(processes: int) -> None:
+def test_parts_of_several_processes_make_up_the_whole_batch(processes: int) -> None:
     augmenter = _augmenter(_images(), pad=2, flip="random", cutout=3, cutmix=0.5)
     indices = torch.arange(6)
     whole = augmenter.draw(indices, 1, _random())
@@ -188,7 +188,7 @@ def test_the_parts_of_several_processes_make_up_the_whole_draw(processes: int) -
             assert torch.equal(piece, all_of_it[part])
 
 
-def test_a_part_leaves_the_random_state_where_the_whole_does() -> None:
+def test_drawing_a_part_advances_the_generator_like_the_whole() -> None:
     augmenter = _augmenter(_images(), pad=2, flip="random", cutout=3, cutmix=0.5)
     one, other = _random(), _random()
     augmenter.draw(torch.arange(6), 1, one)

@@ -1,4 +1,4 @@
-"""What a network learns from trained ones, and what it is refused."""
+"""Distillation from trained models, and the models that are rejected."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ from pipeline.runs.run_setup import plan_run, resume_run
 from pipeline.training.distillation import Teacher, Teachers
 from pipeline.training.recipe import Recipe
 from tests.pipeline.cli.running import limelight
-from tests.pipeline.runs.test_resume import BrokenOffError, StopAt
+from tests.pipeline.runs.test_resume import SimulatedInterruptError, StopAt
 from tests.pipeline.training.small_trainings import (
     CPU,
     DIGITS,
@@ -39,30 +39,30 @@ def _teachers(*runs: Run, temperature: float = 2.0) -> Teachers:
 
 
 @pytest.fixture(scope="module")
-def hurried_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Another network, which has learnt little."""
-    folder = tmp_path_factory.mktemp("runs") / "hurried"
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Another network, trained for a single epoch."""
+    folder = tmp_path_factory.mktemp("runs") / "short"
     recipe = Recipe.load("digits8", epochs=1, network__widths=(4, 8, 8, 8))
     plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU).train(folder)
     return read_run(folder)
 
 
-def test_the_answer_is_the_mean_of_the_teachers_probabilities(
-    digits8_run: Run, hurried_run: Run
+def test_prediction_is_the_mean_probability_of_the_teachers(
+    digits8_run: Run, short_run: Run
 ) -> None:
     images = splits()[1].images[:20]
     expected = np.zeros((20, 10))
-    for run in (digits8_run, hurried_run):
+    for run in (digits8_run, short_run):
         norm = run.config.normalisation
         pixels = (images / 255 - np.array(norm.mean)) / np.array(norm.std)
         with torch.no_grad():
             logits = run.network(torch.from_numpy(pixels).float().permute(0, 3, 1, 2))
         expected += softmax(logits.numpy() / 3, axis=1) / 2
-    answers = _teachers(digits8_run, hurried_run, temperature=3).answer(torch.from_numpy(images))
+    answers = _teachers(digits8_run, short_run, temperature=3).answer(torch.from_numpy(images))
     np.testing.assert_allclose(answers.numpy(), expected, atol=1e-5)
 
 
-def test_the_loss_is_the_cross_entropy_at_the_temperature(digits8_run: Run) -> None:
+def test_loss_is_the_cross_entropy_at_the_temperature(digits8_run: Run) -> None:
     rng = np.random.default_rng(0)
     logits, answers = rng.normal(size=(6, 10)), softmax(rng.normal(size=(6, 10)), axis=1)
     losses = _teachers(digits8_run, temperature=4).losses(
@@ -72,7 +72,7 @@ def test_the_loss_is_the_cross_entropy_at_the_temperature(digits8_run: Run) -> N
     np.testing.assert_allclose(losses.numpy(), expected, rtol=1e-12)
 
 
-def test_whoever_answers_as_the_teacher_does_has_nothing_to_learn(digits8_run: Run) -> None:
+def test_student_that_equals_its_teacher_has_zero_gradient(digits8_run: Run) -> None:
     teachers = _teachers(digits8_run)
     images = torch.from_numpy(splits()[1].images[:20])
     with torch.no_grad():
@@ -85,8 +85,8 @@ def test_whoever_answers_as_the_teacher_does_has_nothing_to_learn(digits8_run: R
 
 
 @pytest.mark.parametrize("cutmix", [0.0, 0.5])
-def test_the_labels_are_not_looked_at(digits8_run: Run, cutmix: float) -> None:
-    """With labels that mean nothing a network still learns the digits, from a teacher."""
+def test_labels_are_ignored(digits8_run: Run, cutmix: float) -> None:
+    """A teacher teaches the digits even if the labels are random."""
     fit, validation = splits()
     nonsense = Split(fit.images, np.random.default_rng(0).permutation(fit.labels))
     recipe = Recipe.load("digits8", epochs=6, augmentation__cutmix=cutmix)
@@ -101,12 +101,12 @@ def test_the_labels_are_not_looked_at(digits8_run: Run, cutmix: float) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_command_with_teachers_can_be_broken_off_and_exported(
-    digits8_run: Run, hurried_run: Run, tmp_path: Path
+def test_distilled_run_can_be_resumed_and_exported(
+    digits8_run: Run, short_run: Run, tmp_path: Path
 ) -> None:
     copies = [
         shutil.copytree(run.folder, tmp_path / name)
-        for run, name in ((digits8_run, "one"), (hurried_run, "other"))
+        for run, name in ((digits8_run, "one"), (short_run, "other"))
     ]
     taught = ("--teacher", "one", "--teacher", "other", "--epochs", "2", "--no-report")
     whole = limelight("train", "digits8", *taught, "--out", "whole", cwd=tmp_path)
@@ -116,13 +116,13 @@ def test_a_command_with_teachers_can_be_broken_off_and_exported(
 
     plan = plan_run("digits8", recipe_name="digits8", recipe=run.config.recipe, seed=0, device=CPU)
     plan = distil_from(plan, copies)
-    with pytest.raises(BrokenOffError):
-        plan.train(tmp_path / "broken", [StopAt(epoch=1)])
-    # Where its teachers were does not matter any more.
+    with pytest.raises(SimulatedInterruptError):
+        plan.train(tmp_path / "interrupted", [StopAt(epoch=1)])
+    # The run folder has copies of the teachers' weights.
     for copy in copies:
         shutil.rmtree(copy)
-    resume_run(tmp_path / "broken", CPU).train(tmp_path / "broken")
-    weights = read_run(tmp_path / "broken").network.state_dict()
+    resume_run(tmp_path / "interrupted", CPU).train(tmp_path / "interrupted")
+    weights = read_run(tmp_path / "interrupted").network.state_dict()
     for name, value in run.network.state_dict().items():
         assert torch.equal(weights[name], value), name
 
@@ -135,7 +135,7 @@ def test_a_command_with_teachers_can_be_broken_off_and_exported(
     assert rebuild_run(tmp_path / folder).config.teachers == run.config.teachers
 
 
-def test_a_second_training_may_have_teachers_too(digits8_run: Run, tmp_path: Path) -> None:
+def test_finetuned_run_can_have_teachers(digits8_run: Run, tmp_path: Path) -> None:
     command = (
         "finetune", "digits8", "--recipe", "digits8", "--from", str(digits8_run.folder),
         "--teacher", str(digits8_run.folder), "--epochs", "1", "--lr", "0.001", "--no-report",
@@ -147,40 +147,42 @@ def test_a_second_training_may_have_teachers_too(digits8_run: Run, tmp_path: Pat
     assert config.pretrained == config.teachers[0].name == str(digits8_run.folder)
 
 
-def test_who_cannot_teach_a_run_is_refused(digits8_run: Run) -> None:
+def test_teacher_trained_on_validation_images_is_rejected(digits8_run: Run) -> None:
     def plan(source: str = "digits8", seed: int = 0, **changes: object) -> None:
         recipe = Recipe.load("digits8", **changes)
         planned = plan_run(source, recipe_name="digits8", recipe=recipe, seed=seed, device=CPU)
         distil_from(planned, [digits8_run.folder])
 
-    with pytest.raises(RunError, match=r"has learnt .* of the .* images .* pass --seed 0"):
+    with pytest.raises(RunError, match=r"was trained on .* of the .* images .* pass --seed 0"):
         plan(seed=1)
-    with pytest.raises(RunError, match="--class-weights weighs the labels"):
+    with pytest.raises(RunError, match="--class-weights has no effect with --teacher"):
         plan(class_weights=True)
 
 
-def test_a_teacher_of_other_classes_is_refused(digits8_run: Run) -> None:
+def test_teacher_of_other_classes_is_rejected(digits8_run: Run) -> None:
     recipe = Recipe.load("digits8")
     planned = plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
     config = planned.config.model_copy(update={"classes": DIGITS[::-1]})
-    other = type(planned)(config, planned.dataset, CPU)
-    with pytest.raises(RunError, match=r"tells 0, 1, .* apart, and digits8 has 9, 8, .*; choose"):
+    other = type(planned)(config, planned.data, CPU)
+    with pytest.raises(
+        RunError, match=r"has the classes 0, 1, .*, and digits8 has 9, 8, .*; choose"
+    ):
         distil_from(other, [digits8_run.folder])
 
 
-def test_weights_of_another_network_are_refused(digits8_run: Run, hurried_run: Run) -> None:
+def test_weights_of_another_network_are_rejected(digits8_run: Run, short_run: Run) -> None:
     teacher = Teacher(
         name="runs/one",
         network=digits8_run.config.recipe.network,
         normalisation=Normalisation(mean=(0.5,), std=(0.5,)),
     )
-    weights = {f"0.{name}": value for name, value in hurried_run.network.state_dict().items()}
+    weights = {f"0.{name}": value for name, value in short_run.network.state_dict().items()}
     with pytest.raises(RunError, match="runs/one: its weights are not its network's"):
         Teachers([teacher], weights, classes=10, temperature=1, device=CPU)
 
 
-def test_a_high_temperature_is_not_taken_for_a_loss_that_diverges(digits8_run: Run) -> None:
-    # Its scale alone is four times the loss of chance, which would stop a training on labels.
+def test_loss_at_a_high_temperature_does_not_count_as_diverging(digits8_run: Run) -> None:
+    # Its scale makes the loss more than four times that of guessing, which stops a run on labels.
     recipe = Recipe.load("digits8", epochs=2)
     trainer = small_trainer(recipe, teachers=_teachers(digits8_run, temperature=4.0))
     losses = [float(batch.loss) for _ in range(2) for batch in trainer.run_epoch()]
@@ -188,6 +190,6 @@ def test_a_high_temperature_is_not_taken_for_a_loss_that_diverges(digits8_run: R
     assert losses[-1] > 4 * np.log(10)
 
 
-def test_without_teachers_nothing_is_different() -> None:
+def test_temperature_has_no_effect_without_teachers() -> None:
     record = short_training(epochs=1, distillation_temperature=7.0)
     assert record.best.train_loss == short_training(epochs=1).best.train_loss

@@ -1,4 +1,4 @@
-"""The range test: on curves from calculus, and on the small digits."""
+"""Range test, on curves with a known derivative and on the small digits."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -10,8 +10,10 @@ import torch
 
 from pipeline.cli.commands.lr_find import lr_find, scaled
 from pipeline.errors import RunError
+from pipeline.runs.run_setup import RunPlan
 from pipeline.training import lr_finder
 from pipeline.training.callbacks import Batch
+from pipeline.training.distributed import World
 from pipeline.training.lr_finder import find_rate, longest_fall, suggest
 from pipeline.training.recipe import Recipe
 from pipeline.training.trainer import Trainer, train
@@ -26,7 +28,7 @@ def make_trainer(**changes: object) -> Trainer:
 
 
 class OfLosses(Trainer):
-    """Gives the losses of a list instead of training."""
+    """Returns the losses of a list instead of training."""
 
     def __init__(self, losses: list[float]) -> None:
         self.losses = losses
@@ -50,7 +52,7 @@ class OfLosses(Trainer):
             )
 
 
-def test_the_fall_is_found_where_calculus_says_it_is() -> None:
+def test_suggestions_on_a_logistic_curve_match_calculus() -> None:
     # A logistic fall over log10 of the rate, centred at 1e-3, and a rise from 1e-1 on.
     decades = np.log10(RATES)
     losses = 2.3 - 2 / (1 + np.exp(-4 * (decades + 3)))
@@ -58,29 +60,29 @@ def test_the_fall_is_found_where_calculus_says_it_is() -> None:
     found = suggest(RATES, losses)
     # Its slope is greatest at the centre.
     assert found["steepest"] == pytest.approx(1e-3, rel=0.03)
-    # A tenth of it is done where the logistic is 1 / 10: log10 is -3 - ln(9) / 4; it ends at -1,
-    # give or take the little that the logistic still falls behind it.
+    # A tenth of the fall is reached where the logistic is 1 / 10: log10 is -3 - ln(9) / 4. It ends
+    # at about -1, since the logistic hardly falls after that.
     begun = -3 - np.log(9) / 4
     assert np.log10(found["valley"]) == pytest.approx(begun + (-1 - begun) * 2 / 3, abs=0.02)
 
 
-def test_the_valley_does_not_depend_on_where_the_range_began() -> None:
+def test_valley_does_not_depend_on_the_first_rate() -> None:
     decades = np.log10(RATES)
     losses = 2.3 - 2 / (1 + np.exp(-4 * (decades + 2)))
     whole, part = suggest(RATES, losses), suggest(RATES[200:], losses[200:])
     assert whole["valley"] == pytest.approx(part["valley"], rel=0.02)
 
 
-def test_a_quadratic_in_the_logarithm_is_steepest_where_it_begins() -> None:
+def test_suggestions_on_a_quadratic_curve_match_calculus() -> None:
     losses = (np.log10(RATES) + 2) ** 2
     found = suggest(RATES, losses)
     assert found["steepest"] == pytest.approx(RATES[80], rel=0.03)  # the first tenth is left out
-    # From x = -6.2 to 0, of (x + 2)^2: a tenth of the fall is done at x + 2 = -sqrt(0.9) * 4.2.
+    # From x = -6.2 to 0, of (x + 2)^2: a tenth of the fall is reached at x + 2 = -sqrt(0.9) * 4.2.
     begun = -2 - np.sqrt(0.9) * 4.2
     assert np.log10(found["valley"]) == pytest.approx(begun + (-2 - begun) * 2 / 3, abs=0.02)
 
 
-def test_the_longest_fall_is_that_of_an_exhaustive_search() -> None:
+def test_longest_fall_equals_an_exhaustive_search() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         losses = rng.permutation(9).astype(float)
@@ -96,7 +98,7 @@ def test_the_longest_fall_is_that_of_an_exhaustive_search() -> None:
         assert len(fall) == longest
 
 
-def test_a_loss_that_never_falls_is_refused() -> None:
+def test_loss_that_never_falls_is_rejected() -> None:
     with pytest.raises(RunError, match=r"does not fall at any rate from .* or take more steps"):
         suggest(RATES, np.linspace(1, 2, len(RATES)))
 
@@ -108,7 +110,7 @@ def test_rates_rise_by_the_same_factor_over_several_epochs() -> None:
     np.testing.assert_allclose(curve.rates, np.geomspace(1e-7, 10, 50), rtol=1e-9)
 
 
-def test_the_losses_are_a_mean_with_exponential_weights() -> None:
+def test_losses_are_an_exponentially_weighted_mean() -> None:
     losses = np.concatenate([np.linspace(3, 1, 40), np.linspace(1, 2, 10)])
     curve = find_rate(OfLosses(list(losses)), steps=50)
     for step in range(50):
@@ -117,7 +119,7 @@ def test_the_losses_are_a_mean_with_exponential_weights() -> None:
         assert curve.losses[step] == pytest.approx(expected)
 
 
-def test_the_test_ends_when_the_loss_is_four_times_its_lowest() -> None:
+def test_range_test_ends_at_four_times_the_lowest_loss() -> None:
     trainer = OfLosses([*np.linspace(3, 1, 40), *[1000.0] * 60])
     curve = find_rate(trainer, steps=100)
     assert trainer.step == 41
@@ -125,17 +127,17 @@ def test_the_test_ends_when_the_loss_is_four_times_its_lowest() -> None:
 
 
 @pytest.mark.parametrize("last", [float("nan"), float("inf")])
-def test_the_test_ends_when_the_loss_is_no_number(last: float) -> None:
+def test_range_test_ends_at_a_loss_that_is_not_finite(last: float) -> None:
     curve = find_rate(OfLosses([*np.linspace(3, 1, 40), last, last]), steps=100)
     assert len(curve.rates) == 40
     assert np.isfinite(curve.losses).all()
 
 
-def test_the_test_ends_where_training_gives_up() -> None:
+def test_range_test_ends_where_training_stops() -> None:
     assert len(find_rate(OfLosses(list(np.linspace(3, 1, 30))), steps=100).rates) == 30
 
 
-def test_a_range_that_is_absurd_from_its_start_is_refused() -> None:
+def test_range_that_diverges_at_once_is_rejected() -> None:
     with pytest.raises(RunError, match=r"diverges at once, at a rate of 1e\+10 .*begin .* lower"):
         find_rate(make_trainer(), first=1e10, last=1e20)
 
@@ -143,7 +145,7 @@ def test_a_range_that_is_absurd_from_its_start_is_refused() -> None:
 @pytest.mark.parametrize(
     ("steps", "first", "last"), [(5, 1e-7, 10.0), (100, 1.0, 0.1), (100, 0.0, 1.0)]
 )
-def test_a_range_that_is_none_is_refused(steps: int, first: float, last: float) -> None:
+def test_invalid_range_is_rejected(steps: int, first: float, last: float) -> None:
     with pytest.raises(RunError, match="are no test: at least 10 steps"):
         find_rate(make_trainer(), steps=steps, first=first, last=last)
 
@@ -153,7 +155,7 @@ def accuracy(rate: float) -> float:
     return train(trainer, VALIDATION).epochs[-1].validation_accuracy
 
 
-def test_the_suggested_rates_train_well_and_far_lower_ones_do_not() -> None:
+def test_suggested_rates_train_better_than_much_lower_ones() -> None:
     curve = find_rate(make_trainer())
     for rate in curve.suggestions.values():
         assert accuracy(rate) > max(0.8, accuracy(rate / 30) + 0.3)
@@ -167,7 +169,7 @@ def test_layer_groups_keep_the_ratio_of_their_rates() -> None:
     assert rates == pytest.approx([0.001, 0.01, 0.1])
 
 
-def test_the_command_draws_the_curve_and_prints_the_rate(
+def test_command_draws_the_curve_and_prints_the_rate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lr_find("digits8", out=tmp_path / "curve.svg", steps=60, device="cpu")
@@ -175,15 +177,14 @@ def test_the_command_draws_the_curve_and_prints_the_rate(
     assert (tmp_path / "curve.svg").read_text().startswith("<svg")
 
 
-def test_the_command_goes_on_to_train_with_the_rate(
+def test_command_trains_with_the_suggested_rate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    called: dict[str, object] = {}
-
-    def remember(source: str, **options: object) -> None:
-        called.update(options, source=source)
-
-    monkeypatch.setattr("pipeline.cli.commands.lr_find.train_command", remember)
+    plans: list[RunPlan] = []
+    monkeypatch.setattr(
+        "pipeline.cli.commands.lr_find.run_training",
+        lambda make_plan, **_: plans.append(make_plan(World())),
+    )
     lr_find(
         "digits8",
         out=tmp_path / "curve.png",
@@ -194,11 +195,12 @@ def test_the_command_goes_on_to_train_with_the_rate(
         train=True,
     )
     printed = capsys.readouterr().out.strip()
-    assert called["source"] == "digits8"
-    assert (called["lr"], called["seed"], called["batch_size"]) == (printed, 3, 32)
+    config = plans[0].config
+    expected = Recipe.load("digits8", batch_size=32, schedule__peak=float(printed))
+    assert (config.source, config.seed, config.recipe) == ("digits8", 3, expected)
     assert (tmp_path / "curve.png").stat().st_size > 1000
 
 
-def test_the_rate_of_several_groups_is_given_as_several() -> None:
+def test_rates_of_several_groups_are_scaled_together() -> None:
     assert scaled(0.1, 0.05) == "0.05"
     assert scaled((0.001, 0.1), 0.05) == "0.0005,0.05"

@@ -18,17 +18,17 @@ def conditioned(rows: int, columns: int, *, smallest: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
+def test_singular_values_are_close_to_one(shape: tuple[int, int]) -> None:
     values = torch.linalg.svdvals(orthogonalised(conditioned(*shape, smallest=0.3)))
     assert values.min() > 0.5
     assert values.max() < 1.25
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_directions_are_those_of_the_decomposition(shape: tuple[int, int]) -> None:
+def test_directions_are_those_of_the_decomposition(shape: tuple[int, int]) -> None:
     matrix = conditioned(*shape, smallest=0.3)
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    # In the decomposition's own bases nothing is left off the diagonal.
+    # In the bases of the decomposition the matrix is diagonal.
     inside = u.T @ orthogonalised(matrix) @ v.T
     off_diagonal = inside - torch.diag(inside.diagonal())
     assert off_diagonal.abs().max() < 1e-4
@@ -36,7 +36,7 @@ def test_the_directions_are_those_of_the_decomposition(shape: tuple[int, int]) -
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_scale_of_a_matrix_means_nothing(shape: tuple[int, int]) -> None:
+def test_scale_of_a_matrix_has_no_effect(shape: tuple[int, int]) -> None:
     matrix = conditioned(*shape, smallest=0.5)
     torch.testing.assert_close(
         orthogonalised(1000 * matrix), orthogonalised(matrix), rtol=1e-4, atol=1e-5

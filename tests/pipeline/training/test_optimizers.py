@@ -56,11 +56,11 @@ def give_gradients(network: nn.Module, seed: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_parameter_is_moved_by_one_optimiser(kind: str) -> None:
+def test_every_parameter_has_one_optimiser(kind: str) -> None:
     network = make_network()
     optimizers = Optimizers(network, make_recipe(optimizer__kind=kind))
     for parameter in network.parameters():
-        _group(optimizers, parameter)  # which finds one
+        _group(optimizers, parameter)  # fails unless exactly one has it
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_each_layer_group_has_its_rate(
             assert rate_of(optimizers, parameter) == pytest.approx(rate / 2)
 
 
-def test_rates_that_fit_no_groups_name_the_field() -> None:
+def test_error_about_the_number_of_rates_names_the_field() -> None:
     with pytest.raises(RunError, match=r"schedule\.peak: 4 rates for 3 layer groups"):
         Optimizers(make_network(), make_recipe(schedule__peak=(1.0, 2.0, 3.0, 4.0)))
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_kernels_and_the_linear_layer_decay_and_biases_and_norms_do_not(kind: str) -> None:
+def test_only_kernels_and_the_linear_layer_have_weight_decay(kind: str) -> None:
     network = make_network()
     recipe = make_recipe(optimizer__kind=kind, optimizer__weight_decay=5e-4)
     optimizers = Optimizers(network, recipe)
@@ -103,7 +103,7 @@ def test_kernels_and_the_linear_layer_decay_and_biases_and_norms_do_not(kind: st
     assert "head.linear.bias" in decays
 
 
-def test_biases_and_norms_may_learn_faster() -> None:
+def test_biases_and_norms_can_have_a_higher_rate() -> None:
     network = make_network()
     optimizers = Optimizers(network, make_recipe(optimizer__bias_scale=64.0))
     optimizers.set(Rate(1.0, 0.9))
@@ -112,7 +112,7 @@ def test_biases_and_norms_may_learn_faster() -> None:
     assert rate_of(optimizers, network.features[0][0].weight) == pytest.approx(0.1)  # type: ignore[index]
 
 
-def test_muon_moves_convolutions_only_and_keeps_the_ratio_of_the_groups() -> None:
+def test_muon_trains_only_convolutions_and_keeps_the_ratio_of_rates() -> None:
     network = make_network()
     recipe = make_recipe(
         optimizer__kind="muon", optimizer__muon_peak=0.05, schedule__peak=(0.001, 0.1)
@@ -129,7 +129,7 @@ def test_muon_moves_convolutions_only_and_keeps_the_ratio_of_the_groups() -> Non
     assert rate_of(optimizers, next(head.parameters())) == pytest.approx(0.1)
 
 
-def test_the_schedules_momentum_is_sgds_and_adamws_and_not_muons() -> None:
+def test_schedule_sets_the_momentum_of_sgd_and_adamw_but_not_muon() -> None:
     for kind in KINDS:
         optimizers = Optimizers(make_network(), make_recipe(optimizer__kind=kind))
         optimizers.set(Rate(1.0, 0.85))
@@ -149,7 +149,7 @@ TORCHS: dict[str, Callable[[list[dict[str, object]]], torch.optim.Optimizer]] = 
 
 
 @pytest.mark.parametrize("kind", TORCHS)
-def test_steps_are_torchs(kind: str) -> None:
+def test_steps_equal_torch(kind: str) -> None:
     ours, theirs = make_network(), make_network()
     recipe = make_recipe(optimizer__kind=kind, optimizer__weight_decay=0.01)
     optimizers = Optimizers(ours, recipe)
@@ -169,7 +169,7 @@ def test_steps_are_torchs(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_restored_state_goes_on_to_the_last_bit(kind: str) -> None:
+def test_restored_state_continues_with_the_same_bits(kind: str) -> None:
     recipe = make_recipe(
         optimizer__kind=kind, optimizer__weight_decay=0.01, schedule__peak=(0.001, 0.1)
     )
@@ -194,7 +194,7 @@ def test_a_restored_state_goes_on_to_the_last_bit(kind: str) -> None:
         assert torch.equal(mine, other)
 
 
-def test_a_step_forgets_the_gradients() -> None:
+def test_step_deletes_the_gradients() -> None:
     network = make_network()
     optimizers = Optimizers(network, make_recipe())
     give_gradients(network, 0)

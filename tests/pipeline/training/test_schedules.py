@@ -36,7 +36,7 @@ def same(ours: list[Rate], theirs: list[Rate]) -> None:
 @pytest.mark.parametrize(
     ("pct_start", "div", "div_final"), [(0.25, 25, 1e5), (0.3, 10, 1e4), (0.6, 4, 400)]
 )
-def test_one_cycle_is_torchs(steps: int, pct_start: float, div: float, div_final: float) -> None:
+def test_one_cycle_equals_torch(steps: int, pct_start: float, div: float, div_final: float) -> None:
     schedule = OneCycle(
         peak=0.4, pct_start=pct_start, div=div, div_final=div_final, momentum=(0.95, 0.85, 0.95)
     )
@@ -47,7 +47,7 @@ def test_one_cycle_is_torchs(steps: int, pct_start: float, div: float, div_final
         total_steps=steps,
         pct_start=pct_start,
         div_factor=div,
-        final_div_factor=div_final / div,  # torch's is of the first rate
+        final_div_factor=div_final / div,  # torch divides the first rate
         base_momentum=0.85,
         max_momentum=0.95,
     )
@@ -55,7 +55,7 @@ def test_one_cycle_is_torchs(steps: int, pct_start: float, div: float, div_final
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 6, 7])
-def test_one_cycle_of_few_steps_stays_between_its_ends(steps: int) -> None:
+def test_one_cycle_of_few_steps_stays_in_range(steps: int) -> None:
     schedule = OneCycle(peak=1.0)
     shares = [schedule.at(step, steps, 1).share for step in range(steps)]
     assert all(1e-5 * 0.999 <= share <= 1 for share in shares)
@@ -63,7 +63,7 @@ def test_one_cycle_of_few_steps_stays_between_its_ends(steps: int) -> None:
 
 
 @pytest.mark.parametrize(("tail", "cycle"), [(1 / 3, 200), (0.3333, 200), (0.9, 30), (0.001, 300)])
-def test_a_tail_follows_the_whole_cycle_at_a_constant_rate(tail: float, cycle: int) -> None:
+def test_swa_phase_with_a_constant_rate_follows_the_cycle(tail: float, cycle: int) -> None:
     alone = OneCycle(peak=0.4, momentum=(0.95, 0.8, 0.9))
     tailed = OneCycle(peak=0.4, momentum=(0.95, 0.8, 0.9), swa_fraction=tail, swa_div=5)
     rates = [tailed.at(step, 300, 10) for step in range(300)]
@@ -73,7 +73,7 @@ def test_a_tail_follows_the_whole_cycle_at_a_constant_rate(tail: float, cycle: i
     assert alone.averaged_from(300) == 0
 
 
-def test_momentum_may_end_elsewhere_than_it_began() -> None:
+def test_momentum_can_end_at_another_value() -> None:
     schedule = OneCycle(peak=1.0, momentum=(0.9, 0.8, 0.7))
     momenta = [schedule.at(step, 100, 10).momentum for step in range(100)]
     assert momenta[0] == pytest.approx(0.9)
@@ -82,7 +82,7 @@ def test_momentum_may_end_elsewhere_than_it_began() -> None:
 
 
 @pytest.mark.parametrize(("length", "factor"), [(1, 1), (4, 1), (1, 2), (2, 3)])
-def test_warm_restarts_are_torchs(length: int, factor: int) -> None:
+def test_warm_restarts_equal_torch(length: int, factor: int) -> None:
     schedule = WarmRestarts(peak=0.4, cycle_len=length, cycle_mult=factor)
     optimizer = make_optimizer(0.4)
     scheduler = CosineAnnealingWarmRestarts(optimizer, T_0=length * 11, T_mult=factor)
@@ -95,12 +95,12 @@ def test_every_cycle_begins_at_the_peak() -> None:
     assert starts == [0, 10, 30, 70]
 
 
-def test_a_constant_rate_is_constant() -> None:
+def test_constant_rate_is_constant() -> None:
     rates = {Constant(peak=0.06, momentum=0.0).at(step, 50, 5) for step in range(50)}
     assert rates == {Rate(1.0, 0.0)}
 
 
-def test_a_recipe_chooses_a_schedule_by_its_kind() -> None:
+def test_recipe_selects_a_schedule_by_its_kind() -> None:
     read = TypeAdapter[Schedule](Schedule).validate_python
     assert isinstance(read({"kind": "one-cycle", "peak": 0.1}), OneCycle)
     assert isinstance(read({"kind": "sgdr", "peak": [0.1, 0.2]}), WarmRestarts)
@@ -111,23 +111,23 @@ def test_a_recipe_chooses_a_schedule_by_its_kind() -> None:
         read({"kind": "sgdr", "peak": 0.1, "pct_start": 0.5})
 
 
-def test_one_rate_is_for_every_group() -> None:
+def test_single_rate_is_for_every_group() -> None:
     assert spread(0.1, 3) == [0.1, 0.1, 0.1]
     assert spread((0.1,), 1) == [0.1]
 
 
-def test_a_rate_for_each_group_is_taken_as_it_is() -> None:
+def test_rates_of_all_groups_are_used_unchanged() -> None:
     assert spread((0.3, 0.1, 0.2), 3) == [0.3, 0.1, 0.2]
     assert spread((0.3, 0.1), 2) == [0.3, 0.1]
 
 
-def test_between_the_first_and_the_last_rate_each_is_the_same_multiple_of_the_one_before() -> None:
+def test_rates_between_first_and_last_are_spaced_geometrically() -> None:
     rates = spread((1e-4, 1e-1), 4)
     assert rates == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
     assert math.isclose(rates[0], 1e-4)
 
 
 @pytest.mark.parametrize(("peak", "groups"), [((0.1, 0.2, 0.3), 2), ((0.1, 0.2), 1), ((0.1,), 3)])
-def test_rates_that_fit_no_groups_are_refused(peak: tuple[float, ...], groups: int) -> None:
+def test_wrong_number_of_rates_is_rejected(peak: tuple[float, ...], groups: int) -> None:
     with pytest.raises(ValueError, match=rf"{len(peak)} rates for {groups} layer groups"):
         spread(peak, groups)

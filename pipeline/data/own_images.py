@@ -1,0 +1,45 @@
+"""A user's own labelled images: a folder of them, or a CSV file of paths and labels."""
+
+from pathlib import Path
+
+from pipeline.data.csv_table import list_table
+from pipeline.data.dataset import Dataset
+from pipeline.data.image_folder import list_folder
+from pipeline.data.image_reader import ImageReader
+from pipeline.data.image_rules import photo_rule
+from pipeline.data.labelled_files import LabelledFiles
+from pipeline.data.splits import hold_out
+
+
+def load_own_images(path: Path, image_size: int | tuple[int, int]) -> Dataset | None:
+    """Read the images at `path`, resized to `image_size`; None if it is no folder or CSV file.
+
+    Raises:
+        DataError: there are too few classes or images, or none of a class can be read.
+
+    """
+    if path.is_dir():
+        return _read(path, list_folder(path), image_size)
+    if path.is_file() and path.suffix.lower() == ".csv":
+        return _read(path, list_table(path), image_size)
+    return None
+
+
+def _read(path: Path, files: LabelledFiles, image_size: int | tuple[int, int]) -> Dataset:
+    rule = photo_rule(image_size)
+    reader = ImageReader(rule)
+    train = reader.read(files.train)
+    test = None if files.test is None else reader.read(files.test)
+    reader.report()
+    if test is None:
+        train, test = hold_out("test images", train, share=0.2, seed=0, classes=files.classes)
+    return Dataset(
+        name=path.resolve().stem if path.is_file() else path.resolve().name,
+        classes=files.classes,
+        image=rule,
+        train=train,
+        test=test,
+        licence="the owner's",
+        source=files.described,
+        skipped=tuple(reader.skipped),
+    )

@@ -1,0 +1,43 @@
+"""Write and read safetensors files, whole or not at all."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pipeline.errors import RunError
+from pipeline.runs.atomic_files import replacing, unwritable
+
+
+def write_tensors(
+    file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Replace `file` by these tensors, in the safetensors format, or leave it as it was.
+
+    Raises:
+        RunError: they cannot be written, as on a full disk.
+
+    """
+    try:
+        with replacing(file) as part:
+            # The library's own `save_file` makes a file that only its owner may read.
+            part.write_bytes(save(dict(tensors), dict(metadata or {})))
+    except (OSError, SafetensorError) as error:
+        raise unwritable(file, error) from error
+
+
+def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file: its tensors, and its metadata.
+
+    Raises:
+        RunError: the file is missing or damaged.
+
+    """
+    try:
+        with safe_open(file, "pt") as content:
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+            return tensors, content.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from error

@@ -1,0 +1,100 @@
+"""A command reads its data once and splits it once."""
+
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import pytest
+import sklearn.datasets
+from sklearn.model_selection import StratifiedShuffleSplit
+
+from pipeline.errors import RunError
+from pipeline.report.study import study
+from pipeline.runs.run import read_run
+from pipeline.runs.run_setup import complete_run, plan_run
+from pipeline.training.recipe import Recipe
+from tests.pipeline.cli.running import limelight
+from tests.pipeline.training.small_trainings import CPU
+
+
+class Counts:
+    """Calls of the loader of digits8 and of scikit-learn's split."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loads = self.splits = 0
+        load, split = sklearn.datasets.load_digits, StratifiedShuffleSplit.split
+
+        def counting_load() -> Any:
+            self.loads += 1
+            return load()
+
+        def counting_split(splitter: StratifiedShuffleSplit, *arguments: Any) -> Any:
+            self.splits += 1
+            return split(splitter, *arguments)
+
+        monkeypatch.setattr(sklearn.datasets, "load_digits", counting_load)
+        monkeypatch.setattr(StratifiedShuffleSplit, "split", counting_split)
+
+    def take(self) -> tuple[int, int]:
+        taken = self.loads, self.splits
+        self.loads = self.splits = 0
+        return taken
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
+    # Runs of other tests hold their data.
+    monkeypatch.setattr("pipeline.runs.run_data._IN_USE", WeakValueDictionary())
+    return Counts(monkeypatch)
+
+
+def test_train_report_export_and_lr_find_each_load_and_split_once(
+    counts: Counts, tmp_path: Path
+) -> None:
+    def run(*arguments: str) -> tuple[int, int]:
+        done = limelight(*arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return counts.take()
+
+    assert run("train", "digits8", "--epochs", "1", "--out", "run") == (1, 1)
+    assert run("report", "run", "--no-tta") == (1, 1)
+    assert run("export", "run", "--no-layercam") == (1, 1)
+    assert run("lr-find", "digits8", "--steps", "60", "--train") == (1, 1)
+
+
+def test_ablate_loads_once_for_all_variants_and_seeds(counts: Counts, tmp_path: Path) -> None:
+    done = limelight(
+        "ablate", "digits8", "--field", "pool", "--epochs", "1", "--seeds", "2", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    loads, splits = counts.take()
+    assert loads == 1
+    assert 2 <= splits <= 4  # two seeds, and two variants with each
+
+
+def test_completed_run_shares_the_data_of_its_plan(counts: Counts, tmp_path: Path) -> None:
+    recipe = Recipe.load("digits8", epochs=1)
+    plan = plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
+    run = complete_run(plan, tmp_path / "run")
+    assert run.data is plan.data
+    assert run.load_data() == (plan.dataset, plan.data.validation)
+    assert run.config.split(plan.dataset) == (plan.data.fit, plan.data.validation)
+    study(run, device="cpu", tta=False)
+    assert counts.take() == (1, 1)
+
+
+def test_data_in_use_does_not_hide_that_a_run_had_other_data(tmp_path: Path) -> None:
+    recipe = Recipe.load("digits8", epochs=1)
+    plan = plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
+    plan.train(tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    config.write_text(config.read_text().replace(plan.data.sha256, "0" * 64))
+    with pytest.raises(RunError, match="digits8 has changed since this run was trained"):
+        read_run(tmp_path / "run").load_data()
+
+
+def test_data_is_released_with_the_plan_that_held_it(counts: Counts) -> None:
+    recipe = Recipe.load("digits8", epochs=1)
+    for _ in range(2):
+        plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
+    assert counts.take() == (2, 2)
