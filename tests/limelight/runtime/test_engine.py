@@ -255,7 +255,7 @@ def test_an_engine_whose_lanes_do_not_agree_does_without_and_says_so(
     engine = Engine(colours, device="cpu", io_binding=True)
     engine.warm_up()
     (record,) = caplog.records
-    assert record.getMessage().startswith("colours runs without bound memory: ")
+    assert record.getMessage().startswith("colours runs without I/O binding: ")
     assert {"stale": "differ by", "broken": "no page-locked memory"}[fault] in record.getMessage()
     images = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
     np.testing.assert_allclose(

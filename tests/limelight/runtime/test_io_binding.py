@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from limelight.artifact.store import Artifact
 from limelight.runtime import cuda
-from limelight.runtime.io_binding import Allocate, IoBinding, size_of_pass
+from limelight.runtime.io_binding import Allocate, IoBinding, padded_batch_size
 from limelight.runtime.onnx_session import open_session
 from tests.serving_kit import COLOUR_NETWORK
 
@@ -66,7 +66,7 @@ def logits(io_binding: IoBinding, images_nhwc: NDArray[np.uint8]) -> NDArray[np.
 
 @pytest.mark.parametrize(("batch", "size"), [(0, 1), (1, 1), (2, 2), (3, 4), (32, 32), (33, 64)])
 def test_a_pass_is_of_the_next_power_of_two(batch: int, size: int) -> None:
-    assert size_of_pass(batch) == size
+    assert padded_batch_size(batch) == size
 
 
 def test_outputs_come_in_the_order_that_is_asked_for(
@@ -129,7 +129,7 @@ def test_no_lane_is_made_beyond_the_memory_there_is(
     colours: Artifact, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
 ) -> None:
     one = 8 * 8 * 3 + 4 * 3
-    io_binding = make(colours, noted(allocated), most_bytes=3 * one)
+    io_binding = make(colours, noted(allocated), max_bytes=3 * one)
     assert io_binding.run(images(rng, 1), ["logits"]) is not None
     assert io_binding.run(images(rng, 2), ["logits"]) is not None
     assert io_binding.run(images(rng, 4), ["logits"]) is None
