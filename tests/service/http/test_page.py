@@ -294,7 +294,7 @@ def test_every_file_of_the_page_is_asked_for_by_another() -> None:
 def test_a_finer_map_is_offered_only_by_a_model_that_has_one(
     browser: Browser, tmp_path: Path
 ) -> None:
-    write_artifact(tmp_path / "models", finer=False)
+    write_artifact(tmp_path / "models", layercam=False)
     with bentoml_serve(tmp_path / "models", tmp_path) as server:
         page = browser.new_page()
         page.goto(server.url)
