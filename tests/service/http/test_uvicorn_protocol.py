@@ -61,7 +61,7 @@ class Full:
         self.served, self._port = served, port
         self._classifier = served.registry.classifiers["colours"]
         self.places = ExitStack()
-        self.ordinary: list[str] = []
+        self.delegated: list[str] = []
         self.take(2)
 
     def take(self, number: int) -> None:
@@ -82,11 +82,11 @@ async def full(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Full
         full = Full(served, port)
         http = served.application._http
 
-        async def noted(scope: Any, receive: Any, send: Any) -> None:
-            full.ordinary.append(scope["path"])
+        async def recording(scope: Any, receive: Any, send: Any) -> None:
+            full.delegated.append(scope["path"])
             await http(scope, receive, send)
 
-        monkeypatch.setattr(served.application, "_http", noted)
+        monkeypatch.setattr(served.application, "_http", recording)
         with full.places:
             yield full
 
@@ -94,11 +94,11 @@ async def full(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Full
 async def test_overload_is_rejected_before_the_body_is_read(full: Full) -> None:
     client = await full.connect()
     status, headers, body = await client.ask("/explain", None, X_Request_Id="mine")
-    assert (status, full.ordinary) == (503, [])
+    assert (status, full.delegated) == (503, [])
     assert (headers["x-request-id"], headers["retry-after"]) == ("mine", "1")
     # The answer is the same as that of the application.
     other = await full.served.http.post("/explain", content=PNG)
-    assert full.ordinary == ["/explain"]
+    assert full.delegated == ["/explain"]
     assert (other.status_code, other.content) == (503, body)
     dated = {"date", "server"}
     assert set(headers) - dated == set(other.headers) - dated
@@ -112,9 +112,9 @@ async def test_connection_of_a_rejected_request_is_reused(full: Full) -> None:
     client = await full.connect()
     for _ in range(3):
         assert (await client.ask("/explain"))[0] == 503
-    assert full.ordinary == []
+    assert full.delegated == []
     status, headers, _ = await client.ask("/predict")
-    assert (status, full.ordinary) == (200, ["/predict"])
+    assert (status, full.delegated) == (200, ["/predict"])
     assert "connection" not in headers
     client.close()
 
@@ -133,7 +133,7 @@ async def test_predictions_are_rejected_only_if_the_queue_is_full(full: Full) ->
     full.take(2)
     assert (await client.ask("/predict"))[0] == 503
     assert (await client.ask("/predict?model=digits"))[0] == 200
-    assert full.ordinary == ["/predict", "/predict"]
+    assert full.delegated == ["/predict", "/predict"]
     client.close()
 
 
@@ -141,7 +141,7 @@ async def test_deadline_that_cannot_be_met_is_rejected_before_the_body_is_read(f
     full.served.registry.classifiers["colours"].batcher.admission.seconds_per_image = 0.2
     client = await full.connect()
     status, _, body = await client.ask("/predict", X_Timeout_Ms="500")
-    assert (status, full.ordinary) == (503, [])
+    assert (status, full.delegated) == (503, [])
     assert b'"code":"deadline"' in body
     assert (await client.ask("/predict", X_Timeout_Ms="5000"))[0] == 200
     client.close()
@@ -163,7 +163,7 @@ async def test_unusual_requests_are_left_to_the_application(
     client = await full.connect()
     status, _, _ = await client.ask(target, None if "Expect" in headers else PNG, **headers)
     assert status >= 400
-    assert full.ordinary == [target.partition("?")[0]]
+    assert full.delegated == [target.partition("?")[0]]
     client.close()
 
 
