@@ -21,7 +21,7 @@ def link_packages(names: Iterable[str], folder: Path) -> None:
 
 
 def make_wheels(names: Iterable[str], folder: Path) -> None:
-    """Pack installed packages into wheels again."""
+    """Pack installed packages into wheels."""
     folder.mkdir()
     for name in names:
         found = distribution(name)
@@ -35,7 +35,7 @@ def make_wheels(names: Iterable[str], folder: Path) -> None:
 def run_isolated(
     *command: str, packages: Path, variables: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -S -m ...` in the repository, with `packages` behind PYTHONPATH's own folders."""
+    """Run `python -S -m ...` in the repository, with `packages` after the folders in PYTHONPATH."""
     environment = {
         "PATH": "/usr/bin:/bin",
         "OMP_NUM_THREADS": "1",

@@ -33,12 +33,8 @@ BRINGS = {
     "serve,tracing": {"onnxruntime-gpu", "bentoml"},
     "score": {"onnxruntime-gpu", "pyarrow"},
     "train": {"onnxruntime-gpu", "torch", "scikit-learn"},
-    "train,track": {
-        "onnxruntime-gpu",
-        "torch",
-        "scikit-learn",
-        "grpcio",
-    },  # a requirement of TensorBoard
+    # TensorBoard requires grpcio.
+    "train,track": {"onnxruntime-gpu", "torch", "scikit-learn", "grpcio"},
 }
 """Heavy packages that each extra installs."""
 
