@@ -1,7 +1,8 @@
 """Image classifiers that show what they looked at.
 
-`load` runs a model in this process, `Client` and `AsyncClient` ask a service. What is not used is
-not imported: a client loads no runtime, and `import limelight` next to nothing.
+`load` runs a model in this process. `Client` and `AsyncClient` send requests to a service. Modules
+are imported on first use: a client does not load ONNX Runtime, and `import limelight` alone loads
+almost nothing.
 """
 
 from importlib import import_module
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from limelight.errors import LimelightError
     from limelight.results import ClassActivationMap, Explanation, Prediction, Score
 
-_HOMES = {
+_MODULES = {
     "AsyncClient": "limelight.client.client",
     "ClassActivationMap": "limelight.results",
     "Classifier": "limelight.classifier",
@@ -42,21 +43,21 @@ __all__ = [
 
 try:
     __version__ = version("limelight")
-except PackageNotFoundError:  # run from a folder that was not installed
+except PackageNotFoundError:  # the package is used from a checkout without being installed
     __version__ = "unknown"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for.
+    """Import a public name on first use.
 
     Raises:
-        AttributeError: there is nothing of this name.
-        ImportError: it needs an extra that is not installed; the message says which.
+        AttributeError: the package has no such name.
+        ImportError: the name needs an extra that is not installed; the message says which.
     """
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'limelight' has no attribute {name!r}")
     try:
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
         if error.name == "onnxruntime":
             raise ImportError(

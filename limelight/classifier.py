@@ -1,4 +1,4 @@
-"""A model in the program's own process: the service's answers without a server.
+"""A classifier that runs in the caller's process, with the same results as the service.
 
 classifier = limelight.load("zoo/cifar10")
 print(classifier.explain("cat.png", target="cat"))
@@ -23,21 +23,21 @@ from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Device
 from limelight.synchronous import finish
 
-# As the service's own limit on uploads.
+# Same as the service's default limit on uploads.
 _MAX_PIXELS = 40_000_000
 # Masked images in one forward pass.
 _BATCH = 32
 
 
 class Classifier:
-    """One model. Its methods may be called from any thread, with or without an event loop.
+    """A loaded model. Its methods may be called from any thread, with or without an event loop.
 
     Args:
         engine: runs the network.
-        max_pixels: largest image, width x height.
+        max_pixels: largest image that is accepted, width x height.
 
     Attributes:
-        manifest: what is known of the model: classes, accuracy, methods, ...
+        manifest: the model's manifest: classes, accuracy, explanation methods, ...
     """
 
     def __init__(self, engine: Engine, *, max_pixels: int = _MAX_PIXELS) -> None:
@@ -45,14 +45,14 @@ class Classifier:
         self._engine = engine
         self._max_pixels = max_pixels
         self._results = ResultBuilder(engine.manifest)
-        self._runner = _Direct(engine)
+        self._runner = _DirectRunner(engine)
 
     def __repr__(self) -> str:
-        """Name the model and where it runs."""
+        """Return the model's name, its version and its execution provider."""
         name, version = self.manifest.name, self.manifest.version
         return f"<Classifier {name} {version} on {self._engine.provider}>"
 
-    @overload  # a string is an image, and not several of one letter
+    @overload  # a string is one image, although it is also an iterable of strings
     def predict(  # type: ignore[overload-overlap]
         self, images: ImageLike, *, top_k: int | None = None
     ) -> Prediction: ...
@@ -63,7 +63,7 @@ class Classifier:
     def predict(
         self, images: ImageLike | Iterable[ImageLike], *, top_k: int | None = None
     ) -> Prediction | list[Prediction]:
-        """Classify an image, or each of several.
+        """Classify one image or several.
 
         Raises:
             LimelightError: an image or `top_k` is rejected; the message says what to do.
@@ -91,9 +91,9 @@ class Classifier:
         top_k: int | None = None,
         **options: Any,
     ) -> Explanation | list[Explanation]:
-        """Classify an image, or each of several, and say what the network looked at.
+        """Classify one image or several, and compute the map of one class for each.
 
-        `options` are those of `ExplainOptions`: target, method, against, evaluations and zoom.
+        `options` are the fields of `ExplainOptions`: target, method, against, evaluations and zoom.
 
         Raises:
             LimelightError: an image or an option is rejected; the message says what to do.
@@ -116,7 +116,7 @@ class Classifier:
 
 
 def shipped_models() -> Path:
-    """Return the folder of the models that ship, beside the packages."""
+    """Return the folder of the shipped models, which is next to the packages."""
     return Path(__file__).resolve().parents[1] / "zoo"
 
 
@@ -124,14 +124,14 @@ def load(path: str | Path, *, device: Device = "auto", threads: int = 0) -> Clas
     """Load the newest version of a model.
 
     Args:
-        path: a model's folder or one of its versions; or the name of a shipped model.
-        device: ``auto`` takes a GPU where one is usable and the CPU elsewhere; any other is a
-            demand.
-        threads: CPU threads of a forward pass; 0 is every core.
+        path: the folder of a model or of one of its versions, or the name of a shipped model.
+        device: ``auto`` selects a GPU if one is usable, otherwise the CPU. Any other value
+            raises if that device is not usable.
+        threads: CPU threads of a forward pass; 0 uses every core.
 
     Raises:
-        ArtifactError: there is no such model, or a file of it is missing or altered.
-        EngineError: the device cannot be had.
+        ArtifactError: the model does not exist, or one of its files is missing or altered.
+        EngineError: the device is not usable.
     """
     folder, shipped_folder = Path(path), shipped_models() / str(path)
     if not folder.exists() and shipped_folder.is_dir():
@@ -146,8 +146,8 @@ def load(path: str | Path, *, device: Device = "auto", threads: int = 0) -> Clas
     return Classifier(engine)
 
 
-class _Direct:
-    """Runs everything at once, in the caller's thread."""
+class _DirectRunner:
+    """Runner that executes each step immediately, in the caller's thread."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

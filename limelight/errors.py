@@ -1,28 +1,28 @@
-"""What a request for a prediction can be told is wrong: a stable code, and what to do about it.
+"""Exceptions of a prediction request: each has a stable code and says what to do.
 
 LimelightError
 ├── MissingImage
-├── UnsupportedMediaType   not an image format that is accepted
+├── UnsupportedMediaType   the image format is not accepted
 ├── ImageTooLarge
 ├── UndecodableImage
 ├── InvalidParameter
 ├── UnknownTarget
 ├── UnknownModel
 ├── UnsupportedMethod
-├── Unavailable            which may be over in `retry_after_s` seconds
+├── Unavailable            temporary: retry after `retry_after_s` seconds
 │   ├── NotReady
 │   ├── Draining
 │   ├── DeadlineExceeded
 │   └── Overloaded
-├── ClientGone             which nobody is left to read
+├── ClientGone             the client has disconnected and receives no answer
 └── InternalError
 
-Nothing here knows HTTP: the service's edges say which status an error has.
+This module is independent of HTTP: the service's endpoints map each error to a status.
 """
 
 
 class LimelightError(Exception):
-    """An error for whoever asked; `detail` says what to do next."""
+    """Base class of all errors that a caller receives; `detail` says what to do next."""
 
     code: str = "internal_error"
     title: str = "Internal error"
@@ -65,7 +65,7 @@ class UnsupportedMethod(LimelightError):
 
 
 class Unavailable(LimelightError):
-    """An error that may be over in `retry_after_s` seconds."""
+    """Temporary error: the same request may succeed after `retry_after_s` seconds."""
 
     def __init__(self, detail: str, *, retry_after_s: float) -> None:
         super().__init__(detail)
@@ -93,4 +93,4 @@ class ClientGone(LimelightError):
 
 
 class InternalError(LimelightError):
-    """A failure of the service itself; the log has the cause under the same moment."""
+    """Failure of the service itself; the log has the cause at the same time."""

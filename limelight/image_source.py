@@ -1,4 +1,4 @@
-"""Where an image comes from: encoded bytes, a file, a Pillow image or an array."""
+"""Sources of images: encoded bytes, a file, a Pillow image or an array."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +23,13 @@ from limelight.imaging.preprocessing import (
 )
 
 ImageLike = bytes | str | Path | Image.Image | NDArray[Any]
-"""An encoded image, the name of a file that holds one, a Pillow image, or pixels as uint8: (H, W),
+"""An encoded image, the path of an image file, a Pillow image, or a uint8 array of shape (H, W),
 (H, W, 1), (H, W, 3) or (H, W, 4)."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """A file's bytes; decoded when it is read, and only as large as is needed."""
+    """Encoded image. It is decoded when it is read, at a reduced size if that suffices."""
 
     body: bytes
     max_pixels: int
@@ -47,26 +47,26 @@ class EncodedImage:
         return read_part(self.body, rule, part, max_pixels=self.max_pixels)
 
     def picture(self) -> Image.Image:
-        """Decode it in full, upright."""
+        """Decode the image upright, at its full size."""
         return decode(self.body, max_pixels=self.max_pixels).image
 
 
 @dataclass(frozen=True, slots=True)
 class PixelImage:
-    """An image that is decoded already."""
+    """Image that is already decoded."""
 
     image: Image.Image
 
     def is_quick(self, rule: ImageRule) -> bool:
-        """Return True: there is nothing to decode."""
+        """Return True, since there is nothing to decode."""
         return True
 
     def read(self, rule: ImageRule) -> Upload:
-        """Bring it to the network's input."""
+        """Convert the image to the network's input."""
         return Upload(*prepare(self.image, rule), *self.image.size)
 
     def read_part(self, rule: ImageRule, part: View) -> Upload:
-        """Bring a rectangle of it to the network's input."""
+        """Convert a rectangle of the image to the network's input."""
         right, bottom = part.left + part.width, part.top + part.height
         pixels, view = prepare(self.image.crop((part.left, part.top, right, bottom)), rule)
         view = View(view.left + part.left, view.top + part.top, view.width, view.height)
@@ -78,19 +78,19 @@ class PixelImage:
 
 
 def is_one(images: object) -> TypeIs[ImageLike]:
-    """Whether this is one image, and not several; an array of four dimensions is several."""
+    """Return whether this is a single image; an array of four dimensions is several images."""
     if isinstance(images, np.ndarray):
         return images.ndim < 4
     return isinstance(images, bytes | str | Path | Image.Image)
 
 
 def source_of(image: ImageLike, *, max_pixels: int) -> EncodedImage | PixelImage:
-    """Make a source of whatever an image is given as.
+    """Wrap an image of any accepted type in a source.
 
     Raises:
         OSError: the file cannot be read.
-        UndecodableImage: an array that is no image.
-        TypeError: it is none of `ImageLike`.
+        UndecodableImage: the array does not have the shape or type of an image.
+        TypeError: the argument is none of the types of `ImageLike`.
     """
     if isinstance(image, bytes):
         return EncodedImage(image, max_pixels)

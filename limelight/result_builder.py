@@ -1,4 +1,4 @@
-"""From what the network of one model gives to the results that a client reads."""
+"""Conversion of network outputs to the results that a client reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,40 +19,40 @@ Row = Mapping[str, NDArray[np.float32]]
 """Outputs of one image by name, without the batch dimension."""
 
 DEFAULT_TOP_K = 3
-_LEAST_EVALUATIONS = 4
+_MIN_EVALUATIONS = 4
 
 
 class Winner(NamedTuple):
-    """What is counted of a prediction."""
+    """Parts of a prediction that the metrics count."""
 
     label: str
     confidence: float
     flags: tuple[str, ...]
-    """Names of those that are raised."""
+    """Names of the flags that are set."""
 
 
 def winner_of(prediction: Prediction) -> Winner:
-    """Read what is counted out of a prediction."""
+    """Extract the parts of a prediction that the metrics count."""
     return Winner(prediction.label, float(prediction.confidence), flags_of(prediction))
 
 
 @dataclass(slots=True)
 class Found:
-    """A map with its box, before both are written down as a result."""
+    """A class activation map and its bounding box."""
 
     cam: ClassActivationMap
     box: Box
 
 
 class ResultBuilder:
-    """Knows the classes, the thresholds and the methods of one model.
+    """Builder of predictions and maps, from the classes, thresholds and methods of one model.
 
     Args:
-        manifest: of the model.
-        max_evaluations: most masked images that one explanation may evaluate.
+        manifest: manifest of the model.
+        max_evaluations: maximum number of masked images that one explanation may evaluate.
 
     Attributes:
-        read_always: outputs that a prediction is made of.
+        read_always: outputs that every prediction needs.
     """
 
     def __init__(self, manifest: Manifest, *, max_evaluations: int = 256) -> None:
@@ -60,17 +60,17 @@ class ResultBuilder:
         self.max_evaluations = max_evaluations
         self._indices = {label: index for index, label in enumerate(manifest.classes)}
         abstention, detection = manifest.abstention, manifest.out_of_distribution
-        self._least_confidence = None if abstention is None else abstention.threshold
-        self._greatest_ood_score = None if detection is None else detection.threshold
+        self._min_confidence = None if abstention is None else abstention.threshold
+        self._max_ood_score = None if detection is None else detection.threshold
         self.read_always: tuple[str, ...] = (
             ("probabilities",) if detection is None else ("probabilities", "ood_score")
         )
 
     def top_k(self, asked: int | None) -> int:
-        """How many scores an answer has; None asks for the default.
+        """Return the number of scores in an answer; None asks for the default.
 
         Raises:
-            InvalidParameter: the model has no so many classes.
+            InvalidParameter: `asked` is less than 1, or more than the number of classes.
         """
         most = len(self.manifest.classes)
         if asked is None:
@@ -80,15 +80,18 @@ class ResultBuilder:
         return asked
 
     def wants_every_class(self, options: ExplainOptions) -> bool:
-        """Whether the maps of all classes are asked for; a class called `all` is one class."""
+        """Return whether the maps of all classes are wanted.
+
+        If the model has a class that is called `all`, the target `all` means that class.
+        """
         return options.target == ALL and ALL not in self._indices
 
     def check(self, options: ExplainOptions) -> None:
-        """Check what an explanation is asked for.
+        """Check the options of an explanation.
 
         Raises:
-            UnsupportedMethod: the model cannot explain by that method.
-            InvalidParameter: options that do not go together, or are out of range.
+            UnsupportedMethod: the model does not support the method.
+            InvalidParameter: an option is out of range, or two options contradict each other.
         """
         supported = self.manifest.methods
         if options.method not in supported:
@@ -117,14 +120,14 @@ class ResultBuilder:
             raise InvalidParameter(
                 f"method={options.method} evaluates one image: leave evaluations out"
             )
-        if not _LEAST_EVALUATIONS <= evaluations <= self.max_evaluations:
+        if not _MIN_EVALUATIONS <= evaluations <= self.max_evaluations:
             raise InvalidParameter(
-                f"evaluations is {evaluations}, and must be {_LEAST_EVALUATIONS} to "
+                f"evaluations is {evaluations}, and must be {_MIN_EVALUATIONS} to "
                 f"{self.max_evaluations}"
             )
 
     def index(self, target: str) -> int:
-        """Find a class by its label or its index, of which the label wins.
+        """Find a class by its label or its index; a label takes precedence.
 
         Raises:
             UnknownTarget: the model has no such class.
@@ -146,10 +149,10 @@ class ResultBuilder:
         )
 
     def rival(self, probabilities: NDArray[np.float32], index: int, against: int | None) -> int:
-        """Choose the class to contrast with: the one asked for, or the most probable other one.
+        """Choose the class to contrast with: `against`, or the most probable other class.
 
         Raises:
-            InvalidParameter: it is the class itself.
+            InvalidParameter: `against` is the class itself.
         """
         if against == index:
             raise InvalidParameter("target and against are the same class: choose two")
@@ -160,21 +163,21 @@ class ResultBuilder:
         return int(others.argmax())
 
     def prediction(self, outputs: Row, top_k: int) -> Prediction:
-        """Make the prediction out of the outputs in `read_always`."""
+        """Build a prediction from the outputs in `read_always`."""
         probabilities = outputs["probabilities"]
-        # Of a tie the first comes first, as with argmax. Sorting in numpy would give up the
-        # interpreter's lock, and wait for a batch to give it back.
+        # In a tie the lower index comes first, as with argmax. Sorting in numpy would release the
+        # interpreter's lock, and then wait until a running batch releases it.
         values = probabilities.tolist()
         ranked = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:top_k]
         classes = self.manifest.classes
         scores = tuple(Score(classes[i], i, probabilities[i]) for i in ranked)
         first = scores[0]
         abstain = ood_score = out_of_distribution = None
-        if self._least_confidence is not None:
-            abstain = bool(first.probability < self._least_confidence)
-        if self._greatest_ood_score is not None:
+        if self._min_confidence is not None:
+            abstain = bool(first.probability < self._min_confidence)
+        if self._max_ood_score is not None:
             ood_score = np.float32(outputs["ood_score"])
-            out_of_distribution = bool(ood_score > self._greatest_ood_score)
+            out_of_distribution = bool(ood_score > self._max_ood_score)
         return Prediction(
             model=self.manifest.name,
             version=self.manifest.version,
@@ -198,7 +201,7 @@ class ResultBuilder:
         evaluations: int = 1,
         against: int | None = None,
     ) -> Found:
-        """Describe the map of a class over `view` of an upload of `size` (width, height)."""
+        """Build the map of a class over `view` of an upload of `size` (width, height)."""
         box, peak = locate(values_hw, view, size)
         classes = self.manifest.classes
         rows, columns = values_hw.shape
@@ -216,18 +219,18 @@ class ResultBuilder:
         return Found(cam, box)
 
     def winners(self, outputs: Mapping[str, NDArray[np.float32]]) -> list[Winner]:
-        """List what predictions of these outputs, `read_always` of N images, count as."""
+        """Return a `Winner` for each of N images; `outputs` are those in `read_always`."""
         probabilities = outputs["probabilities"]
         confidences = probabilities.max(1)
-        weak = unlike = [False] * len(confidences)
-        if self._least_confidence is not None:
-            weak = (confidences < self._least_confidence).tolist()
-        if self._greatest_ood_score is not None:
-            unlike = (outputs["ood_score"] > self._greatest_ood_score).tolist()
+        abstains = ood_flags = [False] * len(confidences)
+        if self._min_confidence is not None:
+            abstains = (confidences < self._min_confidence).tolist()
+        if self._max_ood_score is not None:
+            ood_flags = (outputs["ood_score"] > self._max_ood_score).tolist()
         indices, classes = probabilities.argmax(1).tolist(), self.manifest.classes
         return [
             Winner(classes[index], confidence, raised(abstain=abstain, out_of_distribution=ood))
             for index, confidence, abstain, ood in zip(
-                indices, confidences.tolist(), weak, unlike, strict=True
+                indices, confidences.tolist(), abstains, ood_flags, strict=True
             )
         ]

@@ -1,10 +1,11 @@
-"""What a classifier answers: the one schema of predictions and explanations.
+"""Result types: the single schema of predictions and explanations.
 
-The service's JSON, the schemas of its OpenAPI document, what the client returns and what the
-command line prints are all made of these types. A field is added here, and where it is computed.
-A field whose default is None is left out of the JSON where it is None.
+The service's JSON, its OpenAPI document, the client and the command line all use these types. To
+add a field, add it here and where it is computed. A field whose default is None is omitted from
+the JSON while it is None.
 
-What is made for every request is not frozen: making it would take three times as long.
+Types that are created for every request are not frozen, because creating a frozen one takes three
+times as long.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ _T = TypeVar("_T")
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Rectangle = tuple[float, float, float, float]
-"""Left, top, right, bottom, in pixels of the upload."""
+"""Left, top, right and bottom edge, in pixels of the upload."""
 Values = Annotated[
     NDArray[np.float32],
     GetPydanticSchema(
@@ -35,13 +36,13 @@ Values = Annotated[
     ),
     WithJsonSchema({"type": "array", "items": {"type": "array", "items": {"type": "number"}}}),
 ]
-# The strings under the fields are the descriptions of the OpenAPI document.
+# The docstrings under the fields become the descriptions in the OpenAPI document.
 _DESCRIBED = ConfigDict(use_attribute_docstrings=True)
 
 
 @dataclass(slots=True)
 class Score:
-    """A class and its calibrated probability."""
+    """Class with its calibrated probability."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _DESCRIBED
 
@@ -50,8 +51,8 @@ class Score:
     probability: Probability
 
 
-class _Shown:
-    """Has room for what gives the image of an explanation."""
+class _WithImage:
+    """Base class with a slot for the function that returns the explained image."""
 
     __slots__ = ("_picture",)
 
@@ -59,8 +60,8 @@ class _Shown:
 
 
 @dataclass(slots=True)
-class Prediction(_Shown):
-    """The most probable class, and the next ones in their order."""
+class Prediction(_WithImage):
+    """Most probable class, and the most probable classes in descending order."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _DESCRIBED
 
@@ -70,21 +71,22 @@ class Prediction(_Shown):
     index: int
     confidence: Probability
     abstain: bool | None
-    """Whether the confidence is under the model's threshold; null where it has none"""
+    """True if the confidence is below the model's threshold; null if it has no threshold"""
     ood_score: float | None
-    """How unlike the training images the upload is; null where the model cannot tell"""
+    """Out-of-distribution (OOD) score of the upload: high for images unlike the training images; \
+null if the model has none"""
     out_of_distribution: bool | None
-    """Whether that is over the model's threshold"""
+    """True if the OOD score is above the model's threshold; null if the model has none"""
     scores: Annotated[tuple[Score, ...], Field(min_length=1)]
 
     def to_dict(self) -> Json:
-        """The answer as the service's JSON has it, of plain Python values."""
+        """Return the service's JSON for this result, as plain Python values."""
         return cast(Json, _plain(self))
 
     def __str__(self) -> str:
-        """Name the class, its probability and the model's doubts, in one line."""
-        doubts = "".join(f", {flag.replace('_', ' ')}" for flag in flags_of(self))
-        return f"{self.label} {self.confidence:.1%}{doubts} ({self.model} {self.version})"
+        """Return the class, its probability and the flags that are set, in one line."""
+        flags = "".join(f", {flag.replace('_', ' ')}" for flag in flags_of(self))
+        return f"{self.label} {self.confidence:.1%}{flags} ({self.model} {self.version})"
 
     def _repr_html_(self) -> str:
         """Show the scores as a table, in a notebook."""
@@ -97,7 +99,7 @@ class Prediction(_Shown):
 
 @dataclass(slots=True, eq=False)
 class ClassActivationMap:
-    """How much each position of the view supports the class `target`."""
+    """Map of how much each position of the view supports the class `target`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _DESCRIBED
 
@@ -105,20 +107,20 @@ class ClassActivationMap:
     index: int
     method: str
     evaluations: Annotated[int, Field(ge=1)]
-    """Images that the network has evaluated for it, the upload included"""
+    """Number of images that the network evaluated for this map, including the upload"""
     shape: tuple[int, int]
-    """Rows and columns of the values"""
+    """Number of rows and columns of the values"""
     values: Values
-    """Raw values, row by row, over the view"""
+    """Raw values over the view, row by row"""
     peak: float
     box: Rectangle
-    """Left, top, right, bottom, in pixels of the upload: the smallest rectangle that holds the \
-values over half of the peak"""
+    """Bounding box: the smallest rectangle that contains all values above half of the peak, as \
+left, top, right, bottom in pixels of the upload"""
     against: str | None = None
-    """The class that `target` is contrasted with"""
+    """Class that `target` is contrasted with"""
 
     def __eq__(self, other: object) -> bool:
-        """Compare the values as well, which numpy would not bring down to one answer."""
+        """Compare all fields; `==` of the arrays alone would return an array."""
         return isinstance(other, ClassActivationMap) and _plain(self) == _plain(other)
 
     __hash__ = None  # type: ignore[assignment]
@@ -126,27 +128,27 @@ values over half of the peak"""
 
 @dataclass(slots=True)
 class Explanation(Prediction):
-    """A prediction with the map of one class, and of all where `target` is `all`."""
+    """Prediction with the map of one class, or of every class if `target` is `all`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _DESCRIBED
 
     view: Rectangle
-    """The part of the upload that the maps cover: left, top, right, bottom"""
+    """Part of the upload that the maps cover: left, top, right, bottom"""
     cam: ClassActivationMap
     cams: tuple[ClassActivationMap, ...] | None = None
-    """The maps of all classes in their order, if they were asked for"""
+    """Maps of all classes in the model's order, if they were requested"""
     zoom: "Explanation | None" = None
-    """What the network says of the part that mattered, if it was asked for and has more to show"""
+    """Explanation of the zoomed crop, if it was requested and shows more detail than the upload"""
 
     def attach(self, picture: Callable[[], Image.Image]) -> None:
-        """Say how the upload is had, for `overlay` and notebooks."""
+        """Set the function that returns the upload, for `overlay` and notebooks."""
         self._picture = picture
 
     def overlay(self, *, opacity: float = 0.5, colormap: str = "turbo") -> Image.Image:
         """Lay the map over the upload.
 
         Raises:
-            ValueError: the explanation was made without its image at hand.
+            ValueError: no image was attached.
             InvalidParameter: the opacity or the colormap is out of range.
         """
         from limelight.explanations.options import OverlayStyle
@@ -171,18 +173,18 @@ class Explanation(Prediction):
 
 
 def flags_of(prediction: Prediction) -> tuple[str, ...]:
-    """Names of the flags that a prediction raises."""
+    """Return the names of the flags that are set in a prediction."""
     return raised(abstain=prediction.abstain, out_of_distribution=prediction.out_of_distribution)
 
 
 def raised(*, abstain: bool | None, out_of_distribution: bool | None) -> tuple[str, ...]:
-    """Names of the flags that are raised."""
+    """Return the names of the flags that are set."""
     flags = ("abstain",) if abstain else ()
     return (*flags, "out_of_distribution") if out_of_distribution else flags
 
 
 def content(result: object) -> Json:
-    """One level of a result as a JSON object: fields in their order, without absent ones."""
+    """Return one level of a result as a JSON object: fields in their order, without absent ones."""
     names, values_of, optional = _fields(cast(Any, type(result)))
     found = dict(zip(names, values_of(result), strict=True))
     for name in optional:
@@ -192,17 +194,17 @@ def content(result: object) -> Json:
 
 
 def read(kind: type[_T], answer: object) -> _T:
-    """Read the JSON of an answer; fields that this version does not know are ignored.
+    """Parse the JSON of an answer as `kind`. Unknown fields are ignored.
 
     Raises:
-        ValueError: it is not of that kind.
+        ValueError: the JSON does not match `kind`.
     """
     result: _T = _adapter(cast(Any, kind)).validate_python(answer)
     return result
 
 
 def json_schemas(*kinds: type, reference: str = "#/components/schemas/{model}") -> Json:
-    """JSON schemas of these types and of those that they hold, by name."""
+    """Return the JSON schemas of these types and of the types they contain, by name."""
     _, schema = TypeAdapter.json_schemas(
         [(kind, "validation", _adapter(kind)) for kind in kinds], ref_template=reference
     )
@@ -224,7 +226,7 @@ def _fields(
 
 
 def _plain(value: object) -> object:
-    """Python's own types; a float32 becomes the shortest number that it is printed as."""
+    """Convert to built-in types; a float32 becomes the float of its shortest representation."""
     if dataclasses.is_dataclass(value):
         return {name: _plain(each) for name, each in content(value).items()}
     if isinstance(value, np.ndarray):
@@ -237,7 +239,7 @@ def _plain(value: object) -> object:
 
 
 def _simplified(schema: Json) -> Json:
-    """Without titles and defaults; an optional field is either absent or of its type."""
+    """Remove titles and defaults; an optional field is either absent or of its type."""
     made = {key: value for key, value in schema.items() if key != "title"}
     made["properties"] = {
         name: _field_schema(field) for name, field in schema["properties"].items()

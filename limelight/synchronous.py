@@ -1,4 +1,4 @@
-"""Coroutines that never wait, run without an event loop."""
+"""Coroutines that never suspend, run without an event loop."""
 
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -7,7 +7,11 @@ _T = TypeVar("_T")
 
 
 def finish(steps: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine that never waits, which needs no event loop."""
+    """Run a coroutine that never suspends, without an event loop.
+
+    Raises:
+        RuntimeError: it was suspended.
+    """
     try:
         steps.send(None)
     except StopIteration as done:
@@ -15,4 +19,4 @@ def finish(steps: Coroutine[Any, Any, _T]) -> _T:
         return result
     finally:
         steps.close()
-    raise RuntimeError("a step waited for something")
+    raise RuntimeError("the coroutine was suspended: its runner must not await anything")

@@ -1,7 +1,7 @@
-"""Predict and explain: the same steps in the service and in a program's own process.
+"""Use cases "predict" and "explain", shared by the service and the in-process classifier.
 
-What runs a forward pass differs (a queue that batches, or the network at once), and so does where
-an image is decoded. Both are a `Runner`'s business.
+A `Runner` decides how an image is decoded and how a forward pass is run: through a queue that
+batches requests, or directly.
 """
 
 from collections.abc import Callable
@@ -22,32 +22,32 @@ from limelight.results import Explanation, Prediction
 
 
 class Source(Protocol):
-    """An image that somebody has sent or named."""
+    """Image of a request."""
 
     def is_quick(self, rule: ImageRule) -> bool:
-        """Whether `read` takes so little time that a change of threads is not worth it."""
+        """Return whether `read` is too fast for a switch of threads to pay off."""
 
     def read(self, rule: ImageRule) -> Upload:
-        """Bring it to the network's input."""
+        """Convert the image to the network's input."""
 
     def read_part(self, rule: ImageRule, part: View) -> Upload:
-        """Bring a rectangle of it to the network's input."""
+        """Convert a rectangle of the image to the network's input."""
 
 
 class Runner(Protocol):
-    """Decodes images and runs forward passes for one request."""
+    """Executor of one request: decodes images and runs forward passes."""
 
     async def read(self, read: Callable[[], Upload], *, quick: bool) -> Upload:
         """Decode an image."""
 
     async def run(self, pixels_hwc: NDArray[np.uint8], outputs: tuple[str, ...]) -> Row:
-        """Run one image through the network; the outputs by name."""
+        """Run a forward pass of one image and return the outputs by name."""
 
     async def run_again(self, pixels_hwc: NDArray[np.uint8], outputs: tuple[str, ...]) -> Row:
-        """Do so for another image of the same request, which others need not wait for."""
+        """Run a forward pass of another image of the same request, at low priority."""
 
     async def evaluate(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits of masked images: uint8 (N, H, W, C) -> (N, K)."""
+        """Compute the logits of masked images: uint8 (N, H, W, C) -> (N, K)."""
 
 
 async def predict(
@@ -71,7 +71,7 @@ async def explain(
     *,
     top_k: int | None,
 ) -> Explanation:
-    """Classify an image and say where it looks like the class that is asked for.
+    """Classify an image and compute the map of the requested class.
 
     Raises:
         LimelightError: the image or a parameter is rejected; see `limelight.errors`.
@@ -87,8 +87,8 @@ async def explain(
     index = prediction.index if target is None else target
     if method.contrasts:
         against = results.rival(outputs["probabilities"], index, against)
-    most = results.max_evaluations if options.evaluations is None else options.evaluations
-    request = MapRequest(upload.pixels_hwc, outputs, index, against, most, runner.evaluate)
+    limit = results.max_evaluations if options.evaluations is None else options.evaluations
+    request = MapRequest(upload.pixels_hwc, outputs, index, against, limit, runner.evaluate)
     values_hw = await method.explain(request)
     size = upload.width, upload.height
     found = results.found(
@@ -124,7 +124,7 @@ async def _zoom(
     target: int | None,
     top_k: int,
 ) -> Explanation | None:
-    """Evaluate the zoomed crop of what mattered; None where it has no more to show."""
+    """Evaluate the zoomed crop around the box; None if it would show no more detail."""
     rule = results.manifest.image
     part = zoomed_view(first.box, size, rule)
     if part is None:

@@ -1,4 +1,4 @@
-"""Artefacts, and a service of them, for tests of every package; both are made in `serving_kit`."""
+"""Fixtures for the tests of every package: artefacts, and a service with them."""
 
 from collections.abc import Iterator
 from pathlib import Path

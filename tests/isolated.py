@@ -1,4 +1,4 @@
-"""A Python with certain packages only: links to those that are installed here."""
+"""Python environments with selected packages only, made of links to the installed ones."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def link_packages(names: Iterable[str], folder: Path) -> None:
-    """Make `folder`, for PYTHONPATH, hold the packages and their metadata."""
+    """Create `folder`, for PYTHONPATH, with links to the packages and their metadata."""
     folder.mkdir()
     for name in names:
         for top, target in _top_level(name).items():
@@ -21,7 +21,7 @@ def link_packages(names: Iterable[str], folder: Path) -> None:
 
 
 def make_wheels(names: Iterable[str], folder: Path) -> None:
-    """Pack installed packages into wheels again."""
+    """Pack installed packages into wheels."""
     folder.mkdir()
     for name in names:
         found = distribution(name)
@@ -35,7 +35,7 @@ def make_wheels(names: Iterable[str], folder: Path) -> None:
 def run_isolated(
     *command: str, packages: Path, variables: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -S -m ...` in the repository, with `packages` behind PYTHONPATH's own folders."""
+    """Run `python -S -m ...` in the repository, with `packages` after the folders in PYTHONPATH."""
     environment = {
         "PATH": "/usr/bin:/bin",
         "OMP_NUM_THREADS": "1",
@@ -55,7 +55,7 @@ def run_isolated(
 
 
 def _top_level(name: str) -> dict[str, Path]:
-    """What lies in site-packages for a package, by name."""
+    """Return a package's top-level entries in site-packages, by name."""
     found = distribution(name)
     tops = {PurePosixPath(str(file)).parts[0] for file in found.files or ()}
     tops -= {"..", "__pycache__"}

@@ -1,4 +1,4 @@
-"""A network that numpy can follow, artefacts of it, and a real `bentoml serve` to talk to."""
+"""Test network with a numpy implementation, artefacts of it, and a real `bentoml serve`."""
 
 import hashlib
 import io
@@ -30,7 +30,7 @@ FLOAT = TensorProto.FLOAT
 
 @dataclass(frozen=True)
 class Reference:
-    """Pool, weigh, average, softmax: the network that the tests serve, in numpy."""
+    """Network that the tests serve, in numpy: pooling, weighting, averaging, softmax."""
 
     size: int
     pool: int
@@ -56,7 +56,7 @@ class Reference:
         return shares
 
     def layercams(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """LayerCAM of the pixels themselves: what each adds to a logit, where that is positive."""
+        """Compute LayerCAM of the input pixels: the positive contribution of each to a logit."""
         pixels = images_nhwc.astype(np.float64) / 255
         derivatives = self.weight.clip(0) / self.size**2
         maps: NDArray[np.float64] = np.einsum("nhwc,kc->nkhw", pixels, derivatives)
@@ -66,7 +66,7 @@ class Reference:
         scores: NDArray[np.float64] = -np.log(np.exp(self.logits(images_nhwc)).sum(1))
         return scores
 
-    def onnx(self, *, finer: bool = False, fp16: bool = False) -> bytes:
+    def onnx(self, *, layercam: bool = False, fp16: bool = False) -> bytes:
         classes, channels = self.weight.shape
         cells = self.size // self.pool
         constants = {
@@ -102,7 +102,7 @@ class Reference:
         ]
         value = helper.make_tensor_value_info
         size, outputs = self.size, []
-        if finer:
+        if layercam:
             derivatives = self.weight.clip(0)[:, :, None, None] / np.float32(self.size**2)
             constants["derivatives"] = derivatives
             nodes.append(helper.make_node("Conv", ["nchw", "derivatives"], ["layercams"]))
@@ -154,19 +154,20 @@ def write_artifact(
     name: str = "colours",
     version: str = "1",
     network: Reference = COLOUR_NETWORK,
-    finer: bool = True,
+    layercam: bool = True,
     fp16: bool = False,
     **changes: Any,
 ) -> Path:
     """Write NAME/VERSION below `root`; `changes` replace top-level fields of the manifest.
 
-    Without `finer` it has no finer maps; with `fp16` a graph whose features are rounded to float16.
+    Without `layercam` it has no LayerCAM maps. With `fp16` it also has a graph whose features are
+    rounded to float16.
     """
     folder = root / name / version
     folder.mkdir(parents=True)
     files = {"model.onnx": network.onnx()}
-    if finer:
-        files["model.layercam.onnx"] = network.onnx(finer=True)
+    if layercam:
+        files["model.layercam.onnx"] = network.onnx(layercam=True)
     if fp16:
         files["model.fp16.onnx"] = network.onnx(fp16=True)
     for file, content in files.items():
@@ -206,9 +207,19 @@ def write_artifact(
             tensor("cams", "float32", len(classes), cells, cells),
             tensor("features", "float32", channels, cells, cells),
             tensor("ood_score", "float32"),
-            *([tensor("layercams", "float32", len(classes), *[network.size] * 2)] if finer else []),
+            *(
+                [tensor("layercams", "float32", len(classes), *[network.size] * 2)]
+                if layercam
+                else []
+            ),
         ],
-        "methods": ["cam", "contrast", *(["layercam"] if finer else []), "occlusion", "scorecam"],
+        "methods": [
+            "cam",
+            "contrast",
+            *(["layercam"] if layercam else []),
+            "occlusion",
+            "scorecam",
+        ],
         "opset": 18,
         "files": {
             file: {
@@ -333,7 +344,7 @@ def _wait_until_alive(server: Server, timeout_s: float = 60) -> None:
         if server.process.poll() is not None:
             break
         try:
-            # Loading ends before the server listens to anybody, or fails and says so.
+            # The server listens only after loading has ended or failed.
             if httpx.get(f"{server.url}/livez", timeout=5).status_code == 200:
                 return
         except httpx.TransportError:

@@ -1,4 +1,4 @@
-"""The models that ship: intact, as good as the README says, and right about the examples."""
+"""Shipped models: integrity, figures in the README, and predictions of the examples."""
 
 import zipfile
 from pathlib import Path
@@ -21,14 +21,14 @@ def load(name: str) -> Artifact:
     return load_artifact(find_artifacts(ZOO)[name])
 
 
-def test_digits_and_cifar10_ship() -> None:
+def test_zoo_has_digits_and_cifar10() -> None:
     assert sorted(find_artifacts(ZOO)) == ["cifar10", "digits"]
 
 
 @pytest.mark.parametrize(
     ("name", "least", "most"), [("digits", 0.996, 0.003), ("cifar10", 0.940, 0.008)]
 )
-def test_each_is_intact_and_reaches_its_accuracy_at_its_cost(
+def test_shipped_model_reaches_its_accuracy_within_its_cost(
     name: str, least: float, most: float
 ) -> None:
     manifest = load(name).manifest
@@ -40,20 +40,20 @@ def test_each_is_intact_and_reaches_its_accuracy_at_its_cost(
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10"])
-def test_the_graph_of_every_pass_holds_nothing_that_is_dear(name: str) -> None:
-    """ONNX Runtime computes all of it, whatever is asked for."""
+def test_layercam_outputs_are_in_a_separate_graph(name: str) -> None:
+    """ONNX Runtime computes the whole graph, whichever outputs are requested."""
     artifact = load(name)
     assert artifact.layercam_path is not None
-    given, finer = (
+    outputs, with_layercams = (
         {output.name for output in onnx.load(path).graph.output}
         for path in (artifact.onnx_path, artifact.layercam_path)
     )
-    assert given == {"logits", "probabilities", "cams", "features", "ood_score"}
-    assert finer == given | {"layercams"}
+    assert outputs == {"logits", "probabilities", "cams", "features", "ood_score"}
+    assert with_layercams == outputs | {"layercams"}
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10"])
-def test_the_readme_has_the_manifests_figures(name: str) -> None:
+def test_figures_in_the_readme_match_the_manifest(name: str) -> None:
     manifest = load(name).manifest
     readme = (ROOT / "README.md").read_text()
     row = next(line for line in readme.splitlines() if line.startswith(f"| `{name}` ("))
@@ -66,7 +66,7 @@ def test_the_readme_has_the_manifests_figures(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "example", "label"), [("digits", "seven.png", "7"), ("cifar10", "cat.png", "cat")]
 )
-def test_the_examples_are_recognised_and_their_maps_add_up(
+def test_examples_are_recognised_and_their_maps_sum_to_the_logit(
     name: str, example: str, label: str
 ) -> None:
     artifact = load(name)
@@ -76,7 +76,7 @@ def test_the_examples_are_recognised_and_their_maps_add_up(
         np.stack([pixels, np.zeros_like(pixels)]), ["logits", "probabilities", "cams"]
     )
     assert artifact.manifest.classes[int(outputs["probabilities"][0].argmax())] == label
-    # mean(cam) + bias = logit, with a bias that is the same for every image.
+    # mean(cam) + bias = logit, and the bias is the same for every image.
     bias = outputs["logits"] - outputs["cams"].mean((2, 3))
     np.testing.assert_allclose(bias[0], bias[1], atol=1e-4)
 

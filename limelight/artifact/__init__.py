@@ -1,1 +1,1 @@
-"""The artefact: the contract between training and serving."""
+"""Artefacts: the contract between training and serving."""

@@ -1,12 +1,13 @@
-"""The manifest: every fact about a model, and the contract between training and serving.
+"""Manifest of a model: all facts about it, and the contract between training and serving.
 
-An artefact is a folder ``NAME/VERSION/`` that holds ``manifest.json`` and the files it lists.
-The graph takes ``images``, uint8 (N, H, W, C), and gives ``logits`` (N, K), ``probabilities``
-(N, K) and ``cams`` (N, K, h, w), all float32; normalisation, temperature and softmax are inside.
-Newer ones also give ``features`` (N, C, h, w), what the head was given; ``ood_score`` (N,), high
-for images unlike the training data; and, some of them, ``layercams`` (N, K, h', w'), finer maps,
-whose derivatives cost several passes: a graph of its own gives all the outputs and these. Another
-may give the same outputs with layers in half precision, for a GPU.
+An artefact is a folder ``NAME/VERSION/`` that contains ``manifest.json`` and the files it lists.
+The graph takes ``images``, uint8 (N, H, W, C), and returns ``logits`` (N, K), ``probabilities``
+(N, K) and ``cams`` (N, K, h, w), all float32. It includes normalisation, temperature and softmax.
+
+Newer graphs also return ``features`` (N, C, h, w), the input of the head, and ``ood_score`` (N,),
+which is high for out-of-distribution images. ``layercams`` (N, K, h', w'), the LayerCAM maps, take
+as long as several forward passes, so a separate graph returns them along with all other outputs.
+A further graph may return the outputs of the first one from fp16 layers, for a GPU.
 """
 
 from typing import Annotated, Literal
@@ -30,17 +31,17 @@ def _known(method: str) -> str:
 
 
 Method = Annotated[str, AfterValidator(_known)]
-"""The name of an explanation method; see `limelight.explanations.methods`."""
+"""Name of an explanation method; see `limelight.explanations.methods`."""
 OodScoreName = Literal["energy", "max-logit", "vim"]
-"""What tells out-of-distribution images: the free energy of the logits; the largest logit, negated;
-or the energy and what the features add to it (ViM)."""
+"""Name of an out-of-distribution (OOD) score: the free energy of the logits; the negated largest
+logit; or ViM, which combines the energy with a term from the features."""
 LAYERCAMS = "layercams"
-"""The output that a file of format ``onnx-layercam`` gives beside those of the one of ``onnx``."""
+"""Output that a graph of format ``onnx-layercam`` has in addition to those of ``onnx``."""
 FileFormat = Literal[
     "onnx", "onnx-fp16", "onnx-layercam", "torchscript", "torch.export", "safetensors"
 ]
-"""``onnx-fp16`` is the graph of ``onnx`` with its layers in float16, for a GPU; what comes out is
-float32 in each."""
+"""Format of a model file. ``onnx-fp16`` is the graph of ``onnx`` with fp16 layers, for a GPU; the
+outputs of both are float32."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 
@@ -49,12 +50,12 @@ class _Frozen(BaseModel):
 
 
 class ImageRule(_Frozen):
-    """How an upload becomes the pixels that the network was trained on.
+    """Rule that converts an upload to the network's input.
 
-    `fit` says which part of the upload the network sees, and how it is brought to size:
-    ``crop`` the largest centred rectangle of the input's proportions; ``ink`` what is drawn on
-    the background, in MNIST's own layout (longest side 20 of 28, centre of mass in the middle).
-    An upload that has the input's size already is taken as it is.
+    `fit` selects the part of the upload that the network sees, and how it is resized. ``crop`` is
+    the largest centred rectangle of the input's proportions. ``ink`` is the drawing on the
+    background, in MNIST's layout (longest side 20 of 28, centre of mass in the middle).
+    An upload that already has the input's size is not resized.
     """
 
     height: int = Field(ge=1, le=4096)
@@ -62,9 +63,9 @@ class ImageRule(_Frozen):
     mode: Literal["L", "RGB"]
     fit: Literal["crop", "ink"]
     invert: Literal["never", "light-border"]
-    """``light-border`` inverts an image whose border has a median above 127."""
+    """Inversion: ``light-border`` inverts an image whose border has a median above 127."""
     background: int = Field(ge=0, le=255)
-    """Grey level that transparent pixels are laid over."""
+    """Grey level of the background under transparent pixels."""
 
     @property
     def channels(self) -> int:
@@ -72,7 +73,7 @@ class ImageRule(_Frozen):
 
 
 class TensorSpec(_Frozen):
-    """One input or output of the graph; a string in `shape` names a free dimension."""
+    """Input or output of the graph; a string in `shape` names a free dimension."""
 
     name: str
     dtype: Literal["uint8", "float32"]
@@ -89,13 +90,13 @@ class Network(_Frozen):
     architecture: str
     parameters: int
     multiply_accumulates: int
-    """Of one image's forward pass, convolutions and linear layers."""
+    """Multiply-accumulates of one image's forward pass, in convolutions and linear layers."""
 
 
 class Data(_Frozen):
     name: str
     sha256: Sha256
-    """Of the decoded arrays, training and test."""
+    """Digest of the decoded arrays, training and test."""
     licence: str
     source: str
     train_images: int
@@ -104,7 +105,7 @@ class Data(_Frozen):
 
 
 class Metrics(_Frozen):
-    """On the untouched test set, one view an image, through the exported ONNX graph."""
+    """Metrics of the exported ONNX graph on the held-out test set, without augmentation."""
 
     images: int
     accuracy: float
@@ -124,97 +125,98 @@ class Calibration(_Frozen):
 
 
 class Abstention(_Frozen):
-    """When an answer is not to be relied on, and what that comes to on the test set."""
+    """Confidence threshold below which an answer is flagged, and its effect on the test set."""
 
     threshold: float = Field(ge=0, le=1)
-    """An answer with less confidence is flagged; chosen on the validation split."""
+    """Smallest confidence without the flag; chosen on the validation split."""
     error_limit: float = Field(ge=0, le=1)
-    """Of the validation answers that are not flagged, at most this share is wrong."""
+    """Maximum share of wrong answers among the validation answers without the flag."""
     images: int
     coverage: float
-    """Share of the test images that is answered without the flag."""
+    """Share of the test images that are answered without the flag."""
     accuracy: float
-    """Of those."""
+    """Accuracy on those test images."""
 
 
 class Detection(_Frozen):
-    """How well the score tells one kind of strange images from the test set's."""
+    """Separation of one OOD data set from the test set by the OOD score."""
 
     images: int
     auroc: float
-    """Area under the receiver operating characteristic, strange images being the positive ones."""
+    """Area under the receiver operating characteristic, with OOD images as the positive class."""
     fpr95: float
-    """Share of the strange images that passes where 95 % of the test images pass."""
+    """Share of the OOD images below the threshold that 95 % of the test images are below."""
 
 
 class OutOfDistribution(_Frozen):
-    """The score for images unlike the training data, and what it is worth."""
+    """OOD score of the model, and how well it detects out-of-distribution images."""
 
     score: OodScoreName
-    """Chosen by AUROC on the validation split and strange images that are not in `against`."""
+    """Score with the best AUROC on the validation split and on OOD images outside `against`."""
     threshold: float
-    """A higher score is flagged; 95 % of the validation images are below."""
+    """Threshold above which an image is flagged; 95 % of the validation images are below it."""
     auroc_when_chosen: dict[OodScoreName, float]
     images: int
-    """Of the test set, which `against` is compared with."""
+    """Number of test images that each data set in `against` is compared with."""
     flagged: float
-    """Share of the test set over the threshold."""
+    """Share of the test set above the threshold."""
     against: dict[str, Detection]
 
 
 class MethodFaithfulness(_Frozen):
-    """How far the maps of one method point to what the network depends on; means over images."""
+    """Faithfulness metrics of one explanation method; means over images."""
 
     deletion: float
-    """Area under the class's probability while its pixels go, those the map puts first going first;
-    lower is better (Petsiuk et al., 2018)."""
+    """Area under the curve of the class's probability while pixels are removed in the map's order,
+    the highest values first; lower is better (Petsiuk et al., 2018)."""
     insertion: float
-    """The same while they come back; higher is better."""
+    """Same area while the pixels are inserted in that order; higher is better."""
     road: float | None = None
-    """Half of how much more probable the class is without what the map puts last than without what
-    it puts first; higher is better (Rong et al., 2022, combined; up to 64 images)."""
+    """Half of the difference between the class's probability with the lowest-ranked pixels removed
+    and with the highest-ranked ones removed; higher is better (Rong et al., 2022, combined; up to
+    64 images)."""
     pointing: float | None = None
     """Share of scenes in which the map's peak is on the object (Zhang et al., 2018)."""
 
 
 class Faithfulness(_Frozen):
-    """What the explanations are worth, measured on validation images through the ONNX graph."""
+    """Faithfulness of the explanations, measured on validation images with the ONNX graph."""
 
     images: int
     scenes: int
-    """That the pointing game was played on; 0 where the image rule finds the object itself."""
+    """Number of scenes of the pointing game; 0 if the image rule already locates the object."""
     chance: float | None
-    """Share of a scene that the object takes: what a random peak would hit."""
+    """Share of a scene that the object covers: the expected score of a random peak."""
     methods: dict[Method | Literal["random"], MethodFaithfulness]
-    """`random` is a map of noise at the resolution of `cam`."""
+    """Metrics by method; `random` is a map of noise at the resolution of `cam`."""
     gain: float
-    """Insertion less deletion of `cam`, less that of `random`, mean over the images."""
+    """Mean over the images of insertion minus deletion, for `cam` minus for `random`."""
     gain_error: float = Field(ge=0)
     """Standard error of the gain."""
     head_similarity: float
     """Rank correlation of the maps with those of a head whose weights are shuffled (Adebayo et al.,
-    2018): near 0 where the maps show what the network has learned."""
+    2018): near 0 if the maps depend on the trained weights."""
 
 
 class Parity(_Frozen):
-    """One exported format against eager torch on the CPU."""
+    """Comparison of one exported format with eager PyTorch on the CPU."""
 
     images: int
-    """At the largest batch size; at the others as many, or the first 100 of them."""
+    """Number of images at the largest batch size; at most 100 at the other sizes."""
     batch_sizes: tuple[int, ...]
     max_probability_error: float
     top1_disagreements: int
     max_cam_error: float | None = None
-    """Largest difference of maps, features and scores from eager torch's; older exports lack it."""
+    """Largest difference of maps, features and OOD scores; None in older exports."""
     mean_layercam_error: float | None = None
-    """Mean difference of the finer maps, as a share of their mean. A derivative jumps where a unit
-    is about to become active, so that single values may differ by more than rounding."""
+    """Mean difference of the LayerCAM maps, relative to their mean. A derivative is discontinuous
+    where a unit becomes active, so single values may differ by more than rounding."""
     max_cam_identity_error: float | None
-    """Largest |mean over positions of cam + bias - logit|; None where the maps are approximate."""
+    """Largest |mean over positions of cam + bias - logit|; None if the maps are approximate."""
 
 
 class Manifest(_Frozen):
-    """What `manifest.json` holds, validated."""
+    """Validated content of `manifest.json`."""
 
     schema_version: Literal[1]
     name: Name
@@ -226,9 +228,9 @@ class Manifest(_Frozen):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     cams: Literal["exact", "approximate"] = "exact"
-    """Whether a map's mean and the bias are the logit, as under average pooling."""
+    """Type of the maps. ``exact``: a map's mean plus the bias is the logit (average pooling)."""
     methods: tuple[Method, ...] = ("cam", "contrast", "occlusion")
-    """Explanations that the service can give; some need an output of their own."""
+    """Explanation methods that the model supports; some need an additional output."""
     opset: int
     files: dict[FileName, ModelFile]
     network: Network
@@ -272,12 +274,12 @@ class Manifest(_Frozen):
 
     @property
     def fp16_file(self) -> str | None:
-        """Name of the one that it runs instead in half precision; None where there is none."""
+        """Name of the fp16 file that the service can run instead; None if there is none."""
         return self._file_of("onnx-fp16")
 
     @property
     def layercam_file(self) -> str | None:
-        """Name of the one that it runs for finer maps; None where there are none."""
+        """Name of the file that the service runs for LayerCAM maps; None if there is none."""
         return self._file_of("onnx-layercam")
 
     def _file_of(self, form: FileFormat) -> str | None:
@@ -285,7 +287,7 @@ class Manifest(_Frozen):
 
     @property
     def expensive_outputs(self) -> frozenset[str]:
-        """Those that make a pass slow, and that only those pay for who ask for them."""
+        """Outputs that slow the forward pass down, so they are computed only on request."""
         return frozenset() if self.layercam_file is None else frozenset({LAYERCAMS})
 
     @property

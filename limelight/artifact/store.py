@@ -1,4 +1,4 @@
-"""Artefacts on disk: finding them, and trusting none of their bytes before they are verified."""
+"""Discovery, loading and verification of the artefacts on disk."""
 
 import hashlib
 import json
@@ -15,42 +15,42 @@ _NAME_FOLDER = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 class ArtifactError(Exception):
-    """An artefact that cannot be served; the message names the file and says what to do."""
+    """The artefact cannot be served; the message names the file and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A folder whose files are those that its manifest promises, byte for byte."""
+    """Artefact folder whose files match the sizes and digests in its manifest."""
 
     folder: Path
     manifest: Manifest
 
     @property
     def onnx_path(self) -> Path:
-        """The file that the service runs."""
+        """Path of the file that the service runs."""
         return self.folder / self.manifest.onnx_file
 
     @property
     def fp16_path(self) -> Path | None:
-        """The file that it runs instead in half precision, where there is one."""
+        """Path of the fp16 file that the service can run instead; None if there is none."""
         name = self.manifest.fp16_file
         return None if name is None else self.folder / name
 
     @property
     def layercam_path(self) -> Path | None:
-        """The file that it runs for finer maps, where there is one."""
+        """Path of the file that the service runs for LayerCAM maps; None if there is none."""
         name = self.manifest.layercam_file
         return None if name is None else self.folder / name
 
 
 def find_artifacts(root: Path) -> dict[str, Path]:
-    """Find the newest version of each model: its name -> the folder `root`/NAME/VERSION.
+    """Find the newest version of each model: name -> folder `root`/NAME/VERSION.
 
-    Newest is the highest number. Folders of other forms (an export's staging folder, say) and
-    those without a manifest are passed over.
+    The newest version has the highest number. Folders with other names (such as the staging folder
+    of an export) and folders without a manifest are ignored.
 
     Raises:
-        ArtifactError: `root` is not a folder, or there is no artefact in it.
+        ArtifactError: `root` is not a folder, or contains no artefact.
     """
     if not root.is_dir():
         raise ArtifactError(f"{root} is not a folder: set LIMELIGHT_MODELS to one with artefacts")
@@ -71,7 +71,10 @@ def find_artifacts(root: Path) -> dict[str, Path]:
 
 
 def newest_version(path: Path) -> Path:
-    """The newest version in a model's folder; `path` itself if it is an artefact, or none is."""
+    """Return the newest version in a model's folder.
+
+    Return `path` itself if it is an artefact, or if it contains none.
+    """
     if (path / MANIFEST_FILE).is_file():
         return path
     versions = [
@@ -85,11 +88,12 @@ def newest_version(path: Path) -> Path:
 def load_artifact(folder: Path, *, in_place: bool = True) -> Artifact:
     """Parse the manifest in `folder` and verify the size and SHA-256 of every file it lists.
 
-    With `in_place`, the folder's own name must be the version and its parent's the model's name;
-    an export that still checks its staging folder passes False.
+    With `in_place`, the folder must be named after the version, and its parent after the model. An
+    export sets `in_place=False` to check its staging folder.
 
     Raises:
-        ArtifactError: anything is missing, short, altered, or of a schema this code cannot read.
+        ArtifactError: a file is missing, truncated or altered, or the schema version is not
+            supported.
     """
     manifest = _read_manifest(folder / MANIFEST_FILE)
     if in_place and (folder.parent.name, folder.name) != (manifest.name, manifest.version):

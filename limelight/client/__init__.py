@@ -1,4 +1,4 @@
-"""A typed client of the service, with and without `await`."""
+"""Typed client of the service, synchronous and asynchronous."""
 
 from limelight.client.client import (
     AsyncClient,

@@ -1,10 +1,11 @@
-"""A client of the service, for programs: typed answers, retries that honour Retry-After, batches.
+"""Client of the service: typed results, retries that honour Retry-After, concurrent requests.
 
     with Client("http://localhost:3000") as client:
         print(client.predict(Path("cat.png"), model="cifar10").label)
 
-`AsyncClient` is the same with `await`. What the service refuses is raised as `RefusedError`, with
-its stable code; a service that cannot be reached in time as `UnreachableError`.
+`AsyncClient` has the same methods as coroutines. If the service rejects a request, `RefusedError`
+is raised with the service's stable error code. If the service cannot be reached in time,
+`UnreachableError` is raised.
 """
 
 import asyncio
@@ -26,20 +27,24 @@ from limelight.imaging.decoding import decode
 from limelight.results import Explanation, Json, Prediction, read
 
 Image = bytes | Path
-"""An encoded image, or the file that holds one."""
+"""An encoded image, or the path of an image file."""
 Parameters = Mapping[str, str | int | float | bool | None]
 
-_LATER = frozenset({429, 502, 503, 504})
-"""Statuses that another attempt may not meet."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+_RETRIED_STATUSES = frozenset({429, 502, 503, 504})
+"""Statuses of temporary errors, after which a request is sent again."""
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.1, 5.0
 
 
 class ClientError(Exception):
-    """No answer; the message says why."""
+    """Base class of the client's errors; the message says why there is no result."""
 
 
 class RefusedError(ClientError):
-    """The service refused. `code` is stable (`undecodable_image`), `detail` says what to do."""
+    """The service rejected the request.
+
+    `code` is the service's stable error code (such as `undecodable_image`); `detail` says what to
+    do.
+    """
 
     def __init__(self, status: int, code: str, detail: str) -> None:
         super().__init__(f"{detail} ({status} {code})")
@@ -47,12 +52,12 @@ class RefusedError(ClientError):
 
 
 class UnreachableError(ClientError):
-    """Nobody answered within the time and the attempts allowed."""
+    """No answer arrived within the timeout and the number of attempts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Ask:
-    """One request, ready to be sent again and again."""
+class _Request:
+    """Request that can be sent repeatedly."""
 
     method: str
     path: str
@@ -73,7 +78,7 @@ class _Ask:
 
 
 class _Attempts:
-    """When to try again, and when to give up: within `timeout_s` and `retries`."""
+    """Retry policy of one request, within `timeout_s` and `retries`."""
 
     def __init__(self, timeout_s: float, retries: int) -> None:
         self._deadline = time.monotonic() + timeout_s
@@ -84,15 +89,15 @@ class _Attempts:
         return max(0.001, self._deadline - time.monotonic())
 
     def pause_s(self, attempt: int, outcome: httpx.Response | httpx.TransportError) -> float | None:
-        """Seconds to wait before the next attempt; None where this outcome is the last.
+        """Return the seconds to wait before the next attempt; None if this outcome is final.
 
         Raises:
-            UnreachableError: nobody answered, and there is no time or attempt left.
+            UnreachableError: no answer arrived, and no time or attempt is left.
         """
-        if isinstance(outcome, httpx.Response) and outcome.status_code not in _LATER:
+        if isinstance(outcome, httpx.Response) and outcome.status_code not in _RETRIED_STATUSES:
             return None
-        spread = random.uniform(0.5, 1.5)  # noqa: S311  # so that clients don't return together
-        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**attempt) * spread
+        jitter = random.uniform(0.5, 1.5)  # noqa: S311  # keeps clients from retrying in step
+        pause_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2.0**attempt) * jitter
         if isinstance(outcome, httpx.Response):
             pause_s = max(pause_s, _retry_after_s(outcome))
         if attempt < self._retries and pause_s < self._deadline - time.monotonic():
@@ -106,7 +111,7 @@ class _Attempts:
 
 
 class _Shared:
-    """What both clients make of arguments and answers."""
+    """Base class of both clients: options, and conversion of arguments to requests."""
 
     def __init__(self, *, timeout_s: float, retries: int) -> None:
         self._timeout_s, self._retries = timeout_s, retries
@@ -117,20 +122,20 @@ class _Shared:
     @staticmethod
     def _image(
         path: str, image: Image, parameters: Parameters, accept: str = "application/json"
-    ) -> _Ask:
+    ) -> _Request:
         content = image if isinstance(image, bytes) else image.read_bytes()
         given = {name: value for name, value in parameters.items() if value is not None}
-        return _Ask(method="POST", path=path, params=given, content=content, accept=accept)
+        return _Request(method="POST", path=path, params=given, content=content, accept=accept)
 
 
 class Client(_Shared):
-    """Asks a service at `url`; safe to use from several threads.
+    """Client of the service at `url`; safe to use from several threads.
 
     Args:
-        url: where it listens, as in ``http://localhost:3000``.
-        timeout_s: for each answer, all attempts and pauses included.
-        retries: further attempts after a failed connection or a refusal that will pass.
-        transport: instead of the network, for tests.
+        url: address of the service, such as ``http://localhost:3000``.
+        timeout_s: time limit of each answer, including all attempts and pauses.
+        retries: further attempts after a failed connection or a temporary error.
+        transport: replacement for the network, for tests.
     """
 
     def __init__(
@@ -160,44 +165,47 @@ class Client(_Shared):
         self._http.close()
 
     def models(self) -> list[Json]:
-        """What is served: name, version, provider and manifest of each."""
-        answer: Json = self._ask(_Ask(method="GET", path="/models", params={})).json()
+        """List the served models: name, version, provider and manifest of each."""
+        answer: Json = self._send(_Request(method="GET", path="/models", params={})).json()
         models: list[Json] = answer["models"]
         return models
 
     def predict(
         self, image: Image, *, model: str | None = None, top_k: int | None = None
     ) -> Prediction:
-        """The most probable classes of an image.
+        """Classify an image.
 
         Raises:
-            RefusedError: the image or a parameter, by the service.
-            UnreachableError: no answer in time.
+            RefusedError: the service rejects the image or a parameter.
+            UnreachableError: no answer arrived in time.
             OSError: the file cannot be read.
         """
-        ask = self._image("/predict", image, {"model": model, "top_k": top_k})
-        return read(Prediction, self._ask(ask).json())
+        request = self._image("/predict", image, {"model": model, "top_k": top_k})
+        return read(Prediction, self._send(request).json())
 
     def explain(self, image: Image, **parameters: str | int | float | bool | None) -> Explanation:
-        """The same with a map; `parameters` are those of `/explain`: target, method, model, ...
+        """Classify an image and compute the map of a class.
+
+        `parameters` are the query parameters of `/explain`: target, method, model, ...
 
         Raises:
-            RefusedError, UnreachableError, OSError: as with `predict`.
+            RefusedError, UnreachableError, OSError: see `predict`.
         """
-        return _explanation(image, self._ask(self._image("/explain", image, parameters)))
+        return _explanation(image, self._send(self._image("/explain", image, parameters)))
 
     def overlay(self, image: Image, **parameters: str | int | float | bool | None) -> bytes:
-        """The image with the map laid over it, as PNG; see `explain`."""
-        ask = self._image("/explain", image, parameters, "image/png")
-        return self._ask(ask).content
+        """Return the image with the map as an overlay, encoded as PNG; see `explain`."""
+        request = self._image("/explain", image, parameters, "image/png")
+        return self._send(request).content
 
     def predict_many(
         self, images: Iterable[Image], *, model: str | None = None, concurrency: int = 8
     ) -> Iterator[Prediction | ClientError]:
-        """Predictions in the order of `images`; what is refused takes its place in the row.
+        """Classify images and yield the predictions in the order of `images`.
 
-        The service runs what arrives together in one pass. At most twice `concurrency` images
-        are held at a time.
+        Where a request fails, its error is yielded in place of the prediction. The service combines
+        concurrent requests into one batch. At most twice `concurrency` images are in memory at a
+        time.
         """
 
         def one(image: Image) -> Prediction | ClientError:
@@ -213,12 +221,12 @@ class Client(_Shared):
                 yield waiting.pop(0).result()
                 waiting += [pool.submit(one, each) for each in itertools.islice(rest, 1)]
 
-    def _ask(self, ask: _Ask) -> httpx.Response:
+    def _send(self, request: _Request) -> httpx.Response:
         attempts = self._attempts()
         for attempt in itertools.count():
             outcome: httpx.Response | httpx.TransportError
             try:
-                outcome = self._http.send(ask.build(self._http, attempts.remaining_s))
+                outcome = self._http.send(request.build(self._http, attempts.remaining_s))
             except httpx.TransportError as error:
                 outcome = error
             pause_s = attempts.pause_s(attempt, outcome)
@@ -229,7 +237,7 @@ class Client(_Shared):
 
 
 class AsyncClient(_Shared):
-    """`Client` for programs with an event loop; its arguments are the same."""
+    """Asynchronous client of the service; its arguments are those of `Client`."""
 
     def __init__(
         self,
@@ -259,7 +267,7 @@ class AsyncClient(_Shared):
 
     async def models(self) -> list[Json]:
         """See `Client.models`."""
-        answer: Json = (await self._ask(_Ask(method="GET", path="/models", params={}))).json()
+        answer: Json = (await self._send(_Request(method="GET", path="/models", params={}))).json()
         models: list[Json] = answer["models"]
         return models
 
@@ -267,19 +275,19 @@ class AsyncClient(_Shared):
         self, image: Image, *, model: str | None = None, top_k: int | None = None
     ) -> Prediction:
         """See `Client.predict`."""
-        ask = self._image("/predict", image, {"model": model, "top_k": top_k})
-        return read(Prediction, (await self._ask(ask)).json())
+        request = self._image("/predict", image, {"model": model, "top_k": top_k})
+        return read(Prediction, (await self._send(request)).json())
 
     async def explain(
         self, image: Image, **parameters: str | int | float | bool | None
     ) -> Explanation:
         """See `Client.explain`."""
-        return _explanation(image, await self._ask(self._image("/explain", image, parameters)))
+        return _explanation(image, await self._send(self._image("/explain", image, parameters)))
 
     async def overlay(self, image: Image, **parameters: str | int | float | bool | None) -> bytes:
         """See `Client.overlay`."""
-        ask = self._image("/explain", image, parameters, "image/png")
-        return (await self._ask(ask)).content
+        request = self._image("/explain", image, parameters, "image/png")
+        return (await self._send(request)).content
 
     async def predict_many(
         self, images: Iterable[Image], *, model: str | None = None, concurrency: int = 8
@@ -302,12 +310,12 @@ class AsyncClient(_Shared):
             for task in waiting:
                 task.cancel()
 
-    async def _ask(self, ask: _Ask) -> httpx.Response:
+    async def _send(self, request: _Request) -> httpx.Response:
         attempts = self._attempts()
         for attempt in itertools.count():
             outcome: httpx.Response | httpx.TransportError
             try:
-                outcome = await self._http.send(ask.build(self._http, attempts.remaining_s))
+                outcome = await self._http.send(request.build(self._http, attempts.remaining_s))
             except httpx.TransportError as error:
                 outcome = error
             pause_s = attempts.pause_s(attempt, outcome)
@@ -318,7 +326,7 @@ class AsyncClient(_Shared):
 
 
 def _explanation(image: Image, response: httpx.Response) -> Explanation:
-    """Read an explanation, which can be shown with its image."""
+    """Parse an explanation and attach its image, so that it can be drawn."""
 
     def picture() -> Picture.Image:
         content = image if isinstance(image, bytes) else image.read_bytes()
@@ -332,7 +340,7 @@ def _explanation(image: Image, response: httpx.Response) -> Explanation:
 
 
 def _retry_after_s(response: httpx.Response) -> float:
-    """What the header says, in seconds; its other form, a date, counts as nothing said."""
+    """Return the Retry-After header in seconds; 0 if it is absent or a date."""
     text = response.headers.get("retry-after", "")
     return float(text) if text.isdecimal() else 0.0
 

@@ -1,1 +1,1 @@
-"""Maps of what speaks for a class, boxes and overlays out of them."""
+"""Explanation methods, and the bounding boxes and overlays of their maps."""

@@ -1,4 +1,4 @@
-"""Where in the upload a class activation map says its class is: a rectangle in pixels."""
+"""Bounding box of a class activation map, in pixels of the upload."""
 
 import functools
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _SHARE = 0.5
 
 @dataclass(slots=True)
 class Box:
-    """A rectangle in pixels of the upload, edges counted from 0."""
+    """Rectangle in pixels of the upload, edges counted from 0."""
 
     left: float
     top: float
@@ -28,19 +28,19 @@ class Box:
 def locate(
     cam_hw: NDArray[np.float32], view: View, upload: tuple[int, int]
 ) -> tuple[Box, np.float32]:
-    """The smallest rectangle of the upload with the values over half of the peak; and the peak.
+    """Return the smallest rectangle that contains all values above half of the peak, and the peak.
 
     The map is interpolated bilinearly between the centres of its cells and clipped to the upload
-    (width, height). A map whose peak is not positive supports its class nowhere: "over half of
-    the peak" then means the upper half of its range. A constant map gives all that is seen. The
-    peak that is returned is the whole map's, and may lie outside the upload.
+    (width, height). If the peak is not positive, the threshold is the middle of the map's range
+    instead. A constant map gives the whole visible part. The returned peak is that of the whole
+    map, and may lie outside the upload.
     """
     rows, columns = cam_hw.shape
     along_x = _axis(columns, view.left, view.width, upload[0])
     along_y = _axis(rows, view.top, view.height, upload[1])
-    # In Python, and with no more of it than must be: numpy takes longer to start than a map of
-    # a hundred cells to go through, and would give up the interpreter's lock to the next pass.
-    lines = _seen(cam_hw, along_y, along_x)
+    # In plain Python: for a map of a hundred cells numpy's overhead per call is longer, and numpy
+    # would release the interpreter's lock to the next batch.
+    lines = _visible(cam_hw, along_y, along_x)
     highest = [*map(max, lines)]
     peak = max(highest)
     whole = along_x.weights is None and along_y.weights is None
@@ -74,26 +74,27 @@ def locate(
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """The part of a map that lies in the upload, along one direction, in pixels of the upload."""
+    """Part of a map inside the upload, along one direction, in pixels of the upload."""
 
     start: float
     end: float
     knots: tuple[float, ...]
-    """Where the interpolation turns: between them it is linear, before and behind constant."""
+    """Knots of the interpolation: linear between them, constant before the first and after the
+    last."""
     weights: NDArray[np.float32] | None
-    """Of each cell at each knot; None where the knots are the centres of all cells."""
+    """Weight of each cell at each knot; None if the knots are the centres of all cells."""
 
 
 @functools.lru_cache(maxsize=1024)
 def _axis(cells: int, start: float, extent: float, size: int) -> _Axis:
-    """Of a map of `cells` over [start, start + extent) of an upload of [0, size)."""
+    """Compute the axis of `cells` over [start, start + extent), clipped to the upload [0, size)."""
     step = extent / cells
     first = min(max(-start / step, 0.0), float(cells))
     last = max(first, min((size - start) / step, float(cells)))
     knots = [at + 0.5 for at in range(cells) if first <= at + 0.5 <= last]
     weights = None
     if len(knots) < cells:
-        # Only what lies in the upload counts: the peak of a map over padding is nobody's box.
+        # Only the part inside the upload counts: a peak over padding has no box.
         knots = sorted({first, last, *knots})
         weights = weights_at(np.array(knots), cells)
 
@@ -104,7 +105,7 @@ def _axis(cells: int, start: float, extent: float, size: int) -> _Axis:
     return _Axis(start_px, end_px, tuple(map(pixels, knots)), weights)
 
 
-def _seen(cam_hw: NDArray[np.float32], along_y: _Axis, along_x: _Axis) -> _Lines:
+def _visible(cam_hw: NDArray[np.float32], along_y: _Axis, along_x: _Axis) -> _Lines:
     if along_y.weights is not None:
         cam_hw = along_y.weights @ cam_hw
     if along_x.weights is not None:
@@ -114,7 +115,7 @@ def _seen(cam_hw: NDArray[np.float32], along_y: _Axis, along_x: _Axis) -> _Lines
 
 
 def _edge(lines: _Lines, over: int, below: int, threshold: float, knots: Sequence[float]) -> float:
-    """Where between two neighbouring lines all of the map has come down to `threshold`."""
+    """Return the position between two neighbouring lines where the map falls to `threshold`."""
     longest = 0.0
     for high, low in zip(lines[over], lines[below], strict=True):
         if high > threshold:
@@ -125,5 +126,5 @@ def _edge(lines: _Lines, over: int, below: int, threshold: float, knots: Sequenc
 
 
 def _rounded(pixels: float) -> float:
-    """To hundredths; `round` takes twice as long. `pixels` is not negative."""
+    """Round to hundredths; `round` takes twice as long. `pixels` is not negative."""
     return int(pixels * 100 + 0.5) / 100

@@ -1,4 +1,4 @@
-"""Maps that come out of the forward pass itself."""
+"""Explanation methods that read their map from an output of the forward pass."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -10,7 +10,7 @@ from limelight.explanations.map_request import MapRequest
 
 
 def class_map(output: str) -> Callable[[MapRequest], Coroutine[Any, Any, NDArray[np.float32]]]:
-    """Make the method that reads the map of the class out of `output`, (K, h, w)."""
+    """Create the method that reads the map of the class from `output`, (K, h, w)."""
 
     async def explain(request: MapRequest) -> NDArray[np.float32]:
         values_hw: NDArray[np.float32] = request.outputs[output][request.index]

@@ -1,4 +1,4 @@
-"""What an explanation method is given."""
+"""Input of an explanation method."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -7,24 +7,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 Evaluate = Callable[[NDArray[np.uint8]], Awaitable[NDArray[np.float32]]]
-"""Masked images, uint8 (N, H, W, C), to the logits of each: (N, K)."""
+"""Function from masked images, uint8 (N, H, W, C), to their logits, (N, K)."""
 
 
 @dataclass(slots=True)
 class MapRequest:
-    """One image, what the network gave for it, and the class whose map is wanted."""
+    """Image, outputs of the network and class of one map."""
 
     pixels_hwc: NDArray[np.uint8]
-    """The image as the network takes it."""
+    """Input image of the network."""
     outputs: Mapping[str, NDArray[np.float32]]
-    """What the network gave for it, without the batch dimension."""
+    """Outputs of the network by name, without the batch dimension."""
     index: int
-    """The class."""
+    """Index of the class."""
     against: int | None
-    """The class to contrast with, for a method that contrasts."""
-    most_evaluations: int
-    """At most so many masked images, for a method that masks."""
+    """Index of the class to contrast with, for a method that contrasts."""
+    max_evaluations: int
+    """Maximum number of masked images, for a method that masks."""
     evaluate: Evaluate
-    """Runs masked images."""
+    """Function that evaluates masked images."""
     evaluations: int = 1
-    """Images that the network has evaluated for the map, the upload included."""
+    """Number of images that the network evaluated for the map, including the upload."""

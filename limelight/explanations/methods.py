@@ -1,7 +1,7 @@
-"""The explanation methods: one registry.
+"""Registry of the explanation methods.
 
-Adding a method is one entry here and a file with its function. What is told of methods elsewhere
-(parameters, the OpenAPI document, manifests, the command line) is derived from it.
+To add a method, add an entry here and a file with its function. Parameters, the OpenAPI document,
+manifests and the command line are derived from the registry.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
@@ -16,20 +16,20 @@ from limelight.explanations.map_request import MapRequest
 from limelight.explanations.masked_maps import occlusion, score_cam
 
 Explain = Callable[[MapRequest], Coroutine[Any, Any, NDArray[np.float32]]]
-"""From what is known of an image to the map of one class: (h, w)."""
+"""Function that computes the map of one class, (h, w)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExplanationMethod:
-    """How the map of a class comes about.
+    """Explanation method: computes the map of a class.
 
     Attributes:
-        explain: makes the map.
-        output: the network's output that it reads.
-        summary: what it is, for the OpenAPI document.
-        every_class: `output` has the maps of all classes, (K, h, w), so that all can be asked for.
-        contrasts: it takes a second class, `against`.
-        masks: it evaluates masked images, at most `evaluations`.
+        explain: function that computes the map.
+        output: output of the network that the method reads.
+        summary: description for the OpenAPI document.
+        every_class: `output` has the maps of all classes, (K, h, w), so `target=all` is supported.
+        contrasts: the method takes a second class, `against`.
+        masks: the method evaluates masked images, at most `evaluations`.
     """
 
     explain: Explain
@@ -72,12 +72,12 @@ METHODS: dict[str, ExplanationMethod] = {
         masks=True,
     ),
 }
-"""By the names that requests and manifests give them."""
+"""Methods by their name in requests and manifests."""
 
 ALWAYS = frozenset({"logits", "probabilities", "cams"})
-"""Outputs that every artefact has."""
+"""Outputs that every artefact has, whatever its methods."""
 
 
 def supported(outputs: Mapping[str, object] | frozenset[str] | set[str]) -> tuple[str, ...]:
-    """The methods that a network with these outputs can explain by, in the registry's order."""
+    """Return the methods that a network with these outputs supports, in the registry's order."""
     return tuple(name for name, method in METHODS.items() if method.output in outputs)

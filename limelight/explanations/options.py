@@ -1,4 +1,4 @@
-"""What an explanation is asked for."""
+"""Options of an explanation and of its overlay."""
 
 from dataclasses import dataclass
 
@@ -6,23 +6,23 @@ from limelight.errors import InvalidParameter
 from limelight.explanations.overlay import COLORMAPS
 
 ALL = "all"
-"""The target that asks for the map of every class."""
+"""Target that requests the map of every class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverlayStyle:
-    """How a map is laid over an image: `opacity` of 0 to 1, and a colormap's name.
+    """Style of an overlay: `opacity` from 0 to 1, and the name of a colormap.
 
     Raises:
-        InvalidParameter: one of them is out of range.
+        InvalidParameter: the opacity or the colormap is out of range.
     """
 
     opacity: float = 0.5
     colormap: str = "turbo"
 
     def __post_init__(self) -> None:
-        """Check both."""
-        if not 0 <= self.opacity <= 1:  # which NaN fails too
+        """Check both fields."""
+        if not 0 <= self.opacity <= 1:  # also rejects NaN
             raise InvalidParameter(f"opacity is {self.opacity:g}, and must be a number from 0 to 1")
         if self.colormap not in COLORMAPS:
             raise InvalidParameter(
@@ -32,15 +32,15 @@ class OverlayStyle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainOptions:
-    """What an explanation is asked for. Classes are labels or indices; a label wins."""
+    """Options of an explanation. A class is given by label or index; a label takes precedence."""
 
     target: str | None = None
-    """None: the winner. `ALL`: every class, unless one has that label."""
+    """Class of the map. None: the predicted class. `ALL`: every class, unless that is a label."""
     method: str = "cam"
-    """One of `limelight.explanations.methods.METHODS`."""
+    """Name of a method in `limelight.explanations.methods.METHODS`."""
     against: str | None = None
-    """For a contrast; None: the most probable class but the target."""
+    """Class to contrast with. None: the most probable class other than the target."""
     evaluations: int | None = None
-    """At most so many masked images; None: as many as the method wants."""
+    """Maximum number of masked images. None: the method's default."""
     zoom: bool = False
-    """Whether to evaluate again the part of the upload that mattered, at its full resolution."""
+    """True to evaluate the crop around the map's box as well, at its full resolution."""

@@ -1,4 +1,4 @@
-"""A picture of what a class activation map says: the upload with the map laid over it."""
+"""Overlay of a class activation map on its upload."""
 
 import math
 from io import BytesIO
@@ -10,8 +10,8 @@ from PIL import Image
 
 from limelight.imaging.preprocessing import View, flatten
 
-# Seventeen colours of each published table; what lies between is interpolated, and at most 7 of
-# 255 levels away from the table.
+# Seventeen colours of each published colormap. The colours between are interpolated, and differ
+# from the published ones by at most 7 of 255 levels.
 _ANCHORS = {
     "turbo": "30123b 4040a2 466be3 4294ff 28bceb 18ddc2 32f298 6dfe62 a4fc3c cbed34 ecd13a fdae35 "
     "fb8122 ec530f d23105 ac1701 7a0403",
@@ -34,7 +34,7 @@ def _palette(anchors: str) -> list[int]:
 
 
 COLORMAPS = {name: _palette(anchors) for name, anchors in _ANCHORS.items()}
-"""Red, green and blue of 256 levels, as Pillow's palettes take them."""
+"""Colormaps as Pillow palettes: red, green and blue of 256 levels."""
 
 
 def overlay(
@@ -45,10 +45,11 @@ def overlay(
     opacity: float,
     colormap: str,
 ) -> Image.Image:
-    """Lay a map over the upload: RGB, of the upload's size. What the network cannot see stays.
+    """Blend a map over the upload: RGB, of the upload's size.
 
-    The colours go from 0 to the map's peak; from its least value where the peak is not positive.
-    `opacity` is 0 to 1, `colormap` one of `COLORMAPS`.
+    Parts that the network does not see are left unchanged. The colours range from 0 to the map's
+    peak; if the peak is not positive, from the map's minimum to its peak. `opacity` is from 0 to 1,
+    `colormap` one of `COLORMAPS`.
     """
     photo = flatten(image, 255).convert("RGB")
     left, right = _pixels(view.left, view.width, photo.width)
@@ -65,7 +66,7 @@ def overlay(
     tint = Image.fromarray(_levels(cam_hw)).resize(
         (right - left, bottom - top), Image.Resampling.BILINEAR, box=cells
     )
-    # The levels are the palette's indices; Pillow looks the colours up in C.
+    # The levels are palette indices, so that Pillow looks the colours up in C.
     tint = tint.convert("L")
     tint.putpalette(COLORMAPS[colormap])
     place = (left, top, right, bottom)
@@ -74,14 +75,14 @@ def overlay(
 
 
 def png(image: Image.Image) -> bytes:
-    """Encode for a quick answer: zlib's lowest level costs a third of its default's time."""
+    """Encode as PNG at zlib's lowest level, which takes a third of the default's time."""
     stream = BytesIO()
     image.save(stream, "PNG", compress_level=1)
     return stream.getvalue()
 
 
 def _levels(cam_hw: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Palette indices, 0 to 255, before they are rounded."""
+    """Scale a map to palette indices from 0 to 255, not yet rounded."""
     peak = float(cam_hw.max())
     least = 0.0 if peak > 0 else float(cam_hw.min())
     span = peak - least or 1.0
@@ -89,5 +90,5 @@ def _levels(cam_hw: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 
 
 def _pixels(start: float, extent: float, size: int) -> tuple[int, int]:
-    """The pixels of 0 to `size` whose centres lie in [start, start + extent)."""
+    """Return the range of pixels, clipped to `size`, with centres in [start, start + extent)."""
     return max(0, math.ceil(start - 0.5)), min(size, math.ceil(start + extent - 0.5))

@@ -1,7 +1,7 @@
-"""What a class depends on, found by masking the image and looking again: no gradients needed.
+"""Perturbation-based explanations: mask the image, evaluate it again; no gradients needed.
 
-A method gives images to look at and, from the logits of one class on each, a map. Masking blends
-pixels into the image's mean colour, which tells the network least.
+Each method creates masked images, and computes a map from the logits of one class on them. Masking
+blends pixels with the image's mean colour, which carries the least information.
 """
 
 import math
@@ -12,25 +12,26 @@ from numpy.typing import ArrayLike, NDArray
 from limelight.explanations.interpolation import bilinear
 
 Image = NDArray[np.uint8]
-"""(H, W, C)."""
+"""Image of shape (H, W, C)."""
 
 OCCLUSION_EVALUATIONS = 49
-"""Seven by seven places: each quarter of the image's side, in steps of an eighth."""
+"""Number of masked images by default: a grid of 7 by 7 squares, each a quarter of the image's
+side, in steps of an eighth."""
 
 
 def mean_colour(image_hwc: Image) -> NDArray[np.float32]:
-    """Of each channel: (C,)."""
+    """Return the mean of each channel: (C,)."""
     colour: NDArray[np.float32] = image_hwc.mean((0, 1), dtype=np.float64).astype(np.float32)
     return colour
 
 
 def occlude(image_hwc: Image, evaluations: int = OCCLUSION_EVALUATIONS) -> Image:
-    """Hide a square at every place of a grid: (P, H, W, C), P a square number up to `evaluations`.
+    """Hide a square at each grid position: (P, H, W, C), P a square number up to `evaluations`.
 
     Neighbours overlap by half (Zeiler & Fergus, 2014, section 4.2).
 
     Raises:
-        ValueError: fewer than 4 evaluations, which make no map.
+        ValueError: fewer than 4 evaluations, which are too few for a map.
     """
     places = math.isqrt(evaluations)
     if places < 2:
@@ -47,9 +48,10 @@ def occlude(image_hwc: Image, evaluations: int = OCCLUSION_EVALUATIONS) -> Image
 
 
 def occlusion_map(logit: float, hidden_logits: ArrayLike) -> NDArray[np.float32]:
-    """How far hiding a cell lowers the logit, mean of the squares over it: (P+1, P+1) cells.
+    """Return the drop of the logit at each cell, averaged over the squares that cover it: (h, w).
 
-    `hidden_logits` are those of `occlude`'s images, in their order.
+    `hidden_logits` are the logits of `occlude`'s images in their order. A grid of P by P squares
+    gives P + 1 by P + 1 cells.
     """
     places = math.isqrt(np.size(hidden_logits))
     drops = logit - np.asarray(hidden_logits, np.float64).reshape(places, places)
@@ -64,7 +66,7 @@ def occlusion_map(logit: float, hidden_logits: ArrayLike) -> NDArray[np.float32]
 
 
 def strongest_channels(features_chw: NDArray[np.float32], most: int) -> NDArray[np.int64]:
-    """Indices of at most `most` channels that are not constant, those that vary most first."""
+    """Return the indices of at most `most` channels that are not constant, by falling variance."""
     deviations = features_chw.std((1, 2))
     order = np.argsort(-deviations, kind="stable")
     return order[: min(most, int((deviations > 0).sum()))]
@@ -73,10 +75,11 @@ def strongest_channels(features_chw: NDArray[np.float32], most: int) -> NDArray[
 def unveil(
     image_hwc: Image, features_chw: NDArray[np.float32], colour: NDArray[np.float32] | None = None
 ) -> Image:
-    """For each channel, the image where it is active and `colour` elsewhere: (C, H, W, C3).
+    """Mask the image with each channel: (K, h, w) -> (K, H, W, C).
 
-    A channel is scaled to 0 to 1 and interpolated to the image's size (Score-CAM, Wang et al.,
-    2020, eq. 5 to 7). `colour` is the image's mean by default. No channel may be constant.
+    The image is visible where the channel is active, and replaced by `colour` elsewhere. A channel
+    is scaled to the range 0 to 1 and interpolated to the image's size (Score-CAM, Wang et al.,
+    2020, eq. 5 to 7). The default of `colour` is the image's mean. No channel may be constant.
     """
     height, width, _ = image_hwc.shape
     low = features_chw.min((1, 2), keepdims=True)
@@ -92,9 +95,9 @@ def unveil(
 
 
 def score_cam(features_chw: NDArray[np.float32], unveiled_logits: ArrayLike) -> NDArray[np.float32]:
-    """Channels weighted by the softmax of what each brought on its own (eq. 8 to 10): (h, w)."""
+    """Sum the channels, weighted by the softmax of their logits (eq. 8 to 10): (h, w)."""
     scores = np.asarray(unveiled_logits, np.float64)
-    if not scores.size:  # a blank image: no channel varies
+    if not scores.size:  # no channel varies in a blank image
         return np.zeros(features_chw.shape[1:], np.float32)
     powers = np.exp(scores - scores.max())
     weighted = np.einsum("c,chw->hw", powers / powers.sum(), features_chw.astype(np.float64))
@@ -103,5 +106,5 @@ def score_cam(features_chw: NDArray[np.float32], unveiled_logits: ArrayLike) -> 
 
 
 def _edges(size: int, places: int) -> list[int]:
-    """Where each square begins and, two further on, ends: `places` + 2 of them."""
+    """Return the `places` + 2 edges of the squares: square i extends from edge i to edge i + 2."""
     return [round(at * size / (places + 1)) for at in range(places + 2)]

@@ -1,29 +1,29 @@
-"""A closer look at a large image: where to cut it, by the map of the first look."""
+"""Zoomed crop of a large image, around the bounding box of its map."""
 
 from limelight.artifact.manifest import ImageRule
 from limelight.explanations.bounding_box import Box
 from limelight.imaging.preprocessing import View
 
-# Side of the cut, in sides of the box. A cell of the map answers for its surroundings too, so the
-# box of a small object is larger than the object: a margin would make it nearly all of the image. A
-# tighter cut finds smaller objects, and cuts up those that fill the image:
-# `python -m bench.zoom --tune`.
-_CUT = 1.0
-# A crop of nearly all that was seen shows nothing new.
-_WORTHWHILE = 0.8
+# Side of the crop, relative to the box. A cell of the map also responds to its surroundings, so the
+# box of a small object is larger than the object. With a margin the crop would be nearly the whole
+# image. A tighter crop finds smaller objects, but cuts off parts of objects that fill the image.
+# Measured with `python -m bench.zoom --tune`.
+_CROP_SCALE = 1.0
+# A crop of more than this share of the visible part shows nothing new.
+_MAX_SHARE = 0.8
 
 
 def zoomed_view(box: Box, upload: tuple[int, int], rule: ImageRule) -> View | None:
-    """The part of an upload (width, height) in the middle of `box`, of the input's proportions.
+    """Return the zoomed crop of an upload (width, height), centred on `box`.
 
-    Never smaller than the input itself, since there is no finer detail to see; None where that
-    leaves little to gain.
+    It has the input's proportions, and is never smaller than the input, since there is no more
+    detail to gain. Return None if it would be nearly the whole upload.
     """
     width, height = upload
     whole = min(width / rule.width, height / rule.height)
     scale = max((box.right - box.left) / rule.width, (box.bottom - box.top) / rule.height)
-    scale = max(1.0, scale * _CUT)
-    if scale > whole * _WORTHWHILE:
+    scale = max(1.0, scale * _CROP_SCALE)
+    if scale > whole * _MAX_SHARE:
         return None
     wide, high = round(rule.width * scale), round(rule.height * scale)
     left = min(max(0, round((box.left + box.right - wide) / 2)), width - wide)

@@ -1,1 +1,1 @@
-"""From the bytes of an upload to the input of a network."""
+"""Conversion of uploads to the input of a network."""

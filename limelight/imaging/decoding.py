@@ -1,7 +1,7 @@
-"""From the bytes of an upload to an upright image.
+"""Decoding of uploads to upright images.
 
-Plain PNG files skip Pillow's reading of the file (`limelight.imaging.png`), which takes longer
-than decoding a small image. Everything else goes through `Image.open`.
+Plain PNG files bypass Pillow's file parser (`limelight.imaging.png`), which takes longer than
+decoding a small image. All other files go through `Image.open`.
 """
 
 import warnings
@@ -18,10 +18,10 @@ from limelight.imaging.formats import FORMATS, accepted, has_signature, register
 
 register_decoders()
 
-# Pillow's own limit warns at a fixed size. Ours is a setting, and `decode` holds every upload
-# to it before a pixel is decoded.
+# Pillow's own limit warns at a fixed size. `decode` checks a configurable limit instead, before
+# any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
-# It also warns of metadata that it cannot read, which nobody here asked for.
+# Pillow also warns about unreadable metadata, which is not used here.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
 
 _ORIENTATION_TAG = 0x0112
@@ -35,15 +35,15 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# A JPEG may be decoded smaller, at 1/2, 1/4 or 1/8, as long as this many times the input's size
-# is left. The second step then still averages over pixels; ink has to be found first, and may
-# be a small part of the picture.
-_SPARE_PIXELS = {"crop": 2, "ink": 16}
+# A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as the result has at least this many
+# times the input's size. Resizing then still averages over pixels. Ink needs more, because it may
+# be a small part of the image.
+_OVERSAMPLING = {"crop": 2, "ink": 16}
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """An upright image of mode L, LA, RGB or RGBA."""
+    """Decoded image: upright, of mode L, LA, RGB or RGBA."""
 
     image: Image.Image
     full_size: tuple[int, int]
@@ -51,15 +51,15 @@ class DecodedImage:
 
 
 def decode(body: bytes, *, max_pixels: int, sketch_for: ImageRule | None = None) -> DecodedImage:
-    """Decode an upload: upright, its first frame.
+    """Decode the first frame of an upload, upright.
 
-    With `sketch_for`, a JPEG much larger than that rule's input may come back reduced, which is
-    several times faster.
+    With `sketch_for`, a JPEG much larger than that rule's input may be decoded at a reduced size,
+    which is several times faster.
 
     Raises:
         UnsupportedMediaType: the bytes are not of an accepted format.
         ImageTooLarge: width x height in the header exceeds `max_pixels`; nothing was decoded.
-        UndecodableImage: of an accepted format, but truncated or broken.
+        UndecodableImage: the format is accepted, but the file is truncated or damaged.
     """
     image = png.decode(body, max_pixels=max_pixels)
     if image is not None:
@@ -70,7 +70,7 @@ def decode(body: bytes, *, max_pixels: int, sketch_for: ImageRule | None = None)
 def decode_with_pillow(
     body: bytes, *, max_pixels: int, sketch_for: ImageRule | None = None
 ) -> DecodedImage:
-    """`decode` with Pillow's own reading of the file: the same result, for any file."""
+    """Decode any file with Pillow's file parser; the result is that of `decode`."""
     image = _open(body)
     if image.width * image.height > max_pixels:
         raise ImageTooLarge(
@@ -96,7 +96,7 @@ def decode_with_pillow(
 
 
 def plain(image: Image.Image) -> Image.Image:
-    """Any mode as L, LA, RGB or RGBA, with 16 bits brought to 8 and every alpha an own channel."""
+    """Convert any mode to L, LA, RGB or RGBA: 8 bits a channel, transparency as alpha channel."""
     if image.mode.startswith("I"):
         return _from_16_bits(image)
     if image.mode in ("L", "LA", "RGB", "RGBA") and "transparency" not in image.info:
@@ -107,27 +107,27 @@ def plain(image: Image.Image) -> Image.Image:
 
 
 def _open(body: bytes) -> Image.Image:
-    """Format and size are known then, and nothing is decoded yet."""
+    """Read the header, which has the format and the size; nothing is decoded yet."""
     try:
         return Image.open(BytesIO(body), formats=tuple(FORMATS))
     except UnidentifiedImageError as error:
         if has_signature(body):
             raise UndecodableImage("the image is damaged, or cut off in its header") from error
         raise UnsupportedMediaType(f"the body is not a {accepted()} image") from error
-    except Exception as error:  # Pillow's parsers raise nearly anything on a forged header
+    except Exception as error:  # Pillow raises exceptions of many types on a forged header
         raise UndecodableImage("the image's header is damaged") from error
 
 
 def _least_size(sketch_for: ImageRule) -> tuple[int, int]:
-    spare = _SPARE_PIXELS[sketch_for.fit]
-    return sketch_for.width * spare, sketch_for.height * spare
+    factor = _OVERSAMPLING[sketch_for.fit]
+    return sketch_for.width * factor, sketch_for.height * factor
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where the metadata is absent or broken."""
+    """Return the EXIF orientation, 1 to 8; 1 if the metadata is absent or damaged."""
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # metadata never costs a picture that decodes
+    except Exception:  # damaged metadata must not reject an image that can be decoded
         return 1
 
 

@@ -1,7 +1,7 @@
-"""The image formats that are accepted, for uploads and for training alike: one registry.
+"""Registry of the accepted image formats, for uploads and for training.
 
-Adding a format is one entry here, if Pillow can decode it. What is told of formats elsewhere
-(messages, content types, the OpenAPI document, the page, file suffixes) is derived from it.
+To add a format that Pillow can decode, add an entry here. Messages, content types, the OpenAPI
+document, the page and file suffixes are derived from the registry.
 """
 
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from importlib import import_module
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFormat:
-    """A format of image files.
+    """Format of image files.
 
     Attributes:
-        title: its name in messages.
-        plugin: the module of Pillow that decodes it.
-        media_types: the registered type, then others that clients send for it.
-        suffixes: of files, in lower case.
-        signatures: what a file may begin with.
-        size_at: where the length of the whole file stands, 4 bytes little-endian, for a signature
-            that is too short to tell.
-        tag: bytes that follow the signature, and where.
+        title: name in messages.
+        plugin: Pillow's module that decodes the format.
+        media_types: registered media type, then others that clients send for the format.
+        suffixes: file suffixes in lower case.
+        signatures: byte sequences that a file may begin with.
+        size_at: offset of the file's length (4 bytes, little-endian), for a signature that is too
+            short to identify the format.
+        tag: offset and value of further bytes that identify the format.
     """
 
     title: str
@@ -32,7 +32,7 @@ class ImageFormat:
     tag: tuple[int, bytes] | None = None
 
     def recognises(self, body: bytes) -> bool:
-        """Whether `body` begins as a file of this format does."""
+        """Return whether `body` begins like a file of this format."""
         if not body.startswith(self.signatures):
             return False
         if self.size_at is not None:
@@ -80,17 +80,17 @@ FORMATS: dict[str, ImageFormat] = {
         signatures=(b"GIF87a", b"GIF89a"),
     ),
 }
-"""By the names that Pillow gives them."""
+"""Formats by their name in Pillow."""
 
 
 def accepted() -> str:
-    """The formats in words, for messages: `PNG, JPEG or GIF`."""
+    """Return the titles of the formats for messages: `PNG, JPEG or GIF`."""
     *most, last = (each.title for each in FORMATS.values())
     return f"{', '.join(most)} or {last}" if most else last
 
 
 def media_types(*, registered: bool = True) -> tuple[str, ...]:
-    """The registered media types; or with `registered=False` all that are accepted."""
+    """Return the registered media types; with `registered=False`, all accepted ones."""
     return tuple(
         name
         for each in FORMATS.values()
@@ -99,24 +99,24 @@ def media_types(*, registered: bool = True) -> tuple[str, ...]:
 
 
 def suffixes() -> frozenset[str]:
-    """Suffixes of image files, in lower case with their dot."""
+    """Return the suffixes of image files, in lower case with their dot."""
     return frozenset(suffix for each in FORMATS.values() for suffix in each.suffixes)
 
 
 def is_image(body: bytes) -> bool:
-    """Whether `body` begins as a file of an accepted format does.
+    """Return whether `body` begins like a file of an accepted format.
 
-    Two letters alone do not tell: pixels may begin with them as well.
+    A signature of two letters alone does not suffice: raw pixels may begin with the same bytes.
     """
     return any(each.recognises(body) for each in FORMATS.values())
 
 
 def has_signature(body: bytes) -> bool:
-    """Whether `body` has a signature; the rest of it may be missing."""
+    """Return whether `body` begins with a signature; the rest may be missing."""
     return any(body.startswith(each.signatures) for each in FORMATS.values())
 
 
 def register_decoders() -> None:
-    """Load Pillow's decoders of these formats, so that `Image.open` need not load all it has."""
+    """Load Pillow's decoders of these formats, so that `Image.open` does not load all others."""
     for each in FORMATS.values():
         import_module(f"PIL.{each.plugin}")

@@ -1,8 +1,8 @@
-"""A short way through plain PNG files: Pillow's own decoder, without its reading of the file.
+"""Fast path for plain PNG files: Pillow's decoder without Pillow's file parser.
 
-Pillow spends more time on building an image file object than on the pixels of a small image.
-Here the chunks are walked in place, and what they compress goes straight to Pillow's decoder,
-so the pixels are Pillow's. Anything unusual is left to Pillow.
+For a small image, Pillow spends more time on creating an image file object than on the pixels.
+Here the chunks are parsed in place, and the compressed data goes directly to Pillow's decoder, so
+the pixels are identical. Any unusual file is left to Pillow.
 """
 
 import struct
@@ -18,11 +18,12 @@ _SIZE = struct.Struct(">I4sII")
 _CHUNK = struct.Struct(">I4s")
 _CHECKSUM = struct.Struct(">I")
 
-# Of 8 bits a channel, by the header's colour type. Palettes have transparency of their own.
+# Modes with 8 bits a channel, by the header's colour type. Palettes are left out, because they may
+# have a transparent colour.
 _MODES = {0: "L", 2: "RGB", 4: "LA", 6: "RGBA"}
-# Chunks that change neither pixels nor orientation, with the length at which Pillow reads them
-# without complaint (None: it doesn't read them). Text is not among them: Pillow takes an
-# orientation from it.
+# Chunks that change neither pixels nor orientation, with the length that Pillow accepts (None:
+# Pillow does not read them). Text chunks are not included, because Pillow reads an orientation
+# from them.
 _HARMLESS = {
     b"gAMA": 4,
     b"cHRM": 32,
@@ -32,17 +33,17 @@ _HARMLESS = {
     b"bKGD": None,
     b"sBIT": None,
 }
-# libpng writes one IDAT per 8 kB: this is half a gigabyte of them. An upload of empty chunks,
-# 12 bytes each, would keep an interpreter busy for seconds.
-_MOST_CHUNKS = 65_536
+# libpng writes one IDAT chunk per 8 kB, so this limit allows 512 MB. Without a limit, an upload of
+# empty chunks, 12 bytes each, would keep an interpreter busy for seconds.
+_MAX_CHUNKS = 65_536
 
 
 class DamageError(Exception):
-    """The chunks don't add up: cut off, or a checksum that is wrong."""
+    """The chunks are truncated, or a checksum is wrong."""
 
 
 def peek_size(body: bytes) -> tuple[int, int] | None:
-    """Width and height that the header claims; None where there is none."""
+    """Return the width and height in the header; None if there is no header."""
     if len(body) < 24 or not body.startswith(SIGNATURE):
         return None
     length, name, width, height = _SIZE.unpack_from(body, 8)
@@ -50,9 +51,10 @@ def peek_size(body: bytes) -> tuple[int, int] | None:
 
 
 def is_whole(body: bytes) -> bool:
-    """Whether every chunk up to the end marker is there, with the right checksum.
+    """Return whether every chunk up to the end marker is present, with the right checksum.
 
-    Stricter than Pillow, which neither looks at the checksums of pixels nor misses the end.
+    This is stricter than Pillow, which neither verifies the checksums of pixel data nor requires
+    the end marker.
     """
     try:
         for _ in _chunks(body):
@@ -63,11 +65,11 @@ def is_whole(body: bytes) -> bool:
 
 
 def decode(body: bytes, *, max_pixels: int) -> Image.Image | None:
-    """The image, of mode L, LA, RGB or RGBA, just as Pillow gives it.
+    """Decode to mode L, LA, RGB or RGBA, with the same pixels as Pillow.
 
-    None where the short way doesn't lead: not a PNG, not plain, more than `max_pixels`, damaged.
-    Pillow then has the say. Its decoder stops at the last pixel that the header announces, so
-    nothing inflates beyond that.
+    Return None if the fast path does not apply: the file is not a PNG, not plain, damaged, or has
+    more than `max_pixels`. The caller then uses Pillow. The decoder stops at the last pixel that
+    the header announces, so no more data is inflated.
     """
     if len(body) < 57 or not body.startswith(SIGNATURE):
         return None
@@ -89,10 +91,10 @@ def decode(body: bytes, *, max_pixels: int) -> Image.Image | None:
 
 
 def _pixel_data(body: bytes) -> bytes | memoryview | None:
-    """What the IDAT chunks hold; None if there is a chunk that might matter.
+    """Return the content of the IDAT chunks; None if another chunk may affect the pixels.
 
     Raises:
-        DamageError: see there.
+        DamageError: see `_chunks`.
     """
     view = memoryview(body)
     parts: list[memoryview] = []
@@ -115,14 +117,14 @@ def _pixel_data(body: bytes) -> bytes | memoryview | None:
 
 
 def _chunks(body: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each chunk's content, the end marker's last.
+    """Yield name, start and end of each chunk's content, up to the end marker.
 
     Raises:
-        DamageError: the next chunk is cut off, its checksum is wrong, or there are far too many.
+        DamageError: a chunk is truncated, its checksum is wrong, or there are too many chunks.
     """
     view = memoryview(body)
     place, last = len(SIGNATURE), len(body) - 12
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(_MAX_CHUNKS):
         if place > last:
             raise DamageError
         length, name = _CHUNK.unpack_from(body, place)

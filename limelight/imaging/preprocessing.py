@@ -1,7 +1,7 @@
-"""From the bytes of an upload to the pixels that a network was trained on, and back.
+"""Preprocessing of uploads to the network's input, and the mapping back to the upload.
 
-Serving and evaluation both go through `read_upload`, so that the accuracy in a manifest is that
-of the service.
+Serving and evaluation both use `read_upload`, so that the accuracy in a manifest is that of the
+service.
 """
 
 from dataclasses import dataclass
@@ -18,30 +18,31 @@ from limelight.imaging.fitting import border_median, fit_crop, fit_ink
 
 _INVERTED = bytes(range(255, -1, -1))
 
-# Up to these sizes, a crop takes about as long as a change of threads: `python -m bench.decode`.
+# Up to these sizes, a crop takes about as long as a switch of threads: `python -m bench.decode`.
 _QUICK_BYTES = 8192
 _QUICK_PIXELS = 64 * 64
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload as the network sees it, and where in the upload that is."""
+    """Upload as the network's input, and the part of the upload that it covers."""
 
     pixels_hwc: NDArray[np.uint8]
-    """Of the rule's size; it may be read-only."""
+    """Network's input, of the rule's size; it may be read-only."""
     view: View
     width: int
-    """Of the upright upload, in pixels, as is the height."""
+    """Width of the upright upload, in pixels."""
     height: int
+    """Height of the upright upload, in pixels."""
 
 
 def read_upload(body: bytes, rule: ImageRule, *, max_pixels: int) -> Upload:
-    """Decode an upload and bring it to the network's input.
+    """Decode an upload and convert it to the network's input.
 
     Raises:
         UnsupportedMediaType: the bytes are not of an accepted format.
         ImageTooLarge: width x height in the header exceeds `max_pixels`; nothing was decoded.
-        UndecodableImage: of an accepted format, but truncated or broken.
+        UndecodableImage: the format is accepted, but the file is truncated or damaged.
     """
     decoded = decode(body, max_pixels=max_pixels, sketch_for=rule)
     pixels_hwc, view = prepare(decoded.image, rule, full_size=decoded.full_size)
@@ -49,7 +50,7 @@ def read_upload(body: bytes, rule: ImageRule, *, max_pixels: int) -> Upload:
 
 
 def read_part(body: bytes, rule: ImageRule, part: View, *, max_pixels: int) -> Upload:
-    """`read_upload` of a rectangle of an upload; views and sizes are those of the whole upload.
+    """Decode a rectangle of an upload; the view and the size refer to the whole upload.
 
     Raises:
         LimelightError: see `read_upload`.
@@ -62,11 +63,11 @@ def read_part(body: bytes, rule: ImageRule, part: View, *, max_pixels: int) -> U
 
 
 def is_quick(body: bytes, rule: ImageRule | None = None) -> bool:
-    """Whether `read_upload` takes so little time that a change of threads is not worth it.
+    """Return whether `read_upload` is too fast for a switch of threads to pay off.
 
-    Judged by the length and the size in the header, of PNG files only: others may hold any number
-    of pixels in a few bytes. With `rule`, its fit counts too: ink takes a while to be laid out.
-    Never raises.
+    The criteria are the length and the size in the header. Only PNG files count as quick, because
+    other formats may hold any number of pixels in a few bytes. With `rule`, its fit counts too,
+    because laying out ink takes longer. Never raises.
     """
     if len(body) > _QUICK_BYTES:
         return False
@@ -77,16 +78,16 @@ def is_quick(body: bytes, rule: ImageRule | None = None) -> bool:
 
 
 def picture_of(image_hwc: NDArray[np.uint8]) -> Image.Image:
-    """An image out of its pixels, uint8 (H, W, C): grey or RGB, as C says."""
+    """Create an image from pixels, uint8 (H, W, C): grey for one channel, RGB for three."""
     return Image.fromarray(image_hwc[:, :, 0] if image_hwc.shape[2] == 1 else image_hwc)
 
 
 def prepare(
     image: Image.Image, rule: ImageRule, *, full_size: tuple[int, int] | None = None
 ) -> tuple[NDArray[np.uint8], View]:
-    """Bring an image to the network's input: uint8 (H, W, C), and the part of it that this is.
+    """Convert an image to the network's input: uint8 (H, W, C), and the view that it covers.
 
-    The part is in pixels of `full_size` (width, height), of which `image` may be a reduced copy.
+    The view is in pixels of `full_size` (width, height), of which `image` may be a reduced copy.
     """
     image = _in_mode(plain(image), rule)
     if image.size == (rule.width, rule.height):
@@ -102,11 +103,11 @@ def prepare(
 
 
 def flatten(image: Image.Image, background: int) -> Image.Image:
-    """Lay an image of mode L, LA, RGB or RGBA over the grey level `background`: L or RGB."""
+    """Remove the alpha channel by blending with the grey level `background`: L or RGB."""
     if not image.mode.endswith("A"):
         return image
     mode, alpha = image.mode[:-1], image.getchannel("A")
-    if alpha.getextrema() == (255, 255):  # nothing shines through
+    if alpha.getextrema() == (255, 255):  # fully opaque
         return image.convert(mode)
     flat = Image.new(mode, image.size, background if mode == "L" else (background,) * 3)
     flat.paste(image.convert(mode), mask=alpha)
@@ -124,9 +125,9 @@ def _as_it_is(image: Image.Image, rule: ImageRule) -> tuple[NDArray[np.uint8], V
 
 
 def _has_light_border(grey: bytes, width: int) -> bool:
-    """`border_median` of these rows of grey levels > 127; numpy takes longer to start."""
+    """Return whether `border_median` > 127, without numpy's overhead per call."""
     ring = sorted(grey[:width] + grey[-width:] + grey[::width] + grey[width - 1 :: width])
-    half = len(ring) // 2  # of an even number: the corners count twice
+    half = len(ring) // 2  # the number of levels is even, because the corners count twice
     return ring[half - 1] + ring[half] > 2 * 127
 
 

@@ -1,1 +1,1 @@
-"""ONNX Runtime on a GPU or a CPU."""
+"""Inference with ONNX Runtime on a GPU or a CPU."""

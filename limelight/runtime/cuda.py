@@ -1,4 +1,4 @@
-"""NVIDIA GPUs, by the driver alone: whether there are any, and memory that they can reach."""
+"""Access to the NVIDIA driver: GPU detection and page-locked memory."""
 
 import ctypes
 import functools
@@ -6,12 +6,12 @@ import functools
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-_FOR_EVERY_CONTEXT = 1  # CU_MEMHOSTALLOC_PORTABLE
+_PORTABLE = 1  # CU_MEMHOSTALLOC_PORTABLE: page-locked for every CUDA context
 
 
 @functools.cache
 def driver_problem() -> str | None:
-    """Why the driver offers no GPU to this process, or None."""
+    """Return the reason why the driver offers no GPU to this process, or None."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -23,21 +23,21 @@ def driver_problem() -> str | None:
 
 
 def page_locked(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
-    """An array of main memory that a GPU can reach by itself; it stays until the process ends.
+    """Allocate an array in page-locked main memory, which is never freed.
 
     Raises:
-        MemoryError: the driver gives none; the message has its status.
+        MemoryError: the driver cannot allocate it; the message has the driver's status.
     """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     driver = ctypes.CDLL("libcuda.so.1")
     device, context, address = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
-    # The context that the runtime uses too; a thread may not have entered it yet.
+    # ONNX Runtime uses the same primary context. It may not be current in this thread yet.
     status = driver.cuDeviceGet(ctypes.byref(device), 0)
     status = status or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
     status = status or driver.cuCtxPushCurrent_v2(context)
     if status == 0:
         status = driver.cuMemHostAlloc(
-            ctypes.byref(address), ctypes.c_size_t(max(1, size)), _FOR_EVERY_CONTEXT
+            ctypes.byref(address), ctypes.c_size_t(max(1, size)), _PORTABLE
         )
         driver.cuCtxPopCurrent_v2(ctypes.byref(context))
     if status != 0 or address.value is None:

@@ -1,4 +1,4 @@
-"""The network itself: the graphs of one artefact, and what comes out of a pass."""
+"""Inference engine: runs the graphs of one artefact."""
 
 import logging
 import time
@@ -27,33 +27,36 @@ from limelight.runtime.onnx_session import (
 logger = logging.getLogger("limelight.engine")
 
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
-# Finer maps take some megabytes an image, which the runtime would keep of the largest batch.
-_MOST_LAYERCAMS = 8
-_COMPARED = ("probabilities",)
-# Of float16 layers, which may be added up in another order for another size of batch.
-_AGREEMENT = 0.01
+# LayerCAM maps take several megabytes an image, and ONNX Runtime keeps the memory of the largest
+# batch.
+_MAX_LAYERCAM_BATCH = 8
+_COMPARED_OUTPUTS = ("probabilities",)
+# fp16 layers may sum in another order for another batch size.
+_TOLERANCE = 0.01
 
 
 class Engine:
-    """Runs the network of one artefact. `run` may be called from several threads.
+    """Inference engine of one artefact. `run` may be called from several threads.
 
     Args:
-        artifact: what to run, already verified.
-        device: ``auto`` takes a GPU where one is usable and the CPU elsewhere; any other is
-            a demand.
-        threads: CPU threads for one pass; 0 is every core.
-        precision: of the network's layers. ``auto`` takes float16 on a GPU, where the artefact has
-            such a graph, and float32 elsewhere; any other is a demand. Finer maps are float32.
-        lanes: run passes in `limelight.runtime.io_binding`, as a GPU does by default. On a CPU each
-            blank image has its price, and bound memory brings nothing.
+        artifact: verified artefact to run.
+        device: ``auto`` selects a GPU if one is usable, otherwise the CPU. Any other value
+            raises if that device is not usable.
+        threads: CPU threads of a forward pass; 0 uses every core.
+        precision: precision of the layers. ``auto`` selects float16 on a GPU if the artefact has
+            such a graph, otherwise float32. Any other value raises if the artefact has no such
+            graph. LayerCAM maps are always computed in float32.
+        io_binding: run with preallocated buffers (see `limelight.runtime.io_binding`). The default
+            is to do so on a GPU only: on a CPU the padding of batches costs time, and bound memory
+            saves none.
 
     Attributes:
-        precision: what the layers compute in, in a pass without finer maps.
-        file: the artefact's graph that such a pass runs.
+        precision: precision of the layers in a forward pass without LayerCAM maps.
+        file: name of the graph that such a forward pass runs.
 
     Raises:
-        EngineError: the demanded provider or precision cannot be had, or the graph is not what
-            the manifest says.
+        EngineError: the provider or the precision is not available, or the graph does not match
+            the manifest.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class Engine:
         path, self.precision = _choose(artifact, precision, device)
         session = open_session(path, device=device, threads=threads)
         if (precision, self.precision) == ("auto", "float16") and provider_of(session) == "CPU":
-            # It was meant for a GPU, which could not be had after all.
+            # float16 was chosen for a GPU, but the session fell back to the CPU.
             path, self.precision = artifact.onnx_path, "float32"
             session = open_session(path, device=device, threads=threads)
         self._session = session
@@ -96,25 +99,25 @@ class Engine:
 
     @property
     def provider(self) -> Provider:
-        """Where the network really runs, as the session says."""
+        """Execution provider that the session uses."""
         return provider_of(self._session)
 
     @property
     def bound(self) -> bool:
-        """Whether memory is bound to the sessions; `warm_up` gives that up where it fails."""
+        """True if buffers are bound to the sessions; `warm_up` unbinds them if they fail."""
         return self._io_binding is not None
 
     def run(
         self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
-        """One pass: uint8 (N, H, W, C) -> each of `outputs` by its name, N first.
+        """Run a forward pass: uint8 (N, H, W, C) -> each of `outputs` by name, N first.
 
-        The runtime computes the whole of a graph, whichever are named. What is expensive has one of
-        its own, which is run where one of `Manifest.expensive_outputs` is named, and only there.
+        ONNX Runtime always computes the whole graph. Expensive outputs therefore have a graph of
+        their own, which runs only if one of `Manifest.expensive_outputs` is requested.
 
         Raises:
-            ValueError: the images are not of the network's size and type.
-            EngineError: the runtime failed, or gave values that are not finite.
+            ValueError: the images do not have the network's size and type.
+            EngineError: ONNX Runtime failed, or returned values that are not finite.
         """
         rule = self.manifest.image
         wanted = (rule.height, rule.width, rule.channels)
@@ -124,20 +127,20 @@ class Engine:
                 f"not {images_nhwc.dtype} {images_nhwc.shape}"
             )
         if self._layercam is None or self._expensive.isdisjoint(outputs):
-            return self._pass(self._session, self._io_binding, images_nhwc, outputs)
-        starts = range(0, len(images_nhwc) or 1, _MOST_LAYERCAMS)
+            return self._forward(self._session, self._io_binding, images_nhwc, outputs)
+        starts = range(0, len(images_nhwc) or 1, _MAX_LAYERCAM_BATCH)
         parts = [
-            self._pass(
+            self._forward(
                 self._layercam,
                 self._layercam_binding,
-                images_nhwc[at : at + _MOST_LAYERCAMS],
+                images_nhwc[at : at + _MAX_LAYERCAM_BATCH],
                 outputs,
             )
             for at in starts
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
 
-    def _pass(
+    def _forward(
         self,
         session: ort.InferenceSession,
         io_binding: IoBinding | None,
@@ -148,7 +151,7 @@ class Engine:
             results = None if io_binding is None else io_binding.run(images_nhwc, outputs)
             if results is None:
                 results = session.run(list(outputs), {"images": np.ascontiguousarray(images_nhwc)})
-        except Exception as error:  # the runtime's exceptions share no base of their own
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise EngineError(
                 f"ONNX Runtime failed on {len(images_nhwc)} images: {error}"
             ) from error
@@ -167,25 +170,25 @@ class Engine:
         )
 
     def warm_up(self, batch_sizes: Sequence[int] = (1, 2)) -> float:
-        """Run blank images at each batch size and check what comes out; seconds it took.
+        """Run blank images at each batch size, check the outputs and return the seconds it took.
 
         Raises:
-            EngineError: an output has another shape than the manifest says, or see `run`.
+            EngineError: the shape of an output differs from the manifest's, or see `run`.
         """
         started = time.perf_counter()
         self._compare_io_binding()
         cheap = [tensor for tensor in self.manifest.outputs if tensor.name not in self._expensive]
         for batch in batch_sizes:
-            self._try_out(self._session, batch, cheap)
+            self._check_outputs(self._session, batch, cheap)
         if self._layercam is not None:
-            self._try_out(self._layercam, 1, self.manifest.outputs)
+            self._check_outputs(self._layercam, 1, self.manifest.outputs)
         return time.perf_counter() - started
 
     def _compare_io_binding(self) -> None:
-        """Do without lanes where they do not give, each time, what the runtime's own way gives.
+        """Turn I/O binding off if its outputs differ from those of a plain run, in any of 3 runs.
 
-        Where a session reads its input and when it has written its outputs is between the runtime,
-        the driver and the device; a wrong answer would look like any other.
+        The runtime, the driver and the device decide where a session reads its input and when its
+        outputs are complete. A mistake there would give wrong answers without any error.
         """
         if self._io_binding is None:
             return
@@ -194,26 +197,28 @@ class Engine:
         problem = None
         for _ in range(3):
             images = rng.integers(0, 256, shape, np.uint8)
-            wanted = self._pass(self._session, None, images, _COMPARED)
+            wanted = self._forward(self._session, None, images, _COMPARED_OUTPUTS)
             try:
-                found = self._pass(self._session, self._io_binding, images, _COMPARED)
+                found = self._forward(self._session, self._io_binding, images, _COMPARED_OUTPUTS)
             except EngineError as error:
                 problem = str(error)
                 break
-            worst = max(float(np.abs(found[name] - wanted[name]).max()) for name in _COMPARED)
-            if not worst <= _AGREEMENT:
+            worst = max(
+                float(np.abs(found[name] - wanted[name]).max()) for name in _COMPARED_OUTPUTS
+            )
+            if not worst <= _TOLERANCE:
                 problem = f"its probabilities differ by {worst:.2g}"
                 break
         if problem is not None:
-            logger.warning("%s runs without bound memory: %s", self.manifest.name, problem)
+            logger.warning("%s runs without I/O binding: %s", self.manifest.name, problem)
             self._io_binding = self._layercam_binding = None
 
-    def _try_out(
+    def _check_outputs(
         self, session: ort.InferenceSession, batch: int, outputs: Sequence[TensorSpec]
     ) -> None:
         rule = self.manifest.image
         blank = np.zeros((batch, rule.height, rule.width, rule.channels), np.uint8)
-        results = self._pass(session, None, blank, [tensor.name for tensor in outputs])
+        results = self._forward(session, None, blank, [tensor.name for tensor in outputs])
         for tensor in outputs:
             shape, wanted = results[tensor.name].shape, (batch, *tensor.shape[1:])
             if shape != wanted:
@@ -226,7 +231,7 @@ class Engine:
 def _choose(
     artifact: Artifact, precision: Literal["auto", Precision], device: Device
 ) -> tuple[Path, Precision]:
-    """The graph to run, and what its layers compute in."""
+    """Choose the graph to run, and return it with the precision of its layers."""
     fp16 = artifact.fp16_path
     if precision == "float16" and fp16 is None:
         manifest = artifact.manifest
@@ -273,7 +278,7 @@ def _check_graph(
 
 
 def _agree(tensor: TensorSpec, graph_type: str, graph_shape: Sequence[int | str | None]) -> bool:
-    """Fixed sizes must be equal; where the graph leaves one open, the warm-up finds out."""
+    """Return whether types and fixed sizes are equal; `warm_up` checks the free dimensions."""
     if _TYPES.get(graph_type) != tensor.dtype or len(graph_shape) != len(tensor.shape):
         return False
     return all(

@@ -1,8 +1,8 @@
-"""Passes from and to memory that stays where it is, in batches of few sizes: what a GPU wants.
+"""Inference with preallocated buffers and fixed batch sizes (ONNX Runtime I/O binding).
 
-It chooses its algorithms anew for each size of batch, so batches are filled up with blank images to
-a power of two. What a pass reads and writes is bound to the session once, instead of being found
-room for each time, and is page-locked here, so that the GPU copies it without help.
+CUDA selects its algorithms again for each batch size, so batches are padded with blank images to a
+power of two. The buffers are bound to the session once instead of being allocated for every forward
+pass. Page-locked memory lets the GPU copy without the CPU.
 """
 
 import threading
@@ -13,22 +13,23 @@ import onnxruntime as ort
 from numpy.typing import DTypeLike, NDArray
 
 Allocate = Callable[[tuple[int, ...], DTypeLike], NDArray[np.generic]]
-_MOST_BYTES = 256_000_000
+_MAX_BYTES = 256_000_000
 
 
 class IoBinding:
-    """The lanes of one session, made when they are first needed. Any thread may call `run`.
+    """Bound buffers of one session, allocated on first use. Any thread may call `run`.
 
-    As many passes of one kind run at once as there are callers, each in a lane of its own.
+    Forward passes of the same kind can run concurrently: each uses buffers of its own.
 
     Args:
-        session: takes `images`, uint8 (N, *image_shape).
+        session: session that takes `images`, uint8 (N, *image_shape).
         image_shape: (H, W, C).
-        output_shapes: of each output that may be asked for, without its first dimension; a word
-            stands for a size that only a pass shows.
-        device: where the session's inputs lie, as ONNX Runtime calls it: ``cuda`` or ``cpu``.
-        allocate: makes an array in main memory.
-        most_bytes: of such memory, over all lanes; no lane is made beyond that.
+        output_shapes: shape of each output without its first dimension; a string stands for a
+            size that is known only after a forward pass.
+        device: ONNX Runtime's name of the device that holds the session's inputs: ``cuda`` or
+            ``cpu``.
+        allocate: function that allocates an array in main memory.
+        max_bytes: upper limit of the main memory of all buffers.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class IoBinding:
         output_shapes: Mapping[str, tuple[int | str, ...]],
         device: str,
         allocate: Allocate,
-        most_bytes: int = _MOST_BYTES,
+        max_bytes: int = _MAX_BYTES,
     ) -> None:
         self._session = session
         self._image_shape = image_shape
@@ -52,42 +53,42 @@ class IoBinding:
         }
         self._device = device
         self._allocate = allocate
-        self._bytes_left = most_bytes
-        self._counting = threading.Lock()
+        self._bytes_left = max_bytes
+        self._lock = threading.Lock()
         self._free: dict[tuple[int, tuple[str, ...]], list[_BoundBuffers]] = {}
 
     def run(
         self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str]
     ) -> list[NDArray[np.float32]] | None:
-        """One pass: uint8 (N, H, W, C) -> `outputs` in their order, N first.
+        """Run a forward pass: uint8 (N, H, W, C) -> `outputs` in their order, N first.
 
-        None where they have sizes that are not known before, or another lane would need more
-        memory than there is.
+        Return None if the size of an output is not known in advance, or if further buffers would
+        exceed the memory limit.
 
         Raises:
-            Exception: what the runtime raised.
+            Exception: any exception of ONNX Runtime.
         """
-        size, names = size_of_pass(len(images_nhwc)), tuple(outputs)
+        size, names = padded_batch_size(len(images_nhwc)), tuple(outputs)
         free = self._free.setdefault((size, names), [])
         try:
             buffers = free.pop()
         except IndexError:
-            made = self._make(size, names)
-            if made is None:
+            allocated = self._allocate_buffers(size, names)
+            if allocated is None:
                 return None
-            buffers = made
+            buffers = allocated
         try:
             return buffers.run(images_nhwc)
         finally:
             free.append(buffers)
 
-    def _make(self, size: int, names: tuple[str, ...]) -> "_BoundBuffers | None":
+    def _allocate_buffers(self, size: int, names: tuple[str, ...]) -> "_BoundBuffers | None":
         if not self._known.keys() >= set(names):
             return None
         shapes = {name: (size, *self._known[name]) for name in names}
         needed = size * int(np.prod(self._image_shape))
         needed += 4 * sum(int(np.prod(shape)) for shape in shapes.values())
-        with self._counting:
+        with self._lock:
             if needed > self._bytes_left:
                 return None
             self._bytes_left -= needed
@@ -100,13 +101,13 @@ class IoBinding:
                 allocate=self._allocate,
             )
         except MemoryError:
-            # There is less than was meant for them: the lanes that were made go on.
+            # Less memory is available than the limit. Existing buffers stay in use.
             self._bytes_left = 0
             return None
 
 
 class _BoundBuffers:
-    """Room for one pass at a time, of one size and with certain outputs."""
+    """Buffers for one batch size and one set of outputs, used by one caller at a time."""
 
     def __init__(
         self,
@@ -118,32 +119,32 @@ class _BoundBuffers:
         allocate: Allocate,
     ) -> None:
         self._session = session
-        self._given = allocate(shape, np.uint8)
-        self._given[...] = 0
+        self._host_input = allocate(shape, np.uint8)
+        self._host_input[...] = 0
         self._filled = 0
         self._results: list[NDArray[np.generic]] = []
-        # What lies elsewhere is copied when it is bound, and not when a pass is run: bound is what
-        # lies where the session reads it.
-        self._there = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, device, 0)
+        # An input in other memory would be copied only once, when it is bound. So the bound value
+        # is in the device's memory, and `run` updates it.
+        self._device_input = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, device, 0)
         self._binding = session.io_binding()
-        self._binding.bind_ortvalue_input("images", self._there)
+        self._binding.bind_ortvalue_input("images", self._device_input)
         for name, output_shape in output_shapes.items():
             result = allocate(output_shape, np.float32)
             self._binding.bind_output(name, "cpu", 0, np.float32, output_shape, result.ctypes.data)
             self._results.append(result)
 
     def run(self, images_nhwc: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """uint8 (N, H, W, C), not more than there is room for -> each output, N first."""
+        """Run uint8 (N, H, W, C), N at most the buffers' batch size -> each output, N first."""
         batch = len(images_nhwc)
-        self._given[:batch] = images_nhwc
-        self._given[batch : self._filled] = 0
+        self._host_input[:batch] = images_nhwc
+        self._host_input[batch : self._filled] = 0
         self._filled = batch
-        self._there.update_inplace(self._given)
+        self._device_input.update_inplace(self._host_input)
         self._session.run_with_iobinding(self._binding)
-        # Copied: the next pass writes to the same place.
+        # Copied, because the next forward pass overwrites the buffers.
         return [result[:batch].astype(np.float32) for result in self._results]
 
 
-def size_of_pass(images: int) -> int:
-    """The power of two that `images` are filled up to, at least one."""
+def padded_batch_size(images: int) -> int:
+    """Return the power of two that a batch of `images` is padded to, at least 1."""
     return 1 << max(0, images - 1).bit_length()

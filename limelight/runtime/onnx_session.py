@@ -1,4 +1,4 @@
-"""ONNX Runtime's sessions: opened on the provider that is asked for, or not at all."""
+"""Sessions of ONNX Runtime, opened on the requested provider or not at all."""
 
 import contextlib
 import ctypes
@@ -25,8 +25,8 @@ _NAMES: dict[str, Provider] = {
     "TensorrtExecutionProvider": "TensorRT",
 }
 _WANTED: dict[str, Provider] = {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "TensorRT"}
-# TF32 would cost three digits of the parity that an export promises, and an exhaustive search for
-# convolution algorithms seconds at every new batch size.
+# TF32 would lose three digits of the parity with PyTorch that an export guarantees. An exhaustive
+# search for convolution algorithms would take seconds at every new batch size.
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 _PROVIDERS: dict[Provider, list[Any]] = {
     "CPU": ["CPUExecutionProvider"],
@@ -41,25 +41,25 @@ _FATAL = 4
 
 
 class EngineError(Exception):
-    """The network cannot be run as demanded; the message says why and what to do."""
+    """The network cannot be run as requested; the message says why and what to do."""
 
 
 def open_session(path: Path, *, device: Device, threads: int) -> ort.InferenceSession:
     """Load a graph.
 
     Args:
-        path: an ONNX file.
-        device: ``auto`` takes a GPU where one is usable and the CPU elsewhere; any other is
-            a demand.
-        threads: CPU threads for one pass; 0 is every core.
+        path: path of an ONNX file.
+        device: ``auto`` selects a GPU if one is usable, otherwise the CPU. Any other value
+            raises if that device is not usable.
+        threads: CPU threads of a forward pass; 0 uses every core.
 
     Raises:
-        EngineError: the demanded provider cannot be had, or the file is no graph.
+        EngineError: the requested provider is not usable, or the file is not an ONNX graph.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Spinning threads take the cores that decoding and HTTP need.
+    # Spinning threads would occupy the cores that decoding and HTTP need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     wanted = _WANTED.get(device)
     if wanted is None:
@@ -70,22 +70,22 @@ def open_session(path: Path, *, device: Device, threads: int) -> ort.InferenceSe
             if provider_of(session) == "CUDA":
                 return session
             problem = _missing_library() or "ONNX Runtime could not set up CUDA"
-        _say_once(f"no usable GPU ({problem}): the networks run on the CPU")
+        _warn_once(f"no usable GPU ({problem}): the networks run on the CPU")
         return _create(path, options, "CPU")
     if wanted == "CPU":
         return _create(path, options, wanted)
     problem = cuda_problem()
     if problem is not None:
-        raise EngineError(f"device {device!r} is demanded, but {problem}{_WAY_OUT}")
+        raise EngineError(f"device {device!r} is demanded, but {problem}{_REMEDY}")
     with _quiet_runtime(options):
         session = _create(path, options, wanted)
     if provider_of(session) != wanted:
         reason = _missing_library() or f"ONNX Runtime fell back to {provider_of(session)}"
-        raise EngineError(f"device {device!r} is demanded, but {reason}{_WAY_OUT}")
+        raise EngineError(f"device {device!r} is demanded, but {reason}{_REMEDY}")
     return session
 
 
-_WAY_OUT = ": install the driver and `limelight[cuda]`, or set LIMELIGHT_DEVICE=auto"
+_REMEDY = ": install the driver and `limelight[cuda]`, or set LIMELIGHT_DEVICE=auto"
 
 
 def _create(path: Path, options: ort.SessionOptions, provider: Provider) -> ort.InferenceSession:
@@ -102,30 +102,30 @@ def _create(path: Path, options: ort.SessionOptions, provider: Provider) -> ort.
 
 
 def provider_of(session: ort.InferenceSession) -> Provider:
-    """Where the network really runs, as the session says."""
+    """Return the execution provider that the session uses."""
     return _NAMES[session.get_providers()[0]]
 
 
 @functools.cache
 def cuda_problem() -> str | None:
-    """Why no GPU can be used in this process, or None. Loads CUDA's libraries where there is one.
+    """Return the reason why this process cannot use a GPU, or None after loading CUDA's libraries.
 
-    The driver is asked first: without it the runtime only writes an error to the log and takes
-    the CPU.
+    The driver is checked first. Without a driver, ONNX Runtime would only log an error and fall
+    back to the CPU.
     """
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         return "this ONNX Runtime is built without CUDA"
     problem = cuda.driver_problem()
     if problem is not None:
         return problem
-    # It prints what it cannot find; what matters of that is said with the error.
+    # It prints the libraries that it cannot find. `EngineError` names the one that matters.
     with contextlib.redirect_stdout(io.StringIO()):
         ort.preload_dlls()
     return None
 
 
 def _missing_library() -> str | None:
-    """Name the library that keeps the CUDA provider from loading."""
+    """Return the loader's error about the library that the CUDA provider lacks, or None."""
     folder = Path(ort.__file__).parent / "capi"
     try:
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
@@ -137,7 +137,7 @@ def _missing_library() -> str | None:
 
 @contextlib.contextmanager
 def _quiet_runtime(options: ort.SessionOptions) -> Iterator[None]:
-    """Keep the runtime from logging a fallback that we report in our own words."""
+    """Keep ONNX Runtime from logging a fallback that this module reports itself."""
     level = options.log_severity_level
     ort.set_default_logger_severity(_FATAL)
     options.log_severity_level = _FATAL
@@ -149,5 +149,5 @@ def _quiet_runtime(options: ort.SessionOptions) -> Iterator[None]:
 
 
 @functools.cache
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     logger.warning(message)

@@ -1,6 +1,6 @@
-"""The manifests, rendered with kubectl where there is one or npm can fetch one.
+"""Manifests rendered with kubectl, if it is installed or can be downloaded.
 
-Without it what needs an overlay is skipped and says so; the base is checked all the same.
+Without kubectl, tests of the overlays are skipped with a reason, and those of the base still run.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ def kubectl() -> Path:
     try:
         return find_kubectl()
     except NoKubectlError as error:
-        pytest.skip(f"nothing is rendered: {error}")
+        pytest.skip(f"the overlays cannot be rendered: {error}")
 
 
 @pytest.fixture(scope="session", params=OVERLAYS)

@@ -1,4 +1,4 @@
-"""The fields that we use of kinds that Kubernetes does not bring: anything else is refused."""
+"""Schemas of the custom resources, with only the fields in use; others are rejected."""
 
 from typing import Annotated, Any, Literal
 
@@ -54,7 +54,7 @@ class _Fallback(_Strict):
 
 
 class _HpaConfig(_Strict):
-    behavior: dict[str, Any]  # a HorizontalPodAutoscaler's, validated as one
+    behavior: dict[str, Any]  # validated as part of a HorizontalPodAutoscaler
 
 
 class _Advanced(_Strict):
@@ -62,7 +62,7 @@ class _Advanced(_Strict):
 
 
 class _PrometheusMetadata(_Strict):
-    """Every value of a trigger's metadata is a string, numbers and booleans too."""
+    """Metadata of a trigger, in which every value is a string, even numbers and booleans."""
 
     serverAddress: Annotated[str, Field(pattern="^https?://")]  # noqa: N815
     query: str

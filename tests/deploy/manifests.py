@@ -1,4 +1,4 @@
-"""Reading, rendering and validating what lies in deploy/kubernetes."""
+"""Reading, rendering and validation of the manifests in deploy/kubernetes."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ VERSIONS = ("1.33", "1.35", "1.37")
 
 
 class Manifests:
-    """What one variant renders to: its name, and its documents by kind."""
+    """Rendered documents of one variant by kind, and the name of the variant."""
 
     def __init__(self, name: str, documents: list[Json]) -> None:
         self.name = name
@@ -46,7 +46,7 @@ class Manifests:
 
     @property
     def settings(self) -> Settings:
-        """The settings as the service would read them from the ConfigMap."""
+        """Read the settings from the ConfigMap as the service does."""
         with pytest.MonkeyPatch.context() as environment:
             for key, value in self["ConfigMap"]["data"].items():
                 environment.setenv(key, value)
@@ -54,12 +54,15 @@ class Manifests:
 
 
 def read(path: Path) -> list[Json]:
-    """Every YAML document of a file."""
+    """Return every YAML document of a file."""
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
 def render(kubectl: Path, folder: Path) -> list[Json]:
-    """What ``kubectl apply -k FOLDER`` would send; raises with what kubectl says."""
+    """Return the documents that ``kubectl apply -k FOLDER`` would send.
+
+    Raise kubectl's error message if it fails.
+    """
     done = subprocess.run(
         [kubectl, "kustomize", folder], capture_output=True, text=True, timeout=60, check=False
     )
@@ -69,7 +72,7 @@ def render(kubectl: Path, folder: Path) -> list[Json]:
 
 
 def base_as_it_lies() -> list[Json]:
-    """The base without kubectl: its files and the ConfigMap that its literals make."""
+    """Return the base without kubectl: its files, and the ConfigMap of its literals."""
     (kustomization,) = read(KUBERNETES / "base" / "kustomization.yaml")
     documents = [d for name in kustomization["resources"] for d in read(KUBERNETES / "base" / name)]
     (generator,) = kustomization["configMapGenerator"]
@@ -82,7 +85,7 @@ def base_as_it_lies() -> list[Json]:
 
 
 def with_other_components(folder: Path) -> Path:
-    """A copy whose overlays take KEDA, tracing and gRPC, as the comments in them say."""
+    """Copy the manifests and enable KEDA, tracing and gRPC, as described in their comments."""
     copy = folder / "kubernetes"
     shutil.copytree(KUBERNETES, copy)
     for overlay in (copy / "overlays").glob("*/kustomization.yaml"):
@@ -99,7 +102,7 @@ def with_other_components(folder: Path) -> Path:
 
 
 def validate(document: Json, version: str) -> None:
-    """Raise unless this version of Kubernetes knows the kind and every field of it."""
+    """Raise if this version of Kubernetes does not know the kind or one of its fields."""
     model = MODELS.get(document["kind"])
     if model is not None:
         model.model_validate(document)
@@ -108,12 +111,12 @@ def validate(document: Json, version: str) -> None:
             validate(_as_autoscaler(document), version)
         return
     validated = kubernetes_validate.validate(document, version, strict=True)
-    # Without this version's schemas it would take the newest of an older one.
+    # Without schemas of this version, the validator would use an older version.
     assert validated == version, f"validated against {validated}, not {version}"
 
 
 def _as_autoscaler(scaled: Json) -> Json:
-    """The HorizontalPodAutoscaler that KEDA makes of a ScaledObject, without its metric."""
+    """Return KEDA's HorizontalPodAutoscaler of a ScaledObject, without its metric."""
     spec = scaled["spec"]
     return {
         "apiVersion": "autoscaling/v2",
@@ -129,7 +132,7 @@ def _as_autoscaler(scaled: Json) -> Json:
 
 
 def raw_documents() -> dict[Path, Json]:
-    """Every whole object in the folder by its file: neither kustomizations nor patches."""
+    """Return every complete object by its file, without kustomizations and patches."""
     files = sorted(KUBERNETES.rglob("*.yaml"))
     kustomizations = {path: read(path)[0] for path in files if path.name == "kustomization.yaml"}
     named = {

@@ -1,4 +1,4 @@
-"""A real Prometheus on a loopback port, set up as deployed but quicker, and pages to scrape."""
+"""A real Prometheus on a loopback port with the deployed configuration but shorter intervals."""
 
 import math
 import shutil
@@ -29,28 +29,28 @@ needs_prometheus = pytest.mark.skipif(
 
 @dataclass(frozen=True)
 class Prometheus:
-    """The HTTP API of one that runs."""
+    """HTTP API of a running Prometheus."""
 
     url: str
 
     def query(self, expression: str) -> list[dict[str, str]]:
-        """Labels of each sample that the expression has now; NaN is no sample."""
+        """Return the labels of each current sample of the expression, without NaN."""
         answer = self._get("query", query=expression)
         return [r["metric"] for r in answer["result"] if not math.isnan(float(r["value"][1]))]
 
     def query_until_answered(self, expression: str, timeout_s: float = 15) -> list[dict[str, str]]:
-        """Ask again until there is a sample; an empty list when there was none in time."""
+        """Repeat the query until there is a sample; return an empty list after the timeout."""
         deadline = time.monotonic() + timeout_s
         while not (samples := self.query(expression)) and time.monotonic() < deadline:
             time.sleep(0.2)
         return samples
 
     def names(self) -> set[str]:
-        """Every metric's name that was ever scraped or recorded."""
+        """Return the name of every metric that was scraped or recorded."""
         return set(self._get("label/__name__/values"))
 
     def label_values(self, label: str, selector: str) -> set[str]:
-        """What Grafana's `label_values(selector, label)` offers."""
+        """Return the values of Grafana's `label_values(selector, label)`."""
         return set(self._get(f"label/{label}/values", **{"match[]": selector}))
 
     def _get(self, path: str, **parameters: str) -> Any:
@@ -60,7 +60,7 @@ class Prometheus:
 
 
 def quickened(folder: Path, targets: Sequence[str], *, interval: str) -> Path:
-    """Copy the deployed configuration: other targets, shorter intervals, alerts without `for`."""
+    """Copy the deployed configuration with other targets, shorter intervals and no `for`."""
     config = yaml.safe_load((DEPLOYED / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": interval, "evaluation_interval": interval}
     config["scrape_configs"][0]["static_configs"] = [{"targets": list(targets)}]
@@ -77,7 +77,7 @@ def quickened(folder: Path, targets: Sequence[str], *, interval: str) -> Path:
 
 @contextmanager
 def run_prometheus(config: Path, folder: Path) -> Iterator[Prometheus]:
-    """Scrape until the block ends; log and data go to `folder`."""
+    """Run Prometheus until the block ends; log and data go to `folder`."""
     port = free_port()
     command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
@@ -99,7 +99,7 @@ def run_prometheus(config: Path, folder: Path) -> Iterator[Prometheus]:
 
 @contextmanager
 def exposed(page: str) -> Iterator[str]:
-    """Serve one metrics page; gives HOST:PORT."""
+    """Serve one page of metrics; gives HOST:PORT."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -122,7 +122,7 @@ def exposed(page: str) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """One that nobody listens on."""
+    """Return a port that is not in use."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

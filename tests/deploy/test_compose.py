@@ -1,4 +1,4 @@
-"""compose.yaml: what it mounts exists, and its three services find one another."""
+"""compose.yaml: its mounts exist, and its three services are connected."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ from tests.deploy.manifests import ROOT, read
 
 Json = dict[str, Any]
 
-# What of the Compose specification is used; anything else is a slip.
+# Keys of the Compose specification that are in use. Any other key is an error.
 SERVICE_KEYS = {
     *("build", "image", "ports", "environment", "read_only", "tmpfs", "cap_drop"),
     *("security_opt", "cpus", "stop_grace_period", "volumes", "depends_on"),
@@ -30,7 +30,7 @@ def services() -> dict[str, Json]:
 
 
 def _mounts(service: Json) -> dict[str, PurePosixPath]:
-    """Host folders below the repository by where they appear in the container."""
+    """Return the mounted folders of the repository by their path in the container."""
     found = {}
     for volume in service.get("volumes", []):
         source, target, mode = volume.split(":")
@@ -47,7 +47,7 @@ def test_the_three_services_have_only_known_keys(services: dict[str, Json]) -> N
         assert set(service.get("depends_on", ())) <= set(services), name
 
 
-def test_foreign_images_are_pinned(services: dict[str, Json]) -> None:
+def test_external_images_are_pinned(services: dict[str, Json]) -> None:
     for name, service in services.items():
         if "build" in service:
             assert (ROOT / service["build"] / "Dockerfile").is_file()
@@ -55,13 +55,13 @@ def test_foreign_images_are_pinned(services: dict[str, Json]) -> None:
             assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
 
 
-def test_ports_are_open_to_this_machine_only_and_differ(services: dict[str, Json]) -> None:
+def test_ports_are_bound_to_loopback_and_differ(services: dict[str, Json]) -> None:
     published = [port for service in services.values() for port in service["ports"]]
     assert all(port.startswith("127.0.0.1:") for port in published)
     assert len({port.split(":")[1] for port in published}) == len(published)
 
 
-def test_the_service_runs_as_hardened_as_on_kubernetes(services: dict[str, Json]) -> None:
+def test_service_is_hardened_as_on_kubernetes(services: dict[str, Json]) -> None:
     service = services["limelight"]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -101,7 +101,7 @@ def test_grafana_finds_its_dashboard_and_prometheus(services: dict[str, Json]) -
     assert (ROOT / mounts[path] / home.name).is_file()
 
 
-def test_docker_compose_takes_it() -> None:
+def test_docker_compose_accepts_the_file() -> None:
     docker = shutil.which("docker")
     has_compose = docker and (
         subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode

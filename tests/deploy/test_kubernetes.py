@@ -1,6 +1,7 @@
-"""deploy/kubernetes: valid in three versions, and true to the service that it starts.
+"""deploy/kubernetes: validity in three versions of Kubernetes, and agreement with the service.
 
-`rendered` is the base and every variant of an overlay, `overlay` the latter alone (conftest.py).
+The fixture `rendered` is the base and every variant of an overlay; `overlay` is only the variants
+(conftest.py).
 """
 
 import re
@@ -30,7 +31,7 @@ def test_every_object_is_valid(rendered: Manifests, version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_file_is_valid_as_it_lies(version: str) -> None:
+def test_every_file_is_valid_without_rendering(version: str) -> None:
     documents = manifests.raw_documents()
     kinds = {document["kind"] for document in documents.values()}
     assert kinds == {
@@ -43,7 +44,7 @@ def test_every_file_is_valid_as_it_lies(version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", ["Service", "ServiceMonitor", "ScaledObject"])
-def test_an_unknown_field_or_kind_is_refused(version: str, kind: str) -> None:
+def test_unknown_field_or_kind_is_rejected(version: str, kind: str) -> None:
     known = next(d for d in manifests.raw_documents().values() if d["kind"] == kind)
     with pytest.raises((ValidationError, ModelError)):
         manifests.validate({**known, "spec": {**known["spec"], "no_such_field": 1}}, version)
@@ -51,7 +52,7 @@ def test_an_unknown_field_or_kind_is_refused(version: str, kind: str) -> None:
         manifests.validate({**known, "kind": "NoSuchKind"}, version)
 
 
-def test_every_file_is_used_or_known() -> None:
+def test_every_file_is_rendered_or_listed() -> None:
     used = set(manifests.raw_documents())
     others = {path for path in KUBERNETES.rglob("*") if path.is_file()} - used
     assert {str(path.relative_to(KUBERNETES)) for path in others} == {
@@ -68,10 +69,10 @@ def test_every_file_is_used_or_known() -> None:
     }
 
 
-def test_configuration_is_made_of_settings_by_their_own_names(rendered: Manifests) -> None:
+def test_config_map_contains_only_known_settings(rendered: Manifests) -> None:
     data = rendered["ConfigMap"]["data"]
     known = {PREFIX + field.upper() for field in Settings.model_fields}
-    assert set(data) <= known, "a misspelt variable is one that nobody reads"
+    assert set(data) <= known, "the service ignores a misspelt variable"
     set_fields = rendered.settings.model_fields_set
     assert {PREFIX + field.upper() for field in set_fields} >= set(data)
     assert rendered.container["envFrom"] == [
@@ -80,7 +81,7 @@ def test_configuration_is_made_of_settings_by_their_own_names(rendered: Manifest
     assert rendered.pod["enableServiceLinks"] is False
 
 
-def test_a_changed_setting_makes_a_new_rollout(overlay: Manifests) -> None:
+def test_config_map_name_has_a_content_hash(overlay: Manifests) -> None:
     assert re.fullmatch(r"limelight-[a-z0-9]{10}", overlay["ConfigMap"]["metadata"]["name"])
 
 
@@ -88,13 +89,13 @@ def test_a_changed_setting_makes_a_new_rollout(overlay: Manifests) -> None:
     ("probe", "path"),
     [("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/livez")],
 )
-def test_probes_ask_routes_of_the_service(rendered: Manifests, probe: str, path: str) -> None:
+def test_probes_use_routes_of_the_service(rendered: Manifests, probe: str, path: str) -> None:
     asked = rendered.container[probe]["httpGet"]
     assert asked == {"path": path, "port": "http"}
     assert "get" in openapi(Settings())["paths"][path]
 
 
-def test_a_pod_may_finish_what_it_accepted(rendered: Manifests) -> None:
+def test_termination_grace_period_covers_drain_and_timeout(rendered: Manifests) -> None:
     settings = rendered.settings
     sleep_s = rendered.container["lifecycle"]["preStop"]["sleep"]["seconds"]
     needed_s = sleep_s + settings.drain_s + settings.timeout_s
@@ -105,7 +106,7 @@ def test_a_pod_may_finish_what_it_accepted(rendered: Manifests) -> None:
     assert strategy == {"maxUnavailable": 0, "maxSurge": 1}
 
 
-def test_one_port_all_the_way_and_another_for_grpc(rendered: Manifests) -> None:
+def test_http_and_grpc_ports_agree_in_every_object(rendered: Manifests) -> None:
     (exposed,) = re.findall(r"^EXPOSE (\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     ports, grpc_port = {"http": int(exposed)}, rendered.settings.grpc_port
     assert (grpc_port is not None) == ("grpc" in rendered.name)
@@ -125,7 +126,7 @@ def test_one_port_all_the_way_and_another_for_grpc(rendered: Manifests) -> None:
         assert "get" in openapi(Settings())["paths"][endpoint["path"]]
 
 
-def test_nothing_leaves_but_name_lookups_and_traces(rendered: Manifests) -> None:
+def test_egress_is_limited_to_dns_and_traces(rendered: Manifests) -> None:
     policy = rendered["NetworkPolicy"]["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     ports = {port["port"]: rule.get("to") for rule in policy["egress"] for port in rule["ports"]}
@@ -140,7 +141,7 @@ def test_nothing_leaves_but_name_lookups_and_traces(rendered: Manifests) -> None
     assert bool(endpoint) == ("tracing" in rendered.name)
 
 
-def test_every_selector_finds_the_pods(rendered: Manifests) -> None:
+def test_every_selector_matches_the_pods(rendered: Manifests) -> None:
     template = rendered["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert template == LABELS
     assert rendered["Service"]["spec"]["selector"] == LABELS
@@ -158,7 +159,7 @@ def test_every_selector_finds_the_pods(rendered: Manifests) -> None:
         assert rendered["Service"]["metadata"]["labels"][job] == "limelight"
 
 
-def test_the_pod_is_restricted(rendered: Manifests) -> None:
+def test_pod_meets_the_restricted_security_standard(rendered: Manifests) -> None:
     (user,) = re.findall(r"^USER (\d+):\d+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert rendered.pod["securityContext"] == {
         "runAsNonRoot": True,
@@ -178,7 +179,7 @@ def test_the_pod_is_restricted(rendered: Manifests) -> None:
     assert rendered.container["volumeMounts"] == [{"name": volume["name"], "mountPath": "/tmp"}]
 
 
-def test_memory_holds_full_queues_in_every_worker(rendered: Manifests) -> None:
+def test_memory_limit_covers_full_queues_in_every_worker(rendered: Manifests) -> None:
     resources = rendered.container["resources"]
     limits = dict(resources["limits"])
     gpus = limits.pop("nvidia.com/gpu", 0)
@@ -188,27 +189,27 @@ def test_memory_holds_full_queues_in_every_worker(rendered: Manifests) -> None:
     assert memory > workers * (rendered.settings.max_queued_bytes + 250_000_000)
 
 
-def test_the_image_has_a_tag_of_its_own(overlay: Manifests) -> None:
+def test_image_tag_is_the_version_or_gpu(overlay: Manifests) -> None:
     name, _, tag = overlay.container["image"].rpartition(":")
     assert name == "limelight"
     assert tag == ("gpu" if overlay.name.startswith("gpu") else _project_version())
 
 
-def test_the_device_is_what_the_overlay_says(overlay: Manifests) -> None:
+def test_device_matches_the_overlay(overlay: Manifests) -> None:
     gpu = overlay.name.startswith("gpu")
     assert overlay.settings.device == ("cuda" if gpu else "cpu")
     assert overlay.container["resources"]["limits"].get("nvidia.com/gpu") == (1 if gpu else None)
 
 
-def test_the_autoscaler_follows_a_metric_that_is_recorded(overlay: Manifests) -> None:
+def test_autoscaler_uses_a_recorded_metric(overlay: Manifests) -> None:
     (adapter,) = manifests.read(KUBERNETES / "components/hpa/prometheus-adapter-values.yaml")
     (rule,) = adapter["rules"]["custom"]
     (recorded,) = re.findall(r'__name__="([^"]+)"', rule["seriesQuery"])
     (rules,) = manifests.read(ROOT / "deploy/prometheus/limelight.rules.yml")
     assert recorded in {r.get("record") for group in rules["groups"] for r in group["rules"]}
-    assert "replicas" not in overlay["Deployment"]["spec"], "an apply would undo the scaling"
+    assert "replicas" not in overlay["Deployment"]["spec"], "`kubectl apply` would undo the scaling"
     if "ScaledObject" in overlay:
-        assert "HorizontalPodAutoscaler" not in overlay, "two autoscalers would fight"
+        assert "HorizontalPodAutoscaler" not in overlay, "two autoscalers would conflict"
         (trigger,) = overlay["ScaledObject"]["spec"]["triggers"]
         namespace = overlay["ScaledObject"]["metadata"]["namespace"]
         assert trigger["metadata"]["query"] == f'sum({recorded}{{namespace="{namespace}"}})'
@@ -217,7 +218,7 @@ def test_the_autoscaler_follows_a_metric_that_is_recorded(overlay: Manifests) ->
         assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
 
 
-def test_both_autoscalers_decide_alike() -> None:
+def test_both_autoscalers_have_the_same_limits_and_behaviour() -> None:
     by_kind = {d["kind"]: d["spec"] for d in manifests.raw_documents().values()}
     hpa, keda = by_kind["HorizontalPodAutoscaler"], by_kind["ScaledObject"]
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "limelight"}

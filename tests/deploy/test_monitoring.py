@@ -1,4 +1,4 @@
-"""Rules, alerts and dashboard, tried on a real Prometheus that scrapes a real service."""
+"""Rules, alerts and dashboard, tested with a real Prometheus that scrapes a real service."""
 
 import json
 import re
@@ -45,7 +45,7 @@ RECORDED = [rule["record"] for rule in RULES if "record" in rule]
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 RULE_TESTS = sorted((DEPLOYED / "tests").glob("*.yml"))
 
-# What the service adds on a machine with an NVIDIA GPU; few machines that run tests have one.
+# Metrics that the service adds on a machine with an NVIDIA GPU. Few test machines have one.
 GPU_PAGE = """\
 limelight_gpu_utilization_ratio{gpu="0"} 0.5
 limelight_gpu_memory_used_bytes{gpu="0"} 1e9
@@ -67,7 +67,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def watched(service: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Prometheus with three replicas: a real one under traffic, one with a GPU, one that died."""
+    """Run Prometheus with three replicas: a real one under traffic, a fake GPU, a dead one."""
     folder = tmp_path_factory.mktemp("prometheus")
     stop = threading.Event()
     traffic = threading.Thread(target=send_everything, args=(service.url, stop))
@@ -83,7 +83,7 @@ def watched(service: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def _expand(expression: str) -> str:
-    """Fill in Grafana's variables: all replicas and models, and 10 scrapes for a rate."""
+    """Replace Grafana's variables: all replicas and models, and a rate over 10 scrapes."""
     values = {"__rate_interval": "5s", "job": "limelight", "instance": ".+", "model": ".+"}
     return re.sub(r"\$(\w+)", lambda match: values[match[1]], expression)
 
@@ -104,11 +104,11 @@ def test_the_configuration_is_valid_and_loads_every_rule() -> None:
 
 
 @needs_promtool
-def test_rules_give_the_values_and_alerts_they_should() -> None:
+def test_rule_tests_succeed() -> None:
     _promtool("test", "rules", *RULE_TESTS)
 
 
-def test_no_rule_is_untested() -> None:
+def test_every_rule_has_a_rule_test() -> None:
     cases = [case for path in RULE_TESTS for case in yaml.safe_load(path.read_text())["tests"]]
     alerts = [test for case in cases for test in case.get("alert_rule_test", [])]
     assert {test["alertname"] for test in alerts if test["exp_alerts"]} == set(ALERTS)
@@ -123,7 +123,7 @@ def test_no_rule_is_untested() -> None:
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_an_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
+def test_alert_has_a_severity_and_a_runbook_section(name: str) -> None:
     rule = ALERTS[name]
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert {"summary", "description"} < set(rule["annotations"])
@@ -135,8 +135,8 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
 
 
 @needs_promtool
-def test_metrics_follow_the_conventions_and_no_path_makes_them_grow(service: Server) -> None:
-    """Comes before `watched`, whose traffic adds series of its own."""
+def test_metrics_follow_the_conventions_and_do_not_grow_with_unknown_paths(service: Server) -> None:
+    """Runs before `watched`, whose traffic adds further series."""
     with httpx.Client(base_url=service.url, timeout=30) as client:
         _ask_for_nonsense(client, "first")
         before = _series(client)
@@ -153,7 +153,7 @@ def _ask_for_nonsense(client: httpx.Client, word: str) -> None:
 
 
 def _series(client: httpx.Client) -> set[str]:
-    client.get("/metrics")  # itself a series from now on
+    client.get("/metrics")  # this request adds a series, too
     let_workers_count()
     lines = client.get("/metrics").text.splitlines()
     return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
@@ -167,13 +167,13 @@ def test_a_recording_rule_has_a_value_in_a_real_service(watched: Prometheus, rec
 
 @needs_prometheus
 @pytest.mark.parametrize("name", ALERTS)
-def test_an_alert_asks_for_metrics_that_exist(watched: Prometheus, name: str) -> None:
+def test_metrics_of_an_alert_exist(watched: Prometheus, name: str) -> None:
     for metric in re.findall(r"limelight[_:][a-z0-9_:]+", ALERTS[name]["expr"]):
         assert watched.query_until_answered(metric), metric
 
 
 @needs_prometheus
-def test_being_shed_and_a_dead_replica_are_noticed(watched: Prometheus) -> None:
+def test_shedding_and_a_dead_replica_raise_alerts(watched: Prometheus) -> None:
     assert watched.query_until_answered("limelight:refusals:ratio > 0.05 < 0.3")
     assert watched.query_until_answered('ALERTS{alertname="LimelightShedding",alertstate="firing"}')
     assert watched.query_until_answered('ALERTS{alertname="LimelightDown",alertstate="firing"}')
@@ -206,7 +206,7 @@ def test_annotations_and_variables_have_data(watched: Prometheus) -> None:
             assert watched.label_values(match[2], _expand(match[1])), variable
 
 
-def test_panels_have_a_place_of_their_own_and_say_what_they_show() -> None:
+def test_panels_do_not_overlap_and_have_a_description() -> None:
     places = [
         (panel["gridPos"]["x"] + column, panel["gridPos"]["y"] + line)
         for panel in PANELS
@@ -219,7 +219,7 @@ def test_panels_have_a_place_of_their_own_and_say_what_they_show() -> None:
     assert all(panel["description"] for panel in PANELS if panel["type"] != "row")
 
 
-def test_grafana_knows_how_often_prometheus_scrapes() -> None:
+def test_grafana_has_the_scrape_interval_of_prometheus() -> None:
     config = yaml.safe_load((DEPLOYED / "prometheus.yml").read_text())
     provisioned = GRAFANA / "provisioning" / "datasources" / "prometheus.yml"
     (source,) = yaml.safe_load(provisioned.read_text())["datasources"]

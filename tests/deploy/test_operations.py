@@ -1,4 +1,4 @@
-"""docs/operations.md cannot drift from the settings, the alerts and the files that it names."""
+"""Agreement of docs/operations.md with the settings, the alerts and the files that it names."""
 
 import re
 
@@ -18,12 +18,12 @@ ALERTS = [
 
 
 def _sections() -> dict[str, str]:
-    """The text below each heading of the third level."""
+    """Return the text below each heading of the third level."""
     parts = re.split(r"^### (.+)$", PAGE, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def test_the_table_holds_every_setting_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_lists_every_setting_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = dict(re.findall(r"^\| `(LIMELIGHT_[A-Z_]+)` \| (\S+) \|", PAGE, re.MULTILINE))
     assert set(rows) == {f"LIMELIGHT_{field.upper()}" for field in Settings.model_fields}
     defaults = Settings.model_construct()
@@ -53,7 +53,7 @@ def test_the_alert_links_to_its_section(rule: dict[str, dict[str, str]]) -> None
     assert anchor in {heading.lower() for heading in _sections()}
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_every_link_has_a_target() -> None:
     targets = re.findall(r"\]\(([^)]+)\)", PAGE)
     anchors = {
         re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
@@ -67,7 +67,7 @@ def test_every_link_leads_somewhere() -> None:
             assert (ROOT / "docs" / target).exists(), target
 
 
-def test_metrics_it_names_are_exposed_or_recorded() -> None:
+def test_named_metrics_are_exposed_or_recorded() -> None:
     known = "".join(
         path.read_text()
         for path in (
@@ -77,5 +77,5 @@ def test_metrics_it_names_are_exposed_or_recorded() -> None:
         )
     )
     for name in set(re.findall(r"`(limelight[_:][a-z_:0-9]+)`", PAGE)):
-        own = name.removeprefix("limelight_").removesuffix("_total")  # which the library adds
+        own = name.removeprefix("limelight_").removesuffix("_total")  # the library adds the suffix
         assert name in known or f'"{own}"' in known, name

@@ -1,4 +1,4 @@
-"""Traffic of every kind, so that every metric of a service has something to say."""
+"""Traffic of every kind, so that every metric of a service has a value."""
 
 import contextlib
 import select
@@ -11,11 +11,11 @@ import numpy as np
 from tests.serving_kit import colour_image, encode
 
 MAX_QUEUED_BYTES = 100_000
-"""What a worker must be set to hold, with two workers, for the traffic to be shed."""
+"""Upload budget of each of two workers at which part of the traffic is shed."""
 
 
 def send_everything(url: str, stop: threading.Event) -> None:
-    """Predictions, explanations, bad uploads, wrong addresses and too many, over and over."""
+    """Send predictions, explanations, invalid requests and too many uploads until `stop` is set."""
     image = encode(colour_image(np.random.default_rng(1)))
     with httpx.Client(base_url=url, timeout=30) as client:
         while not stop.wait(0.05):
@@ -30,10 +30,10 @@ def send_everything(url: str, stop: threading.Event) -> None:
 
 
 def _upload_too_much(host: str, port: int) -> None:
-    """Send three uploads but for the last byte; a worker has room for one, so one is refused."""
+    """Send three uploads without their last byte; the budgets allow two, so one is rejected."""
     head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: {MAX_QUEUED_BYTES}\r\n\r\n"
     with contextlib.ExitStack() as stack:
         uploads = [stack.enter_context(socket.create_connection((host, port))) for _ in range(3)]
         for upload in uploads:
             upload.sendall(head.encode() + bytes(MAX_QUEUED_BYTES - 1))
-        select.select(uploads, [], [], 2)  # until the refusal comes
+        select.select(uploads, [], [], 2)  # until the rejection arrives

@@ -1,4 +1,4 @@
-"""The classifier in a program's own process gives the service's answers, to the last bit."""
+"""The in-process classifier gives the same answers as the service, bit for bit."""
 
 import asyncio
 import subprocess
@@ -59,7 +59,7 @@ def picture(tmp_path: Path) -> Path:
     ],
     ids=str,
 )
-def test_explanations_are_those_of_the_service(
+def test_explanations_equal_those_of_the_service(
     client: httpx.Client, classifier: Classifier, body: bytes, options: dict[str, Any]
 ) -> None:
     query = {name: str(value).lower() for name, value in options.items()}
@@ -68,13 +68,15 @@ def test_explanations_are_those_of_the_service(
     assert classifier.explain(body, **options).to_dict() == served.json()
 
 
-def test_predictions_are_those_of_the_service(client: httpx.Client, classifier: Classifier) -> None:
+def test_predictions_equal_those_of_the_service(
+    client: httpx.Client, classifier: Classifier
+) -> None:
     bodies = [SMALL, LARGE, JPEG]
     served = [client.post("/predict?model=colours", content=body).json() for body in bodies]
     assert [each.to_dict() for each in classifier.predict(bodies)] == served
 
 
-def test_overlays_are_those_of_the_service(client: httpx.Client, classifier: Classifier) -> None:
+def test_overlays_equal_those_of_the_service(client: httpx.Client, classifier: Classifier) -> None:
     for body in (LARGE, JPEG):
         query = "/explain?model=colours&format=png&opacity=0.3&colormap=magma"
         served = Image.open(BytesIO(client.post(query, content=body).content))
@@ -82,7 +84,7 @@ def test_overlays_are_those_of_the_service(client: httpx.Client, classifier: Cla
         np.testing.assert_array_equal(np.asarray(drawn), np.asarray(served))
 
 
-def test_whatever_an_image_is_given_as_the_answer_is_the_same(
+def test_every_type_of_image_source_gives_the_same_result(
     classifier: Classifier, picture: Path
 ) -> None:
     image = Image.open(picture)
@@ -97,7 +99,7 @@ def test_whatever_an_image_is_given_as_the_answer_is_the_same(
     ]
 
 
-def test_confidence_is_numpys_of_the_same_network(classifier: Classifier) -> None:
+def test_probabilities_match_numpy(classifier: Classifier) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     expected = COLOUR_NETWORK.probabilities(pixels[None])[0]
     found = classifier.predict(pixels, top_k=3)
@@ -106,7 +108,7 @@ def test_confidence_is_numpys_of_the_same_network(classifier: Classifier) -> Non
         assert score.probability == pytest.approx(expected[score.index], abs=1e-6)
 
 
-def test_it_needs_no_event_loop_and_runs_inside_one(classifier: Classifier) -> None:
+def test_explain_works_with_and_without_an_event_loop(classifier: Classifier) -> None:
     outside = classifier.explain(SMALL, method="occlusion").to_dict()
 
     async def inside() -> dict[str, Any]:
@@ -130,7 +132,7 @@ def test_it_needs_no_event_loop_and_runs_inside_one(classifier: Classifier) -> N
         (SMALL, {"colour": "red"}, TypeError),
     ],
 )
-def test_what_makes_no_sense_is_rejected(
+def test_invalid_images_and_options_are_rejected(
     classifier: Classifier, image: Any, options: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
@@ -145,7 +147,7 @@ def test_a_large_image_is_rejected_before_it_is_decoded(classifier: Classifier) 
         small.predict(LARGE)
 
 
-def test_results_are_shown_in_words_and_in_notebooks(classifier: Classifier) -> None:
+def test_results_have_text_and_notebook_representations(classifier: Classifier) -> None:
     explanation = classifier.explain(LARGE)
     assert str(explanation).startswith(f"{explanation.label} ")
     assert f"{explanation.confidence:.1%}" in str(explanation)
@@ -156,7 +158,7 @@ def test_results_are_shown_in_words_and_in_notebooks(classifier: Classifier) -> 
     assert repr(classifier) == "<Classifier colours 1 on CPU>"
 
 
-def test_an_explanation_without_its_image_says_so(classifier: Classifier) -> None:
+def test_overlay_without_an_attached_image_raises_an_error(classifier: Classifier) -> None:
     from limelight.results import Explanation, read
 
     bare = read(Explanation, classifier.explain(SMALL).to_dict())
@@ -171,7 +173,7 @@ def test_a_shipped_model_is_loaded_by_its_name() -> None:
         limelight.load("dogs")
 
 
-def test_importing_limelight_imports_nothing_heavy() -> None:
+def test_importing_limelight_loads_no_heavy_module() -> None:
     code = (
         "import sys, time; started = time.perf_counter(); import limelight;"
         "taken = time.perf_counter() - started;"
@@ -183,7 +185,7 @@ def test_importing_limelight_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_without_the_runtime_load_says_what_to_install() -> None:
+def test_load_without_onnx_runtime_names_the_extra_to_install() -> None:
     code = (
         "import sys; sys.modules['onnxruntime'] = None\n"
         "import limelight\n"
@@ -201,7 +203,7 @@ def test_without_the_runtime_load_says_what_to_install() -> None:
     ]
 
 
-def test_an_engine_can_be_brought_along(zoo: Path) -> None:
+def test_classifier_accepts_an_existing_engine(zoo: Path) -> None:
     from limelight.artifact.store import load_artifact
 
     engine = Engine(load_artifact(zoo / "colours" / "1"), device="cpu", threads=1)

@@ -1,4 +1,4 @@
-"""The one schema of answers: a field that is added to it is everywhere."""
+"""Schema of the results: a new field appears everywhere."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def a_map(**more: object) -> ClassActivationMap:
 
 @dataclass(slots=True)
 class WithCaption(Prediction):
-    """A copy of the schema with one more field."""
+    """Prediction with one more field."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(use_attribute_docstrings=True)
 
@@ -63,7 +63,7 @@ class WithCaption(Prediction):
     """A word about the image"""
 
 
-def test_a_new_field_is_in_the_json_the_document_the_client_and_the_command_line() -> None:
+def test_new_field_appears_in_the_json_the_openapi_document_and_the_client() -> None:
     answer = a_prediction(WithCaption, caption="a cat")
     served = orjson.loads(json_response(answer).body)
     assert served["caption"] == "a cat"
@@ -82,7 +82,7 @@ def test_a_new_field_is_in_the_json_the_document_the_client_and_the_command_line
     assert answer.to_dict()["caption"] == "a cat"
 
 
-def test_the_json_is_that_of_to_dict_and_comes_back_the_same() -> None:
+def test_json_equals_to_dict_and_survives_a_round_trip() -> None:
     explanation = Explanation(
         **{name: getattr(a_prediction(), name) for name in Prediction.__slots__},
         view=(0.0, 0.0, 8.0, 8.0),
@@ -99,13 +99,13 @@ def test_the_json_is_that_of_to_dict_and_comes_back_the_same() -> None:
     assert again.cam != a_map()
 
 
-def test_what_is_absent_is_left_out_and_what_is_unknown_is_null() -> None:
+def test_optional_field_is_omitted_and_unknown_value_is_null() -> None:
     assert "against" not in content(a_map())
     assert content(a_prediction())["abstain"] is None
     assert "against" in content(a_map(against="dog"))
 
 
-def test_schemas_say_what_is_required_and_what_may_be_null() -> None:
+def test_schemas_list_required_and_nullable_fields() -> None:
     found = json_schemas(Prediction, Explanation)
     assert set(found) == {"Prediction", "Explanation", "Score", "ClassActivationMap"}
     assert set(found["Prediction"]["required"]) == set(found["Prediction"]["properties"])
@@ -118,7 +118,7 @@ def test_schemas_say_what_is_required_and_what_may_be_null() -> None:
     assert "title" not in found["Score"]["properties"]["label"]
 
 
-def test_a_newer_service_s_fields_are_ignored_and_a_wrong_answer_is_not() -> None:
+def test_unknown_fields_are_ignored_and_invalid_answers_are_rejected() -> None:
     served = a_prediction().to_dict()
     assert read(Prediction, served | {"novelty": 1}) == read(Prediction, served)
     with pytest.raises(ValidationError):

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Build the image, run it hardened, ask it as a client would, and stop it; then once more from the
-# Deployment manifest, as podman understands it.
+# Build the image, run it hardened, send requests to it and stop it. Then repeat this with podman
+# and the Deployment manifest.
 #
-# Takes the Docker daemon that is reachable, or starts one of its own in a temporary folder (as
-# root, from Debian's packages, none of which it installs). Where images cannot be pulled, the base
-# image is made from the machine's own apt sources. Where neither can be had it says SKIPPED and
-# exits 0: only a container that misbehaves is a failure. The same holds for podman and kubectl,
-# which the Deployment takes: the line at the end names what was left out.
+# Uses a reachable Docker daemon, or starts one in a temporary folder (as root, from Debian's
+# packages, without installing them). If images cannot be pulled, the base image is built from the
+# machine's apt sources. If neither works, the script prints SKIPPED and exits with 0: only a
+# container that misbehaves is a failure. The same applies to podman and kubectl, which the
+# Deployment needs: the last line names the parts that were skipped.
 #
 # `PYTHON_IMAGE=...` in the environment names another base image.
 # shellcheck disable=SC2016  # the dollars in single quotes are apt's and mmdebstrap's
@@ -52,7 +52,7 @@ fail() {
     exit 1
 }
 
-# Removes what this script made, and ends no process but the daemon that it started.
+# Remove everything that this script created; stop only the daemon that it started.
 cleanup() {
     local status=$?
     trap - EXIT
@@ -60,10 +60,10 @@ cleanup() {
     docker rm --force "$container" >/dev/null 2>&1
     if [[ -d $work/podman ]]; then
         podman pod rm --all --force >/dev/null 2>&1
-        # The pods' cgroups, which it forgets in part, on a machine without a podman of its own.
+        # podman leaves some cgroups of the pods behind. Only on a machine without its own podman.
         [[ -z $podman_libraries ]] || find /sys/fs/cgroup -depth -path '*/libpod_parent*' -type d \
             -exec rmdir {} + 2>/dev/null
-        # What it mounts for as long as it has a store.
+        # Mount points of podman's storage.
         umount "$work/podman/graph/overlay" "$work/podman/graph" 2>/dev/null
     fi
     if [[ -n $daemon_pid ]]; then
@@ -74,7 +74,7 @@ cleanup() {
         done
         kill -KILL "$daemon_pid" 2>/dev/null
         wait "$daemon_pid" 2>/dev/null
-        # What it may leave mounted: its folder on itself, and the handle of the host's network.
+        # Mount points that the daemon may leave: its folder, and the host's network namespace.
         umount "$work/data" "$work"/exec/netns/* 2>/dev/null
     else
         for name in "${images[@]}"; do docker rmi "$name" >/dev/null 2>&1; done
@@ -86,13 +86,13 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# --- what building needs ---------------------------------------------------------------------
+# --- build tools -----------------------------------------------------------------------------
 
-# Unpack Debian packages into the tools' folder; the machine's own set stays as it is.
+# Unpack Debian packages into the tools' folder without installing them.
 unpack() {
     local into=$work/packages
     mkdir -p "$into" "$tools"
-    # On a machine that has never asked, the lists come first.
+    # A machine without package lists has to download them first.
     (cd "$into" && { apt-get download "$@" || { apt-get update && apt-get download "$@"; }; }) \
         >"$work/apt.log" 2>&1 || return
     for package in "$into"/*.deb; do dpkg -x "$package" "$tools" || return; done
@@ -102,20 +102,20 @@ unpack() {
 start_daemon() {
     [[ $(uname -s) == Linux ]] || skip "no Docker daemon is reachable, and only Linux can start one here"
     [[ $(id -u) == 0 ]] || skip "no Docker daemon is reachable, and only root can start one"
-    command -v apt-get dpkg >/dev/null || skip "no Docker daemon is reachable, and none is to be had without apt"
-    # A daemon without a bridge removes the one of this name, which another one's containers may use.
+    command -v apt-get dpkg >/dev/null || skip "no Docker daemon is reachable, and its packages cannot be fetched without apt"
+    # A daemon without a bridge removes docker0, which containers of another daemon may use.
     [[ ! -e /sys/class/net/docker0 ]] || skip "this machine has a Docker daemon's bridge (docker0), but the daemon is not reachable: start it"
-    # The two libraries are those that a small machine lacks.
+    # A minimal machine lacks these two libraries.
     unpack docker.io containerd runc libdevmapper1.02.1 libseccomp2 \
         || skip "no Docker daemon is reachable, and its packages cannot be fetched: $(tail -n 1 "$work/apt.log")"
     export PATH=$tools/usr/bin:$tools/usr/sbin:$PATH
-    # This client reads no settings of the user's: they may name another daemon.
+    # This client ignores the user's settings, because they may name another daemon.
     unset DOCKER_CONTEXT DOCKER_TLS_VERIFY DOCKER_CERT_PATH
     export DOCKER_HOST=unix://$work/docker.sock DOCKER_CONFIG=$work/docker-config
     hash -r
     local libraries
     libraries=$(printf '%s:' "$tools"/lib/*-linux-gnu* "$tools"/usr/lib/*-linux-gnu*)
-    # No bridge and no packet filter: the machine's network stays as it is, containers share it.
+    # No bridge and no packet filter: containers share the machine's network, which is not changed.
     LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:-} dockerd --host "$DOCKER_HOST" \
         --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/docker.pid" \
         --bridge none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false \
@@ -129,7 +129,7 @@ start_daemon() {
     skip "no Docker daemon can be started: $(tail -n 1 "$work/dockerd.log")"
 }
 
-# A Debian with Python under the name given, from the sources that this machine's apt uses.
+# Build a Debian image with Python under the given name, from this machine's apt sources.
 make_base_image() {
     local name=$1 sources=$work/base.list
     if ! command -v mmdebstrap >/dev/null; then
@@ -139,7 +139,7 @@ make_base_image() {
     apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' \
         'Created-By: Packages' 'Origin: Debian' | sort -u >"$sources"
     [[ -s $sources ]] || return
-    # A proxy that apt goes through here is not in the sources.
+    # The sources do not include apt's proxy.
     { say 'Acquire::Retries "3";' && apt-config dump | grep -E '^Acquire::https?::'; } >"$work/apt.conf" || true
     say "No image can be pulled: making the base image from this machine's apt sources ..."
     mmdebstrap --variant=minbase --include=ca-certificates,python3,python3-pip \
@@ -152,7 +152,7 @@ make_base_image() {
     rm "$work/base.tar"
 }
 
-# pip's settings on this machine, as far as they hold inside a build: pip.conf and ca.crt.
+# Copy pip's settings on this machine that are valid inside a build: pip.conf and ca.crt.
 write_pip_settings() {
     local tool=(python3 -m pip) settings
     if ! "${tool[@]}" --version >/dev/null 2>&1; then
@@ -195,7 +195,7 @@ PYTHON
 
 has_buildkit() {
     docker buildx version >/dev/null 2>&1 && return
-    # Before 23 the client speaks to the daemon's BuildKit by itself.
+    # Before version 23, the client can use the daemon's BuildKit without the plugin.
     local major
     major=$(docker version --format '{{.Client.Version}}' | cut -d. -f1)
     [[ $major -ge 18 && $major -lt 23 ]]
@@ -213,7 +213,7 @@ has_buildkit || skip "this Docker client has no BuildKit (the buildx plug-in)"
 python_image=${PYTHON_IMAGE:-$(sed -n 's/^ARG PYTHON_IMAGE=//p' Dockerfile | head -n 1)}
 if ! docker image inspect "$python_image" >/dev/null 2>&1 \
     && ! docker pull --quiet "$python_image" >"$work/pull.log" 2>&1; then
-    # Its own name: on somebody's daemon, nothing may pass for the official image.
+    # A name of its own, so that it cannot be mistaken for the official image on a shared daemon.
     python_image=$tag/python
     images+=("$python_image")
     make_base_image "$python_image" \
@@ -251,7 +251,7 @@ found = [name for name in unwanted if importlib.util.find_spec(name)]
 left = [p.name for p in pathlib.Path("/app").iterdir()
         if p.name not in {"limelight", "service", "examples", "zoo", "pyproject.toml", "constraints.txt", "LICENSE", "README.md", "limelight.egg-info"}]
 sys.exit(f"the image holds {found + left}" if found or left else 0)
-' || fail "the image holds what serving does not need"
+' || fail "the image contains packages that serving does not need"
 ok "no torch" "and nothing else of training or development"
 
 # --- run ---------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ started=$SECONDS
 docker run --detach --name "$container" "${network[@]}" --read-only --tmpfs /tmp --cap-drop ALL \
     --security-opt no-new-privileges "$image" >/dev/null || fail "the container does not start"
 
-# The status of a GET, 000 where nobody answers.
+# Print the status of a GET, or 000 without an answer.
 status() {
     python3 - "$1" <<'PYTHON'
 import http.client, sys, urllib.parse
@@ -274,7 +274,7 @@ except (OSError, http.client.HTTPException):
 PYTHON
 }
 
-# The body of a GET.
+# Print the body of a GET.
 body() {
     python3 -c 'import sys, urllib.request as r
 print(r.build_opener(r.ProxyHandler({})).open(sys.argv[1], timeout=5).read().decode())' "$1"
@@ -373,7 +373,7 @@ PYTHON
 }
 
 answers_rightly "$port" || fail "the service answers wrongly"
-ok "predicts, explains, refuses"
+ok "predicts, explains, rejects"
 
 health=
 for _ in {1..120}; do
@@ -397,22 +397,22 @@ ok "stops" "on SIGTERM with exit status 0 within $took s"
 
 # --- the Deployment ----------------------------------------------------------------------------
 
-# podman with a store of its own, so that nothing of the machine's is touched.
+# podman with its own storage, so that the machine's containers are not touched.
 podman() {
-    # Docker's own settings would count for it too.
+    # podman would read Docker's settings, too.
     env --unset=DOCKER_CONFIG --unset=DOCKER_HOST DISABLE_HC_SYSTEMD=true "HOME=$work/podman/home" \
         "LD_LIBRARY_PATH=$podman_libraries${LD_LIBRARY_PATH:-}" \
         "CONTAINERS_CONF=$work/podman/containers.conf" "CONTAINERS_STORAGE_CONF=$work/podman/storage.conf" \
         podman --tmpdir "$work/podman/tmp" "$@"
 }
 
-# Says why not where podman cannot be had.
+# Print the reason if podman is not available.
 prepare_podman() {
     [[ $(id -u) == 0 ]] || { say "only root can run podman with host networking" && return 1; }
     local engine='' tools_seccomp=
     if [[ -z $(type -P podman) ]]; then  # not the function above
         command -v apt-get dpkg >/dev/null || { say "there is neither podman nor apt" && return 1; }
-        # catatonit holds the pod's namespaces; three libraries are those that a small machine lacks.
+        # catatonit keeps the pod's namespaces alive. A minimal machine lacks the three libraries.
         unpack podman conmon catatonit runc golang-github-containers-common libdevmapper1.02.1 \
             libseccomp2 libgpgme11 libassuan0 libsubid4 \
             || { say "podman's packages cannot be fetched: $(tail -n 1 "$work/apt.log")" && return 1; }
@@ -426,8 +426,8 @@ runc = [\"$tools/usr/sbin/runc\"]"
     fi
     mkdir -p "$work/podman/home/.config/containers"
     say '{"default": [{"type": "insecureAcceptAnything"}]}' >"$work/podman/home/.config/containers/policy.json"
-    # podman asks for a million files and processes, to which root may not raise the limits where it
-    # is itself in a container. No systemd: cgroups by hand, events to a file.
+    # podman requests limits of a million files and processes, which root inside a container may not
+    # set. Without systemd, cgroups are managed by cgroupfs, and events go to a file.
     cat >"$work/podman/containers.conf" <<CONF
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
@@ -448,9 +448,9 @@ CONF
     reason=$(podman info 2>&1 >/dev/null) || { say "podman does not run: $(tail -n 1 <<<"$reason")" && return 1; }
 }
 
-# What is rendered for the cluster, with four changes: podman shares the machine's network (and then
-# refuses to publish ports), the port is a free one, the image is the one just built, and the CPU limit
-# is one core, which says whether the service heeds it.
+# Render the manifest with four changes: podman shares the machine's network (and then cannot publish
+# ports), the port is a free one, the image is the one just built, and the CPU limit is one core, to
+# check that the service respects it.
 write_manifest() {
     mkdir -p "$work/manifest"
     cp -r deploy/kubernetes "$work/manifest/kubernetes"
@@ -509,7 +509,7 @@ sys.exit(", ".join(wrong) or 0)
     answers_rightly "$port" || fail "the Deployment's service answers wrongly"
     answer=$(body "$base/metrics" | sed -n 's/^limelight_workers //p')
     [[ $answer == 1.0 ]] || fail "the Deployment: '$answer' workers, not the 1 of its CPU limit"
-    # As the kubelet does: SIGTERM, and SIGKILL when the grace period has passed.
+    # Like the kubelet: SIGTERM, then SIGKILL after the grace period.
     podman pod stop --time 30 "${pod%-limelight}" >/dev/null || fail "the pod cannot be stopped"
     answer=$(podman inspect --format '{{.State.ExitCode}}' "$pod")
     [[ $answer == 0 ]] || fail "the Deployment: SIGTERM: exit status $answer, not 0 (137: it had to be killed)"

@@ -1,4 +1,4 @@
-"""`make test-triton`: clients that cannot live in our environment, in environments of their own."""
+"""`make test-triton`: clients with conflicting requirements, in environments of their own."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ from tests.serving_kit import (
 
 pytestmark = pytest.mark.timeout(900)
 
-# The last of Triton's clients that brought perf_analyzer for Debian 12's C library.
+# The last release of Triton's client with a perf_analyzer for Debian 12's C library.
 ANALYZER = "tritonclient==2.50.0"
 KSERVE = """
 import asyncio, json, sys
@@ -79,11 +79,11 @@ def server(grpc_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield running
 
 
-def test_kserves_client_gets_what_numpy_says(server: Server, grpc_port: int) -> None:
+def test_kserve_client_gets_the_outputs_of_numpy(server: Server, grpc_port: int) -> None:
     try:
         python = prepare("kserve", ("kserve==0.21.0",)).python
     except NotInstallableError as error:
-        pytest.skip(f"KServe's client cannot be had here: {error}")
+        pytest.skip(f"KServe's client cannot be installed: {error}")
     images_nhwc = np.random.default_rng(3).integers(0, 256, (2, 8, 8, 3), np.uint8)
     arguments = [server.url, f"127.0.0.1:{grpc_port}", json.dumps(images_nhwc.tolist())]
     command = [str(python), "-c", KSERVE, *arguments]
@@ -100,14 +100,14 @@ def test_kserves_client_gets_what_numpy_says(server: Server, grpc_port: int) -> 
 
 @pytest.fixture(scope="module")
 def analyzer() -> tuple[Path, dict[str, str]]:
-    """perf_analyzer and the environment that it wants, or a reason why there is none."""
+    """Return perf_analyzer and its environment variables, or skip with a reason."""
     installed = shutil.which("perf_analyzer")
     if installed is not None:
         return Path(installed), dict(os.environ)
     try:
         folder = prepare("perf", ("nvidia-cuda-runtime-cu12",)).python.parent.parent
     except NotInstallableError as error:
-        pytest.skip(f"perf_analyzer's libraries cannot be had here: {error}")
+        pytest.skip(f"perf_analyzer's libraries cannot be installed: {error}")
     binary = folder / "perf_analyzer"
     if not binary.exists():
         _fetch(folder, binary)
@@ -118,19 +118,19 @@ def analyzer() -> tuple[Path, dict[str, str]]:
         [binary, "--version"], env=environment, check=False, capture_output=True, text=True
     )
     if done.returncode:
-        pytest.skip(f"perf_analyzer does not run here: {done.stderr.strip()[:200]}")
+        pytest.skip(f"perf_analyzer does not run: {done.stderr.strip()[:200]}")
     return binary, environment
 
 
 def _fetch(folder: Path, binary: Path) -> None:
-    """Out of Triton's client's wheel; and libb64, which it needs, out of Debian's package."""
+    """Extract perf_analyzer from a wheel, and the library libb64 from Debian's package."""
     pip = [str(folder / "bin" / "pip"), "download", "--quiet", "--no-deps", "--dest", str(folder)]
     commands = [[*pip, ANALYZER], ["apt-get", "download", "libb64-0d"]]
     for command in commands:
         try:
             subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300)
         except (OSError, subprocess.SubprocessError) as error:
-            pytest.skip(f"perf_analyzer cannot be had here: {error}")
+            pytest.skip(f"perf_analyzer cannot be downloaded: {error}")
     (package,) = folder.glob("libb64-0d_*.deb")
     subprocess.run(["dpkg", "--extract", package, folder / "debian"], check=True)
     (wheel,) = folder.glob("tritonclient-*.whl")
@@ -142,7 +142,7 @@ def _fetch(folder: Path, binary: Path) -> None:
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 @pytest.mark.parametrize("name", ["images", "image_bytes"])
-def test_perf_analyzer_measures_us(
+def test_perf_analyzer_measures_the_service(
     server: Server,
     grpc_port: int,
     analyzer: tuple[Path, dict[str, str]],
@@ -161,7 +161,7 @@ def test_perf_analyzer_measures_us(
     address = server.url.removeprefix("http://") if protocol == "http" else f"127.0.0.1:{grpc_port}"
     binary, environment = analyzer
     command = [str(binary), "-m", "colours", "-u", address, "-i", protocol]
-    # Any measurement will do: it is there to be made, not to be stable.
+    # The measurement need not be stable; the test only checks that it completes.
     command += ["--input-data", str(data), "--concurrency-range", "4", "-p", "1000", "-s", "999"]
     done = subprocess.run(
         command, env=environment, check=False, capture_output=True, text=True, timeout=120

@@ -1,8 +1,8 @@
-"""`make test-data`: the registry's packages hold the published data, fetched anew.
+"""`make test-data`: download the npm packages again and compare them with the published data.
 
-MNIST is compared with the git object names of the four original files. Of CIFAR-10 the decoded
-arrays are compared with figures that others publish: the order of the first test labels, the
-class counts, and the channels' means and standard deviations.
+MNIST is compared with the git object names of the four original files. The decoded arrays of
+CIFAR-10 are compared with published figures: the first test labels, the class counts, and the
+channels' means and standard deviations.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
-def test_mnist_is_the_four_original_files() -> None:
+def test_mnist_equals_the_four_original_files() -> None:
     mnist = find_published("mnist")
     members = npm_members(mnist.npm.name)
     assert {name: git_object_name(members[name]) for name in ORIGINALS} == ORIGINALS
@@ -45,7 +45,7 @@ def test_mnist_is_the_four_original_files() -> None:
 
 
 @pytest.mark.parametrize("name", published_names())
-def test_what_is_fetched_is_what_is_read_back(name: str) -> None:
+def test_cached_data_has_the_published_digests(name: str) -> None:
     fetch(name, "npm")
     arrays = load_cached(name)
     counts = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000), "fashion": (5000, 2000)}[name]
@@ -53,7 +53,7 @@ def test_what_is_fetched_is_what_is_read_back(name: str) -> None:
     assert all(array_sha256(arrays[key]) == find_published(name).sha256[key] for key in ARRAYS)
 
 
-def test_cifar10_has_the_published_figures() -> None:
+def test_cifar10_has_the_published_statistics() -> None:
     fetch("cifar10", "npm")
     arrays = load_cached("cifar10")
     assert arrays["test_labels"][:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
@@ -66,8 +66,8 @@ def test_cifar10_has_the_published_figures() -> None:
     np.testing.assert_allclose(test.mean(0), [0.49421, 0.48513, 0.45041], atol=1e-5)
 
 
-def test_fashion_mnist_looks_as_published() -> None:
-    # The mean and deviation of its training images that everybody normalises by.
+def test_fashion_mnist_has_the_published_statistics() -> None:
+    # Mean and standard deviation of the training images, as commonly used for normalisation.
     fetch("fashion")
     arrays = load_cached("fashion")
     levels = np.concatenate([arrays["train_images"], arrays["test_images"]]) / 255

@@ -1,7 +1,7 @@
-"""`make test-accuracy`: accuracy over HTTP is the accuracy in the manifest, image by image.
+"""`make test-accuracy`: the accuracy over HTTP equals the accuracy in the manifest.
 
-Posts every test image of each shipped model, as PNG, to a real `bentoml serve`. The data has to
-be in the cache (`limelight data fetch`); a model whose data is not there is skipped.
+Sends every test image of each shipped model, as PNG, to a real `bentoml serve`. The data must be in
+the cache (`limelight data fetch`); a model without data is skipped.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))
-def test_accuracy_over_http_is_that_of_the_manifest(model: str, server: Server) -> None:
+def test_accuracy_over_http_equals_the_manifest(model: str, server: Server) -> None:
     try:
         test = load_dataset(MODELS[model]).test
     except DataError as error:

@@ -1,6 +1,6 @@
-"""`make test-triton`: the same requests to Triton itself and to us, and why answers differ.
+"""`make test-triton`: send the same requests to Triton and to this service and compare the answers.
 
-A difference that is not explained here fails, and so does an explanation of none.
+A difference that is not listed here is a failure, and so is a listed difference that is absent.
 """
 
 import gzip
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(900)
 IMAGES = np.random.default_rng(20261121).integers(0, 256, (2, 8, 8, 3), np.uint8)
 RAW = IMAGES.tobytes()
 MODEL = "/v2/models/colours"
-PARSED = "it calls a request that it cannot parse a failure of its own"
+PARSED = "Triton reports a request that it cannot parse as an internal error"
 Case = tuple[str, str, bytes, dict[str, str]]
 
 
@@ -102,7 +102,7 @@ CASES: dict[str, Case] = {
     "no classes": asked(classification=0),
     "fewer than no classes": asked(classification=-1),
     "classes of maps": asked("cams", classification=1),
-    "parameters nobody knows": infer(parameters={"a": 1, "b": "c", "d": True}),
+    "unknown parameters": infer(parameters={"a": 1, "b": "c", "d": True}),
     "a parameter that is a number with a point": infer(parameters={"a": 1.5}),
     "a parameter that is a list": infer(parameters={"a": [1]}),
     "parameters that are none": infer(parameters=5),
@@ -136,7 +136,7 @@ CASES: dict[str, Case] = {
     "no json": ("POST", INFER, b"{", {}),
     "an empty body": ("POST", INFER, b"", {}),
     "binary": blob(),
-    "a blob that breaks off": blob(rest=RAW[:100]),
+    "a truncated blob": blob(rest=RAW[:100]),
     "a blob with something behind it": blob(rest=RAW + b"!"),
     "a gigabyte": blob(size=10**9),
     "a size below 0": blob(size=-1),
@@ -151,18 +151,18 @@ CASES: dict[str, Case] = {
     "deflate": packed("deflate"),
     "another encoding": packed("br"),
     "no gzip": packed("gzip", b"nonsense"),
-    "gzip that breaks off": packed("gzip", gzip.compress(blob()[2])[:-20]),
+    "truncated gzip": packed("gzip", gzip.compress(blob()[2])[:-20]),
 }  # fmt: skip
 
 STATUSES: dict[str, tuple[int, int, str]] = {
-    "HEAD /v2": (405, 200, "HEAD goes wherever GET does (RFC 9110, 9.1)"),
-    f"GET {MODEL}/versions/2/ready": (400, 404, "so the specification's OpenAPI document"),
-    "GET /v2/models/nope/ready": (400, 404, "so the specification's OpenAPI document"),
-    "load": (503, 404, "models come and go with the artefacts of a rollout, not by requests"),
+    "HEAD /v2": (405, 200, "HEAD is supported wherever GET is (RFC 9110, 9.1)"),
+    f"GET {MODEL}/versions/2/ready": (400, 404, "as in the specification's OpenAPI document"),
+    "GET /v2/models/nope/ready": (400, 404, "as in the specification's OpenAPI document"),
+    "load": (503, 404, "models are loaded and removed by a rollout, not by requests"),
     "GET /v2/models/nope/stats": (400, 404, "as with every other path of an unknown model"),
-    "another encoding": (501, 415, "what a client may do about it (RFC 9110, 15.5.16)"),
-    "a value over 255": (200, 400, "it wraps around in silence"),
-    "whole values with a point": (500, 200, "JSON has one kind of number, as its client knows"),
+    "another encoding": (501, 415, "the client can choose another encoding (RFC 9110, 15.5.16)"),
+    "a value over 255": (200, 400, "Triton wraps the value around without an error"),
+    "whole values with a point": (500, 200, "JSON has only one type of number"),
     **dict.fromkeys(
         (
             *("fewer than no classes", "parameters that are none", "an id that is a number"),
@@ -176,8 +176,8 @@ STATUSES: dict[str, tuple[int, int, str]] = {
     ),
 }
 FORMS = {
-    "binary output by default, some named": "the extension's text lets the request's default hold "
-    "for outputs that do not say otherwise; Triton forgets it as soon as any output is named",
+    "binary output by default, some named": "by the extension's text, the request's default "
+    "applies to outputs without a setting of their own; Triton ignores it if any output is named",
 }
 
 
@@ -187,7 +187,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
         with triton(tmp_path_factory.mktemp("triton")) as running:
             yield running
     except (NotInstallableError, NotRunnableError) as error:
-        pytest.skip(f"there is no Triton here: {error}")
+        pytest.skip(f"Triton is not available: {error}")
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,9 @@ def ask(url: str, case: Case) -> httpx.Response:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_triton_and_we_answer_alike(theirs: Triton, ours: Server, name: str) -> None:
+def test_answer_equals_that_of_triton_or_is_a_known_difference(
+    theirs: Triton, ours: Server, name: str
+) -> None:
     expected, found = ask(theirs.url, CASES[name]), ask(ours.url, CASES[name])
     assert (expected.status_code, found.status_code) == STATUSES.get(
         name, (expected.status_code,) * 2
@@ -221,7 +223,7 @@ def test_triton_and_we_answer_alike(theirs: Triton, ours: Server, name: str) -> 
 
 
 def compare(expected: dict[str, Any], found: dict[str, Any]) -> None:
-    """Ours may have more outputs, where all were asked for."""
+    """Compare the outputs; this service may return more of them if all were requested."""
     assert set(expected) <= set(found)
     for name, values in expected.items():
         if isinstance(values, np.ndarray):
@@ -231,11 +233,11 @@ def compare(expected: dict[str, Any], found: dict[str, Any]) -> None:
             assert [entry[1:] for entry in entries[0]] == [entry[1:] for entry in entries[1]]
 
 
-def test_every_explanation_is_of_a_case() -> None:
+def test_every_known_difference_has_a_case() -> None:
     assert set(STATUSES) | set(FORMS) <= set(CASES)
 
 
-def test_what_is_told_has_their_names(theirs: Triton, ours: Server) -> None:
+def test_metadata_and_statistics_have_the_fields_of_triton(theirs: Triton, ours: Server) -> None:
     def told(path: str) -> list[Any]:
         return [httpx.get(f"{one.url}{MODEL}{path}").json() for one in (theirs, ours)]
 

@@ -1,4 +1,4 @@
-"""A real Triton Inference Server, out of the package `nvidia-pytriton`, with the tests' network."""
+"""A real Triton Inference Server from the package `nvidia-pytriton`, with the tests' network."""
 
 import json
 import os
@@ -30,7 +30,7 @@ import triton_python_backend_utils as backend
 
 
 class TritonPythonModel:
-    """The network of `tests.serving_kit.Reference`."""
+    """Network of `tests.serving_kit.Reference`."""
 
     def initialize(self, arguments):
         network = json.loads({network!r})
@@ -77,15 +77,16 @@ class Triton:
 
 
 class NotRunnableError(Exception):
-    """Triton does not start here; the message has the end of its log."""
+    """Triton does not start; the message has the end of its log."""
 
 
 @contextmanager
 def triton(folder: Path) -> Iterator[Triton]:
-    """Triton with the model `colours`, until the block ends; `folder` takes models and log.
+    """Run Triton with the model `colours` until the block ends; models and log go to `folder`.
 
     Raises:
-        NotInstallableError, NotRunnableError: it cannot be had here.
+        NotInstallableError: Triton cannot be installed.
+        NotRunnableError: Triton does not start.
     """
     python = prepare("triton", PACKAGES).python
     library = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -100,7 +101,7 @@ def triton(folder: Path) -> Iterator[Triton]:
     command = [str(server / "bin" / "tritonserver"), f"--model-repository={repository}"]
     command += [f"--backend-directory={server / 'backends'}", "--allow-metrics=false"]
     command += [f"--http-port={http}", f"--grpc-port={grpc}", "--http-address=127.0.0.1"]
-    # Its Python backend wants the interpreter's shared library.
+    # Triton's Python backend needs the interpreter's shared library.
     libraries = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")]
     environment = os.environ | {"LD_LIBRARY_PATH": ":".join(filter(None, libraries))}
     log_file = folder / "triton.log"

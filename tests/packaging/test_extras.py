@@ -1,4 +1,4 @@
-"""Each extra, alone in an empty environment, brings what it promises and no more."""
+"""Each extra, installed alone in an empty environment, provides its features and nothing else."""
 
 import subprocess
 import sys
@@ -33,20 +33,21 @@ BRINGS = {
     "serve,tracing": {"onnxruntime-gpu", "bentoml"},
     "score": {"onnxruntime-gpu", "pyarrow"},
     "train": {"onnxruntime-gpu", "torch", "scikit-learn"},
-    "train,track": {"onnxruntime-gpu", "torch", "scikit-learn", "grpcio"},  # of tensorboard
+    # TensorBoard requires grpcio.
+    "train,track": {"onnxruntime-gpu", "torch", "scikit-learn", "grpcio"},
 }
-"""Of what is heavy."""
+"""Heavy packages that each extra installs."""
 
 
 def environment(extra: str, folder: Path) -> Path:
-    """A folder with what the package and this extra require."""
+    """Create a folder with the requirements of the package and of this extra."""
     name = f"limelight[{extra}]" if extra else "limelight"
     link_packages(closure([name], HERE) - {"limelight"}, folder)
     return folder
 
 
 @pytest.mark.parametrize("extra", PROMISES)
-def test_an_extra_brings_what_it_promises_and_no_more(extra: str, tmp_path: Path) -> None:
+def test_extra_installs_its_packages_and_no_other_heavy_ones(extra: str, tmp_path: Path) -> None:
     name = f"limelight[{extra}]" if extra else "limelight"
     assert closure([name], HERE) & HEAVY == BRINGS.get(extra, set())
     done = run_isolated(
@@ -58,7 +59,7 @@ def test_an_extra_brings_what_it_promises_and_no_more(extra: str, tmp_path: Path
         assert done.stdout.startswith("7 ")
 
 
-def test_the_base_install_is_light(tmp_path: Path) -> None:
+def test_base_install_is_small(tmp_path: Path) -> None:
     packages = closure(["limelight"], HERE) - {"limelight"}
     assert {"httpx", "numpy", "pillow", "pydantic"} <= packages
     size = sum(file.size or 0 for name in packages for file in distribution(name).files or ())
@@ -67,9 +68,7 @@ def test_the_base_install_is_light(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", ["", "serve"])
-def test_the_command_shows_every_command_and_names_a_missing_extra(
-    extra: str, tmp_path: Path
-) -> None:
+def test_help_lists_every_command_and_a_missing_extra_is_named(extra: str, tmp_path: Path) -> None:
     there = environment(extra, tmp_path / "there")
 
     def limelight(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -79,10 +78,10 @@ def test_the_command_shows_every_command_and_names_a_missing_extra(
     assert listed.returncode == 0, listed.stderr
     for command in COMMANDS:
         assert f" {command} " in listed.stdout, command
-    refused = limelight("train", "digits8")
-    assert refused.returncode == 1
-    assert "pip install 'limelight[train]'" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    failed = limelight("train", "digits8")
+    assert failed.returncode == 1
+    assert "pip install 'limelight[train]'" in failed.stderr
+    assert "Traceback" not in failed.stderr
     predicted = limelight("predict", str(ROOT / "examples" / "seven.png"), "--json")
     if extra:
         assert '"label": "7"' in predicted.stdout, predicted.stderr
@@ -90,6 +89,6 @@ def test_the_command_shows_every_command_and_names_a_missing_extra(
         assert "pip install 'limelight[serve]'" in predicted.stderr
 
 
-def test_every_command_s_extra_exists() -> None:
+def test_extra_of_every_command_exists() -> None:
     extras = set(distribution("limelight").metadata.get_all("Provides-Extra") or ())
     assert set(COMMANDS.values()) <= extras

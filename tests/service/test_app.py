@@ -1,4 +1,4 @@
-"""The application in this process: what a well-behaved server and disk never show."""
+"""The application in the test's process, with failures that a real server rarely shows."""
 
 import asyncio
 import gc
@@ -23,7 +23,7 @@ LARGE = encode(colour_image(np.random.default_rng(3), 300))
 
 
 class Served:
-    """An application between its server's start and stop."""
+    """Application with its lifespan events, and an HTTP client of it."""
 
     def __init__(self, settings: Settings) -> None:
         metrics = Metrics()
@@ -57,7 +57,7 @@ async def served(zoo: Path) -> AsyncIterator[Served]:
 
 
 def break_engine(served: Served, monkeypatch: pytest.MonkeyPatch, value: float | None) -> None:
-    """Make the network of `colours` fail, or give `value` everywhere."""
+    """Make the network of `colours` fail, or return `value` everywhere."""
 
     class Broken:
         def run(self, names: Sequence[str], feed: dict[str, Any]) -> list[Any]:
@@ -69,7 +69,7 @@ def break_engine(served: Served, monkeypatch: pytest.MonkeyPatch, value: float |
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])
-async def test_a_failure_of_the_service_is_a_500_that_tells_no_secrets(
+async def test_internal_error_is_a_500_without_details(
     served: Served,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -84,7 +84,9 @@ async def test_a_failure_of_the_service_is_a_500_that_tells_no_secrets(
     assert "POST /predict failed" in caplog.text
 
 
-async def test_small_and_large_uploads_are_answered_alike(served: Served) -> None:
+async def test_predictions_and_explanations_agree_for_small_and_large_uploads(
+    served: Served,
+) -> None:
     for body in (PNG, LARGE):
         prediction = await served.http.post("/predict", content=body)
         explanation = await served.http.post("/explain", content=body)
@@ -95,7 +97,7 @@ async def test_small_and_large_uploads_are_answered_alike(served: Served) -> Non
         assert picture.headers["content-type"] == "image/png"
 
 
-async def test_every_page_answers(served: Served) -> None:
+async def test_every_page_answers_get_and_head(served: Served) -> None:
     paths = ["/", "/models", "/models/digits", "/livez", "/readyz", "/healthz", "/metrics"]
     for path in [*paths, "/openapi.json"]:
         assert (await served.http.get(path)).status_code == 200
@@ -122,7 +124,7 @@ async def test_errors_are_problems(served: Served) -> None:
     assert allow == "GET, HEAD"
 
 
-async def test_a_form_is_read_within_the_same_limit(zoo: Path) -> None:
+async def test_form_is_limited_to_max_bytes(zoo: Path) -> None:
     settings = Settings(models=zoo, default_model="colours", device="cpu", max_bytes=500)
     async with Served(settings) as served:
         fitting = await served.http.post("/predict", files={"image": ("a", PNG, "image/png")})
@@ -137,7 +139,7 @@ async def test_a_form_is_read_within_the_same_limit(zoo: Path) -> None:
         assert broken.json()["code"] == "invalid_multipart"
 
 
-async def test_a_client_that_leaves_while_it_sends_is_counted_and_nothing_else(
+async def test_client_that_disconnects_while_sending_is_counted_as_499(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     messages: Iterator[dict[str, Any]] = iter(
@@ -151,7 +153,7 @@ async def test_a_client_that_leaves_while_it_sends_is_counted_and_nothing_else(
         return next(messages)
 
     async def send(message: Any) -> None:
-        raise AssertionError("nobody is there")
+        raise AssertionError("an answer was sent to a disconnected client")
 
     scope = {
         "type": "http",
@@ -166,7 +168,7 @@ async def test_a_client_that_leaves_while_it_sends_is_counted_and_nothing_else(
     assert caplog.text == ""
 
 
-async def test_a_websocket_is_turned_away(served: Served) -> None:
+async def test_websocket_is_closed(served: Served) -> None:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -176,7 +178,7 @@ async def test_a_websocket_is_turned_away(served: Served) -> None:
     assert sent == [{"type": "websocket.close", "code": 1000}]
 
 
-async def test_nothing_is_ready_before_the_server_starts(zoo: Path) -> None:
+async def test_service_is_not_ready_before_the_server_starts(zoo: Path) -> None:
     served = Served(Settings(models=zoo, default_model="colours", device="cpu"))
     response = await served.http.get("/readyz")
     assert response.status_code == 503
@@ -185,18 +187,18 @@ async def test_nothing_is_ready_before_the_server_starts(zoo: Path) -> None:
     await served.http.aclose()
 
 
-async def test_a_default_model_that_is_not_there_is_named(zoo: Path) -> None:
+async def test_missing_default_model_is_named(zoo: Path) -> None:
     async with Served(Settings(models=zoo, default_model="cats", device="cpu")) as served:
         detail = (await served.http.get("/readyz")).json()["detail"]
         assert "LIMELIGHT_DEFAULT_MODEL is 'cats'" in detail
 
 
-async def test_without_a_setting_digits_is_the_default_where_there_is_one(zoo: Path) -> None:
+async def test_digits_is_the_default_model_without_a_setting(zoo: Path) -> None:
     async with Served(Settings(models=zoo, device="cpu")) as served:
         assert (await served.http.post("/predict", content=PNG)).json()["model"] == "digits"
 
 
-async def test_without_a_setting_and_digits_the_first_model_is_the_default(tmp_path: Path) -> None:
+async def test_first_model_is_the_default_without_a_setting_and_digits(tmp_path: Path) -> None:
     write_artifact(tmp_path)
     write_artifact(tmp_path, name="photos")
     async with Served(Settings(models=tmp_path, device="cpu")) as served:
@@ -204,7 +206,7 @@ async def test_without_a_setting_and_digits_the_first_model_is_the_default(tmp_p
         assert (await served.http.post("/predict", content=PNG)).json()["model"] == "colours"
 
 
-async def test_a_default_that_cannot_be_loaded_is_not_replaced(tmp_path: Path) -> None:
+async def test_default_model_that_cannot_be_loaded_is_not_replaced(tmp_path: Path) -> None:
     write_artifact(tmp_path, name="photos")
     (write_artifact(tmp_path) / "model.onnx").write_bytes(b"")
     async with Served(Settings(models=tmp_path, device="cpu")) as served:
@@ -213,7 +215,7 @@ async def test_a_default_that_cannot_be_loaded_is_not_replaced(tmp_path: Path) -
         assert photos.json()["model"] == "photos"
 
 
-async def test_one_broken_artefact_leaves_the_others_alone(tmp_path: Path) -> None:
+async def test_other_models_are_served_beside_a_broken_artefact(tmp_path: Path) -> None:
     write_artifact(tmp_path)
     (write_artifact(tmp_path, name="other") / "model.onnx").write_bytes(b"")
     async with Served(Settings(models=tmp_path, default_model="colours", device="cpu")) as served:
@@ -222,7 +224,7 @@ async def test_one_broken_artefact_leaves_the_others_alone(tmp_path: Path) -> No
         assert (await served.http.post("/predict", content=PNG)).status_code == 200
 
 
-async def test_an_artefact_that_nobody_foresaw_is_logged_and_leaves_the_service_alive(
+async def test_unexpected_loading_error_is_logged_and_the_service_stays_alive(
     zoo: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def load(folder: Path) -> None:
@@ -242,21 +244,21 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert (settings.max_bytes, settings.device) == (123, "cpu")
 
 
-def test_the_service_tells_nobody_that_it_runs() -> None:
+def test_bentoml_usage_tracking_is_off() -> None:
     code = (
         "import os; os.environ.pop('BENTOML_DO_NOT_TRACK', None); import service.bento;"
         "from bentoml._internal.utils.analytics.usage_stats import do_not_track;"
         "assert do_not_track(); print(type(service.bento.Limelight.to_asgi()).__name__)"
     )
-    # BentoML warns when it is imported, which is why that happens in a process of its own.
+    # BentoML emits warnings when it is imported, so this runs in a separate process.
     process = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert process.stdout.strip() == "Application"
 
 
-async def test_a_request_leaves_nothing_to_the_garbage_collector(served: Served) -> None:
-    """Its body would stay in memory until then, and the collection stop everybody for a while."""
+async def test_request_leaves_no_reference_cycles(served: Served) -> None:
+    """A cycle would keep the body in memory until a collection, which pauses all requests."""
     answered: list[int] = []
 
     async def receive() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`bentoml build`, and what it makes."""
+"""`bentoml build` and the resulting Bento."""
 
 import os
 import subprocess
@@ -12,9 +12,7 @@ from tests.service.http.test_routes import PNG
 from tests.serving_kit import REPOSITORY, bentoml_serve
 
 
-def test_a_bento_holds_the_service_alone_and_serves_from_anywhere(
-    zoo: Path, tmp_path: Path
-) -> None:
+def test_bento_contains_only_the_service_and_runs_in_any_folder(zoo: Path, tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "serve", tmp_path / "elsewhere"
     elsewhere.mkdir()
     variables = os.environ | {"BENTOML_HOME": str(folder / "home"), "BENTOML_DO_NOT_TRACK": "True"}
@@ -33,7 +31,7 @@ def test_a_bento_holds_the_service_alone_and_serves_from_anywhere(
         assert answer["model"] == "colours"
 
 
-def test_a_bento_needs_what_the_project_needs() -> None:
+def test_requirements_of_the_bento_match_the_project() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     packages = project["tool"]["bentoml"]["build"]["python"]["packages"]
     extras = project["project"]["optional-dependencies"]

@@ -1,4 +1,4 @@
-"""BentoML's own clients, and the forms that they send."""
+"""BentoML's clients, and the multipart forms that they send."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from bentoml.exceptions import BentoMLException
 from tests.service.http.test_routes import PNG, expect_problem
 from tests.serving_kit import Server
 
-# Of what BentoML imports when it is first used.
+# Warnings of packages that BentoML imports on first use.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*__get_pydantic_core_schema__:DeprecationWarning"),
@@ -30,7 +30,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bento(server: Server) -> Iterator[Any]:
     with bentoml.SyncHTTPClient(server.url) as client:
         yield client
-    client._temp_dir.cleanup()  # which BentoML leaves to the garbage collector
+    client._temp_dir.cleanup()  # BentoML would leave this to the garbage collector
 
 
 CALLS: list[tuple[str, dict[str, Any]]] = [
@@ -49,14 +49,14 @@ def expected(client: httpx.Client, method: str, arguments: dict[str, Any]) -> An
 
 
 @pytest.mark.parametrize(("method", "arguments"), CALLS)
-def test_the_client_gets_what_a_query_gets(
+def test_client_gets_the_same_answer_as_a_query(
     client: httpx.Client, bento: Any, picture: Path, method: str, arguments: dict[str, Any]
 ) -> None:
     answer = getattr(bento, method)(image=picture, **arguments)
     assert answer == expected(client, method, arguments)
 
 
-async def test_the_async_client_gets_it_too(
+async def test_async_client_gets_the_same_answer_as_a_query(
     client: httpx.Client, server: Server, picture: Path
 ) -> None:
     async with bentoml.AsyncHTTPClient(server.url) as bento:
@@ -75,14 +75,14 @@ async def test_the_async_client_gets_it_too(
         ({"opacity": 2}, "invalid_parameter"),
     ],
 )
-def test_the_client_is_told_what_is_wrong(
+def test_client_raises_with_the_error_code(
     bento: Any, picture: Path, arguments: dict[str, Any], code: str
 ) -> None:
     with pytest.raises(BentoMLException, match=code):
         bento.explain(image=picture, **arguments)
 
 
-def test_the_client_knows_which_arguments_there_are(bento: Any, picture: Path) -> None:
+def test_unknown_and_missing_arguments_are_type_errors(bento: Any, picture: Path) -> None:
     with pytest.raises(TypeError, match="nonsense"):
         bento.explain(image=picture, nonsense=1)
     with pytest.raises(TypeError, match="image"):
@@ -92,12 +92,12 @@ def test_the_client_knows_which_arguments_there_are(bento: Any, picture: Path) -
 @pytest.mark.parametrize(
     "fields", [{"top_k": "1"}, {"model": "digits"}, {"target": "blue"}, {"target": "2"}]
 )
-def test_a_forms_fields_are_parameters(client: httpx.Client, fields: dict[str, str]) -> None:
+def test_form_fields_are_parameters(client: httpx.Client, fields: dict[str, str]) -> None:
     answer = client.post("/explain", files={"image": ("a", PNG)}, data=fields).json()
     assert answer == expected(client, "explain", fields)
 
 
-def test_the_query_decides_where_query_and_form_differ(client: httpx.Client) -> None:
+def test_query_takes_precedence_over_the_form(client: httpx.Client) -> None:
     files = {"image": ("a", PNG)}
     answer = client.post("/predict?top_k=1", files=files, data={"top_k": "2"}).json()
     assert len(answer["scores"]) == 1
@@ -115,7 +115,7 @@ def test_the_query_decides_where_query_and_form_differ(client: httpx.Client) -> 
         ({"model": "cats"}, 404, "unknown_model"),
     ],
 )
-def test_a_forms_field_that_is_wrong_is_refused(
+def test_invalid_form_field_is_rejected(
     client: httpx.Client, fields: dict[str, str], status: int, code: str
 ) -> None:
     response = client.post("/explain", files={"image": ("a", PNG)}, data=fields)

@@ -1,4 +1,4 @@
-"""Workers that die, and a service that ends: nobody who was let in goes without an answer."""
+"""Worker crashes and shutdown: every accepted request is answered."""
 
 import os
 import signal
@@ -47,7 +47,7 @@ def gauge(server: Server, name: str) -> float:
 
 
 class Visitors:
-    """A client that opens a connection for each request, one after another, all the while."""
+    """Client that sends requests continuously, each over a new connection."""
 
     def __init__(self, server: Server, path: str = "/predict") -> None:
         self.outcomes: Counter[str] = Counter()
@@ -65,7 +65,8 @@ class Visitors:
 
     def _visit(self) -> None:
         while not self._leaving.is_set():
-            connection = connect(self._server, 10)  # costs little: they share the service's cores
+            # Cheap, because the client shares the service's cores.
+            connection = connect(self._server, 10)
             try:
                 connection.request("POST", self._path, PNG)
                 self.outcomes[str(connection.getresponse().status)] += 1
@@ -80,7 +81,7 @@ class Visitors:
 
 @pytest.fixture(scope="module")
 def in_a_container(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Where BentoML itself replaces no worker."""
+    """Start a service in container mode, where BentoML does not replace workers."""
     with bentoml_serve(
         zoo,
         tmp_path_factory.mktemp("container"),
@@ -93,7 +94,7 @@ def in_a_container(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="module")
 def patient(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One that would take its time, were it not hurried."""
+    """Start a service with a long drain and a long timeout."""
     with bentoml_serve(
         zoo,
         tmp_path_factory.mktemp("patient"),
@@ -120,7 +121,7 @@ def test_a_killed_worker_is_replaced_while_the_other_answers(in_a_container: Ser
         took_s = time.monotonic() - killed
     assert len(workers(server)) == 2
     assert workers(server) > before
-    # What was in the dead worker's hands is lost, and nothing else.
+    # Only the request that the killed worker was processing is lost.
     lost = visitors.outcomes.total() - visitors.outcomes["200"]
     assert lost <= 1, visitors.outcomes
     assert took_s < 5 * slowness()
@@ -128,40 +129,41 @@ def test_a_killed_worker_is_replaced_while_the_other_answers(in_a_container: Ser
 
 
 def slowness() -> float:
-    """How much longer things take here than on a machine that has nothing else to do."""
+    """Return a factor for time limits, from the load of the machine."""
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     return max(1.0, load) * 2
 
 
 def unready(*clients: httpx.Client) -> bool:
-    """Whether all are told so: each worker learns of a signal by itself."""
+    """Return whether all clients get 503: each worker receives the signal by itself."""
     return all(client.get("/readyz").status_code == 503 for client in clients)
 
 
-def test_sigterm_ends_it_without_losing_anybody(in_a_container: Server) -> None:
+def test_sigterm_drains_without_losing_accepted_requests(in_a_container: Server) -> None:
     server = in_a_container
     halfway = connect(server, 20)
     begin_upload(halfway, len(PNG))
     halfway.send(PNG[:50])
     kept = httpx.Client(base_url=server.url)
-    anew = httpx.Client(base_url=server.url, limits=httpx.Limits(max_keepalive_connections=0))
+    fresh = httpx.Client(base_url=server.url, limits=httpx.Limits(max_keepalive_connections=0))
     assert "connection" not in kept.get("/readyz").headers
     with Visitors(server) as visitors, Visitors(server, "/explain") as more:
         until(lambda: visitors.outcomes["200"] and more.outcomes["200"], 10, "answers")
         server.process.send_signal(signal.SIGTERM)
         sent = time.monotonic()
-        until(lambda: unready(anew, anew, anew, anew, kept), 3, "unready")
-        refused = kept.get("/readyz")
-        assert refused.json()["code"] == "draining"
-        assert int(refused.headers["retry-after"]) >= 1
-        for path in ("/predict", "/livez", "/nowhere"):  # served in the pause, and asked to leave
-            answer = anew.post(path, content=PNG)
+        until(lambda: unready(fresh, fresh, fresh, fresh, kept), 3, "unready")
+        unready_answer = kept.get("/readyz")
+        assert unready_answer.json()["code"] == "draining"
+        assert int(unready_answer.headers["retry-after"]) >= 1
+        # Answered during the drain, with `Connection: close`.
+        for path in ("/predict", "/livez", "/nowhere"):
+            answer = fresh.post(path, content=PNG)
             assert answer.headers["connection"] == "close"
             assert answer.status_code == {"/predict": 200, "/livez": 405, "/nowhere": 404}[path]
-        assert anew.get("/healthz").json() == {"status": "alive", "ready": False}
+        assert fresh.get("/healthz").json() == {"status": "alive", "ready": False}
         until(lambda: visitors.outcomes["refused"], 10, "refused connections")
         assert time.monotonic() - sent >= DRAIN_S
-        assert server.process.poll() is None  # for one is in flight
+        assert server.process.poll() is None  # because a request is in flight
         halfway.send(PNG[50:])
         response = halfway.getresponse()
         assert response.status == 200
@@ -172,22 +174,22 @@ def test_sigterm_ends_it_without_losing_anybody(in_a_container: Server) -> None:
     for outcomes in (visitors.outcomes, more.outcomes):
         assert set(outcomes) == {"200", "refused"}
     assert "Traceback" not in server.log()
-    for client in (kept, anew, halfway):
+    for client in (kept, fresh, halfway):
         client.close()
 
 
-def test_a_worker_that_was_the_only_one_is_replaced(patient: Server) -> None:
+def test_single_worker_is_replaced_after_it_is_killed(patient: Server) -> None:
     (only,) = workers(patient)
     os.kill(only, signal.SIGKILL)
     killed = time.monotonic()
-    # Who comes meanwhile waits, for the parent holds the socket.
+    # New connections wait meanwhile, because the parent process holds the socket.
     assert httpx.post(f"{patient.url}/predict", content=PNG, timeout=20).status_code == 200
     assert time.monotonic() - killed < 5 * slowness()
     assert workers(patient).isdisjoint({only})
     assert gauge(patient, "limelight_workers") == 1
 
 
-def test_sigint_has_no_pause_and_a_second_signal_waits_for_nobody(patient: Server) -> None:
+def test_sigint_ends_without_a_drain_and_a_second_one_without_waiting(patient: Server) -> None:
     halfway = connect(patient, 20)
     begin_upload(halfway, len(PNG))
     halfway.send(PNG[:50])
@@ -199,7 +201,7 @@ def test_sigint_has_no_pause_and_a_second_signal_waits_for_nobody(patient: Serve
         patient.process.send_signal(signal.SIGINT)
         until(lambda: patient.process.poll() is not None, 5, "the end")
         response = halfway.getresponse()
-        assert response.status == 500  # cut short
+        assert response.status == 500  # the second signal aborts the request
     finally:
         halfway.close()
 

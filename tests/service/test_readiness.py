@@ -1,4 +1,4 @@
-"""Services that cannot serve: up, unready, and clear about why."""
+"""Services that are alive but not ready, and the reason that they report."""
 
 from pathlib import Path
 
@@ -11,9 +11,7 @@ from tests.serving_kit import COLOUR_NETWORK, bentoml_serve, write_artifact
 
 
 @pytest.mark.skipif(cuda_problem() is None, reason="this machine has a usable GPU")
-def test_a_demanded_gpu_that_is_not_there_keeps_the_service_unready(
-    zoo: Path, tmp_path: Path
-) -> None:
+def test_missing_gpu_that_is_demanded_keeps_the_service_unready(zoo: Path, tmp_path: Path) -> None:
     with bentoml_serve(zoo, tmp_path / "cuda", LIMELIGHT_DEVICE="cuda") as server:
         with httpx.Client(base_url=server.url, timeout=30) as client:
             ready = client.get("/readyz")

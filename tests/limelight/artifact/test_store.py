@@ -21,21 +21,21 @@ def test_the_highest_number_is_the_newest_version(tmp_path: Path) -> None:
     write_artifact(tmp_path, name="other", version="3")
     (tmp_path / "colours" / ".staging").mkdir()
     (tmp_path / "colours" / ".staging" / "manifest.json").write_text("{}")
-    (tmp_path / "colours" / "11").mkdir()  # without a manifest: an export that is not finished
+    (tmp_path / "colours" / "11").mkdir()  # without a manifest, like an unfinished export
     assert find_artifacts(tmp_path) == {
         "colours": tmp_path / "colours" / "10",
         "other": tmp_path / "other" / "3",
     }
 
 
-def test_a_folder_without_artefacts_says_what_to_set(tmp_path: Path) -> None:
+def test_folder_without_artefacts_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="LIMELIGHT_MODELS"):
         find_artifacts(tmp_path)
     with pytest.raises(ArtifactError, match="not a folder"):
         find_artifacts(tmp_path / "nowhere")
 
 
-def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+def test_flipped_bit_is_detected(tmp_path: Path) -> None:
     folder = write_artifact(tmp_path)
     content = bytearray((folder / "model.onnx").read_bytes())
     content[len(content) // 2] ^= 1
@@ -44,7 +44,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
         load_artifact(folder)
 
 
-def test_a_short_file_is_found(tmp_path: Path) -> None:
+def test_truncated_file_is_detected(tmp_path: Path) -> None:
     folder = write_artifact(tmp_path)
     content = (folder / "model.onnx").read_bytes()
     (folder / "model.onnx").write_bytes(content[:-1])
@@ -62,14 +62,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_artifact(folder)
 
 
-def test_an_unknown_schema_version_is_refused_before_anything_else(tmp_path: Path) -> None:
+def test_unknown_schema_version_is_rejected_before_the_fields_are_validated(tmp_path: Path) -> None:
     folder = write_artifact(tmp_path, schema_version=2, surprise=True)
     with pytest.raises(ArtifactError, match="schema version 2, and this code reads 1"):
         load_artifact(folder)
 
 
 @pytest.mark.parametrize("content", ["", "[1", "null", "[]", '"text"'])
-def test_a_manifest_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
+def test_malformed_manifest_is_rejected(tmp_path: Path, content: str) -> None:
     folder = write_artifact(tmp_path)
     (folder / "manifest.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"manifest\.json"):
@@ -82,7 +82,7 @@ def test_an_invalid_field_is_named(tmp_path: Path) -> None:
         load_artifact(folder)
 
 
-def test_a_file_name_cannot_leave_the_folder(tmp_path: Path) -> None:
+def test_file_name_outside_the_folder_is_rejected(tmp_path: Path) -> None:
     folder = write_artifact(tmp_path)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"] = {"../model.onnx": manifest["files"]["model.onnx"]}
@@ -99,7 +99,7 @@ def test_folder_names_must_agree_with_the_manifest(tmp_path: Path) -> None:
     assert load_artifact(moved, in_place=False).manifest.version == "1"
 
 
-def test_a_models_folder_stands_for_its_newest_version(tmp_path: Path) -> None:
+def test_newest_version_of_a_models_folder_is_found(tmp_path: Path) -> None:
     for version in ("2", "10"):
         (tmp_path / "model" / version).mkdir(parents=True)
         (tmp_path / "model" / version / "manifest.json").touch()
@@ -110,7 +110,7 @@ def test_a_models_folder_stands_for_its_newest_version(tmp_path: Path) -> None:
     assert newest_version(tmp_path / "nothing") == tmp_path / "nothing"
 
 
-def test_a_method_without_what_it_needs_is_refused(tmp_path: Path) -> None:
+def test_method_without_its_output_is_rejected(tmp_path: Path) -> None:
     outputs = [
         {"name": name, "dtype": "float32", "shape": ["batch", 3]}
         for name in ("logits", "probabilities", "cams")

@@ -1,4 +1,4 @@
-"""The client, against a real service and against ones that fail on cue."""
+"""Client of the service, against a real service and against scripted failures."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ ANSWER = {
 }
 
 
-def test_answers_are_those_of_the_service(
+def test_client_returns_the_answers_of_the_service(
     server: Server, client: httpx.Client, tmp_path: Path
 ) -> None:
     (tmp_path / "image.png").write_bytes(PNG)
@@ -48,7 +48,7 @@ def test_answers_are_those_of_the_service(
     assert {model["name"] for model in models} == {"colours", "digits"}
 
 
-def test_the_asynchronous_client_gives_the_same(server: Server) -> None:
+def test_asynchronous_client_returns_the_same_results(server: Server) -> None:
     async def ask() -> tuple[Prediction, Explanation, bytes, list[str], list[str]]:
         async with AsyncClient(server.url) as typed:
             many = [each async for each in typed.predict_many([PNG] * 20, concurrency=4)]
@@ -69,13 +69,13 @@ def test_the_asynchronous_client_gives_the_same(server: Server) -> None:
         assert models == [model["name"] for model in typed.models()]
 
 
-def test_a_refusal_says_what_to_do(server: Server) -> None:
-    with Client(server.url) as typed, pytest.raises(RefusedError, match="use one of") as refused:
+def test_rejection_has_the_status_the_code_and_the_detail_of_the_service(server: Server) -> None:
+    with Client(server.url) as typed, pytest.raises(RefusedError, match="use one of") as rejected:
         typed.explain(PNG, target="pink")
-    assert (refused.value.status, refused.value.code) == (422, "unknown_target")
+    assert (rejected.value.status, rejected.value.code) == (422, "unknown_target")
 
 
-def test_many_images_keep_their_order_and_a_bad_one_its_place(server: Server) -> None:
+def test_predict_many_keeps_the_order_and_yields_errors_in_place(server: Server) -> None:
     rng = np.random.default_rng(6)
     images = [encode(colour_image(rng)) for _ in range(40)]
     images[17] = b"no image"
@@ -90,7 +90,7 @@ def test_many_images_keep_their_order_and_a_bad_one_its_place(server: Server) ->
 def scripted(
     *replies: int | Exception, retry_after: str | None = None
 ) -> tuple[Callable[[httpx.Request], httpx.Response], list[float]]:
-    """A service that gives these statuses in turn, and when it was asked."""
+    """Create a service that replies with these statuses in turn, and the times of its requests."""
     asked: list[float] = []
 
     def reply(request: httpx.Request) -> httpx.Response:
@@ -107,7 +107,7 @@ def scripted(
     return reply, asked
 
 
-def test_a_busy_service_is_asked_again_when_it_says() -> None:
+def test_overloaded_service_is_retried_after_retry_after() -> None:
     reply, asked = scripted(503, 200, retry_after="1")
     with Client("http://there", transport=httpx.MockTransport(reply)) as typed:
         assert typed.predict(PNG).label == "a"
@@ -115,14 +115,14 @@ def test_a_busy_service_is_asked_again_when_it_says() -> None:
     assert asked[1] - asked[0] >= 1.0
 
 
-def test_a_connection_that_fails_is_tried_again() -> None:
+def test_failed_connection_is_retried() -> None:
     reply, asked = scripted(httpx.ConnectError("refused"), httpx.ReadError("reset"), 200)
     with Client("http://there", transport=httpx.MockTransport(reply)) as typed:
         assert typed.predict(PNG).label == "a"
     assert len(asked) == 3
 
 
-def test_what_will_not_pass_is_not_tried_again() -> None:
+def test_permanent_error_is_not_retried() -> None:
     reply, asked = scripted(422, 200)
     with (
         Client("http://there", transport=httpx.MockTransport(reply)) as typed,
@@ -132,7 +132,7 @@ def test_what_will_not_pass_is_not_tried_again() -> None:
     assert len(asked) == 1
 
 
-def test_it_gives_up_in_time() -> None:
+def test_retries_end_within_the_timeout_and_the_number_of_attempts() -> None:
     reply, asked = scripted(503, retry_after="60")
     with (
         Client("http://there", transport=httpx.MockTransport(reply), timeout_s=1) as typed,
@@ -149,7 +149,7 @@ def test_it_gives_up_in_time() -> None:
     assert len(asked) == 3
 
 
-def test_the_service_learns_how_long_there_is() -> None:
+def test_timeout_is_sent_to_the_service() -> None:
     seen: list[float] = []
 
     def reply(request: httpx.Request) -> httpx.Response:
@@ -161,7 +161,7 @@ def test_the_service_learns_how_long_there_is() -> None:
     assert 1500 < seen[0] <= 2000
 
 
-def test_an_answer_of_somebody_else_is_no_crash() -> None:
+def test_answer_of_another_server_is_rejected() -> None:
     with (
         Client(
             "http://there",

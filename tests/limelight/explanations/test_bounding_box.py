@@ -18,16 +18,16 @@ def peak_at(row: int, column: int, size: int = 8) -> np.ndarray:
 
 def test_the_box_surrounds_the_peak_in_upload_pixels() -> None:
     box, _ = locate(peak_at(2, 5), View(0, 0, 80, 80), (80, 80))
-    # From 4 to -1 within a cell of 10 pixels: half of 4 is crossed 4 pixels from the centre.
+    # The map falls from 4 to -1 within 10 pixels, so it is at half of 4 after 4 pixels.
     assert edges(box) == [51, 21, 59, 29]
 
 
-def test_a_peak_at_the_border_reaches_the_end_of_the_map() -> None:
+def test_box_of_a_peak_at_the_border_ends_at_the_border() -> None:
     box, _ = locate(peak_at(0, 7), View(100, 100, 80, 80), (300, 300))
     assert edges(box) == [171, 100, 180, 109]
 
 
-def test_the_outermost_of_several_peaks_is_the_edge() -> None:
+def test_box_contains_all_peaks_above_the_threshold() -> None:
     cam = np.zeros((1, 5), np.float32)
     cam[0, 1], cam[0, 3] = 4, 3
     box, _ = locate(cam, View(0, 0, 50, 10), (50, 10))
@@ -39,7 +39,7 @@ def test_the_outermost_of_several_peaks_is_the_edge() -> None:
 def test_the_box_agrees_with_brute_force(
     rng: np.random.Generator, shift: float, reach: str
 ) -> None:
-    """scipy's interpolation, eight places a pixel and the cells' centres among them."""
+    """Compares with SciPy's interpolation at eight points a pixel, including the cells' centres."""
     compared = 0
     for _ in range(200):
         rows, columns = (int(size) for size in rng.integers(1, 9, 2))
@@ -69,22 +69,22 @@ def test_the_box_agrees_with_brute_force(
     assert compared > 100
 
 
-def test_a_box_is_clipped_to_the_upload() -> None:
+def test_box_is_clipped_to_the_upload() -> None:
     box, _ = locate(peak_at(0, 0), View(-5, -5, 80, 80), (60, 60))
     assert edges(box) == [0, 0, 4, 4]
     constant, _ = locate(np.ones((4, 4), np.float32), View(-40, 10, 200, 100), (100, 120))
     assert constant == Box(0, 10, 100, 110)
 
 
-def test_a_peak_over_padding_is_nobodys_box() -> None:
+def test_peak_outside_the_upload_has_no_box() -> None:
     cam = np.zeros((1, 4), np.float32)
     cam[0, 0], cam[0, 3] = 9, 1
     box, peak = locate(cam, View(-20, 0, 40, 10), (20, 10))
     assert edges(box) == [10, 0, 20, 10]
-    assert peak == 9  # the map's own, all the same
+    assert peak == 9  # the peak of the whole map
 
 
-def test_the_peak_is_the_largest_value_with_no_more_digits_than_it_holds(
+def test_peak_is_the_largest_value_as_float32(
     rng: np.random.Generator,
 ) -> None:
     cam = rng.normal(size=(7, 7)).astype(np.float32)
@@ -94,19 +94,19 @@ def test_the_peak_is_the_largest_value_with_no_more_digits_than_it_holds(
 
 
 @pytest.mark.parametrize("value", [3.0, 0.0, -2.0])
-def test_a_constant_map_gives_all_that_the_network_sees(value: float) -> None:
+def test_box_of_a_constant_map_is_the_whole_view(value: float) -> None:
     constant = np.full((8, 8), value, np.float32)
     assert locate(constant, View(10, 0, 60, 60), (80, 60))[0] == Box(10, 0, 70, 60)
 
 
-def test_a_map_without_a_positive_value_still_has_a_box_around_its_peak() -> None:
+def test_map_without_positive_values_has_a_box_around_its_peak() -> None:
     box, _ = locate(peak_at(2, 5) - 9, View(0, 0, 80, 80), (80, 80))
     assert edges(box) == [50, 20, 60, 30]
 
 
 @pytest.mark.parametrize("upload", [(1, 1), (1, 300), (300, 1)])
 @pytest.mark.parametrize("view", [View(0, 0, 1, 1), View(-500, -500, 1000, 1000)])
-def test_tiny_uploads_have_boxes_within_them(upload: tuple[int, int], view: View) -> None:
+def test_box_of_a_tiny_upload_is_inside_the_upload(upload: tuple[int, int], view: View) -> None:
     box, _ = locate(peak_at(0, 0), view, upload)
     assert 0 <= box.left <= box.right <= upload[0]
     assert 0 <= box.top <= box.bottom <= upload[1]

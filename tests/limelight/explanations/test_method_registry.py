@@ -1,4 +1,4 @@
-"""The registry of explanation methods: one entry and a function are enough for a new one."""
+"""Registry of explanation methods: a new method needs an entry and a function."""
 
 import numpy as np
 import pytest
@@ -15,12 +15,12 @@ from tests.serving_kit import write_artifact
 
 
 async def negated(request: MapRequest) -> NDArray[np.float32]:
-    """Where the image speaks against the class."""
+    """Return the negated map: the evidence against the class."""
     result: NDArray[np.float32] = -request.outputs["cams"][request.index]
     return result
 
 
-def test_a_new_method_is_one_entry(
+def test_new_method_needs_only_one_entry(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     entry = ExplanationMethod(explain=negated, output="cams", summary="what speaks against it")

@@ -16,7 +16,7 @@ def peak_at(row: int, column: int, size: int = 8) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1)])
 @pytest.mark.parametrize("view", [View(0, 0, 1, 1), View(-500, -500, 1000, 1000)])
-def test_tiny_uploads_can_be_drawn(size: tuple[int, int], view: View) -> None:
+def test_overlay_of_a_tiny_upload_has_its_size(size: tuple[int, int], view: View) -> None:
     picture = overlay(Image.new("RGB", size), peak_at(0, 0), view, opacity=1, colormap="jet")
     assert picture.size == size
 
@@ -33,7 +33,7 @@ def test_an_overlay_has_the_uploads_size_and_tints_only_what_the_network_sees() 
     assert pixels[0, 10].tolist() == [0x44, 0x01, 0x54]  # negative: the lowest colour
 
 
-def test_opacity_mixes_upload_and_map() -> None:
+def test_opacity_blends_upload_and_map() -> None:
     photo, cam, view = Image.new("RGB", (40, 40), "white"), peak_at(1, 1), View(0, 0, 40, 40)
     clear, half, full = (
         np.asarray(overlay(photo, cam, view, opacity=opacity, colormap="magma")).astype(int)
@@ -43,7 +43,7 @@ def test_opacity_mixes_upload_and_map() -> None:
     assert np.abs(half - (clear + full) / 2).max() <= 1
 
 
-def test_the_overlays_peak_is_where_the_maps_is() -> None:
+def test_brightest_point_of_the_overlay_is_at_the_maps_peak() -> None:
     photo = Image.new("L", (160, 160), 0)
     picture = overlay(photo, peak_at(6, 1), View(0, 0, 160, 160), opacity=1, colormap="inferno")
     brightness = np.asarray(picture.convert("L"))
@@ -54,7 +54,7 @@ def test_the_overlays_peak_is_where_the_maps_is() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 @pytest.mark.parametrize("colormap", sorted(COLORMAPS))
-def test_every_upload_and_colour_map_can_be_drawn(mode: str, colormap: str) -> None:
+def test_overlay_supports_every_image_mode_and_colormap(mode: str, colormap: str) -> None:
     picture = overlay(
         Image.new(mode, (9, 7)), peak_at(0, 0), View(1, 0, 7, 7), opacity=0.5, colormap=colormap
     )

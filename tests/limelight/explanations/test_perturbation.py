@@ -1,4 +1,4 @@
-"""Maps out of masked images, beside what numpy gets by following the definition."""
+"""Maps from masked images, compared with numpy implementations of their definitions."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from limelight.explanations.perturbation import (
 )
 
 
-def test_every_square_hides_its_part_and_nothing_else(rng: np.random.Generator) -> None:
+def test_every_occluded_image_hides_exactly_one_square(rng: np.random.Generator) -> None:
     image = rng.integers(0, 256, (32, 24, 3), np.uint8)
     hidden = occlude(image)
     assert hidden.shape == (49, 32, 24, 3)
@@ -27,21 +27,21 @@ def test_every_square_hides_its_part_and_nothing_else(rng: np.random.Generator) 
 
 
 @pytest.mark.parametrize(("evaluations", "squares"), [(4, 4), (48, 36), (49, 49)])
-def test_a_grid_is_square_and_within_the_passes(evaluations: int, squares: int) -> None:
+def test_grid_is_square_and_within_the_evaluations(evaluations: int, squares: int) -> None:
     assert len(occlude(np.zeros((28, 28, 1), np.uint8), evaluations)) == squares
 
 
-def test_fewer_than_four_passes_make_no_map() -> None:
+def test_fewer_than_four_evaluations_are_rejected() -> None:
     with pytest.raises(ValueError, match="4 evaluations"):
         occlude(np.zeros((28, 28, 1), np.uint8), 3)
 
 
-def test_a_cell_has_the_mean_of_the_squares_over_it() -> None:
+def test_cell_has_the_mean_of_the_squares_that_cover_it() -> None:
     found = occlusion_map(10.0, [9, 8, 7, 6])
     np.testing.assert_allclose(found, [[1, 1.5, 2], [2, 2.5, 3], [3, 3.5, 4]])
 
 
-def test_occlusion_finds_the_only_pixels_that_count(rng: np.random.Generator) -> None:
+def test_occlusion_map_peaks_at_the_only_relevant_pixels(rng: np.random.Generator) -> None:
     image = rng.integers(100, 120, (32, 32, 3), np.uint8)
     image[20:24, 8:12] = 255
 
@@ -53,25 +53,25 @@ def test_occlusion_finds_the_only_pixels_that_count(rng: np.random.Generator) ->
     assert found[0, 7] == 0
 
 
-def test_an_image_is_unveiled_where_a_channel_is_active(rng: np.random.Generator) -> None:
+def test_image_is_visible_where_a_channel_is_active(rng: np.random.Generator) -> None:
     image = rng.integers(0, 256, (8, 8, 3), np.uint8)
     features = np.zeros((1, 2, 2), np.float32)
     features[0, 0, 0] = 5
     (seen,) = unveil(image, features)
-    # The outermost quarter of a cell is beyond every centre: the mask is 1 there, or 0.
+    # Beyond the outermost centres of cells the mask is constant: 1 or 0.
     np.testing.assert_array_equal(seen[:2, :2], image[:2, :2])
     np.testing.assert_allclose(
         seen[6:, 6:], np.broadcast_to(mean_colour(image), (2, 2, 3)), atol=0.5
     )
 
 
-def test_constant_channels_are_left_out_and_the_liveliest_come_first() -> None:
+def test_strongest_channels_omits_constant_ones_and_sorts_by_variance() -> None:
     features = np.array([[[0, 1]], [[3, 3]], [[0, 9]], [[0, 4]]], np.float32)
     assert strongest_channels(features, 10).tolist() == [2, 3, 0]
     assert strongest_channels(features, 2).tolist() == [2, 3]
 
 
-def test_channels_weigh_by_the_softmax_of_what_they_brought() -> None:
+def test_score_cam_weights_channels_by_the_softmax_of_their_logits() -> None:
     features = np.array([[[1, 0]], [[0, 2]], [[-1, -1]]], np.float32)
     powers = np.exp([1.0, 2.0, 3.0])
     weights = powers / powers.sum()

@@ -1,4 +1,4 @@
-"""A closer look: where it is cut, and what it brings."""
+"""Zoomed crop: its position, and its effect on a small object."""
 
 import httpx
 import pytest
@@ -20,35 +20,35 @@ RULE = ImageRule(height=32, width=32, mode="RGB", fit="crop", invert="never", ba
         (Box(100, 60, 140, 90), View(100, 55, 40, 40)),  # of the input's proportions
         (Box(0, 0, 40, 20), View(0, 0, 40, 40)),  # moved into the image
         (Box(380, 260, 400, 300), View(360, 260, 40, 40)),
-        (Box(100, 100, 110, 110), View(89, 89, 32, 32)),  # no finer than the input
+        (Box(100, 100, 110, 110), View(89, 89, 32, 32)),  # not smaller than the input
     ],
 )
-def test_the_cut_is_around_what_mattered(box: Box, expected: View) -> None:
+def test_zoomed_crop_is_centred_on_the_box(box: Box, expected: View) -> None:
     assert zoomed_view(box, (400, 300), RULE) == expected
 
 
-def test_a_cut_of_nearly_everything_is_none() -> None:
+def test_crop_of_nearly_the_whole_upload_is_omitted() -> None:
     assert zoomed_view(Box(0, 0, 250, 250), (400, 300), RULE) is None
     assert zoomed_view(Box(10, 10, 20, 20), (32, 32), RULE) is None
 
 
-def test_a_small_object_is_surer_on_a_closer_look(client: httpx.Client) -> None:
+def test_small_object_is_more_probable_in_the_zoomed_crop(client: httpx.Client) -> None:
     scene = Image.new("RGB", (640, 480), (60, 72, 86))
     scene.paste((220, 30, 30), (300, 200, 370, 270))
     answer = client.post("/explain?zoom=true&target=red", content=encode(scene)).json()
     zoom = answer["zoom"]
 
-    def red(look: dict[str, list[dict[str, float | str]]]) -> float:
-        return next(float(s["probability"]) for s in look["scores"] if s["label"] == "red")
+    def red(result: dict[str, list[dict[str, float | str]]]) -> float:
+        return next(float(s["probability"]) for s in result["scores"] if s["label"] == "red")
 
     assert answer["label"] == "blue"
     assert zoom["label"] == "red"
     assert red(zoom) > red(answer) + 0.1
     left, top, right, bottom = zoom["view"]
-    # Most of the object: what of it reaches into a cell of little red may be cut off.
+    # The crop contains most of the object. A part in a cell with little red may be cut off.
     assert min(right, 370) - max(left, 300) > 45
     assert min(bottom, 270) - max(top, 200) > 45
-    # The box of the closer look is in pixels of the whole upload.
+    # The box of the zoomed crop is in pixels of the whole upload.
     edges = zoom["cam"]["box"]
     assert left <= edges[0] < 335 < edges[2] <= right
     assert top <= edges[1] < 235 < edges[3] <= bottom
@@ -56,7 +56,7 @@ def test_a_small_object_is_surer_on_a_closer_look(client: httpx.Client) -> None:
     assert {name: value for name, value in answer.items() if name != "zoom"} == whole
 
 
-def test_there_is_no_closer_look_at_a_small_image(client: httpx.Client) -> None:
+def test_small_image_has_no_zoomed_crop(client: httpx.Client) -> None:
     answer = client.post("/explain?zoom=true", content=encode(Image.new("RGB", (8, 8)))).json()
     assert "zoom" not in answer
 
@@ -69,9 +69,7 @@ def test_there_is_no_closer_look_at_a_small_image(client: httpx.Client) -> None:
         ("zoom=true&model=digits", "leave zoom out"),
     ],
 )
-def test_a_zoom_that_makes_no_sense_is_refused(
-    client: httpx.Client, query: str, words: str
-) -> None:
+def test_invalid_zoom_is_rejected(client: httpx.Client, query: str, words: str) -> None:
     body = encode(Image.new("RGB", (64, 64)))
     problem = expect_problem(
         client.post(f"/explain?{query}", content=body), 422, "invalid_parameter"

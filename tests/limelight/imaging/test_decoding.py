@@ -1,4 +1,4 @@
-"""The short ways through a file must give what Pillow's long one gives, and refuse the same."""
+"""The fast path must give the same pixels and the same errors as Pillow's file parser."""
 
 import io
 import struct
@@ -65,19 +65,19 @@ SMALL = {
 }
 
 
-def outcome(body: bytes, *, long_way: bool, rule: ImageRule | None) -> Any:
-    """All there is to know of an image, or the class of the refusal."""
-    way = decode_with_pillow if long_way else decode
+def outcome(body: bytes, *, with_pillow: bool, rule: ImageRule | None) -> Any:
+    """Return everything about the decoded image, or the class of the error."""
+    decoder = decode_with_pillow if with_pillow else decode
     try:
-        decoded = way(body, max_pixels=MANY, sketch_for=rule)
+        decoded = decoder(body, max_pixels=MANY, sketch_for=rule)
     except LimelightError as error:
         return type(error)
     image = decoded.image
     return image.mode, image.size, decoded.full_size, image.tobytes()
 
 
-def assert_both_ways_agree(body: bytes, rule: ImageRule | None) -> None:
-    assert outcome(body, long_way=False, rule=rule) == outcome(body, long_way=True, rule=rule)
+def assert_both_paths_agree(body: bytes, rule: ImageRule | None) -> None:
+    assert outcome(body, with_pillow=False, rule=rule) == outcome(body, with_pillow=True, rule=rule)
 
 
 @given(
@@ -91,7 +91,7 @@ def assert_both_ways_agree(body: bytes, rule: ImageRule | None) -> None:
     rule=rules,
 )
 @settings(max_examples=200, deadline=None)
-def test_any_png_is_the_same_either_way(
+def test_fast_path_and_pillow_give_the_same_pixels_for_any_png(
     size: tuple[int, int],
     mode: str,
     seed: int,
@@ -109,14 +109,14 @@ def test_any_png_is_the_same_either_way(
         else:
             parts.append((name, content))
     body = assemble(parts)
-    assert_both_ways_agree(body, rule)
-    short, long = (
+    assert_both_paths_agree(body, rule)
+    fast, slow = (
         read_upload(body, rule, max_pixels=MANY),
         decode_with_pillow(body, max_pixels=MANY),
     )
-    pixels, view = prepare(long.image, rule)
-    np.testing.assert_array_equal(short.pixels_hwc, pixels)
-    assert (short.view, (short.width, short.height)) == (view, size)
+    pixels, view = prepare(slow.image, rule)
+    np.testing.assert_array_equal(fast.pixels_hwc, pixels)
+    assert (fast.view, (fast.width, fast.height)) == (view, size)
 
 
 @given(
@@ -136,17 +136,19 @@ def test_any_png_is_the_same_either_way(
     rule=st.none() | rules,
 )
 @settings(max_examples=300, deadline=None)
-def test_the_full_size_of_any_jpeg_is_that_of_the_upload(
+def test_full_size_of_any_jpeg_is_that_of_the_upload(
     size: tuple[int, int], mode: str, seed: int, options: dict[str, Any], rule: ImageRule | None
 ) -> None:
     if options.get("keep_rgb"):
-        options["subsampling"] = 0  # the only one that Pillow writes without a change of colours
+        options["subsampling"] = (
+            0  # the only value that Pillow can write without converting colours
+        )
     body = encode(noise(size, mode, seed), "JPEG", **options)
     assert decode(body, max_pixels=MANY, sketch_for=rule).full_size == size
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-def test_plain_png_files_take_the_short_way(mode: str) -> None:
+def test_plain_png_files_take_the_fast_path(mode: str) -> None:
     body = encode(noise((9, 7), mode), "PNG", dpi=(72, 72))
     assert b"pHYs" in body
     image = png.decode(body, max_pixels=MANY)
@@ -154,29 +156,29 @@ def test_plain_png_files_take_the_short_way(mode: str) -> None:
     assert image.mode == mode
 
 
-def test_whatever_could_change_the_picture_is_left_to_pillow() -> None:
+def test_files_with_an_orientation_are_left_to_pillow() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = noise((9, 7), "RGB")
     for body in (encode(turned, "PNG", exif=exif), encode(turned, "JPEG", exif=exif)):
         assert png.decode(body, max_pixels=MANY) is None
         assert decode(body, max_pixels=MANY).full_size == (7, 9)
-        assert_both_ways_agree(body, CROP)
+        assert_both_paths_agree(body, CROP)
 
 
 @pytest.mark.parametrize(
     "text", [b"Raw profile type exif\0\n\n\n4d4d", b"transparency\0x", b"interlace\0x", b"exif\0x"]
 )
-def test_text_in_a_png_is_left_to_pillow(text: bytes) -> None:
-    """Pillow keeps texts where it keeps what it knows of the image."""
+def test_png_with_a_text_chunk_is_left_to_pillow(text: bytes) -> None:
+    """Pillow stores texts in the same dictionary as its own facts about the image."""
     head, *rest = chunks(encode(noise((9, 7), "RGB"), "PNG"))
     body = assemble([head, (b"tEXt", text), *rest])
     assert png.decode(body, max_pixels=MANY) is None
-    assert_both_ways_agree(body, CROP)
+    assert_both_paths_agree(body, CROP)
 
 
 @pytest.mark.parametrize(("name", "length"), [("gAMA", 4), ("cHRM", 32), ("sRGB", 1), ("pHYs", 9)])
-def test_a_chunk_that_pillow_refuses_is_refused(name: str, length: int) -> None:
+def test_chunk_that_pillow_rejects_is_rejected(name: str, length: int) -> None:
     head, *rest = chunks(SMALL["png grey"])
     whole = assemble([head, (name.encode(), bytes(length)), *rest])
     assert png.decode(whole, max_pixels=MANY) is not None
@@ -185,19 +187,19 @@ def test_a_chunk_that_pillow_refuses_is_refused(name: str, length: int) -> None:
         decode(short, max_pixels=MANY)
 
 
-def test_pixels_after_an_interruption_are_left_to_pillow() -> None:
+def test_png_with_separated_idat_chunks_is_left_to_pillow() -> None:
     head, (_, pixels), end = chunks(encode(noise((9, 7), "RGB"), "PNG"))
     parts = [(b"IDAT", pixels[:20]), (b"tIME", b""), (b"IDAT", pixels[20:])]
     body = assemble([head, *parts, end])
     assert png.decode(body, max_pixels=MANY) is None
-    assert_both_ways_agree(body, CROP)
+    assert_both_paths_agree(body, CROP)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_cut_at_any_byte_is_refused_alike(name: str) -> None:
+def test_file_truncated_at_any_byte_gives_the_same_result_on_both_paths(name: str) -> None:
     body = SMALL[name]
     for length in range(len(body)):
-        assert_both_ways_agree(body[:length], CROP)
+        assert_both_paths_agree(body[:length], CROP)
         if name.startswith("png") and length >= len(png.SIGNATURE):
             with pytest.raises(UndecodableImage):
                 decode(body[:length], max_pixels=MANY)
@@ -206,18 +208,22 @@ def test_a_cut_at_any_byte_is_refused_alike(name: str) -> None:
 @pytest.mark.parametrize("name", SMALL)
 @given(data=st.data())
 @settings(max_examples=300, deadline=None)
-def test_flipped_bytes_are_refused_alike(name: str, data: st.DataObject) -> None:
+def test_file_with_changed_bytes_gives_the_same_result_on_both_paths(
+    name: str, data: st.DataObject
+) -> None:
     damaged = bytearray(SMALL[name])
     places = st.integers(0, len(damaged) - 1)
     for place in data.draw(st.lists(places, min_size=1, max_size=3)):
         damaged[place] = data.draw(st.integers(0, 255))
     body = bytes(damaged)
-    assert_both_ways_agree(body, CROP)
+    assert_both_paths_agree(body, CROP)
 
 
 @given(data=st.data())
 @settings(max_examples=300, deadline=None)
-def test_forged_png_files_with_right_checksums_are_refused_alike(data: st.DataObject) -> None:
+def test_forged_png_with_valid_checksums_gives_the_same_result_on_both_paths(
+    data: st.DataObject,
+) -> None:
     parts = []
     for name, content in chunks(SMALL[data.draw(st.sampled_from(["png grey", "png colour"]))]):
         forged = bytearray(content)
@@ -230,11 +236,11 @@ def test_forged_png_files_with_right_checksums_are_refused_alike(data: st.DataOb
     )
     for part in data.draw(st.lists(extra, max_size=2)):
         parts.insert(data.draw(st.integers(0, len(parts))), part)
-    assert_both_ways_agree(assemble(parts), CROP)
+    assert_both_paths_agree(assemble(parts), CROP)
 
 
-def test_every_byte_of_a_png_is_under_a_checksum() -> None:
-    """Pillow alone takes wrong pixels where the decompressor doesn't notice."""
+def test_flipped_bit_at_any_byte_of_a_png_is_rejected() -> None:
+    """Pillow alone would accept wrong pixels that the decompressor does not detect."""
     body = SMALL["png colour"]
     for place in range(8, len(body)):
         damaged = bytearray(body)
@@ -243,14 +249,14 @@ def test_every_byte_of_a_png_is_under_a_checksum() -> None:
             decode(bytes(damaged), max_pixels=MANY)
 
 
-def test_a_png_without_its_end_is_refused() -> None:
+def test_png_without_its_end_marker_is_rejected() -> None:
     body = SMALL["png palette"]
     assert decode(body, max_pixels=MANY).full_size == (7, 5)
     with pytest.raises(UndecodableImage, match="truncated"):
         decode(body[:-12], max_pixels=MANY)
 
 
-def test_no_more_is_inflated_than_the_header_announces() -> None:
+def test_decompression_stops_at_the_size_in_the_header() -> None:
     filled = zlib.compress(bytes(64_000_000), 9)
     header = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)
     bomb = assemble([(b"IHDR", header), (b"IDAT", filled), (b"IEND", b"")])
@@ -264,7 +270,7 @@ def test_no_more_is_inflated_than_the_header_announces() -> None:
     assert time.perf_counter() - started < inflating / 5
 
 
-def test_the_short_ways_keep_the_limit_on_pixels() -> None:
+def test_pixel_limit_applies_to_png_and_jpeg() -> None:
     for body in (SMALL["png grey"], SMALL["jpeg grey"]):
         size = decode(body, max_pixels=MANY).full_size
         limit = size[0] * size[1]
@@ -273,7 +279,7 @@ def test_the_short_ways_keep_the_limit_on_pixels() -> None:
             decode(body, max_pixels=limit - 1)
 
 
-def test_endless_chunks_are_refused() -> None:
+def test_png_with_too_many_chunks_is_rejected() -> None:
     head, *rest = chunks(SMALL["png grey"])
     assert png.is_whole(assemble([head, *[(b"tIME", b"")] * 1000, *rest]))
     many = assemble([head, *[(b"tIME", b"")] * 70_000, *rest])
@@ -285,7 +291,7 @@ def test_endless_chunks_are_refused() -> None:
     levels=st.lists(st.sampled_from([0, 1, 126, 127, 128, 129, 255]), min_size=25, max_size=25),
 )
 @settings(max_examples=500, deadline=None)
-def test_the_borders_median_is_that_of_numpy(levels: list[int]) -> None:
+def test_light_border_is_detected_as_with_numpy(levels: list[int]) -> None:
     grey = np.array(levels, np.uint8).reshape(5, 5)
     light = fitting.border_median(Image.fromarray(grey)) > 127
     assert images._has_light_border(grey.tobytes(), 5) is bool(light)
@@ -294,7 +300,7 @@ def test_the_borders_median_is_that_of_numpy(levels: list[int]) -> None:
     np.testing.assert_array_equal(pixels[:, :, 0], 255 - grey if light else grey)
 
 
-def test_a_light_border_in_colour_is_judged_by_its_grey_and_inverted_in_colour() -> None:
+def test_light_colour_border_is_detected_by_grey_level_and_inverted_in_colour() -> None:
     rule = CROP.model_copy(update={"invert": "light-border"})
     colours = np.full((4, 4, 3), (250, 200, 10), np.uint8)
     np.testing.assert_array_equal(prepare(Image.fromarray(colours), rule)[0], 255 - colours)
@@ -305,7 +311,7 @@ def test_a_light_border_in_colour_is_judged_by_its_grey_and_inverted_in_colour()
 def test_small_plain_files_are_quick_and_others_are_not() -> None:
     assert is_quick(encode(noise((28, 28), "L"), "PNG"))
     assert is_quick(encode(noise((32, 32), "RGB"), "PNG"))
-    assert not is_quick(encode(noise((32, 32), "RGB"), "JPEG"))  # its size stands anywhere
+    assert not is_quick(encode(noise((32, 32), "RGB"), "JPEG"))  # its size is not at a fixed offset
     assert not is_quick(encode(noise((64, 64), "RGBA"), "PNG"))  # noise: 16 kB
     assert not is_quick(encode(Image.new("L", (65, 64)), "PNG"))  # 100 bytes
     assert not is_quick(encode(noise((9, 9), "RGB"), "WEBP"))
@@ -320,24 +326,24 @@ def test_small_plain_files_are_quick_and_others_are_not() -> None:
     rest=st.binary(max_size=40),
 )
 @settings(max_examples=500, deadline=None)
-def test_any_bytes_can_be_asked_whether_they_are_quick(start: bytes, rest: bytes) -> None:
+def test_is_quick_never_raises_for_any_bytes(start: bytes, rest: bytes) -> None:
     assert is_quick(start + rest) in (True, False)
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name.startswith("png")])
-def test_the_start_of_a_file_can_be_asked_whether_it_is_quick(name: str) -> None:
+def test_is_quick_never_raises_for_a_truncated_png(name: str) -> None:
     body = SMALL[name]
     assert is_quick(body)
     for length in range(len(body)):
         is_quick(body[:length])
 
 
-def test_the_long_way_is_not_taken_for_plain_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_files_are_decoded_without_image_open(monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(stream: io.BytesIO, formats: tuple[str, ...]) -> Image.Image:
         raise AssertionError("opened")
 
     monkeypatch.setattr(Image, "open", opened)
     for name in ("png grey", "png colour"):
         assert decode(SMALL[name], max_pixels=MANY, sketch_for=CROP).full_size == (7, 5)
-    with pytest.raises(UndecodableImage):  # which is what any exception of Pillow's becomes
+    with pytest.raises(UndecodableImage):  # `decode` converts any exception of Pillow to this
         decode(SMALL["png palette"], max_pixels=MANY)

@@ -1,4 +1,4 @@
-"""The registry of image formats, and what is derived from it."""
+"""Registry of image formats, and the values derived from it."""
 
 import io
 
@@ -23,7 +23,7 @@ def encoded(name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_is_recognised_and_no_other_claims_it(name: str) -> None:
+def test_every_format_is_recognised_by_its_own_entry_only(name: str) -> None:
     body = encoded(name)
     assert [key for key, each in FORMATS.items() if each.recognises(body)] == [name]
     assert is_image(body)
@@ -32,19 +32,19 @@ def test_every_format_is_recognised_and_no_other_claims_it(name: str) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"BM", b"BM" + bytes(60), b"RIFF\0\0\0\0WAVE", b"GIF88a", b"\xff\xd8", b"\x89PN"]
 )
-def test_what_merely_begins_alike_is_no_image(body: bytes) -> None:
+def test_incomplete_signature_is_not_recognised_as_an_image(body: bytes) -> None:
     assert not is_image(body)
 
 
-def test_words_types_and_suffixes_are_those_of_the_registry() -> None:
+def test_titles_media_types_and_suffixes_are_derived_from_the_registry() -> None:
     assert accepted() == "PNG, JPEG, WebP, BMP or GIF"
     assert media_types() == ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif")
     assert {"image/jpg", "image/x-png"} <= set(media_types(registered=False))
     assert suffixes() == {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 
 
-def test_a_new_format_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TIFF, as an example: what is derived follows, and it decodes."""
+def test_new_format_needs_only_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TIFF as an example: it decodes, and the derived values include it."""
     from limelight.errors import UnsupportedMediaType
     from limelight.imaging.decoding import decode
 

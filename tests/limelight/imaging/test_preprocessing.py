@@ -24,7 +24,7 @@ def noise(size: tuple[int, int] = (40, 30), mode: str = "RGB") -> Image.Image:
 
 
 def draw_bar(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
-    """A black bar on white."""
+    """Draw a black bar on white."""
     image = Image.new("L", size, 255)
     image.paste(0, box)
     return image
@@ -38,13 +38,13 @@ def test_each_accepted_format_decodes(image_format: str) -> None:
 
 
 @pytest.mark.parametrize("image_format", ["TIFF", "PPM", "ICO", "PCX", "TGA"])
-def test_other_formats_are_refused(image_format: str) -> None:
+def test_other_formats_are_rejected(image_format: str) -> None:
     with pytest.raises(UnsupportedMediaType, match="not a PNG, JPEG, WebP, BMP or GIF"):
         decode(encode(noise(), image_format), max_pixels=MANY)
 
 
 @pytest.mark.parametrize("body", [b"hello", b"\0" * 64, b"<svg/>", b"%PDF-1.7"])
-def test_bytes_that_are_no_image_are_refused(body: bytes) -> None:
+def test_bytes_that_are_not_an_image_are_rejected(body: bytes) -> None:
     with pytest.raises(UnsupportedMediaType):
         decode(body, max_pixels=MANY)
 
@@ -59,7 +59,7 @@ def test_a_truncated_image_is_undecodable_wherever_it_is_cut(
         decode(body[: int(len(body) * share)], max_pixels=MANY)
 
 
-def test_random_damage_never_raises_anything_else() -> None:
+def test_random_damage_raises_only_documented_errors() -> None:
     rng = np.random.default_rng(1)
     for image_format in ("PNG", "JPEG", "WEBP", "BMP", "GIF"):
         body = encode(noise(), image_format)
@@ -115,7 +115,7 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_broken_exif_costs_nothing() -> None:
+def test_damaged_exif_does_not_reject_the_image() -> None:
     body = encode(noise(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     assert decode(body, max_pixels=MANY).full_size == (40, 30)
 
@@ -128,7 +128,7 @@ def test_an_animation_gives_its_first_frame() -> None:
     assert image.getpixel((4, 4)) == (255, 0, 0)
 
 
-def test_16_bits_become_8() -> None:
+def test_16_bit_levels_are_scaled_to_8_bits() -> None:
     levels = np.array([[0, 257, 32896, 65535]], np.uint16)
     image = decode(encode(Image.fromarray(levels)), max_pixels=MANY).image
     assert image.mode == "L"
@@ -136,7 +136,7 @@ def test_16_bits_become_8() -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "RGBA", "LA"])
-def test_every_mode_becomes_the_networks(mode: str) -> None:
+def test_every_mode_is_converted_to_the_rules_mode(mode: str) -> None:
     grey = Image.new("L", (20, 20), 255)
     source = grey.convert("RGBA").convert("LA") if mode == "LA" else grey.convert(mode)
     body = encode(source, "JPEG" if mode == "CMYK" else "PNG")
@@ -147,7 +147,7 @@ def test_every_mode_becomes_the_networks(mode: str) -> None:
     assert prepare(decode(body, max_pixels=MANY).image, CROP)[0].min() >= 254
 
 
-def test_alpha_is_laid_over_the_rules_background() -> None:
+def test_transparent_pixels_are_blended_with_the_rules_background() -> None:
     image = Image.new("RGBA", (8, 8), (200, 100, 0, 0))
     image.paste((200, 100, 0, 255), (0, 0, 4, 8))
     rule = CROP.model_copy(update={"background": 77})
@@ -163,7 +163,7 @@ def test_a_transparent_palette_colour_counts_as_alpha() -> None:
     assert prepare(decode(body, max_pixels=MANY).image, CROP)[0].max() == 0
 
 
-def test_an_upload_of_the_inputs_size_is_taken_as_it_is() -> None:
+def test_upload_of_the_inputs_size_is_not_resized() -> None:
     image = noise((8, 8))
     pixels, view = prepare(image, CROP)
     np.testing.assert_array_equal(pixels, np.asarray(image))
@@ -182,14 +182,16 @@ def test_crop_takes_the_largest_centred_rectangle() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2), (7, 8)])
 @pytest.mark.parametrize("rule", [CROP, INK], ids=["crop", "ink"])
-def test_any_proportions_work(size: tuple[int, int], rule: ImageRule) -> None:
+def test_uploads_of_extreme_proportions_are_prepared(
+    size: tuple[int, int], rule: ImageRule
+) -> None:
     pixels, view = prepare(noise(size), rule)
     assert pixels.shape == (rule.height, rule.width, rule.channels)
     assert view.width > 0
     assert view.height > 0
 
 
-def test_a_large_jpeg_is_sketched_and_its_view_is_still_that_of_the_upload() -> None:
+def test_view_of_a_jpeg_decoded_at_reduced_size_is_in_upload_pixels() -> None:
     image = Image.linear_gradient("L").resize((1000, 600)).convert("RGB")
     body = encode(image, "JPEG", quality=95)
     sketch = decode(body, max_pixels=MANY, sketch_for=CROP)
@@ -211,7 +213,7 @@ def test_a_dark_digit_on_light_paper_is_inverted_and_a_light_one_is_not() -> Non
 
 
 def test_ink_is_laid_out_as_in_mnist() -> None:
-    """A bar: its longest side 20 of 28 pixels, its middle in the middle of pixel 14."""
+    """The longest side of a bar is 20 of 28 pixels, and its centre is that of pixel 14."""
     pixels, _ = prepare(draw_bar((300, 200), (200, 40, 220, 140)), INK)
     rows, columns = np.nonzero(pixels[:, :, 0] > 127)
     assert rows.max() - rows.min() + 1 == 20
@@ -221,7 +223,7 @@ def test_ink_is_laid_out_as_in_mnist() -> None:
     assert mass.sum(0) @ np.arange(28) == pytest.approx(14, abs=0.51)
 
 
-def test_the_view_of_ink_maps_the_input_back_to_the_upload() -> None:
+def test_view_of_ink_maps_the_input_back_to_the_upload() -> None:
     image = draw_bar((300, 200), (200, 40, 220, 140))
     pixels, view = prepare(image, INK)
     rows, columns = np.nonzero(pixels[:, :, 0] > 127)
@@ -230,10 +232,10 @@ def test_the_view_of_ink_maps_the_input_back_to_the_upload() -> None:
     top = view.top + rows.min() / 28 * view.height
     bottom = view.top + (rows.max() + 1) / 28 * view.height
     assert [left, top, right, bottom] == pytest.approx([200, 40, 220, 140], abs=3)
-    assert view.left + view.width > 250  # an input pixel is 5 of the upload's
+    assert view.left + view.width > 250  # an input pixel covers 5 upload pixels
 
 
-def test_ink_does_not_depend_on_size_place_or_contrast() -> None:
+def test_prepared_ink_does_not_depend_on_size_position_or_contrast() -> None:
     small = prepare(draw_bar((100, 100), (10, 10, 20, 60)), INK)[0].astype(int)
     large = prepare(draw_bar((900, 700), (500, 100, 600, 600)), INK)[0].astype(int)
     faint = draw_bar((900, 700), (500, 100, 600, 600)).point([180 + v // 4 for v in range(256)])
@@ -248,7 +250,7 @@ def test_a_blank_image_stays_blank(level: int) -> None:
     assert view == View(20, 0, 60, 60)
 
 
-def test_a_hair_across_forty_megapixels_stays_within_memory() -> None:
+def test_thin_line_in_a_very_tall_upload_is_prepared() -> None:
     image = Image.new("L", (2, 2_000_000), 255)
     image.paste(0, (0, 100, 1, 1_999_900))
     pixels, _ = prepare(image, INK)
@@ -263,7 +265,7 @@ def test_an_opaque_alpha_channel_changes_nothing() -> None:
     assert flatten(opaque, 99).getpixel((3, 4)) == (99, 99, 99)
 
 
-def test_an_uploads_size_is_that_of_the_upright_file() -> None:
+def test_size_of_an_upload_is_that_of_the_upright_image() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     body = encode(noise((1000, 600)), "JPEG", exif=exif)

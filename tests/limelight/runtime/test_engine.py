@@ -17,9 +17,7 @@ no_gpu = pytest.mark.skipif(cuda_problem() is None, reason="this machine has a u
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 64])
-def test_outputs_are_those_of_numpy(
-    colours: Artifact, rng: np.random.Generator, batch: int
-) -> None:
+def test_outputs_match_numpy(colours: Artifact, rng: np.random.Generator, batch: int) -> None:
     images = rng.integers(0, 256, (batch, 8, 8, 3), np.uint8)
     results = Engine(colours, device="cpu").run(images, ["logits", "probabilities", "cams"])
     np.testing.assert_allclose(results["logits"], COLOUR_NETWORK.logits(images), atol=1e-5)
@@ -29,13 +27,13 @@ def test_outputs_are_those_of_numpy(
     )
 
 
-def test_only_what_is_asked_for_comes_back(digits: Artifact) -> None:
+def test_only_requested_outputs_are_returned(digits: Artifact) -> None:
     results = Engine(digits, device="cpu").run(np.zeros((1, 28, 28, 1), np.uint8), ["logits"])
     assert list(results) == ["logits"]
     np.testing.assert_allclose(results["logits"][0], DIGIT_NETWORK.bias, atol=1e-6)
 
 
-def test_images_of_another_size_or_type_are_a_value_error(colours: Artifact) -> None:
+def test_images_of_another_size_or_type_raise_a_value_error(colours: Artifact) -> None:
     engine = Engine(colours, device="cpu")
     with pytest.raises(ValueError, match="must be uint8"):
         engine.run(np.zeros((1, 9, 8, 3), np.uint8), ["logits"])
@@ -43,18 +41,18 @@ def test_images_of_another_size_or_type_are_a_value_error(colours: Artifact) -> 
         engine.run(np.zeros((1, 8, 8, 3), np.float32), ["logits"])
 
 
-def test_an_unknown_output_is_an_engine_error(colours: Artifact) -> None:
+def test_unknown_output_raises_an_engine_error(colours: Artifact) -> None:
     with pytest.raises(EngineError, match="nonsense"):
         Engine(colours, device="cpu").run(np.zeros((1, 8, 8, 3), np.uint8), ["nonsense"])
 
 
-def test_the_provider_is_what_the_session_says(colours: Artifact) -> None:
+def test_provider_is_read_from_the_session(colours: Artifact) -> None:
     assert Engine(colours, device="cpu").provider == "CPU"
 
 
 @no_gpu
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
-def test_a_demanded_gpu_that_is_not_there_is_an_error_with_the_reason(
+def test_missing_gpu_that_is_demanded_raises_an_error_with_the_reason(
     colours: Artifact, device: str
 ) -> None:
     with pytest.raises(EngineError, match=f"{device}.*(driver|CUDA|GPU).*LIMELIGHT_DEVICE=auto"):
@@ -64,7 +62,7 @@ def test_a_demanded_gpu_that_is_not_there_is_an_error_with_the_reason(
 def test_a_silent_fallback_of_the_runtime_is_detected(
     colours: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a machine with a driver but without CUDA's libraries."""
+    """Simulates a machine with a driver but without CUDA's libraries."""
     monkeypatch.setattr("limelight.runtime.onnx_session.cuda_problem", lambda: None)
     monkeypatch.setattr(
         "limelight.runtime.onnx_session._create",
@@ -78,17 +76,15 @@ def test_a_silent_fallback_of_the_runtime_is_detected(
 
 
 @pytest.fixture
-def in_half(tmp_path: Path) -> Artifact:
+def with_fp16(tmp_path: Path) -> Artifact:
     return load_artifact(write_artifact(tmp_path, fp16=True))
 
 
-def test_half_precision_is_run_where_it_is_demanded(
-    in_half: Artifact, rng: np.random.Generator
-) -> None:
+def test_fp16_graph_is_run_if_demanded(with_fp16: Artifact, rng: np.random.Generator) -> None:
     images = rng.integers(0, 256, (7, 8, 8, 3), np.uint8)
-    exact = Engine(in_half, device="cpu")
+    exact = Engine(with_fp16, device="cpu")
     assert (exact.precision, exact.file) == ("float32", "model.onnx")
-    fp16 = Engine(in_half, device="cpu", precision="float16")
+    fp16 = Engine(with_fp16, device="cpu", precision="float16")
     assert (fp16.precision, fp16.file) == ("float16", "model.fp16.onnx")
     expected, rounded = (each.run(images, ["features", "probabilities"]) for each in (exact, fp16))
     np.testing.assert_array_equal(
@@ -96,20 +92,20 @@ def test_half_precision_is_run_where_it_is_demanded(
     )
     np.testing.assert_allclose(rounded["probabilities"], expected["probabilities"], atol=2e-3)
     assert rounded["probabilities"].dtype == np.float32
-    # Finer maps have their own graph, which is exact.
-    finer = [each.run(images, ["layercams"])["layercams"] for each in (exact, fp16)]
-    np.testing.assert_array_equal(finer[0], finer[1])
+    # LayerCAM maps have a graph of their own, in float32.
+    layercams = [each.run(images, ["layercams"])["layercams"] for each in (exact, fp16)]
+    np.testing.assert_array_equal(layercams[0], layercams[1])
 
 
-def test_half_precision_that_an_artefact_lacks_is_an_engine_error(colours: Artifact) -> None:
+def test_missing_fp16_graph_raises_an_engine_error(colours: Artifact) -> None:
     with pytest.raises(EngineError, match=r"no float16 graph.*--fp16.*LIMELIGHT_PRECISION=auto"):
         Engine(colours, device="cpu", precision="float16")
 
 
-def test_a_gpu_is_given_half_precision_by_itself_and_only_a_gpu(
-    in_half: Artifact, colours: Artifact, monkeypatch: pytest.MonkeyPatch
+def test_auto_precision_selects_fp16_on_a_gpu_only(
+    with_fp16: Artifact, colours: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A session on the CPU stands in for CUDA's."""
+    """A session on the CPU stands in for a CUDA session."""
     monkeypatch.setattr("limelight.runtime.engine.cuda_problem", lambda: None)
     monkeypatch.setattr("limelight.runtime.onnx_session.cuda_problem", lambda: None)
     monkeypatch.setattr(
@@ -118,19 +114,19 @@ def test_a_gpu_is_given_half_precision_by_itself_and_only_a_gpu(
             str(path), options, providers=["CPUExecutionProvider"]
         ),
     )
-    # The driver is there, but the session ends on the CPU.
-    assert Engine(in_half).precision == "float32"
+    # There is a driver, but the session falls back to the CPU.
+    assert Engine(with_fp16).precision == "float32"
     for module in ("limelight.runtime.engine", "limelight.runtime.onnx_session"):
         monkeypatch.setattr(f"{module}.provider_of", lambda session: "CUDA")
-    assert Engine(in_half).precision == "float16"
-    assert Engine(in_half, device="cuda").file == "model.fp16.onnx"
-    assert Engine(in_half, precision="float32").precision == "float32"
-    assert Engine(in_half, device="cpu").precision == "float32"
-    assert Engine(colours).precision == "float32"  # has no other
+    assert Engine(with_fp16).precision == "float16"
+    assert Engine(with_fp16, device="cuda").file == "model.fp16.onnx"
+    assert Engine(with_fp16, precision="float32").precision == "float32"
+    assert Engine(with_fp16, device="cpu").precision == "float32"
+    assert Engine(colours).precision == "float32"  # has no fp16 graph
 
 
 @no_gpu
-def test_auto_falls_back_and_says_so_once_and_nothing_else(zoo: Path) -> None:
+def test_auto_device_falls_back_to_the_cpu_with_a_single_warning(zoo: Path) -> None:
     code = (
         "import sys, pathlib; from limelight.artifact.store import load_artifact;"
         "from limelight.runtime.engine import Engine; import logging; logging.basicConfig();"
@@ -151,7 +147,7 @@ def test_auto_falls_back_and_says_so_once_and_nothing_else(zoo: Path) -> None:
 
 
 def test_serving_modules_import_neither_torch_nor_bentoml() -> None:
-    """The pipeline imports these; and nothing of the service may import torch."""
+    """The pipeline imports these modules too. The service must not import torch."""
     code = (
         "import sys, limelight.artifact.store, limelight.runtime.engine;"
         "import limelight.imaging.preprocessing;"
@@ -162,14 +158,14 @@ def test_serving_modules_import_neither_torch_nor_bentoml() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 
-def test_a_file_that_is_no_graph_is_an_engine_error(tmp_path: Path) -> None:
+def test_file_that_is_not_a_graph_raises_an_engine_error(tmp_path: Path) -> None:
     artifact = load_artifact(write_artifact(tmp_path))
     artifact.onnx_path.write_bytes(b"not a graph")
     with pytest.raises(EngineError, match="cannot load"):
         Engine(artifact, device="cpu")
 
 
-def test_a_graph_that_is_not_the_manifests_is_an_engine_error(tmp_path: Path) -> None:
+def test_graph_that_differs_from_its_manifest_raises_an_engine_error(tmp_path: Path) -> None:
     inputs = [{"name": "images", "dtype": "uint8", "shape": ["batch", 8, 8, 3]}]
     shapes = {"logits": [3], "probabilities": [3], "cams": [3, 2, 2], "features": [3, 4, 4]} | {
         "ood_score": [],
@@ -184,13 +180,13 @@ def test_a_graph_that_is_not_the_manifests_is_an_engine_error(tmp_path: Path) ->
         Engine(artifact, device="cpu")
 
 
-def test_a_manifest_that_contradicts_itself_is_an_engine_error(tmp_path: Path) -> None:
+def test_contradictory_manifest_raises_an_engine_error(tmp_path: Path) -> None:
     artifact = load_artifact(write_artifact(tmp_path, classes=["red", "green"]))
     with pytest.raises(EngineError, match="contradicts itself"):
         Engine(artifact, device="cpu")
 
 
-def test_warm_up_finds_outputs_that_are_not_finite(
+def test_warm_up_detects_outputs_that_are_not_finite(
     colours: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(colours, device="cpu")
@@ -207,12 +203,12 @@ def test_warm_up_finds_outputs_that_are_not_finite(
 
 
 @pytest.mark.parametrize("batch", [0, 1, 2, 3, 5, 8])
-def test_lanes_change_the_size_of_the_pass_and_no_answer(
+def test_io_binding_pads_the_batch_and_returns_the_same_outputs(
     colours: Artifact, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     plain, bound = Engine(colours, device="cpu"), Engine(colours, device="cpu", io_binding=True)
     bound.warm_up()
-    monkeypatch.setattr(bound, "_session", None)  # the runtime's own way is not taken
+    monkeypatch.setattr(bound, "_session", None)  # a run without I/O binding would fail
     for _ in range(2):
         images = rng.integers(0, 256, (batch, 8, 8, 3), np.uint8)
         expected, got = (engine.run(images, ["logits", "cams"]) for engine in (plain, bound))
@@ -221,11 +217,13 @@ def test_lanes_change_the_size_of_the_pass_and_no_answer(
             np.testing.assert_allclose(got[name], values, rtol=1e-6)
 
 
-def test_finer_maps_run_in_lanes_of_their_own(tmp_path: Path, rng: np.random.Generator) -> None:
-    artifact = load_artifact(write_artifact(tmp_path, finer=True))
+def test_layercam_maps_run_in_buffers_of_their_own(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    artifact = load_artifact(write_artifact(tmp_path, layercam=True))
     plain, bound = Engine(artifact, device="cpu"), Engine(artifact, device="cpu", io_binding=True)
     bound.warm_up()
-    bound._layercam = object()  # the runtime's own way is not taken
+    bound._layercam = object()  # a run without I/O binding would fail
     images = rng.integers(0, 256, (11, 8, 8, 3), np.uint8)
     expected, got = (engine.run(images, ["logits", "layercams"]) for engine in (plain, bound))
     for name, values in expected.items():
@@ -233,14 +231,14 @@ def test_finer_maps_run_in_lanes_of_their_own(tmp_path: Path, rng: np.random.Gen
 
 
 @pytest.mark.parametrize("fault", ["stale", "broken"])
-def test_an_engine_whose_lanes_do_not_agree_does_without_and_says_so(
+def test_io_binding_that_gives_other_outputs_is_turned_off_with_a_warning(
     colours: Artifact,
     rng: np.random.Generator,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     fault: str,
 ) -> None:
-    """As they would if what is bound were copied when it is bound, and not when a pass is run."""
+    """Simulates inputs that are copied when they are bound instead of in each forward pass."""
     first: dict[int, list[np.ndarray]] = {}
     real = IoBinding.run
 
@@ -255,7 +253,7 @@ def test_an_engine_whose_lanes_do_not_agree_does_without_and_says_so(
     engine = Engine(colours, device="cpu", io_binding=True)
     engine.warm_up()
     (record,) = caplog.records
-    assert record.getMessage().startswith("colours runs without bound memory: ")
+    assert record.getMessage().startswith("colours runs without I/O binding: ")
     assert {"stale": "differ by", "broken": "no page-locked memory"}[fault] in record.getMessage()
     images = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
     np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""Passes from and to memory that stays where it is, on a CPU: what a GPU adds is its driver's."""
+"""I/O binding on a CPU, and page-locked memory with a fake NVIDIA driver."""
 
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from limelight.artifact.store import Artifact
 from limelight.runtime import cuda
-from limelight.runtime.io_binding import Allocate, IoBinding, size_of_pass
+from limelight.runtime.io_binding import Allocate, IoBinding, padded_batch_size
 from limelight.runtime.onnx_session import open_session
 from tests.serving_kit import COLOUR_NETWORK
 
@@ -24,11 +24,11 @@ def allocated() -> list[NDArray[np.generic]]:
 
 @pytest.fixture
 def io_binding(colours: Artifact, allocated: list[NDArray[np.generic]]) -> IoBinding:
-    return make(colours, noted(allocated))
+    return make(colours, recording(allocated))
 
 
-def noted(allocated: list[NDArray[np.generic]]) -> Allocate:
-    """Memory that is not blank, each piece of which is put into `allocated`."""
+def recording(allocated: list[NDArray[np.generic]]) -> Allocate:
+    """Allocate memory that is not blank, and record each array in `allocated`."""
 
     def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
         made = np.full(shape, 77, dtype)
@@ -65,11 +65,11 @@ def logits(io_binding: IoBinding, images_nhwc: NDArray[np.uint8]) -> NDArray[np.
 
 
 @pytest.mark.parametrize(("batch", "size"), [(0, 1), (1, 1), (2, 2), (3, 4), (32, 32), (33, 64)])
-def test_a_pass_is_of_the_next_power_of_two(batch: int, size: int) -> None:
-    assert size_of_pass(batch) == size
+def test_batch_is_padded_to_the_next_power_of_two(batch: int, size: int) -> None:
+    assert padded_batch_size(batch) == size
 
 
-def test_outputs_come_in_the_order_that_is_asked_for(
+def test_outputs_come_in_the_requested_order(
     io_binding: IoBinding, rng: np.random.Generator
 ) -> None:
     some = images(rng, 3)
@@ -83,19 +83,19 @@ def test_outputs_come_in_the_order_that_is_asked_for(
     np.testing.assert_array_equal(turned[1], found[0])
 
 
-def test_memory_is_used_again_and_an_answer_is_not_touched(
+def test_buffers_are_reused_without_changing_earlier_results(
     io_binding: IoBinding, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
 ) -> None:
     some = images(rng, 4)
     first = logits(io_binding, some)
-    before, rooms = first.copy(), len(allocated)
+    before, arrays = first.copy(), len(allocated)
     others = images(rng, 4)
     np.testing.assert_allclose(logits(io_binding, others), COLOUR_NETWORK.logits(others), atol=1e-5)
     np.testing.assert_array_equal(first, before)
-    assert len(allocated) == rooms == 2  # one input, one output
+    assert len(allocated) == arrays == 2  # one input, one output
 
 
-def test_what_lies_behind_a_smaller_batch_is_blank(
+def test_padding_after_a_smaller_batch_is_blank(
     io_binding: IoBinding, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
 ) -> None:
     for batch in (3, 4, 3):
@@ -106,7 +106,9 @@ def test_what_lies_behind_a_smaller_batch_is_blank(
         assert not given[batch:].any()
 
 
-def test_passes_at_once_do_not_meet(io_binding: IoBinding, rng: np.random.Generator) -> None:
+def test_concurrent_forward_passes_do_not_mix_their_images(
+    io_binding: IoBinding, rng: np.random.Generator
+) -> None:
     different = [images(rng, 2) for _ in range(200)]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda each: logits(io_binding, each), different))
@@ -114,7 +116,7 @@ def test_passes_at_once_do_not_meet(io_binding: IoBinding, rng: np.random.Genera
         np.testing.assert_allclose(values, COLOUR_NETWORK.logits(each), atol=1e-5)
 
 
-def test_a_pass_that_fails_leaves_its_lane_to_the_next(
+def test_buffers_are_reused_after_a_failed_forward_pass(
     io_binding: IoBinding, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
 ) -> None:
     logits(io_binding, images(rng, 2))
@@ -125,26 +127,26 @@ def test_a_pass_that_fails_leaves_its_lane_to_the_next(
     assert len(allocated) == 2
 
 
-def test_no_lane_is_made_beyond_the_memory_there_is(
+def test_no_buffers_are_allocated_beyond_the_memory_limit(
     colours: Artifact, rng: np.random.Generator, allocated: list[NDArray[np.generic]]
 ) -> None:
     one = 8 * 8 * 3 + 4 * 3
-    io_binding = make(colours, noted(allocated), most_bytes=3 * one)
+    io_binding = make(colours, recording(allocated), max_bytes=3 * one)
     assert io_binding.run(images(rng, 1), ["logits"]) is not None
     assert io_binding.run(images(rng, 2), ["logits"]) is not None
     assert io_binding.run(images(rng, 4), ["logits"]) is None
-    assert io_binding.run(images(rng, 1), ["logits"]) is not None  # in the lane that there is
+    assert io_binding.run(images(rng, 1), ["logits"]) is not None  # in the existing buffers
     assert sum(each.nbytes for each in allocated) == 3 * one
 
 
-def test_where_memory_is_not_given_the_lanes_that_there_are_go_on(
+def test_existing_buffers_stay_in_use_after_an_allocation_fails(
     colours: Artifact, rng: np.random.Generator
 ) -> None:
     asked: list[tuple[int, ...]] = []
 
     def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
         asked.append(shape)
-        if len(asked) == 3:  # the second lane's first
+        if len(asked) == 3:  # the first array of the second buffers
             raise MemoryError("the driver gives none")
         return np.empty(shape, dtype)
 
@@ -154,11 +156,11 @@ def test_where_memory_is_not_given_the_lanes_that_there_are_go_on(
     for batch in (4, 8):
         assert io_binding.run(images(rng, batch), ["logits"]) is None
     np.testing.assert_allclose(logits(io_binding, some), COLOUR_NETWORK.logits(some), atol=1e-5)
-    assert len(asked) == 3  # after the refusal nothing more is asked for
+    assert len(asked) == 3  # no allocation is attempted after the failure
 
 
 @pytest.mark.parametrize("outputs", [["cams"], ["logits", "cams"], ["logits", "nonsense"]])
-def test_an_output_whose_size_is_not_known_has_no_lane(
+def test_output_of_unknown_size_is_not_bound(
     colours: Artifact, rng: np.random.Generator, outputs: list[str]
 ) -> None:
     io_binding = make(colours, shapes={"logits": (3,), "cams": (3, "height", "width")})
@@ -166,7 +168,7 @@ def test_an_output_whose_size_is_not_known_has_no_lane(
 
 
 class Driver:
-    """What is asked of NVIDIA's driver for page-locked memory, without a GPU."""
+    """Fake NVIDIA driver that allocates "page-locked" memory without a GPU."""
 
     def __init__(self, fails: str = "") -> None:
         self.fails = fails
@@ -200,7 +202,7 @@ class Driver:
         return self._status("cuMemHostAlloc")
 
 
-def test_page_locked_memory_is_the_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_locked_memory_is_allocated_by_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver()
     monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
     array = cuda.page_locked((2, 3), np.float32)
@@ -215,9 +217,7 @@ def test_page_locked_memory_is_the_drivers(monkeypatch: pytest.MonkeyPatch) -> N
     "call",
     ["cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent_v2", "cuMemHostAlloc"],
 )
-def test_memory_that_the_driver_does_not_give_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_failed_driver_call_is_a_memory_error(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(call))
     with pytest.raises(MemoryError, match=r"no page-locked memory of 24 bytes \(201\)"):
         cuda.page_locked((2, 3), np.float32)

@@ -1,4 +1,4 @@
-"""An application behind the server that BentoML runs, in the test's own event loop."""
+"""An application behind uvicorn, the server of BentoML, in the test's event loop."""
 
 import asyncio
 import logging
@@ -19,9 +19,9 @@ async def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
 
 @asynccontextmanager
 async def listening(served: Served) -> AsyncIterator[tuple[uvicorn.Server, int]]:
-    """The server, which starts and stops the application, and its port on loopback."""
+    """Run the application behind uvicorn; gives the server and its port on loopback."""
     config = uvicorn.Config(served.application, lifespan="on", log_config=None, ws="none")
-    # As in the service, where it has no handler; here pytest gives it one.
+    # In the service this logger has no handler; here pytest adds one.
     access = logging.getLogger("uvicorn.access")
     level = access.level
     access.setLevel(logging.WARNING)
@@ -29,7 +29,7 @@ async def listening(served: Served) -> AsyncIterator[tuple[uvicorn.Server, int]]
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    # The application listens in the server's place then.
+    # The application takes the listening socket over from the server.
     await until(lambda: server.started and not any(one.is_serving() for one in server.servers))
     try:
         yield server, port

@@ -1,4 +1,4 @@
-"""Explanations of every kind, from a real `bentoml serve`, beside numpy's."""
+"""Explanations by every method from a real `bentoml serve`, compared with numpy."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def explain(client: httpx.Client, **query: str | int) -> dict[str, Any]:
     return answer
 
 
-def test_all_targets_come_at_once_as_they_come_one_by_one(client: httpx.Client) -> None:
+def test_target_all_returns_the_same_maps_as_single_targets(client: httpx.Client) -> None:
     answer = explain(client, target="all")
     winner = explain(client)
     cams = answer.pop("cams")
@@ -42,7 +42,7 @@ def test_a_contrast_is_the_difference_of_two_maps(client: httpx.Client) -> None:
     assert (cam["target"], cam["against"], cam["evaluations"]) == ("red", "blue", 1)
 
 
-def test_a_contrast_is_with_the_strongest_rival(client: httpx.Client) -> None:
+def test_contrast_defaults_to_the_most_probable_other_class(client: httpx.Client) -> None:
     ranked = np.argsort(-COLOUR_NETWORK.probabilities(images_nhwc(PNG))[0])
     cam = explain(client, method="contrast")["cam"]
     assert (cam["index"], cam["against"]) == (ranked[0], COLOURS[ranked[1]])
@@ -50,7 +50,7 @@ def test_a_contrast_is_with_the_strongest_rival(client: httpx.Client) -> None:
     assert cam["against"] == COLOURS[ranked[0]]
 
 
-def test_the_finer_map_is_that_of_the_earlier_stage(client: httpx.Client) -> None:
+def test_layercam_maps_match_numpy(client: httpx.Client) -> None:
     answer = explain(client, method="layercam", target="all")
     maps = COLOUR_NETWORK.layercams(images_nhwc(PNG))[0]
     for cam, expected in zip(answer["cams"], maps, strict=True):
@@ -59,7 +59,7 @@ def test_the_finer_map_is_that_of_the_earlier_stage(client: httpx.Client) -> Non
     assert answer["cam"] == answer["cams"][answer["index"]]
 
 
-def test_an_answer_says_how_far_to_rely_on_it(client: httpx.Client) -> None:
+def test_ood_score_and_flags_match_numpy_and_the_thresholds(client: httpx.Client) -> None:
     rng, flags = np.random.default_rng(3), set()
     for _ in range(40):
         image = Image.fromarray((rng.random((8, 8, 3)) * rng.random(3) * 255).astype(np.uint8))
@@ -74,7 +74,7 @@ def test_an_answer_says_how_far_to_rely_on_it(client: httpx.Client) -> None:
     assert {flag for flag, _ in flags} == {flag for _, flag in flags} == {True, False}
 
 
-def test_occlusion_is_what_masking_costs_the_logit(client: httpx.Client) -> None:
+def test_occlusion_map_is_the_drop_of_the_logit(client: httpx.Client) -> None:
     cam = explain(client, method="occlusion", target="green", evaluations=9)["cam"]
     image = images_nhwc(PNG)[0]
     masked = perturbation.occlude(image, 9)
@@ -86,7 +86,7 @@ def test_occlusion_is_what_masking_costs_the_logit(client: httpx.Client) -> None
     np.testing.assert_allclose(cam["values"], expected, atol=1e-5)
 
 
-def test_score_cam_weighs_the_features_by_what_they_unveil(client: httpx.Client) -> None:
+def test_score_cam_matches_numpy(client: httpx.Client) -> None:
     cam = explain(client, method="scorecam", target="green")["cam"]
     image = images_nhwc(PNG)[0]
     features = image.reshape(4, 2, 4, 2, 3).mean((1, 3)).transpose(2, 0, 1) / 255
@@ -117,7 +117,7 @@ def test_score_cam_weighs_the_features_by_what_they_unveil(client: httpx.Client)
         ({"method": "occlusion", "evaluations": "many"}, "invalid_parameter", "positive integer"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_invalid_explain_parameters_are_rejected(
     client: httpx.Client, query: dict[str, str], code: str, words: str
 ) -> None:
     body = (
@@ -129,13 +129,13 @@ def test_what_makes_no_sense_is_refused(
     assert words in problem["detail"]
 
 
-def test_an_overlay_of_any_method_is_a_picture(client: httpx.Client) -> None:
+def test_overlay_of_every_method_is_an_image(client: httpx.Client) -> None:
     for method in ("contrast", "occlusion", "scorecam"):
         response = client.post("/explain", params={"method": method, "format": "png"}, content=PNG)
         assert images_nhwc(response.content).shape == (1, 8, 8, 3)
 
 
-def test_an_answer_says_where_its_time_went(client: httpx.Client) -> None:
+def test_server_timing_lists_the_stages(client: httpx.Client) -> None:
     timing = client.post("/explain", content=PNG).headers["server-timing"]
     stages = dict(entry.split(";dur=") for entry in timing.split(", "))
     assert list(stages) == ["read", "decode", "queue", "compute", "render"]

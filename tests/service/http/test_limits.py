@@ -1,4 +1,4 @@
-"""What one worker holds at a time, and that whoever leaves or fails gives back what it held."""
+"""Limits of one worker, and the release of reservations by requests that fail or disconnect."""
 
 import asyncio
 import functools
@@ -21,7 +21,7 @@ def settings(zoo: Path, **changes: Any) -> Settings:
 
 
 class Upload:
-    """A request whose body comes when it is told to."""
+    """Request whose body arrives step by step."""
 
     def __init__(self, served: Served, body: bytes, path: str = "/predict", **headers: str) -> None:
         self._parts: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -57,14 +57,14 @@ class Upload:
 
 
 def held(served: Served) -> tuple[int, int, int]:
-    """Bytes, places and requests that the application holds."""
+    """Return the reserved bytes, the admitted images and the requests in flight."""
     batcher = served.registry.classifiers["colours"].batcher
     application = served.application
     return application._upload_budget.held_bytes, batcher.admission.places, application._in_flight
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_uploads_are_refused_beyond_what_may_be_held(zoo: Path, declared: bool) -> None:
+async def test_uploads_beyond_the_upload_budget_are_rejected(zoo: Path, declared: bool) -> None:
     async with Served(settings(zoo, max_queued_bytes=len(LARGE) + 100)) as served:
         headers = {"content-length": str(len(LARGE))} if declared else {}
         first = Upload(served, LARGE, **headers)
@@ -79,12 +79,12 @@ async def test_uploads_are_refused_beyond_what_may_be_held(zoo: Path, declared: 
         assert held(served) == (0, 0, 0)
 
 
-async def test_one_upload_alone_is_taken_whatever_its_share(zoo: Path) -> None:
+async def test_single_upload_is_accepted_beyond_the_upload_budget(zoo: Path) -> None:
     async with Served(settings(zoo, max_queued_bytes=1)) as served:
         assert (await served.http.post("/predict", content=LARGE)).status_code == 200
 
 
-async def test_nothing_is_held_after_errors_of_every_kind(
+async def test_reservations_are_released_after_every_kind_of_error(
     zoo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Served(settings(zoo, max_bytes=len(LARGE), max_queued=1)) as served:
@@ -124,7 +124,7 @@ async def test_nothing_is_held_after_errors_of_every_kind(
         assert held(served) == (0, 0, 0)
 
 
-async def test_explanations_are_shed_before_predictions(zoo: Path) -> None:
+async def test_explanations_are_rejected_before_predictions(zoo: Path) -> None:
     async with Served(settings(zoo, max_queued=4)) as served:
         classifier = served.registry.classifiers["colours"]
         with (
@@ -141,7 +141,7 @@ async def test_explanations_are_shed_before_predictions(zoo: Path) -> None:
 
 
 class Gated:
-    """A network that waits at its gate, and notes how many images it was given."""
+    """Fake network that waits at a gate and records the sizes of its batches."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -154,10 +154,10 @@ class Gated:
         return [np.full(shape, 1 / 3, np.float32) for shape in shapes]
 
 
-async def test_a_client_that_left_while_it_waited_costs_no_compute(
+async def test_requests_of_disconnected_clients_are_not_computed(
     zoo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over the server that BentoML runs, on whose notes of a connection this relies."""
+    """Runs with uvicorn, because the service reads uvicorn's state of the connection."""
     served = Served(settings(zoo))
     async with listening(served) as (server, port):
         network = Gated()
@@ -169,7 +169,7 @@ async def test_a_client_that_left_while_it_waited_costs_no_compute(
             return classifier.batcher.depth == number
 
         clients = []
-        for number in range(4):  # one is computed, and three wait
+        for number in range(4):  # one is being computed, and three are waiting
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(head + PNG)
             clients.append((reader, writer))

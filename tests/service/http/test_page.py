@@ -1,4 +1,4 @@
-"""The page, with the models that ship, in headless Chromium."""
+"""Tests of the page in headless Chromium, with the shipped models."""
 
 import shutil
 import subprocess
@@ -51,7 +51,7 @@ def browser() -> Iterator[Browser]:
             executable_path=CHROMIUM,
             args=[
                 *("--no-sandbox", "--disable-gpu"),
-                # A green picture with a clock in it, and nobody to ask.
+                # Chromium's test image as camera, without a permission dialogue.
                 *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
             ],
         )
@@ -79,7 +79,7 @@ def page(browser: Browser, shipped: Server) -> Iterator[Page]:
     yield page
     page.close()
     assert elsewhere == []
-    # A refusal by the service is an error to the browser's console, and meant.
+    # The browser logs a rejected request as an error, which is expected.
     assert [each for each in complaints if "Failed to load resource" not in each] == []
 
 
@@ -101,7 +101,7 @@ def overlay(page: Page) -> str:
     return str(page.evaluate("document.getElementById('overlay').toDataURL()"))
 
 
-def test_a_seven_that_is_drawn_is_read_as_a_seven(page: Page) -> None:
+def test_drawn_seven_is_recognised(page: Page) -> None:
     empty = overlay(page)
     draw(page, SEVEN)
     expect(page.locator("#verdict")).to_contain_text("7,")
@@ -111,7 +111,7 @@ def test_a_seven_that_is_drawn_is_read_as_a_seven(page: Page) -> None:
         expect(page.locator("#facts")).to_contain_text(time)
 
 
-def test_answers_come_while_one_draws(page: Page) -> None:
+def test_answers_appear_while_drawing(page: Page) -> None:
     box = page.locator("#picture").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + 100, box["y"] + 60)
@@ -138,7 +138,7 @@ def test_a_photograph_is_recognised_and_the_map_follows_the_class(page: Page) ->
     assert overlay(page) != compared
 
 
-def test_looking_closer_cuts_out_what_mattered_and_goes_back(page: Page) -> None:
+def test_zoomed_crop_can_be_shown_and_left_again(page: Page) -> None:
     page.get_by_role("button", name="A cat").click()
     expect(page.locator("#verdict")).to_contain_text("cat,")
     width = page.locator("#picture").evaluate("canvas => canvas.width")
@@ -167,7 +167,7 @@ def test_an_image_can_be_dropped_and_pasted(page: Page) -> None:
     expect(page.locator("#verdict")).to_contain_text("2,")
 
 
-def test_too_large_a_file_and_no_image_at_all_are_said_in_words(page: Page) -> None:
+def test_errors_of_an_upload_are_shown_in_a_notice(page: Page) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8)
     choose(page, "noise.png", encode(Image.fromarray(noise)))
     expect(page.locator("#notice")).to_contain_text("too large")
@@ -194,7 +194,7 @@ def test_a_digit_can_be_drawn_with_the_keyboard_alone(page: Page) -> None:
     assert page.evaluate("document.activeElement.id") == "clear"
 
 
-def test_the_request_as_code_runs(page: Page, shipped: Server, tmp_path: Path) -> None:
+def test_shown_code_reproduces_the_request(page: Page, shipped: Server, tmp_path: Path) -> None:
     draw(page, SEVEN)
     expect(page.locator("#verdict")).to_contain_text("7,")
     page.get_by_text("This request as code").click()
@@ -213,7 +213,7 @@ def test_the_request_as_code_runs(page: Page, shipped: Server, tmp_path: Path) -
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [375, 1100])
-def test_nothing_is_in_the_way_of_anybody(
+def test_page_has_no_accessibility_violations_and_no_horizontal_scrolling(
     browser: Browser, shipped: Server, scheme: str, width: int
 ) -> None:
     page = browser.new_page(
@@ -231,7 +231,7 @@ def test_nothing_is_in_the_way_of_anybody(
     page.close()
 
 
-def test_the_page_waits_for_a_service_that_went_away(browser: Browser, tmp_path: Path) -> None:
+def test_page_recovers_when_the_service_returns(browser: Browser, tmp_path: Path) -> None:
     def serve(folder: str, port: int = 0) -> AbstractContextManager[Server]:
         return bentoml_serve(
             Settings().models,
@@ -257,7 +257,7 @@ def test_the_page_waits_for_a_service_that_went_away(browser: Browser, tmp_path:
 # Without a browser
 
 
-def test_files_are_sent_once(shipped: Server) -> None:
+def test_unchanged_files_are_answered_with_304(shipped: Server) -> None:
     with httpx.Client(base_url=shipped.url) as client:
         first = client.get("/page/page.js")
         assert first.headers["content-type"] == "text/javascript; charset=utf-8"
@@ -267,7 +267,7 @@ def test_files_are_sent_once(shipped: Server) -> None:
         assert changed.content == first.content
 
 
-def test_the_page_may_load_nothing_from_elsewhere(shipped: Server) -> None:
+def test_content_security_policy_forbids_other_origins(shipped: Server) -> None:
     response = httpx.get(shipped.url)
     policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -278,23 +278,21 @@ def test_the_page_may_load_nothing_from_elsewhere(shipped: Server) -> None:
 @pytest.mark.parametrize(
     "path", ["/page/", "/page/nothing.js", "/page/..%2fbento.py", "/examples/README.md"]
 )
-def test_nothing_but_the_pages_files_is_there(shipped: Server, path: str) -> None:
+def test_other_paths_of_the_page_are_404(shipped: Server, path: str) -> None:
     response = httpx.get(shipped.url + path)
     assert response.status_code == 404
     assert response.json()["code"] == "no_such_route"
 
 
-def test_every_file_of_the_page_is_asked_for_by_another() -> None:
+def test_every_file_of_the_page_is_referenced() -> None:
     folder = REPOSITORY / "service" / "page"
     texts = "\n".join(file.read_text() for file in folder.iterdir())
     for name in {file.name for file in folder.iterdir()} - {"index.html"}:
         assert f"page/{name}" in texts or f"./{name}" in texts
 
 
-def test_a_finer_map_is_offered_only_by_a_model_that_has_one(
-    browser: Browser, tmp_path: Path
-) -> None:
-    write_artifact(tmp_path / "models", finer=False)
+def test_layercam_is_disabled_for_a_model_without_it(browser: Browser, tmp_path: Path) -> None:
+    write_artifact(tmp_path / "models", layercam=False)
     with bentoml_serve(tmp_path / "models", tmp_path) as server:
         page = browser.new_page()
         page.goto(server.url)
@@ -305,7 +303,7 @@ def test_a_finer_map_is_offered_only_by_a_model_that_has_one(
         page.close()
 
 
-def test_a_finer_map_is_asked_for_and_stands_in_the_code(page: Page) -> None:
+def test_layercam_is_requested_and_shown_in_the_code(page: Page) -> None:
     page.get_by_role("button", name="A cat").click()
     expect(page.locator("#verdict")).to_contain_text("cat,")
     coarse = overlay(page)
@@ -318,7 +316,7 @@ def test_a_finer_map_is_asked_for_and_stands_in_the_code(page: Page) -> None:
     assert overlay(page) == coarse
 
 
-def test_the_page_says_when_an_answer_is_not_to_be_relied_on(page: Page) -> None:
+def test_page_warns_about_an_out_of_distribution_image(page: Page) -> None:
     caution = page.locator("#caution")
     page.get_by_role("button", name="A handwritten 7").click()
     expect(page.locator("#verdict")).to_contain_text("7,")
@@ -330,7 +328,7 @@ def test_the_page_says_when_an_answer_is_not_to_be_relied_on(page: Page) -> None
     expect(caution).to_be_hidden()
 
 
-def test_a_picture_is_taken_by_the_camera(page: Page) -> None:
+def test_picture_can_be_taken_with_the_camera(page: Page) -> None:
     page.select_option("#model", "cifar10")
     page.get_by_role("button", name="Camera").click()
     shutter = page.get_by_role("button", name="Take the picture")

@@ -1,4 +1,4 @@
-"""The headers that go with a request: how long it may take, and what it is called."""
+"""Request headers: time limit and request id; and request bodies that arrive slowly."""
 
 import http.client
 import re
@@ -15,7 +15,7 @@ MADE = re.compile(r"[0-9a-f]{32}")
 
 
 def connect(server: Server, timeout_s: float = 10) -> http.client.HTTPConnection:
-    """A connection whose requests can be sent in pieces."""
+    """Open a connection whose requests can be sent in pieces."""
     address = urlsplit(server.url)
     return http.client.HTTPConnection(str(address.hostname), address.port, timeout=timeout_s)
 
@@ -23,7 +23,7 @@ def connect(server: Server, timeout_s: float = 10) -> http.client.HTTPConnection
 def begin_upload(
     connection: http.client.HTTPConnection, size: int, path: str = "/predict", **headers: str
 ) -> None:
-    """Send the head of a request whose body has `size` bytes, and nothing of the body."""
+    """Send only the head of a request whose body has `size` bytes."""
     connection.putrequest("POST", path)
     for name, value in {"Content-Length": str(size), **headers}.items():
         connection.putheader(name.replace("_", "-"), value)
@@ -32,7 +32,7 @@ def begin_upload(
 
 @pytest.mark.parametrize("value", ["abc", "", "0", "-1", "nan", "-inf", "1,5", "10s"])
 @pytest.mark.parametrize("path", ["/predict", "/explain"])
-def test_a_malformed_time_limit_is_refused_and_named(
+def test_malformed_time_limit_is_rejected_and_quoted(
     client: httpx.Client, path: str, value: str
 ) -> None:
     response = client.post(path, content=PNG, headers={"X-Timeout-Ms": value})
@@ -42,12 +42,12 @@ def test_a_malformed_time_limit_is_refused_and_named(
 
 
 @pytest.mark.parametrize("value", ["5000", "2.5e3", "inf", "1e300"])
-def test_a_time_limit_that_suffices_changes_nothing(client: httpx.Client, value: str) -> None:
+def test_sufficient_time_limit_changes_nothing(client: httpx.Client, value: str) -> None:
     limited = client.post("/predict", content=PNG, headers={"X-Timeout-Ms": value})
     assert limited.json() == client.post("/predict", content=PNG).json()
 
 
-def test_what_is_late_from_the_start_is_never_computed(client: httpx.Client) -> None:
+def test_time_limit_that_is_too_short_is_rejected(client: httpx.Client) -> None:
     for path in ("/predict", "/explain", "/predict?top_k=2"):
         response = client.post(path, content=PNG, headers={"X-Timeout-Ms": "0.001"})
         code = response.json()["code"]
@@ -55,7 +55,7 @@ def test_what_is_late_from_the_start_is_never_computed(client: httpx.Client) -> 
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "multipart/form-data; boundary=x"])
-def test_a_body_that_never_arrives_is_given_up_in_time(server: Server, content_type: str) -> None:
+def test_body_that_never_arrives_times_out(server: Server, content_type: str) -> None:
     connection = connect(server)
     started = time.monotonic()
     begin_upload(connection, len(PNG), X_Timeout_Ms="300", Content_Type=content_type)
@@ -86,7 +86,7 @@ def test_the_clients_own_request_id_is_echoed(client: httpx.Client, given: str) 
 
 
 @pytest.mark.parametrize("given", [None, "", "x" * 129, "a b", "a\tb", 'a"b', "{a}", "é", "a;b"])
-def test_a_request_id_is_made_where_none_or_an_unfit_one_is_given(
+def test_request_id_is_generated_if_absent_or_invalid(
     client: httpx.Client, given: str | None
 ) -> None:
     headers = {} if given is None else {b"X-Request-Id": given.encode("latin-1")}

@@ -1,4 +1,4 @@
-"""What clients see, from a real `bentoml serve`."""
+"""HTTP routes and errors of a real `bentoml serve`."""
 
 import io
 import json
@@ -45,7 +45,7 @@ def images_nhwc(body: bytes) -> np.ndarray:
 # Answers
 
 
-def test_a_prediction_is_numpys(client: httpx.Client) -> None:
+def test_prediction_matches_numpy(client: httpx.Client) -> None:
     answer = client.post("/predict", content=PNG).json()
     probabilities = COLOUR_NETWORK.probabilities(images_nhwc(PNG))[0]
     ranked = np.argsort(-probabilities)
@@ -88,7 +88,7 @@ def test_a_target_is_a_label_or_an_index(client: httpx.Client, target: str) -> N
     np.testing.assert_allclose(cam["values"], expected, atol=1e-5)
 
 
-def test_the_box_finds_a_patch_in_a_large_upload(client: httpx.Client) -> None:
+def test_box_surrounds_a_patch_in_a_large_upload(client: httpx.Client) -> None:
     image = Image.new("RGB", (640, 320), "white")
     image.paste("red", (400, 80, 480, 160))
     cam = client.post("/explain?target=red", content=encode(image)).json()["cam"]
@@ -115,12 +115,12 @@ def test_an_overlay_is_a_png_of_the_uploads_size(
 @pytest.mark.parametrize(
     "accept", ["*/*", "application/json", "text/html,*/*;q=0.8", "image/*;q=0"]
 )
-def test_json_is_what_everybody_else_gets(client: httpx.Client, accept: str) -> None:
+def test_json_is_the_default_format(client: httpx.Client, accept: str) -> None:
     response = client.post("/explain", content=PNG, headers={"Accept": accept})
     assert response.headers["content-type"] == "application/json"
 
 
-def test_the_overlays_opacity_and_colours_are_the_querys(client: httpx.Client) -> None:
+def test_opacity_and_colormap_of_the_query_change_the_overlay(client: httpx.Client) -> None:
     query = "/explain?format=png&colormap="
     clear = client.post(query + "jet&opacity=0", content=PNG).content
     np.testing.assert_array_equal(images_nhwc(clear), images_nhwc(PNG))
@@ -135,7 +135,7 @@ def test_the_overlays_opacity_and_colours_are_the_querys(client: httpx.Client) -
         "application/octet-stream",
         "application/x-www-form-urlencoded",  # what `curl --data-binary` sends
         "image/png",
-        "image/jpeg",  # wrong, and harmless: the bytes say what they are
+        "image/jpeg",  # wrong but harmless, because the format is read from the bytes
         "IMAGE/PNG; charset=binary",
     ],
 )
@@ -158,7 +158,7 @@ def test_a_body_may_come_in_chunks_without_a_length(client: httpx.Client) -> Non
     assert client.post("/predict", content=pieces).json()["model"] == "colours"
 
 
-def test_each_model_answers_for_itself(client: httpx.Client) -> None:
+def test_model_is_selected_by_the_query(client: httpx.Client) -> None:
     digit = np.random.default_rng(5).integers(0, 256, (28, 28), np.uint8)
     digit[[0, -1]] = digit[:, [0, -1]] = 0
     body = encode(Image.fromarray(digit))
@@ -169,7 +169,7 @@ def test_each_model_answers_for_itself(client: httpx.Client) -> None:
     assert [actual[label] for label in DIGITS] == pytest.approx(expected.tolist(), abs=1e-6)
 
 
-def test_concurrent_predictions_and_explanations_never_mix(client: httpx.Client) -> None:
+def test_concurrent_requests_get_their_own_results(client: httpx.Client) -> None:
     rng = np.random.default_rng(11)
     uploads = [encode(colour_image(rng)) for _ in range(120)]
 
@@ -188,7 +188,7 @@ def test_concurrent_predictions_and_explanations_never_mix(client: httpx.Client)
         list(pool.map(ask, range(len(uploads))))
 
 
-def test_a_bad_image_among_thirty_good_ones_disturbs_none(client: httpx.Client) -> None:
+def test_bad_image_fails_alone_among_concurrent_requests(client: httpx.Client) -> None:
     bodies = [PNG] * 15 + [PNG[:100]] + [PNG] * 15
     with ThreadPoolExecutor(31) as pool:
         answers = list(pool.map(lambda body: client.post("/predict", content=body), bodies))
@@ -225,13 +225,13 @@ class TestEveryUploadRoute:
             ("multipart/form-data; boundary=x", b"--x\r\nA: b\r\n\r\nabc\r\n--x--\r\n"),
         ],
     )
-    def test_a_malformed_form_is_said_to_be_one(
+    def test_malformed_form_is_rejected(
         self, client: httpx.Client, route: str, content_type: str, body: bytes
     ) -> None:
         response = client.post(route, content=body, headers={"Content-Type": content_type})
         expect_problem(response, 400, "invalid_multipart")
 
-    def test_an_unknown_model_is_404_and_the_known_are_named(
+    def test_unknown_model_is_404_and_names_the_known_ones(
         self, client: httpx.Client, route: str
     ) -> None:
         response = client.post(route, params={"model": "nope"}, content=PNG)
@@ -239,7 +239,7 @@ class TestEveryUploadRoute:
         assert "colours" in problem["detail"]
         assert "digits" in problem["detail"]
 
-    def test_a_body_over_the_limit_is_refused_and_the_connection_survives(
+    def test_body_over_the_limit_is_rejected_and_the_connection_stays_usable(
         self, client: httpx.Client, route: str
     ) -> None:
         body = PNG + b"\0" * 5_000_000
@@ -253,7 +253,7 @@ class TestEveryUploadRoute:
         assert client.post(route, content=body).status_code == 200
         expect_problem(client.post(route, content=body + b"\0"), 413, "body_too_large")
 
-    def test_too_many_pixels_are_refused(self, client: httpx.Client, route: str) -> None:
+    def test_too_many_pixels_are_rejected(self, client: httpx.Client, route: str) -> None:
         allowed = encode(Image.new("1", (1000, 1000)))
         assert client.post(route, content=allowed).status_code == 200
         bomb = encode(Image.new("1", (1000, 1001)))
@@ -261,7 +261,7 @@ class TestEveryUploadRoute:
         expect_problem(client.post(route, content=bomb), 413, "image_too_large")
 
     @pytest.mark.parametrize("content_type", ["application/json", "text/plain", "image/tiff"])
-    def test_other_content_types_are_refused(
+    def test_other_content_types_are_rejected(
         self, client: httpx.Client, route: str, content_type: str
     ) -> None:
         headers = {"Content-Type": content_type}
@@ -274,7 +274,7 @@ class TestEveryUploadRoute:
     @pytest.mark.parametrize(
         "body", [b"hello", b"\0\0\0\0", encode(Image.new("L", (9, 9)), "TIFF")]
     )
-    def test_bytes_of_another_format_are_refused(
+    def test_bytes_of_another_format_are_rejected(
         self, client: httpx.Client, route: str, body: bytes
     ) -> None:
         expect_problem(client.post(route, content=body), 415, "unsupported_media_type")
@@ -288,13 +288,13 @@ class TestEveryUploadRoute:
             expect_problem(client.post(route, content=body[:length]), 422, "undecodable_image")
 
     @pytest.mark.parametrize("top_k", ["0", "4", "-1", "1.5", "many", "", "9" * 40, "²"])
-    def test_a_top_k_out_of_range_is_refused(
+    def test_top_k_out_of_range_is_rejected(
         self, client: httpx.Client, route: str, top_k: str
     ) -> None:
         response = client.post(route, params={"top_k": top_k}, content=PNG)
         expect_problem(response, 422, "invalid_parameter")
 
-    def test_other_methods_are_refused_and_the_allowed_one_is_named(
+    def test_other_methods_are_rejected_and_the_allowed_one_is_named(
         self, client: httpx.Client, route: str
     ) -> None:
         for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"):
@@ -304,7 +304,7 @@ class TestEveryUploadRoute:
 
 
 @pytest.mark.parametrize("target", ["purple", "3", "-1", "", "1.0", "9" * 5000])
-def test_an_unknown_target_is_refused_and_the_classes_are_named(
+def test_unknown_target_is_rejected_and_the_classes_are_named(
     client: httpx.Client, target: str
 ) -> None:
     response = client.post("/explain", params={"target": target}, content=PNG)
@@ -317,21 +317,21 @@ def test_an_unknown_target_is_refused_and_the_classes_are_named(
     "query",
     ["opacity=1.1", "opacity=nan", "opacity=x", "opacity=-0.1", "colormap=pink", "format=gif"],
 )
-def test_a_drawing_parameter_out_of_range_is_refused(client: httpx.Client, query: str) -> None:
+def test_overlay_parameter_out_of_range_is_rejected(client: httpx.Client, query: str) -> None:
     expect_problem(client.post(f"/explain?{query}", content=PNG), 422, "invalid_parameter")
 
 
 @pytest.mark.parametrize("path", ["/nope", "/predict/", "/models/", "/models/a/b"])
-def test_an_unknown_path_is_a_problem(client: httpx.Client, path: str) -> None:
+def test_unknown_path_is_404(client: httpx.Client, path: str) -> None:
     for method in ("GET", "POST"):
         expect_problem(client.request(method, path), 404, "no_such_route")
 
 
-def test_an_unknown_model_has_no_page(client: httpx.Client) -> None:
+def test_page_of_an_unknown_model_is_404(client: httpx.Client) -> None:
     expect_problem(client.get("/models/nope"), 404, "unknown_model")
 
 
-# The rest
+# Models, health, metrics and the OpenAPI document
 
 
 def test_models_are_listed_with_their_manifests_and_provider(client: httpx.Client) -> None:
@@ -340,13 +340,13 @@ def test_models_are_listed_with_their_manifests_and_provider(client: httpx.Clien
     for model in models:
         assert client.get(f"/models/{model['name']}").json() == model
         assert model["provider"] in ("CPU", "CUDA", "TensorRT")
-        assert model["precision"] == "float32"  # none of them has another
+        assert model["precision"] == "float32"  # neither has an fp16 graph
         assert model["manifest"]["version"] == model["version"]
     assert [model["default"] for model in models] == [True, False]
     assert models[0]["manifest"]["classes"] == list(COLOURS)
 
 
-def test_health_is_told(client: httpx.Client) -> None:
+def test_health_routes_report_a_ready_service(client: httpx.Client) -> None:
     assert client.get("/livez").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {"status": "ready"}
     assert client.get("/healthz").json() == {"status": "alive", "ready": True}
@@ -360,7 +360,7 @@ def test_head_gives_the_headers_of_get(client: httpx.Client) -> None:
         assert int(head.headers["content-length"]) > 0
 
 
-def test_the_metrics_count_and_do_not_grow_with_paths(client: httpx.Client) -> None:
+def test_metrics_count_requests_and_do_not_grow_with_unknown_paths(client: httpx.Client) -> None:
     def count(text: str) -> float:
         labels = r'code="200",model="colours",route="/predict",version="1"'
         pattern = rf"limelight_requests_total\{{{labels}\}} (\S+)"
@@ -384,7 +384,7 @@ def test_the_metrics_count_and_do_not_grow_with_paths(client: httpx.Client) -> N
     assert "limelight_request_duration_seconds_bucket" in after
 
 
-def test_the_openapi_document_is_valid_and_knows_every_route_and_error(
+def test_openapi_document_is_valid_and_lists_every_route_and_error(
     client: httpx.Client,
 ) -> None:
     document = client.get("/openapi.json").json()
@@ -400,8 +400,8 @@ def test_the_openapi_document_is_valid_and_knows_every_route_and_error(
         assert code in text
 
 
-def test_the_log_tells_of_no_failure(client: httpx.Client, server: Server) -> None:
-    """Runs last: nothing above was an error of the service itself."""
+def test_log_contains_no_errors(client: httpx.Client, server: Server) -> None:
+    """Runs last: no test above caused an internal error of the service."""
     assert client.get("/livez").status_code == 200
     assert "Traceback" not in server.log()
     assert "[ERROR]" not in server.log()

@@ -1,4 +1,4 @@
-"""What is turned away at its head, and that an answer leaves whole, over uvicorn itself."""
+"""Early rejection of requests and writing of answers, over a real uvicorn server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,13 +19,13 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class Client:
-    """One connection."""
+    """HTTP client with a single connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     async def ask(self, target: str, body: bytes | None = PNG, **headers: str) -> Answer:
-        """Send a request, and read its answer; with None the head alone is sent."""
+        """Send a request and read its answer; a body of None sends only the head."""
         self.send(target, body, **headers)
         return await self.answer()
 
@@ -46,7 +46,7 @@ class Client:
         return int(head[0].split()[1]), headers, body
 
     async def closed(self) -> bool:
-        """Whether nothing more comes, and the connection ends."""
+        """Return whether the server closes the connection without sending more."""
         async with asyncio.timeout(10):
             return await self._reader.read() == b""
 
@@ -55,13 +55,13 @@ class Client:
 
 
 class Full:
-    """A service of whose four places two are taken, so that explanations find none."""
+    """Service whose queue of four is half full, so that it rejects explanations."""
 
     def __init__(self, served: Served, port: int) -> None:
         self.served, self._port = served, port
         self._classifier = served.registry.classifiers["colours"]
         self.places = ExitStack()
-        self.ordinary: list[str] = []
+        self.delegated: list[str] = []
         self.take(2)
 
     def take(self, number: int) -> None:
@@ -82,23 +82,23 @@ async def full(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Full
         full = Full(served, port)
         http = served.application._http
 
-        async def noted(scope: Any, receive: Any, send: Any) -> None:
-            full.ordinary.append(scope["path"])
+        async def recording(scope: Any, receive: Any, send: Any) -> None:
+            full.delegated.append(scope["path"])
             await http(scope, receive, send)
 
-        monkeypatch.setattr(served.application, "_http", noted)
+        monkeypatch.setattr(served.application, "_http", recording)
         with full.places:
             yield full
 
 
-async def test_what_finds_no_place_is_refused_at_its_head(full: Full) -> None:
+async def test_overload_is_rejected_before_the_body_is_read(full: Full) -> None:
     client = await full.connect()
     status, headers, body = await client.ask("/explain", None, X_Request_Id="mine")
-    assert (status, full.ordinary) == (503, [])
+    assert (status, full.delegated) == (503, [])
     assert (headers["x-request-id"], headers["retry-after"]) == ("mine", "1")
-    # Word for word what it is told who comes another way.
+    # The answer is the same as that of the application.
     other = await full.served.http.post("/explain", content=PNG)
-    assert full.ordinary == ["/explain"]
+    assert full.delegated == ["/explain"]
     assert (other.status_code, other.content) == (503, body)
     dated = {"date", "server"}
     assert set(headers) - dated == set(other.headers) - dated
@@ -108,18 +108,18 @@ async def test_what_finds_no_place_is_refused_at_its_head(full: Full) -> None:
     client.close()
 
 
-async def test_the_connection_of_a_refused_request_takes_the_next_one(full: Full) -> None:
+async def test_connection_of_a_rejected_request_is_reused(full: Full) -> None:
     client = await full.connect()
     for _ in range(3):
         assert (await client.ask("/explain"))[0] == 503
-    assert full.ordinary == []
+    assert full.delegated == []
     status, headers, _ = await client.ask("/predict")
-    assert (status, full.ordinary) == (200, ["/predict"])
+    assert (status, full.delegated) == (200, ["/predict"])
     assert "connection" not in headers
     client.close()
 
 
-async def test_a_body_that_comes_after_the_refusal_is_no_request(full: Full) -> None:
+async def test_body_sent_after_a_rejection_is_discarded(full: Full) -> None:
     client = await full.connect()
     assert (await client.ask("/explain", None))[0] == 503
     client.write(PNG)
@@ -127,21 +127,21 @@ async def test_a_body_that_comes_after_the_refusal_is_no_request(full: Full) -> 
     client.close()
 
 
-async def test_predictions_are_turned_away_when_there_is_no_place_at_all(full: Full) -> None:
+async def test_predictions_are_rejected_only_if_the_queue_is_full(full: Full) -> None:
     client = await full.connect()
     assert (await client.ask("/predict"))[0] == 200
     full.take(2)
     assert (await client.ask("/predict"))[0] == 503
     assert (await client.ask("/predict?model=digits"))[0] == 200
-    assert full.ordinary == ["/predict", "/predict"]
+    assert full.delegated == ["/predict", "/predict"]
     client.close()
 
 
-async def test_a_deadline_that_cannot_be_met_is_known_at_the_head(full: Full) -> None:
+async def test_deadline_that_cannot_be_met_is_rejected_before_the_body_is_read(full: Full) -> None:
     full.served.registry.classifiers["colours"].batcher.admission.seconds_per_image = 0.2
     client = await full.connect()
     status, _, body = await client.ask("/predict", X_Timeout_Ms="500")
-    assert (status, full.ordinary) == (503, [])
+    assert (status, full.delegated) == (503, [])
     assert b'"code":"deadline"' in body
     assert (await client.ask("/predict", X_Timeout_Ms="5000"))[0] == 200
     client.close()
@@ -157,18 +157,18 @@ async def test_a_deadline_that_cannot_be_met_is_known_at_the_head(full: Full) ->
         ("/models", {}),
     ],
 )
-async def test_whatever_is_out_of_the_ordinary_goes_the_ordinary_way(
+async def test_unusual_requests_are_left_to_the_application(
     full: Full, target: str, headers: dict[str, str]
 ) -> None:
     client = await full.connect()
     status, _, _ = await client.ask(target, None if "Expect" in headers else PNG, **headers)
     assert status >= 400
-    assert full.ordinary == [target.partition("?")[0]]
+    assert full.delegated == [target.partition("?")[0]]
     client.close()
 
 
 @pytest.mark.parametrize(("target", "expected"), [("/predict", 200), ("/explain", 503)])
-async def test_who_wants_to_leave_is_told_so_and_let_go(
+async def test_connection_close_is_echoed_and_honoured(
     full: Full, target: str, expected: int
 ) -> None:
     client = await full.connect()
@@ -178,7 +178,7 @@ async def test_who_wants_to_leave_is_told_so_and_let_go(
     client.close()
 
 
-async def test_requests_in_one_packet_are_answered_in_their_order(full: Full) -> None:
+async def test_pipelined_requests_are_answered_in_order(full: Full) -> None:
     client = await full.connect()
     for target in ("/predict", "/explain", "/predict?top_k=1"):
         client.send(target)
@@ -188,7 +188,7 @@ async def test_requests_in_one_packet_are_answered_in_their_order(full: Full) ->
     client.close()
 
 
-async def test_a_header_cannot_smuggle_another_one(
+async def test_header_with_a_line_break_is_rejected(
     full: Full, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def livez(exchange: object) -> Response:
@@ -203,7 +203,7 @@ async def test_a_header_cannot_smuggle_another_one(
     client.close()
 
 
-async def test_the_head_alone_is_sent_where_it_alone_is_asked_for(full: Full) -> None:
+async def test_head_request_is_answered_without_a_body(full: Full) -> None:
     client = await full.connect()
     client.write(b"HEAD /livez HTTP/1.1\r\nHost: limelight\r\nConnection: close\r\n\r\n")
     async with asyncio.timeout(10):
@@ -217,7 +217,7 @@ async def test_the_head_alone_is_sent_where_it_alone_is_asked_for(full: Full) ->
 async def test_a_request_has_one_context_from_its_head_to_its_answer(
     full: Full, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One id, one look-up of the model, and one check before the one that takes a place."""
+    """One id, one look-up of the model, and one check before the one that admits the request."""
     ids: list[str] = []
     made, registry = messages.choose_id, full.served.registry
     admission = registry.classifiers["colours"].batcher.admission
@@ -246,7 +246,7 @@ async def test_a_request_has_one_context_from_its_head_to_its_answer(
     assert lookups == [None]
     assert [context.id for context in checks] == [ids[0], ids[0]]
     assert checks[0] is checks[1]
-    # The body comes late: the head's check is not repeated before it is waited for.
+    # The body arrives late: the check of the head is not repeated before waiting for the body.
     client.send("/predict", None)
     await asyncio.sleep(0.05)
     client.write(PNG)

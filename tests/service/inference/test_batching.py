@@ -20,23 +20,23 @@ def image(value: int) -> NDArray[np.uint8]:
 
 
 class Recorder:
-    """A network that doubles; it notes its batches, fails on poison, and waits at its gate."""
+    """Fake network that doubles its input, records its batches, fails on poison and can be held."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[list[int], list[str]]] = []
         self.gate = threading.Event()
         self.gate.set()
-        self.concurrent, self.most_concurrent = 0, 1
-        self.pass_s = 0.0
+        self.concurrent, self.max_concurrent = 0, 1
+        self.batch_s = 0.0
         self.rows: int | None = None
 
     def __call__(
         self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
         self.concurrent += 1
-        assert self.concurrent <= self.most_concurrent
+        assert self.concurrent <= self.max_concurrent
         assert self.gate.wait(5)
-        time.sleep(self.pass_s)
+        time.sleep(self.batch_s)
         values = images_nhwc[:, 0, 0, 0]
         self.batches.append((values.tolist(), list(outputs)))
         self.concurrent -= 1
@@ -59,14 +59,14 @@ async def test_every_caller_gets_the_result_of_its_own_image() -> None:
 
 
 async def busy(batcher: Batcher, recorder: Recorder) -> asyncio.Task[Row]:
-    """A pass that is under way until the gate opens."""
+    """Start a batch that runs until the gate opens."""
     recorder.gate.clear()
     running = asyncio.create_task(batcher.submit(image(0), ["a"]))
     await until_running(recorder)
     return running
 
 
-async def test_what_is_dear_runs_apart_and_keeps_nobody_waiting() -> None:
+async def test_expensive_outputs_run_in_a_batch_of_their_own_after_the_others() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=8, expensive=frozenset({"fine"}))
     first = await busy(batcher, recorder)
@@ -75,7 +75,7 @@ async def test_what_is_dear_runs_apart_and_keeps_nobody_waiting() -> None:
         asyncio.create_task(batcher.submit(image(i + 1), names)) for i, names in enumerate(wanted)
     ]
     await asyncio.sleep(0)
-    recorder.pass_s = 0.2
+    recorder.batch_s = 0.2
     recorder.gate.set()
     await asyncio.gather(first, tasks[0], tasks[2])
     assert [task.done() for task in tasks] == [True, False, True, False]
@@ -85,7 +85,7 @@ async def test_what_is_dear_runs_apart_and_keeps_nobody_waiting() -> None:
     await batcher.close()
 
 
-async def test_what_arrived_while_a_batch_ran_is_the_next_batch() -> None:
+async def test_images_that_arrive_during_a_batch_form_the_next_batch() -> None:
     recorder = Recorder()
     sizes: list[int] = []
     batcher = Batcher(recorder, max_batch=4, observe=lambda size, _: sizes.append(size))
@@ -101,7 +101,7 @@ async def test_what_arrived_while_a_batch_ran_is_the_next_batch() -> None:
     assert (batcher.depth, batcher.age_s) == (0, 0.0)
 
 
-async def test_maps_are_fetched_only_for_a_batch_that_needs_them() -> None:
+async def test_maps_are_computed_only_for_a_batch_that_requests_them() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=2)
     first = await busy(batcher, recorder)
@@ -130,7 +130,7 @@ async def test_one_bad_image_fails_alone() -> None:
     assert (await batcher.submit(image(9), ["a"]))["a"] == [18]
 
 
-async def test_a_cancelled_caller_is_skipped_and_strands_nobody() -> None:
+async def test_cancelled_caller_is_skipped_and_the_others_are_answered() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=8)
     running = await busy(batcher, recorder)
@@ -145,7 +145,7 @@ async def test_a_cancelled_caller_is_skipped_and_strands_nobody() -> None:
     assert [values for values, _ in recorder.batches] == [[0], [1, 3]]
 
 
-async def test_a_client_that_left_costs_no_compute() -> None:
+async def test_image_of_a_disconnected_client_is_not_computed() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=8)
     running = await busy(batcher, recorder)
@@ -159,7 +159,7 @@ async def test_a_client_that_left_costs_no_compute() -> None:
     assert [values for values, _ in recorder.batches] == [[0], [2]]
 
 
-async def test_what_cannot_be_ready_in_time_is_never_computed() -> None:
+async def test_image_past_its_deadline_is_not_computed() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=8)
     running = await busy(batcher, recorder)
@@ -169,31 +169,31 @@ async def test_what_cannot_be_ready_in_time_is_never_computed() -> None:
     await asyncio.sleep(0.05)
     recorder.gate.set()
     await asyncio.gather(running, patient)
-    with pytest.raises(DeadlineExceeded) as refused:
+    with pytest.raises(DeadlineExceeded) as rejected:
         await late
-    assert 0 <= refused.value.retry_after_s <= 1
+    assert 0 <= rejected.value.retry_after_s <= 1
     assert [values for values, _ in recorder.batches] == [[0], [2]]
 
 
-async def test_who_cannot_be_answered_in_time_learns_it_before_any_work() -> None:
+async def test_request_that_would_miss_its_deadline_is_rejected_at_admission() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=1)
-    recorder.pass_s = 0.05
-    await batcher.submit(image(0), ["a"])  # from which it knows the pace
+    recorder.batch_s = 0.05
+    await batcher.submit(image(0), ["a"])  # to measure the seconds per image
     hurried = RequestContext(deadline=time.perf_counter() + 0.08)
     with batcher.admission.admit(RequestContext()), batcher.admission.admit(RequestContext()):
         with pytest.raises(DeadlineExceeded, match=r"about 0\.1"), batcher.admission.admit(hurried):
             pass
-        with batcher.admission.admit(RequestContext()):  # there is time enough
+        with batcher.admission.admit(RequestContext()):  # without a deadline
             pass
-    with batcher.admission.admit(hurried):  # nobody is ahead any more
+    with batcher.admission.admit(hurried):  # the queue is empty again
         pass
 
 
-async def test_half_of_the_queue_and_of_the_time_must_do_for_those_that_can_be_spared() -> None:
+async def test_low_priority_requests_get_half_of_the_queue_and_of_the_time() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=1, max_queued=4)
-    recorder.pass_s = 0.05
+    recorder.batch_s = 0.05
     await batcher.submit(image(0), ["a"])
     with batcher.admission.admit(RequestContext()):
         context = RequestContext(deadline=time.perf_counter() + 0.15)
@@ -209,30 +209,30 @@ async def test_half_of_the_queue_and_of_the_time_must_do_for_those_that_can_be_s
                 pass
 
 
-async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+async def test_full_queue_rejects_with_retry_after() -> None:
     batcher = Batcher(Recorder(), max_batch=1, max_queued=2)
     with batcher.admission.admit(RequestContext()), batcher.admission.admit(RequestContext()):
-        with pytest.raises(Overloaded) as refused, batcher.admission.admit(RequestContext()):
+        with pytest.raises(Overloaded) as rejected, batcher.admission.admit(RequestContext()):
             pass
-        assert 0 <= refused.value.retry_after_s <= 1
+        assert 0 <= rejected.value.retry_after_s <= 1
     with batcher.admission.admit(RequestContext()):
         pass
 
 
-async def test_one_slow_pass_is_not_held_against_those_who_come_when_it_is_over() -> None:
+async def test_slow_batch_does_not_reject_requests_that_arrive_after_it() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=1)
-    recorder.pass_s = 0.2
+    recorder.batch_s = 0.2
     await batcher.submit(image(0), ["a"])
-    recorder.pass_s = 0.0
+    recorder.batch_s = 0.0
     hurried = RequestContext(deadline=time.perf_counter() + 0.1)
     with batcher.admission.admit(hurried):
         assert (await batcher.submit(image(1), ["a"], hurried))["a"] == [2]
 
 
-async def test_passes_overlap_where_that_is_asked_for() -> None:
+async def test_batches_run_concurrently_up_to_the_concurrency() -> None:
     recorder = Recorder()
-    recorder.most_concurrent = 2
+    recorder.max_concurrent = 2
     batcher = Batcher(recorder, max_batch=1, concurrency=2)
     recorder.gate.clear()
     tasks = [asyncio.create_task(batcher.submit(image(i), ["a"])) for i in range(4)]
@@ -243,7 +243,7 @@ async def test_passes_overlap_where_that_is_asked_for() -> None:
     await batcher.close()
 
 
-async def test_the_stages_of_a_call_are_noted() -> None:
+async def test_stages_of_a_call_are_recorded() -> None:
     batcher = Batcher(Recorder(), max_batch=1)
     context = RequestContext()
     before = time.perf_counter()
@@ -253,7 +253,7 @@ async def test_the_stages_of_a_call_are_noted() -> None:
     assert before <= q0 <= q1 <= c0 <= c1 <= time.perf_counter()
 
 
-async def test_closing_finishes_what_waits_and_refuses_the_rest() -> None:
+async def test_close_finishes_waiting_images_and_rejects_new_ones() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=1)
     tasks = [asyncio.create_task(batcher.submit(image(i), ["a"])) for i in range(3)]
@@ -264,7 +264,7 @@ async def test_closing_finishes_what_waits_and_refuses_the_rest() -> None:
         await batcher.submit(image(1), ["a"])
 
 
-async def test_a_network_that_loses_a_row_fails_rather_than_mixing_answers() -> None:
+async def test_images_are_rerun_one_by_one_if_the_network_returns_too_few_rows() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=2)
     first = await busy(batcher, recorder)
@@ -272,7 +272,7 @@ async def test_a_network_that_loses_a_row_fails_rather_than_mixing_answers() -> 
     await asyncio.sleep(0)
     recorder.rows = 1
     recorder.gate.set()
-    assert [(await task)["a"][0] for task in tasks] == [2, 4]  # each was run again, alone
+    assert [(await task)["a"][0] for task in tasks] == [2, 4]  # each was run again on its own
     await first
     assert [values for values, _ in recorder.batches] == [[0], [1, 2], [1], [2]]
 
@@ -281,7 +281,7 @@ def images(*values: int) -> NDArray[np.uint8]:
     return np.stack([image(value) for value in values])
 
 
-async def test_images_of_one_caller_stay_together_and_share_a_pass_where_they_fit() -> None:
+async def test_images_of_one_caller_stay_together_and_share_a_batch_if_they_fit() -> None:
     recorder = Recorder()
     sizes: list[int] = []
     batcher = Batcher(recorder, max_batch=4, observe=lambda size, _: sizes.append(size))
@@ -296,15 +296,15 @@ async def test_images_of_one_caller_stay_together_and_share_a_pass_where_they_fi
     await first
     found = [(await task)["a"].tolist() for task in tasks]
     assert found == [[[2], [4]], [[6]], [[8], [10], [12]], [[14]], [[16], [18], [20], [22]]]
-    evaluations = [values for values, _ in recorder.batches]
-    assert evaluations == [[0], [1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    batches = [values for values, _ in recorder.batches]
+    assert batches == [[0], [1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     assert sizes == [1, 3, 4, 4]
     assert batcher.depth == 0
 
 
-async def test_more_images_than_a_pass_takes_are_parted_and_count_as_one_in_time() -> None:
+async def test_more_images_than_a_batch_are_split_and_recorded_as_one_call() -> None:
     recorder = Recorder()
-    recorder.pass_s = 0.02
+    recorder.batch_s = 0.02
     batcher = Batcher(recorder, max_batch=4)
     context = RequestContext()
     found = await batcher.submit_all(images(*range(10)), ["a", "b"], context)
@@ -315,7 +315,7 @@ async def test_more_images_than_a_pass_takes_are_parted_and_count_as_one_in_time
     assert q0 <= q1 == c0 < c1 - 0.06 + 1e-9
 
 
-async def test_a_bad_image_fails_its_caller_and_nobody_else() -> None:
+async def test_bad_image_fails_only_its_caller() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=8)
     first = await busy(batcher, recorder)
@@ -337,7 +337,7 @@ async def test_a_bad_image_fails_its_caller_and_nobody_else() -> None:
     assert isinstance(many[0], RuntimeError)
 
 
-async def test_closing_finishes_what_did_not_fit_into_the_last_pass() -> None:
+async def test_close_finishes_images_that_did_not_fit_into_the_last_batch() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder, max_batch=2)
     first = await busy(batcher, recorder)
@@ -353,9 +353,9 @@ async def test_closing_finishes_what_did_not_fit_into_the_last_pass() -> None:
     assert [values for values, _ in recorder.batches] == [[0], [1], [2, 3]]
 
 
-@pytest.mark.parametrize("refusal", [ClientGone, DeadlineExceeded])
-async def test_a_refusal_leaves_nothing_for_the_garbage_collector(
-    refusal: type[LimelightError],
+@pytest.mark.parametrize("rejection", [ClientGone, DeadlineExceeded])
+async def test_rejection_leaves_no_reference_cycles(
+    rejection: type[LimelightError],
 ) -> None:
     batcher = Batcher(Recorder(), max_batch=4)
     calls = {
@@ -364,8 +364,8 @@ async def test_a_refusal_leaves_nothing_for_the_garbage_collector(
     }
 
     async def one() -> None:
-        with pytest.raises(refusal):
-            await batcher.submit(calls[refusal][0], ["a"], calls[refusal][1])
+        with pytest.raises(rejection):
+            await batcher.submit(calls[rejection][0], ["a"], calls[rejection][1])
 
     await one()
     gc.collect()

@@ -1,4 +1,4 @@
-"""Fixtures of the protocol's tests: the serving tests' models, behind a server of their own."""
+"""Fixtures of the protocol's tests: a server with gRPC, and clients of it."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -27,7 +27,7 @@ def grpc_address() -> str:
 def server(
     zoo: Path, grpc_address: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """Two workers, so that whatever is told of all of them has to be."""
+    """Start a server with two workers, so that statistics must be summed over both."""
     folder = tmp_path_factory.mktemp("server")
     with bentoml_serve(
         zoo,
@@ -63,7 +63,7 @@ async def http(served: Served) -> httpx.AsyncClient:
 @pytest.fixture(scope="session")
 def remote(server: Server, grpc_address: str) -> Iterator[Any]:
     with triton.InferenceServerClient(grpc_address) as remote:
-        for _ in range(100):  # HTTP is there a moment earlier
+        for _ in range(100):  # HTTP is available a moment earlier than gRPC
             try:
                 if remote.is_server_ready():
                     break

@@ -1,4 +1,4 @@
-"""Requests of the protocol, made by hand and read by hand."""
+"""Construction of the protocol's requests and parsing of its answers, without a client library."""
 
 import json
 import socket
@@ -15,23 +15,23 @@ from tests.serving_kit import COLOUR_NETWORK
 INFER = "/v2/models/colours/infer"
 LENGTH = "Inference-Header-Content-Length"
 GIVEN = ("logits", "probabilities", "cams")
-"""Outputs that numpy can follow, of a pass that nothing expensive is asked of."""
+"""Outputs with a numpy reference, without the expensive ones."""
 _DTYPES = {"FP32": np.dtype("<f4")}
 
 
 def free_port() -> int:
-    """That nobody listens on at the moment."""
+    """Return a port that is not in use at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
 def pixels(rng: np.random.Generator, batch: int = 1) -> NDArray[np.uint8]:
-    """Images of the model `colours`: (N, 8, 8, 3)."""
+    """Create random images for the model `colours`: (N, 8, 8, 3)."""
     return rng.integers(0, 256, (batch, 8, 8, 3), np.uint8)
 
 
 def images_input(images_nhwc: NDArray[np.uint8], **changes: Any) -> dict[str, Any]:
-    """The input tensor `images`, its values in JSON."""
+    """Create the input tensor `images` with its values in JSON."""
     return {
         "name": "images",
         "datatype": "UINT8",
@@ -45,13 +45,13 @@ def request(*inputs: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def binary(header: dict[str, Any], *blobs: bytes) -> tuple[bytes, dict[str, str]]:
-    """A body of the binary extension, and the header that goes with it."""
+    """Create a body of the binary extension, and its header."""
     text = json.dumps(header).encode()
     return b"".join((text, *blobs)), {LENGTH: str(len(text))}
 
 
 def outputs(response: httpx.Response) -> dict[str, Any]:
-    """The answer's tensors by name: arrays, and lists of bytes where they are BYTES."""
+    """Return the answer's tensors by name: arrays, or lists of bytes for BYTES."""
     assert response.status_code == 200, response.text
     length = response.headers.get(LENGTH)
     body = response.content
@@ -98,7 +98,7 @@ def expect_error(response: httpx.Response, status: int) -> str:
 
 
 def matches(found: dict[str, Any], images_nhwc: np.ndarray) -> None:
-    """The outputs that are there are numpy's, as far as numpy follows the network."""
+    """Compare all outputs that have a numpy reference with it."""
     assert found
     for name, values in found.items():
         reference = getattr(COLOUR_NETWORK, name, None)
@@ -107,20 +107,20 @@ def matches(found: dict[str, Any], images_nhwc: np.ndarray) -> None:
 
 
 def result_matches(result: Any, images_nhwc: np.ndarray, names: tuple[str, ...] = GIVEN) -> None:
-    """What Triton's clients hold is numpy's."""
+    """Compare a result of Triton's client with the numpy reference."""
     for name in names:
         expected = getattr(COLOUR_NETWORK, name)(images_nhwc)
         np.testing.assert_allclose(result.as_numpy(name), expected, atol=1e-5)
 
 
 def names(artifact: Artifact) -> list[str]:
-    """Of the outputs that every pass gives, in the manifest's order."""
+    """Return the names of the outputs that are not expensive, in the manifest's order."""
     expensive = artifact.manifest.expensive_outputs
     return [tensor.name for tensor in artifact.manifest.outputs if tensor.name not in expensive]
 
 
 def rpc_message(images_nhwc: np.ndarray, **fields: Any) -> Any:
-    """A request over gRPC for `colours`, whose contents are still to come."""
+    """Create a gRPC request for `colours`, still without contents."""
     request = service_pb2.ModelInferRequest(model_name="colours", **fields)
     request.inputs.add(name="images", datatype="UINT8", shape=images_nhwc.shape)
     return request

@@ -1,4 +1,4 @@
-"""gzip and deflate, both ways."""
+"""Compression of requests and answers with gzip and deflate."""
 
 import gzip
 import zlib
@@ -31,7 +31,7 @@ def deflate(body: bytes) -> bytes:
     [("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", deflate)],
 )
 @pytest.mark.parametrize("batch", [1, 8])
-async def test_a_packed_body_is_unpacked_and_its_header_counts_unpacked_bytes(
+async def test_compressed_body_is_decompressed_and_its_header_counts_decompressed_bytes(
     http: httpx.AsyncClient, rng: np.random.Generator, encoding: str, pack: Any, batch: int
 ) -> None:
     images_nhwc = pixels(rng, batch)
@@ -48,7 +48,7 @@ async def test_a_packed_body_is_unpacked_and_its_header_counts_unpacked_bytes(
 
 
 @pytest.mark.parametrize("accepted", ["", "identity", "br", "gzip;q=0, deflate;q=0.0"])
-async def test_nothing_is_packed_for_whom_it_is_not_for(
+async def test_answer_is_not_compressed_unless_accepted(
     http: httpx.AsyncClient, rng: np.random.Generator, accepted: str
 ) -> None:
     body = request(images_input(pixels(rng, 8)))
@@ -58,7 +58,7 @@ async def test_nothing_is_packed_for_whom_it_is_not_for(
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
-async def test_a_bomb_is_refused_while_it_goes_off(
+async def test_decompression_bomb_is_rejected_during_decompression(
     http: httpx.AsyncClient, served: Served, pack: Any
 ) -> None:
     encoding = "gzip" if pack is gzip.compress else "deflate"
@@ -82,7 +82,7 @@ async def test_a_bomb_is_refused_while_it_goes_off(
         ("gzip", gzip.compress(b"{}", mtime=0) + bytes(100_000)),
     ],
 )
-async def test_a_body_that_is_not_packed_as_it_says_is_refused(
+async def test_body_that_does_not_match_its_encoding_is_rejected(
     http: httpx.AsyncClient, encoding: str, body: bytes
 ) -> None:
     headers = {"Content-Encoding": encoding}

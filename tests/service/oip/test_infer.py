@@ -1,4 +1,4 @@
-"""Tensors both ways over HTTP, by hand: in JSON, in binary and mixed."""
+"""Input and output tensors over HTTP, without a client library: JSON, binary and mixed."""
 
 import base64
 import io
@@ -28,7 +28,7 @@ BINARY = {"binary_data": True}
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
-async def test_pixels_in_json_are_answered_with_every_output(
+async def test_pixels_in_json_return_every_output_of_the_graph(
     http: httpx.AsyncClient, colours: Artifact, rng: np.random.Generator, batch: int
 ) -> None:
     images_nhwc = pixels(rng, batch)
@@ -45,7 +45,7 @@ async def test_pixels_in_json_are_answered_with_every_output(
     assert "id" not in again.json()
 
 
-async def test_what_is_dear_comes_only_if_it_is_asked_for(
+async def test_layercams_are_returned_only_on_request(
     http: httpx.AsyncClient, colours: Artifact, rng: np.random.Generator
 ) -> None:
     images_nhwc = pixels(rng, 3)
@@ -76,7 +76,7 @@ async def test_what_is_dear_comes_only_if_it_is_asked_for(
         ),
     ],
 )
-async def test_each_tensor_travels_as_it_is_asked_to(
+async def test_outputs_are_encoded_as_requested(
     http: httpx.AsyncClient,
     rng: np.random.Generator,
     binary_in: bool,
@@ -85,7 +85,7 @@ async def test_each_tensor_travels_as_it_is_asked_to(
     in_binary: set[str] | None,
     colours: Artifact,
 ) -> None:
-    """`in_binary` of None: every output that a pass gives."""
+    """`in_binary` of None stands for every output that is not expensive."""
     in_binary = set(names(colours)) if in_binary is None else in_binary
     images_nhwc = pixels(rng, 2)
     header = request(images_input(images_nhwc), outputs=asked, parameters=parameters)
@@ -107,7 +107,7 @@ async def test_each_tensor_travels_as_it_is_asked_to(
     assert {tensor["name"] for tensor in head["outputs"] if "data" not in tensor} == in_binary
 
 
-async def test_encoded_images_are_decoded_as_uploads_are(
+async def test_encoded_images_are_decoded_like_uploads(
     http: httpx.AsyncClient, rng: np.random.Generator
 ) -> None:
     bodies = [
@@ -134,7 +134,7 @@ async def test_encoded_images_are_decoded_as_uploads_are(
 
 
 @pytest.mark.parametrize("binary_out", [False, True])
-async def test_the_overlay_is_that_of_explain(
+async def test_overlay_equals_that_of_explain(
     http: httpx.AsyncClient, rng: np.random.Generator, binary_out: bool
 ) -> None:
     body = encode(colour_image(rng, 50))
@@ -156,7 +156,7 @@ async def test_the_overlay_is_that_of_explain(
     assert outputs(await http.post(INFER, json=both))["overlay_png"] == [expected]
 
 
-async def test_a_picture_of_raw_pixels_has_their_size(
+async def test_overlay_of_raw_pixels_has_their_size(
     http: httpx.AsyncClient, rng: np.random.Generator
 ) -> None:
     asked = [{"name": "overlay_png", "parameters": BINARY}]
@@ -185,7 +185,7 @@ async def test_a_body_without_a_header_is_one_image_or_one_tensor(
 
 
 @pytest.mark.parametrize("binary_out", [False, True])
-async def test_classes_come_by_name_and_the_largest_first(
+async def test_classification_names_the_classes_in_descending_order(
     http: httpx.AsyncClient, rng: np.random.Generator, binary_out: bool
 ) -> None:
     images_nhwc = pixels(rng, 2)

@@ -1,4 +1,4 @@
-"""One batcher for all who ask: `/predict`, the protocol over HTTP and over gRPC, side by side."""
+"""All interfaces share one batcher: `/predict`, `/explain`, and the protocol over HTTP and gRPC."""
 
 import asyncio
 import base64
@@ -31,20 +31,20 @@ Ask = Callable[[Images], Coroutine[Any, Any, Probabilities]]
 PROBABILITIES = [{"name": "probabilities"}]
 
 
-class Everybody:
-    """A service in this process, and the ways to ask it for probabilities."""
+class Interfaces:
+    """A service in this process, and all interfaces that return its probabilities."""
 
     def __init__(self, served: Served, channel: Any) -> None:
         self.served, self.http = served, served.http
         self.batcher = served.registry.classifiers["colours"].batcher
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        self.ways: list[Ask] = [
+        self.senders: list[Ask] = [
             *(self.predict, self.explain, self.json, self.binary, self.encoded),
             *(self.rpc, self.rpc_encoded),
         ]
 
     def hold_up(self) -> tuple[threading.Event, list[int]]:
-        """Let evaluations wait for the event; their sizes are listed when they begin."""
+        """Make batches wait for the event; their sizes are listed when they begin."""
         gate, sizes, run = threading.Event(), list[int](), self.batcher._run
 
         def gated(images_nhwc: Images, names: Sequence[str]) -> Any:
@@ -116,7 +116,7 @@ def png(image_hwc: Images) -> bytes:
 
 
 @pytest.fixture
-async def everybody(zoo: Path) -> AsyncIterator[Everybody]:
+async def interfaces(zoo: Path) -> AsyncIterator[Interfaces]:
     port = free_port()
     settings = Settings(
         models=zoo,
@@ -131,18 +131,18 @@ async def everybody(zoo: Path) -> AsyncIterator[Everybody]:
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         await asyncio.wait_for(channel.channel_ready(), 10)
-        yield Everybody(served, channel)
+        yield Interfaces(served, channel)
 
 
-async def test_every_answer_is_that_of_the_engine_alone(
-    everybody: Everybody, colours: Artifact, rng: np.random.Generator
+async def test_every_interface_gives_the_outputs_of_the_engine(
+    interfaces: Interfaces, colours: Artifact, rng: np.random.Generator
 ) -> None:
     sizes: list[int] = []
-    everybody.batcher._observe = lambda size, seconds: sizes.append(size)
+    interfaces.batcher._observe = lambda size, seconds: sizes.append(size)
     asked = [
-        (everybody.ways[way], pixels(rng, batch))
-        for way, batch in zip(
-            rng.integers(0, len(everybody.ways), 150), rng.integers(1, 9, 150), strict=True
+        (interfaces.senders[index], pixels(rng, batch))
+        for index, batch in zip(
+            rng.integers(0, len(interfaces.senders), 150), rng.integers(1, 9, 150), strict=True
         )
     ]
     answers = await asyncio.gather(*(ask(images_nhwc) for ask, images_nhwc in asked))
@@ -151,77 +151,77 @@ async def test_every_answer_is_that_of_the_engine_alone(
         alone = engine.run(images_nhwc, ["probabilities"])["probabilities"]
         np.testing.assert_allclose(answer, alone, atol=1e-6, err_msg=str(ask))
     assert sum(sizes) == sum(len(images_nhwc) for _, images_nhwc in asked)
-    assert everybody.batcher.admission.places == 0
-    assert everybody.served.application._upload_budget.held_bytes == 0
+    assert interfaces.batcher.admission.places == 0
+    assert interfaces.served.application._upload_budget.held_bytes == 0
 
 
-async def test_whoever_waits_shares_the_next_pass(
-    everybody: Everybody, rng: np.random.Generator
+async def test_waiting_requests_of_all_interfaces_share_the_next_batch(
+    interfaces: Interfaces, rng: np.random.Generator
 ) -> None:
-    gate, sizes = everybody.hold_up()
-    first = asyncio.create_task(everybody.predict(pixels(rng)))
+    gate, sizes = interfaces.hold_up()
+    first = asyncio.create_task(interfaces.predict(pixels(rng)))
     await until(lambda: sizes)
-    rest = [asyncio.create_task(ask(pixels(rng, 2))) for ask in everybody.ways]
-    await until(lambda: everybody.batcher.depth == 2 * len(rest))
+    rest = [asyncio.create_task(ask(pixels(rng, 2))) for ask in interfaces.senders]
+    await until(lambda: interfaces.batcher.depth == 2 * len(rest))
     gate.set()
     await asyncio.gather(first, *rest)
     assert sizes == [1, 2 * len(rest)]
 
 
-async def test_a_call_that_is_given_up_costs_no_compute(
-    everybody: Everybody, rng: np.random.Generator
+async def test_cancelled_call_is_not_computed(
+    interfaces: Interfaces, rng: np.random.Generator
 ) -> None:
-    gate, sizes = everybody.hold_up()
-    first = asyncio.create_task(everybody.rpc(pixels(rng)))
+    gate, sizes = interfaces.hold_up()
+    first = asyncio.create_task(interfaces.rpc(pixels(rng)))
     await until(lambda: sizes)
-    given_up = asyncio.create_task(everybody.rpc(pixels(rng, 5)))
-    await until(lambda: everybody.batcher.depth == 5)
+    given_up = asyncio.create_task(interfaces.rpc(pixels(rng, 5)))
+    await until(lambda: interfaces.batcher.depth == 5)
     given_up.cancel()
-    await until(lambda: everybody.batcher.admission.places == 1)
+    await until(lambda: interfaces.batcher.admission.places == 1)
     gate.set()
     await first
-    await until(lambda: everybody.batcher.depth == 0)
+    await until(lambda: interfaces.batcher.depth == 0)
     assert sizes == [1]
-    text = (await everybody.http.get("/metrics")).text
+    text = (await interfaces.http.get("/metrics")).text
     assert 'limelight_refused_total{reason="client_gone"} 1.0' in text
 
 
-async def test_a_call_that_was_taken_is_answered_though_the_port_closes(
-    everybody: Everybody, rng: np.random.Generator
+async def test_accepted_call_is_answered_while_the_port_closes(
+    interfaces: Interfaces, rng: np.random.Generator
 ) -> None:
-    gate, sizes = everybody.hold_up()
-    taken = asyncio.create_task(everybody.rpc(pixels(rng, 2)))
+    gate, sizes = interfaces.hold_up()
+    taken = asyncio.create_task(interfaces.rpc(pixels(rng, 2)))
     await until(lambda: sizes)
-    everybody.served.application._port.stop()
+    interfaces.served.application._port.stop()
     await asyncio.sleep(SETTLE_S * 3)
     with pytest.raises(grpc.aio.AioRpcError) as late:
-        await everybody.rpc(pixels(rng))
+        await interfaces.rpc(pixels(rng))
     assert late.value.code() == grpc.StatusCode.UNAVAILABLE
     gate.set()
     assert (await taken).shape == (2, 3)
 
 
-async def test_a_failure_of_the_service_tells_no_secrets(
-    everybody: Everybody, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+async def test_internal_error_has_no_details(
+    interfaces: Interfaces, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    break_engine(everybody.served, monkeypatch, None)
+    break_engine(interfaces.served, monkeypatch, None)
     with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await everybody.rpc(pixels(rng))
+        await interfaces.rpc(pixels(rng))
     assert failed.value.code() == grpc.StatusCode.INTERNAL
     assert "0xdeadbeef" not in str(failed.value.details())
 
 
-async def test_explanations_are_shed_first_over_grpc_too(
-    everybody: Everybody, rng: np.random.Generator
+async def test_explanations_are_rejected_before_predictions_over_grpc(
+    interfaces: Interfaces, rng: np.random.Generator
 ) -> None:
-    batcher, images_nhwc = everybody.batcher, pixels(rng)
+    batcher, images_nhwc = interfaces.batcher, pixels(rng)
     message = service_pb2.ModelInferRequest(model_name="colours")
     message.inputs.add(name="images", datatype="UINT8", shape=images_nhwc.shape)
     message.raw_input_contents.append(images_nhwc.tobytes())
     message.outputs.add(name="cams")
     with batcher.admission.admit(RequestContext(), images=batcher.admission.max_queued // 2):
         with pytest.raises(grpc.aio.AioRpcError) as shed:
-            await everybody.stub.ModelInfer(message)
+            await interfaces.stub.ModelInfer(message)
         assert shed.value.code() == grpc.StatusCode.UNAVAILABLE
         assert dict(shed.value.trailing_metadata() or ())["retry-after"] == "1"
-        assert (await everybody.rpc(images_nhwc)).shape == (1, 3)
+        assert (await interfaces.rpc(images_nhwc)).shape == (1, 3)

@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is a result or a refusal, and nobody allocates what it claims."""
+"""Any body gives a result or a client error, and memory does not depend on claimed sizes."""
 
 import json
 import tracemalloc
@@ -73,7 +73,7 @@ headers = st.fixed_dictionaries(
 
 
 def good(**changes: Any) -> dict[str, Any]:
-    """A request that is fine but for what is changed in its one input."""
+    """Create a valid request, with changes to its single input."""
     tensor = {
         "name": "images",
         "datatype": "UINT8",
@@ -85,7 +85,7 @@ def good(**changes: Any) -> dict[str, Any]:
 
 @st.composite
 def bodies(draw: st.DrawFn) -> tuple[bytes, str | None]:
-    """A body and what its header says of it; one of the two is often right."""
+    """Draw a body and the value of its length header; often one of the two is valid."""
     one_changed = inputs.map(lambda changes: good(**changes))
     text = json.dumps(draw(headers | one_changed | trees)).encode()
     body = text + draw(st.sampled_from([b"", PIXELS, PIXELS * 2, PIXELS[:9], b"\xff\xff\xff\x7f"]))
@@ -112,20 +112,20 @@ def allocating_at_most(most_bytes: int) -> Iterator[None]:
 
 @given(bodies())
 @settings(max_examples=400, deadline=None)
-def test_a_body_is_a_plan_or_a_refusal_and_costs_what_it_weighs(
+def test_any_body_is_planned_or_rejected_within_its_memory(
     colours: Artifact, sent: tuple[bytes, str | None]
 ) -> None:
     body, said = sent
     with allocating_at_most(200_000 + 100 * len(body)):
-        refusal, planned = None, None
+        reason, planned = None, None
         try:
             wanted = decode_request(body, said, colours.manifest, max_batch=MAX_BATCH)
             planned = plan(wanted, colours.manifest, max_batch=MAX_BATCH)
         except (InvalidInference, InvalidParameter) as error:
-            refusal = error.detail
+            reason = error.detail
     if planned is None:
-        assert refusal
-        assert len(refusal) < 500
+        assert reason
+        assert len(reason) < 500
     else:
         assert 1 <= len(planned.images) <= MAX_BATCH
         assert sum(map(len, planned.images)) <= len(body)
@@ -133,7 +133,7 @@ def test_a_body_is_a_plan_or_a_refusal_and_costs_what_it_weighs(
 
 @given(bodies())
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_the_service_answers_it_or_refuses_it(
+def test_any_body_is_answered_with_200_or_400(
     client: httpx.Client, sent: tuple[bytes, str | None]
 ) -> None:
     body, said = sent
@@ -145,7 +145,7 @@ def test_the_service_answers_it_or_refuses_it(
 
 @given(st.binary(max_size=60), st.integers(0, 40))
 @settings(max_examples=300, deadline=None)
-def test_elements_are_read_no_further_than_there_are_bytes(content: bytes, count: int) -> None:
+def test_bytes_elements_are_not_read_beyond_the_content(content: bytes, count: int) -> None:
     tensor = InputTensor(name="image_bytes", datatype="BYTES", shape=(count, 1), content=content)
     try:
         elements = read_bytes(tensor)
@@ -157,7 +157,7 @@ def test_elements_are_read_no_further_than_there_are_bytes(content: bytes, count
 
 @pytest.mark.parametrize("value", [b"1", b"[]", b"{}", b'""'])
 @pytest.mark.parametrize("header", ["", "behind a length"])
-def test_a_flood_of_values_is_refused_before_it_is_read(
+def test_too_many_values_are_rejected_before_they_are_parsed(
     colours: Artifact, value: bytes, header: str
 ) -> None:
     tensor = b'{"name":"images","datatype":"UINT8","shape":[1,8,8,3],"data":[%s]}'
@@ -168,8 +168,8 @@ def test_a_flood_of_values_is_refused_before_it_is_read(
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=300))
-def test_a_bound_on_values_is_no_bound_on_nesting(numbers: list[int]) -> None:
-    """Whatever is refused for its length has more elements than its shape."""
+def test_nested_values_are_read_or_rejected_by_their_number(numbers: list[int]) -> None:
+    """Only content with more elements than the shape is rejected for its length."""
     tensor = InputTensor(name="images", datatype="UINT8", shape=(1, 2, 2, 3), content=[numbers, []])
     fits = len(numbers) == 12 and max(numbers) < 256
     if fits:
@@ -179,14 +179,14 @@ def test_a_bound_on_values_is_no_bound_on_nesting(numbers: list[int]) -> None:
             read_uint8(tensor)
 
 
-def test_elements_beyond_those_announced_are_not_made() -> None:
-    content = bytes(4_000_000)  # a million empty ones
+def test_elements_beyond_the_shape_are_not_allocated() -> None:
+    content = bytes(4_000_000)  # a million empty elements
     tensor = InputTensor(name="image_bytes", datatype="BYTES", shape=(1,), content=content)
     with allocating_at_most(10_000), pytest.raises(InvalidInference):
         read_bytes(tensor)
 
 
-LIES = {
+CONTRADICTIONS = {
     "a gigabyte in ten bytes": (good(parameters={"binary_data_size": 10**9}), b"0123456789"),
     "a shape that overflows": (good(shape=[2**62, 8, 8, 3]), PIXELS),
     "a shape whose product is right": (good(shape=[1, 8, 3, 8]), PIXELS),
@@ -201,11 +201,11 @@ LIES = {
     "floats": (good(datatype="FP32"), PIXELS),
     "too few bytes": (good(parameters={"binary_data_size": 191}), PIXELS[:191]),
     "too many bytes": (good(), PIXELS + b"!"),
-    "an element that breaks off": (
+    "a truncated element": (
         good(name="image_bytes", datatype="BYTES", shape=[1], parameters={"binary_data_size": 8}),
         b"\xff\xff\xff\x7fabcd",
     ),
-    "a length that breaks off": (
+    "a truncated length": (
         good(name="image_bytes", datatype="BYTES", shape=[1], parameters={"binary_data_size": 3}),
         b"\1\0\0",
     ),
@@ -222,20 +222,20 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_a_lie_is_a_400(client: httpx.Client, lie: str) -> None:
-    body, said = binary(LIES[lie][0], LIES[lie][1])
+@pytest.mark.parametrize("contradiction", CONTRADICTIONS)
+def test_contradictory_request_is_a_400(client: httpx.Client, contradiction: str) -> None:
+    body, said = binary(*CONTRADICTIONS[contradiction])
     expect_error(client.post(INFER, content=body, headers=said), 400)
     assert client.get("/v2/health/ready").status_code == 200
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"inputs":' * 2000, "[[[]]]" * 10])
-def test_nesting_goes_no_deeper_than_json_may(client: httpx.Client, text: str) -> None:
+def test_too_deeply_nested_json_is_rejected(client: httpx.Client, text: str) -> None:
     expect_error(client.post(INFER, content=text), 400)
     assert client.get("/livez").status_code == 200
 
 
-def test_a_list_nested_as_deep_as_can_be_is_refused(client: httpx.Client) -> None:
+def test_deeply_nested_list_of_values_is_rejected(client: httpx.Client) -> None:
     data: Any = []
     for _ in range(900):
         data = [data]
@@ -243,7 +243,7 @@ def test_a_list_nested_as_deep_as_can_be_is_refused(client: httpx.Client) -> Non
     expect_error(client.post(INFER, json=request(tensor)), 400)
 
 
-def test_the_log_tells_of_no_failure(client: httpx.Client, server: Any) -> None:
-    """Runs last: nothing above was an error of the service itself."""
+def test_log_contains_no_errors(client: httpx.Client, server: Any) -> None:
+    """Runs last: no test above caused an internal error of the service."""
     assert client.get("/livez").status_code == 200
     assert "Traceback" not in server.log()

@@ -1,4 +1,4 @@
-"""Malformed calls over gRPC: refused with a reason, and never a failure of the service."""
+"""Malformed gRPC calls are rejected with a reason, and never cause an internal error."""
 
 from typing import Any
 
@@ -61,40 +61,40 @@ def broken() -> list[tuple[str, Any, grpc.StatusCode]]:
 @pytest.mark.parametrize(
     ("request_message", "code"), [case[1:] for case in broken()], ids=[c[0] for c in broken()]
 )
-def test_a_malformed_request_is_refused_with_a_reason(
+def test_malformed_request_is_rejected_with_a_reason(
     stub: Any, request_message: Any, code: grpc.StatusCode
 ) -> None:
-    with pytest.raises(grpc.RpcError) as refused:
+    with pytest.raises(grpc.RpcError) as rejected:
         stub.ModelInfer(request_message)
-    assert refused.value.code() == code
-    assert refused.value.details()
+    assert rejected.value.code() == code
+    assert rejected.value.details()
 
 
 @pytest.mark.parametrize(
     "content",
     [b"\xff" * 20, b"\x2a\x00" * 2000, b"\x2a\xff\xff\xff\x7f", b"\x0a", b"\x08", b"\x0d\0", b"\0"],
 )
-def test_bytes_that_are_no_message_are_the_clients_mistake(
+def test_bytes_that_are_not_a_message_are_an_invalid_argument(
     remote: Any, grpc_address: str, content: bytes
 ) -> None:
-    """Nor are those that hold two thousand empty inputs."""
+    """Includes a message with two thousand empty inputs."""
     with grpc.insecure_channel(grpc_address) as channel:
-        with pytest.raises(grpc.RpcError) as refused:
+        with pytest.raises(grpc.RpcError) as rejected:
             channel.unary_unary(ROUTE)(content)
-        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert rejected.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         (answer,) = channel.stream_stream(STREAM)(iter([content]))
         parsed = service_pb2.ModelStreamInferResponse.FromString(answer)
         assert "malformed" in parsed.error_message
 
 
 @pytest.mark.parametrize("packing", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
-def test_a_message_over_the_limit_is_never_unpacked(stub: Any, packing: Any) -> None:
+def test_message_over_the_limit_is_rejected(stub: Any, packing: Any) -> None:
     request = rpc_message(np.zeros((1, 8, 8, 3), np.uint8), raw_input_contents=[bytes(3_000_000)])
-    with pytest.raises(grpc.RpcError) as refused:
+    with pytest.raises(grpc.RpcError) as rejected:
         stub.ModelInfer(request, compression=packing)
-    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert rejected.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_the_log_tells_of_no_failure(server: Server) -> None:
-    """Runs last: nothing above was an error of the service itself."""
+def test_log_contains_no_errors(server: Server) -> None:
+    """Runs last: no test above caused an internal error of the service."""
     assert "Traceback" not in server.log()

@@ -1,4 +1,4 @@
-"""Our protobuf text against what Triton's client was generated from."""
+"""The project's protobuf definitions, compared with those of Triton's client."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ THEIRS = service_pb2.DESCRIPTOR.pool
 
 
 def published(name: str) -> Any:
-    """Of a message or an enumeration, as a tree."""
+    """Return the published descriptor of a message or an enumeration."""
     proto: Any
     try:
         found, proto = THEIRS.FindMessageTypeByName(name), descriptor_pb2.DescriptorProto()
@@ -57,11 +57,11 @@ def values(enum: Any) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("message", OURS.message_type, ids=lambda message: str(message.name))
-def test_every_field_is_where_it_is_published(message: Any) -> None:
+def test_fields_match_the_published_protocol(message: Any) -> None:
     agree(message, published(f"inference.{message.name}"))
 
 
-def test_enumerations_and_methods_are_those_that_are_published() -> None:
+def test_enumerations_and_methods_match_the_published_protocol() -> None:
     for enum in OURS.enum_type:
         assert values(enum) == values(published(f"inference.{enum.name}"))
     service = THEIRS.FindServiceByName(SERVICE)
@@ -71,8 +71,8 @@ def test_enumerations_and_methods_are_those_that_are_published() -> None:
         assert method.output_type.full_name == theirs.output_type.full_name
 
 
-def test_what_is_specified_is_all_there() -> None:
-    """Requests and answers of inference have no field that is left out."""
+def test_inference_messages_have_every_published_field() -> None:
+    """No field of the requests and answers of inference is missing."""
     for name in ("ModelInferRequest", "ModelInferResponse", "InferTensorContents"):
         ours = descriptor_pb2.DescriptorProto()
         message_class(name).DESCRIPTOR.CopyToProto(ours)
@@ -80,7 +80,7 @@ def test_what_is_specified_is_all_there() -> None:
 
 
 @given(st.binary(max_size=80))
-def test_what_is_read_of_any_bytes_is_what_protobuf_reads(content: bytes) -> None:
+def test_reader_agrees_with_protobuf_on_any_bytes(content: bytes) -> None:
     request_class = input_class("ModelInfer")
     found = reader(request_class)(content)
     try:
@@ -92,9 +92,7 @@ def test_what_is_read_of_any_bytes_is_what_protobuf_reads(content: bytes) -> Non
 
 
 @given(st.text(max_size=9), st.lists(st.integers(-(2**63), 2**63 - 1), max_size=9), st.binary())
-def test_every_message_that_has_few_fields_is_read(
-    name: str, shape: list[int], content: bytes
-) -> None:
+def test_message_with_few_fields_is_read(name: str, shape: list[int], content: bytes) -> None:
     request = input_class("ModelInfer")(model_name=name, raw_input_contents=[content] * 3)
     tensor = request.inputs.add(name=name, shape=shape)
     tensor.parameters[name].double_param = 0.5
@@ -104,7 +102,7 @@ def test_every_message_that_has_few_fields_is_read(
     assert reader(type(request))(request.SerializeToString()) is None
 
 
-def test_the_compiled_file_is_that_of_the_text(tmp_path: Path) -> None:
+def test_compiled_descriptor_is_up_to_date(tmp_path: Path) -> None:
     compiled = tmp_path / "compiled.binpb"
     command = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={FILE.parent}"]
     command += [f"--descriptor_set_out={compiled}", "open_inference.proto"]

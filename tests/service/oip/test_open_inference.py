@@ -21,7 +21,7 @@ def specified(server: Server) -> Iterator[Any]:
     client._client_wrapper.httpx_client.close()  # which it leaves to the garbage collector
 
 
-def test_health_and_metadata_are_what_is_specified(specified: Any) -> None:
+def test_generated_client_reads_health_and_metadata(specified: Any) -> None:
     from open_inference.openapi.errors import NotFoundError
 
     specified.check_server_liveness()
@@ -36,7 +36,7 @@ def test_health_and_metadata_are_what_is_specified(specified: Any) -> None:
     assert [tensor.name for tensor in model.inputs] == ["images", "image_bytes"]
 
 
-def test_inference_is_what_is_specified(specified: Any, rng: np.random.Generator) -> None:
+def test_generated_client_runs_inference(specified: Any, rng: np.random.Generator) -> None:
     from open_inference.openapi.errors import BadRequestError
     from open_inference.openapi.types import InferenceRequest, RequestInput, RequestOutput
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document against the service: what it offers it does, and nothing else."""
+"""Conformance of the service with its OpenAPI document."""
 
 from typing import Any
 
@@ -23,15 +23,17 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 SCHEMA = schemathesis.openapi.from_dict(document(Settings()))
 FOUND: Any = SCHEMA.get_all_operations()
 OPERATIONS = [operation.ok() for operation in FOUND]
-# No schema says what an image is, or that a tensor's content fits its shape.
+# A schema cannot describe valid images, or that a tensor's content matches its shape.
 UNDECIDABLE = [positive_data_acceptance, negative_data_rejection]
 SERVED = {"name": "colours", "version": "1"}
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=str)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: str(operation.label))
-def test_nothing_undocumented_is_answered(server: Server, operation: Any, mode: Any) -> None:
-    """What the document allows and what it does not: of models that are there, and any others."""
+def test_every_answer_matches_the_openapi_document(
+    server: Server, operation: Any, mode: Any
+) -> None:
+    """Sends valid and invalid requests, for existing and for random models."""
     names = {parameter.name for parameter in operation.path_parameters}
     served = {name: value for name, value in SERVED.items() if name in names}
     strategies = [operation.as_strategy(mode, path_parameters=each) for each in (None, served)]
@@ -39,12 +41,12 @@ def test_nothing_undocumented_is_answered(server: Server, operation: Any, mode: 
     @given(case=st.one_of(strategies))
     @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
     def holds(case: Any) -> None:
-        # A caller's own time limit may make any answer a 503, which is tested elsewhere.
+        # A short time limit may turn any answer into a 503, which is tested elsewhere.
         patient = {"X-Timeout-Ms": "10000"}
         case.call_and_validate(server.url, headers=patient, excluded_checks=UNDECIDABLE, timeout=20)
 
     if mode == GenerationMode.NEGATIVE and not (operation.body or "version" in names):
-        with pytest.raises(Unsatisfiable):  # any name is a name
+        with pytest.raises(Unsatisfiable):  # every string is a valid name
             holds()
     else:
         holds()
@@ -59,10 +61,12 @@ def test_other_methods_are_405_everywhere(client: httpx.Client, method: str) -> 
         assert operation.method.upper() in response.headers["allow"]
 
 
-def test_the_document_is_valid_and_has_every_route_of_the_protocol(client: httpx.Client) -> None:
+def test_openapi_document_is_valid_and_has_every_route_of_the_protocol(
+    client: httpx.Client,
+) -> None:
     served = client.get("/openapi.json").json()
     validate(served)
-    rest = Rest(*[Any] * 3)  # type: ignore[arg-type]  # of which only the routes are read
+    rest = Rest(*[Any] * 3)  # type: ignore[arg-type]  # only its routes are read
     assert {path for path in served["paths"] if path.startswith("/v2")} == set(rest.routes)
     described = {
         (path, method.upper())
@@ -80,6 +84,6 @@ def test_the_document_is_valid_and_has_every_route_of_the_protocol(client: httpx
     assert len(set(operations)) == len(operations)
 
 
-def test_the_log_tells_of_no_failure(server: Server) -> None:
-    """Runs last: nothing above was an error of the service itself."""
+def test_log_contains_no_errors(server: Server) -> None:
+    """Runs last: no test above caused an internal error of the service."""
     assert "Traceback" not in server.log()

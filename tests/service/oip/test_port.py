@@ -1,4 +1,4 @@
-"""The port for gRPC: when it opens, when it cannot, and what happens to calls when it closes."""
+"""gRPC port: opening, failure to open, and accepted calls when it closes."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ SERVING, NOT_SERVING = (
 )
 
 
-async def test_a_port_that_is_taken_leaves_the_service_unready(zoo: Path) -> None:
+async def test_occupied_port_keeps_the_service_unready(zoo: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         settings = Settings(models=zoo, default_model="colours", device="cpu", grpc_port=port)
@@ -39,7 +39,7 @@ async def test_a_port_that_is_taken_leaves_the_service_unready(zoo: Path) -> Non
             assert (await served.http.get("/v2/health/live")).status_code == 200
 
 
-def test_without_its_packages_the_way_out_is_told() -> None:
+def test_missing_grpc_packages_name_the_extra() -> None:
     code = "import sys; sys.modules['grpc_health'] = None; import service.bento"
     environment = os.environ | {"LIMELIGHT_GRPC_PORT": "8001"}
     command = [sys.executable, "-c", code]
@@ -50,7 +50,7 @@ def test_without_its_packages_the_way_out_is_told() -> None:
     assert "pip install 'limelight[grpc]'" in done.stderr
 
 
-def test_nothing_of_grpc_is_loaded_without_a_port() -> None:
+def test_grpc_is_not_loaded_without_a_port() -> None:
     code = "import sys, service.app; print([n for n in sys.modules if n.startswith('grpc')])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True
@@ -58,7 +58,7 @@ def test_nothing_of_grpc_is_loaded_without_a_port() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_service_that_ends_says_so_first_and_answers_what_it_took(
+def test_service_reports_not_serving_before_it_ends_and_answers_accepted_calls(
     zoo: Path, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     port, images_nhwc = free_port(), pixels(rng)
@@ -96,10 +96,10 @@ def test_a_service_that_ends_says_so_first_and_answers_what_it_took(
         while NOT_SERVING not in seen:
             stub.ModelInfer(request)
             answered += 1
-        # Unready, and still there: this is the pause in which balancers turn away.
+        # The service is not ready but still answers, so that load balancers can react.
         for _ in range(10):
             stub.ModelInfer(request)
-        server.process.wait(timeout=5)  # although somebody still watches
+        server.process.wait(timeout=5)  # although a client still watches
         watching.join(timeout=5)
         assert seen[:2] == [SERVING, NOT_SERVING]
         assert answered > 0

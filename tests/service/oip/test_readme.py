@@ -1,4 +1,4 @@
-"""The README's example of Triton's client, word for word, against the models that ship."""
+"""The documented example of Triton's client, unchanged, with the shipped models."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from tests.serving_kit import REPOSITORY, bentoml_serve
 PORT = "localhost:3000"
 
 
-def test_the_example_does_what_it_says(tmp_path: Path) -> None:
+def test_documented_example_runs_and_prints_the_class(tmp_path: Path) -> None:
     blocks = re.findall(
         r"```python\n(.+?)```", (REPOSITORY / "docs/protocol.md").read_text(), re.DOTALL
     )
@@ -24,7 +24,7 @@ def test_the_example_does_what_it_says(tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     models = Settings.model_construct().models
     with bentoml_serve(models, tmp_path / "serve", LIMELIGHT_DEFAULT_MODEL="cifar10") as server:
-        # Word for word but for the port, which may be somebody else's here.
+        # Unchanged except for the port, which may be in use on this machine.
         code = example.replace(PORT, server.url.removeprefix("http://"))
         command = [sys.executable, "-c", code]
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the protocol tells over HTTP, before requests and after them; and its refusals."""
+"""Metadata, health, statistics and errors of the protocol over HTTP."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ from tests.service.test_app import Served, break_engine
 from tests.serving_kit import encode
 
 
-async def test_the_server_says_what_it_is_and_how_it_is(http: httpx.AsyncClient) -> None:
+async def test_server_metadata_and_health_are_returned(http: httpx.AsyncClient) -> None:
     server = (await http.get("/v2")).json()
     assert server["name"] == "limelight"
     assert "binary_tensor_data" in server["extensions"]
@@ -31,7 +31,7 @@ async def test_the_server_says_what_it_is_and_how_it_is(http: httpx.AsyncClient)
     assert (await http.get("/v2/health/ready")).json() == {"ready": True}
 
 
-async def test_a_models_tensors_are_told_with_and_without_its_version(
+async def test_model_metadata_is_the_same_with_and_without_the_version(
     http: httpx.AsyncClient, colours: Artifact
 ) -> None:
     model = (await http.get("/v2/models/colours")).json()
@@ -85,7 +85,7 @@ async def test_the_index_lists_every_model_and_why_it_is_not_served(
         expect_error(await http.post("/v2/repository/index", content=body), 400)
 
 
-async def test_errors_are_in_the_protocols_form(
+async def test_errors_have_the_protocols_form(
     http: httpx.AsyncClient, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = json.dumps(request(images_input(np.zeros((1, 8, 8, 3), np.uint8))))
@@ -114,7 +114,7 @@ async def test_errors_are_in_the_protocols_form(
     assert "0xdeadbeef" not in expect_error(await http.post(INFER, content=good), 500)
 
 
-async def test_a_servers_time_limit_is_triton_clients_parameter(
+async def test_timeout_parameter_limits_the_request(
     http: httpx.AsyncClient, rng: np.random.Generator
 ) -> None:
     tensor = images_input(pixels(rng))
@@ -141,14 +141,14 @@ async def test_a_servers_time_limit_is_triton_clients_parameter(
         {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 8, 8, 3], "data": "x"}]},
     ],
 )
-async def test_a_parameter_that_makes_no_sense_is_refused(
+async def test_invalid_parameter_is_rejected(
     http: httpx.AsyncClient, rng: np.random.Generator, changes: dict[str, Any]
 ) -> None:
     body = request(images_input(pixels(rng))) | changes
     expect_error(await http.post(INFER, json=body), 400)
 
 
-async def test_a_damaged_image_is_the_clients_mistake(http: httpx.AsyncClient) -> None:
+async def test_damaged_image_is_a_client_error(http: httpx.AsyncClient) -> None:
     damaged = base64.b64encode(encode(Image.new("RGB", (9, 9)))[:40]).decode()
     huge = base64.b64encode(encode(Image.new("L", (7000, 7000)))).decode()
     for data, status in (
@@ -161,7 +161,7 @@ async def test_a_damaged_image_is_the_clients_mistake(http: httpx.AsyncClient) -
         expect_error(await http.post(INFER, json=request(tensor)), status)
 
 
-async def test_explanations_are_shed_before_predictions(
+async def test_explanations_are_rejected_before_predictions(
     http: httpx.AsyncClient, served: Served, rng: np.random.Generator
 ) -> None:
     batcher = served.registry.classifiers["colours"].batcher
@@ -175,7 +175,7 @@ async def test_explanations_are_shed_before_predictions(
     assert batcher.admission.places == 0
 
 
-async def test_a_batch_shares_one_pass(
+async def test_images_of_a_request_run_in_at_most_two_batches(
     http: httpx.AsyncClient, served: Served, rng: np.random.Generator
 ) -> None:
     sizes: list[int] = []
@@ -183,10 +183,10 @@ async def test_a_batch_shares_one_pass(
     batcher._observe = lambda size, seconds: sizes.append(size)
     await http.post(INFER, json=request(images_input(pixels(rng, 8))))
     assert sum(sizes) == 8
-    assert len(sizes) <= 2  # the first may have left before the others came
+    assert len(sizes) <= 2  # the first image may start before the others arrive
 
 
-async def test_statistics_are_those_of_the_requests(
+async def test_statistics_count_the_requests(
     http: httpx.AsyncClient, rng: np.random.Generator
 ) -> None:
     for batch in (1, 3, 3):
@@ -201,16 +201,16 @@ async def test_statistics_are_those_of_the_requests(
         assert durations["fail"]["count"] == 1
         for phase in ("queue", "compute_infer", "compute_output", "compute_input"):
             assert 0 < durations[phase]["ns"] < durations["success"]["ns"] * 2
-        evaluations = {one["batch_size"]: one["compute_infer"] for one in model["batch_stats"]}
-        assert sum(size * one["count"] for size, one in evaluations.items()) == 7
-        assert model["execution_count"] == sum(one["count"] for one in evaluations.values())
-        assert all(one["ns"] > 0 for one in evaluations.values())
+        batches = {one["batch_size"]: one["compute_infer"] for one in model["batch_stats"]}
+        assert sum(size * one["count"] for size, one in batches.items()) == 7
+        assert model["execution_count"] == sum(one["count"] for one in batches.values())
+        assert all(one["ns"] > 0 for one in batches.values())
         assert model["last_inference"] > 1_700_000_000_000
     both = (await http.get("/v2/models/stats")).json()["model_stats"]
     assert [model["inference_count"] for model in both] == [7, 0]
 
 
-async def test_metrics_know_the_routes_and_no_clients_words(
+async def test_metrics_are_labelled_with_routes_and_not_with_client_input(
     http: httpx.AsyncClient, rng: np.random.Generator
 ) -> None:
     body = request(images_input(pixels(rng)))
@@ -224,7 +224,7 @@ async def test_metrics_know_the_routes_and_no_clients_words(
     assert "nope" not in text
 
 
-async def test_the_stages_of_a_request_are_told(
+async def test_server_timing_lists_the_stages(
     http: httpx.AsyncClient, rng: np.random.Generator
 ) -> None:
     response = await http.post(INFER, json=request(images_input(pixels(rng, 2))))

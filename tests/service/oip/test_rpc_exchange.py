@@ -1,4 +1,4 @@
-"""What a gRPC call brings along, and what its refusals are called."""
+"""Deadline, request id and status codes of gRPC calls."""
 
 import time
 from typing import Any
@@ -14,7 +14,7 @@ from service.oip.grpc.exchange import RpcExchange, status_code
 
 
 class Context:
-    """As gRPC's own, of a call that has `remaining_s` left."""
+    """Fake context of a gRPC call that has `remaining_s` left."""
 
     def __init__(self, remaining_s: float | None, *metadata: tuple[str, str | bytes]) -> None:
         self._remaining_s, self._metadata = remaining_s, metadata
@@ -30,13 +30,15 @@ class Context:
 
 
 @pytest.mark.parametrize(("remaining_s", "expected_s"), [(None, 10), (0.5, 0.5), (60, 10)])
-def test_the_callers_deadline_shortens_ours(remaining_s: float | None, expected_s: float) -> None:
+def test_deadline_of_the_caller_shortens_the_timeout(
+    remaining_s: float | None, expected_s: float
+) -> None:
     exchange = RpcExchange.begin(Context(remaining_s), timeout_s=10)
     left_s = exchange.request.context.deadline - time.perf_counter()
     assert expected_s - 0.1 < left_s <= expected_s
 
 
-def test_the_callers_own_id_is_kept() -> None:
+def test_request_id_of_the_caller_is_kept() -> None:
     context = Context(None, ("x-request-id", "a-1"), ("some-bin", b"\xff"))
     assert RpcExchange.begin(context, timeout_s=1).request.context.id == "a-1"
     made = RpcExchange.begin(Context(None), timeout_s=1).request.context.id
@@ -44,10 +46,10 @@ def test_the_callers_own_id_is_kept() -> None:
 
 
 @pytest.mark.parametrize("kind", [*STATUS, InvalidInference])
-def test_a_refusal_by_the_client_is_never_called_a_failure_of_ours(
+def test_client_errors_do_not_map_to_server_failures(
     kind: type[LimelightError],
 ) -> None:
-    why = kind.__new__(kind)  # the kind alone decides
+    why = kind.__new__(kind)  # only the class matters
     code = status_code(why)
     ours = code in (
         grpc.StatusCode.INTERNAL,

@@ -1,4 +1,4 @@
-"""Triton's own gRPC clients, and the published stubs beneath them, against `bentoml serve`."""
+"""Triton's gRPC clients and the published stubs against `bentoml serve`."""
 
 import asyncio
 import queue
@@ -37,7 +37,9 @@ def test_health_and_metadata(remote: Any) -> None:
     assert remote.get_server_metadata().name == "limelight"
 
 
-def test_what_is_told_is_what_is_told_over_http(remote: Any, client: httpx.Client) -> None:
+def test_metadata_and_configuration_equal_those_over_http(
+    remote: Any, client: httpx.Client
+) -> None:
     metadata = remote.get_model_metadata("digits", as_json=True)
     for tensor in (*metadata["inputs"], *metadata["outputs"]):
         tensor["shape"] = [int(size) for size in tensor["shape"]]
@@ -60,7 +62,7 @@ def test_what_is_told_is_what_is_told_over_http(remote: Any, client: httpx.Clien
 
 
 def test_every_method_is_answered(remote: Any, grpc_address: str) -> None:
-    """Whatever it says to an empty request."""
+    """An empty request is answered, or its model is not found."""
     with grpc.insecure_channel(grpc_address) as channel:
         for name, method in METHODS.items():
             if method.client_streaming:
@@ -69,7 +71,7 @@ def test_every_method_is_answered(remote: Any, grpc_address: str) -> None:
             assert call.code() in (grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND), name
 
 
-def test_statistics_are_those_over_http(
+def test_statistics_equal_those_over_http(
     remote: Any, client: httpx.Client, rng: np.random.Generator
 ) -> None:
     remote.infer("colours", [images_input(pixels(rng, 2))])
@@ -91,7 +93,7 @@ def test_statistics_are_those_over_http(
 
 @pytest.mark.parametrize("packing", [None, "gzip", "deflate"])
 @pytest.mark.parametrize("batch", [1, 7, 32])
-def test_what_goes_there_comes_back(
+def test_inference_matches_numpy_with_every_compression(
     remote: Any, rng: np.random.Generator, packing: str | None, batch: int
 ) -> None:
     images_nhwc = pixels(rng, batch)
@@ -108,7 +110,7 @@ def test_what_goes_there_comes_back(
     assert (answer.id, answer.model_name, answer.model_version) == ("a call", "colours", "1")
 
 
-def test_contents_by_type_are_read_as_raw_ones_are(stub: Any, rng: np.random.Generator) -> None:
+def test_typed_contents_are_read_like_raw_ones(stub: Any, rng: np.random.Generator) -> None:
     images_nhwc = pixels(rng, 2)
     typed, raw = rpc_message(images_nhwc), rpc_message(images_nhwc)
     typed.inputs[0].contents.uint_contents.extend(images_nhwc.ravel().tolist())
@@ -125,7 +127,7 @@ def test_contents_by_type_are_read_as_raw_ones_are(stub: Any, rng: np.random.Gen
     assert stub.ModelInfer(encoded) == stub.ModelInfer(framed)
 
 
-def test_encoded_images_pictures_and_classes(
+def test_encoded_images_give_the_same_classes_and_overlays_as_over_http(
     remote: Any, client: httpx.Client, rng: np.random.Generator
 ) -> None:
     bodies = [encode(colour_image(rng, size), "JPEG") for size in (8, 200)]
@@ -146,8 +148,8 @@ def test_encoded_images_pictures_and_classes(
         assert result.as_numpy("overlay_png")[row, 0] == picture.content
 
 
-def test_a_deadline_is_the_callers(stub: Any, rng: np.random.Generator) -> None:
-    """Of a request that takes ten times as long: pictures of noise are slow to draw."""
+def test_deadline_of_the_caller_is_respected(stub: Any, rng: np.random.Generator) -> None:
+    """The request takes longer than the deadline, because overlays of noise are slow to encode."""
     request = service_pb2.ModelInferRequest(model_name="colours")
     request.inputs.add(name="image_bytes", datatype="BYTES", shape=[16, 1])
     request.inputs[0].contents.bytes_contents.extend(
@@ -162,7 +164,7 @@ def test_a_deadline_is_the_callers(stub: Any, rng: np.random.Generator) -> None:
     assert time.perf_counter() - started > 0.01
 
 
-def test_a_stream_answers_in_order_and_goes_on_after_a_refusal(
+def test_stream_answers_in_order_and_continues_after_a_rejection(
     remote: Any, rng: np.random.Generator
 ) -> None:
     batches = [pixels(rng, size) for size in (1, 5, 2, 1, 32, 3) * 3]
@@ -183,7 +185,9 @@ def test_a_stream_answers_in_order_and_goes_on_after_a_refusal(
     remote.stop_stream()
 
 
-async def test_the_async_client(remote: Any, grpc_address: str, rng: np.random.Generator) -> None:
+async def test_async_client_gets_results_and_streams(
+    remote: Any, grpc_address: str, rng: np.random.Generator
+) -> None:
     batches = [pixels(rng, size) for size in (1, 2, 5) * 4]
 
     async def requests() -> AsyncIterator[dict[str, Any]]:
@@ -203,7 +207,7 @@ async def test_the_async_client(remote: Any, grpc_address: str, rng: np.random.G
         result_matches(answer, batch)
 
 
-def test_grpcs_own_health_service_says_the_same(remote: Any, grpc_address: str) -> None:
+def test_grpc_health_service_reports_serving(remote: Any, grpc_address: str) -> None:
     serving = health_pb2.HealthCheckResponse.SERVING
     with grpc.insecure_channel(grpc_address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
@@ -213,12 +217,12 @@ def test_grpcs_own_health_service_says_the_same(remote: Any, grpc_address: str) 
             watch = health.Watch(request, timeout=10)
             assert next(watch).status == serving
             watch.cancel()
-        with pytest.raises(grpc.RpcError) as refused:
+        with pytest.raises(grpc.RpcError) as rejected:
             health.Check(health_pb2.HealthCheckRequest(service="nope"))
-        assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+        assert rejected.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-def test_calls_are_counted_as_requests_are(
+def test_calls_are_counted_as_requests(
     stub: Any, client: httpx.Client, rng: np.random.Generator
 ) -> None:
     def count(code: int) -> float:
@@ -237,7 +241,7 @@ def test_calls_are_counted_as_requests_are(
     assert (count(200), count(400)) == (before[0] + 1, before[1] + 1)
 
 
-def test_the_log_tells_of_no_failure(server: Server) -> None:
-    """Runs last: nothing above was an error of the service itself."""
+def test_log_contains_no_errors(server: Server) -> None:
+    """Runs last: no test above caused an internal error of the service."""
     assert "Traceback" not in server.log()
     assert "[ERROR]" not in server.log()

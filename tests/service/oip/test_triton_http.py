@@ -1,4 +1,4 @@
-"""Triton's own HTTP clients, against `bentoml serve`."""
+"""Triton's HTTP clients against `bentoml serve`."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ def test_health_and_metadata(remote: Any) -> None:
 @pytest.mark.parametrize("binary_in", [True, False])
 @pytest.mark.parametrize("binary_out", [True, False])
 @pytest.mark.parametrize("packing", [None, "gzip", "deflate"])
-def test_what_goes_there_comes_back(
+def test_inference_matches_numpy_in_every_encoding(
     remote: Any, rng: np.random.Generator, binary_in: bool, binary_out: bool, packing: str | None
 ) -> None:
     images_nhwc = pixels(rng, 3)
@@ -77,7 +77,7 @@ def test_what_goes_there_comes_back(
     )
 
 
-def test_without_a_choice_every_output_of_the_graph_comes(
+def test_every_output_of_the_graph_is_returned_by_default(
     remote: Any, colours: Artifact, rng: np.random.Generator
 ) -> None:
     images_nhwc = pixels(rng)
@@ -87,7 +87,7 @@ def test_without_a_choice_every_output_of_the_graph_comes(
     result_matches(result, images_nhwc)
 
 
-def test_encoded_images_and_pictures_are_bytes(
+def test_encoded_images_and_overlays_are_bytes_tensors(
     remote: Any, client: httpx.Client, rng: np.random.Generator
 ) -> None:
     bodies = [encode(colour_image(rng, size), "JPEG") for size in (8, 200)]
@@ -103,7 +103,9 @@ def test_encoded_images_and_pictures_are_bytes(
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_classes_are_named(remote: Any, rng: np.random.Generator, binary: bool) -> None:
+def test_classification_names_the_classes(
+    remote: Any, rng: np.random.Generator, binary: bool
+) -> None:
     images_nhwc = pixels(rng)
     asked = triton.InferRequestedOutput("probabilities", binary_data=binary, class_count=1)
     result = remote.infer("colours", [images_input(images_nhwc)], outputs=[asked])
@@ -113,20 +115,20 @@ def test_classes_are_named(remote: Any, rng: np.random.Generator, binary: bool) 
     assert (int(index), label) == (top, COLOURS[top])
 
 
-def test_refusals_are_read_as_such(remote: Any, rng: np.random.Generator) -> None:
+def test_rejections_are_raised_with_their_status(remote: Any, rng: np.random.Generator) -> None:
     images_nhwc = pixels(rng)
     asked = [triton.InferRequestedOutput("nope")]
-    with pytest.raises(InferenceServerException, match="unexpected inference output") as refused:
+    with pytest.raises(InferenceServerException, match="unexpected inference output") as rejected:
         remote.infer("colours", [images_input(images_nhwc)], outputs=asked)
-    assert refused.value.status() == "400"
+    assert rejected.value.status() == "400"
     with pytest.raises(InferenceServerException, match="no model 'nope'"):
         remote.infer("nope", [images_input(images_nhwc)])
     with pytest.raises(InferenceServerException, match="unexpected shape"):
         remote.infer("colours", [images_input(images_nhwc[:, :4])])
 
 
-def test_a_body_of_pixels_alone(server: Server, rng: np.random.Generator) -> None:
-    """As the client's own example for raw requests does it: no JSON, and the length 0."""
+def test_raw_body_of_pixels_is_accepted(server: Server, rng: np.random.Generator) -> None:
+    """Follows the client's example for raw requests: no JSON, and a header length of 0."""
     images_nhwc = pixels(rng)
     response = httpx.post(
         f"{server.url}/v2/models/colours/infer",
@@ -138,7 +140,9 @@ def test_a_body_of_pixels_alone(server: Server, rng: np.random.Generator) -> Non
     result_matches(parse(response.content, header_length=length), images_nhwc)
 
 
-def test_a_body_the_client_wrote_by_itself(client: httpx.Client, rng: np.random.Generator) -> None:
+def test_body_generated_by_the_client_is_accepted(
+    client: httpx.Client, rng: np.random.Generator
+) -> None:
     images_nhwc = pixels(rng, 2)
     body, length = triton.InferenceServerClient.generate_request_body([images_input(images_nhwc)])
     headers = {"Inference-Header-Content-Length": str(length)}
@@ -150,7 +154,9 @@ def test_a_body_the_client_wrote_by_itself(client: httpx.Client, rng: np.random.
     )
 
 
-def test_several_at_once(server: Server, rng: np.random.Generator) -> None:
+def test_concurrent_requests_get_their_own_results(
+    server: Server, rng: np.random.Generator
+) -> None:
     batches = [pixels(rng, size) for size in (1, 2, 5) * 4]
     address = urlsplit(server.url).netloc
     with triton.InferenceServerClient(address, concurrency=4) as remote:
@@ -159,7 +165,9 @@ def test_several_at_once(server: Server, rng: np.random.Generator) -> None:
             result_matches(call.get_result(), batch)
 
 
-async def test_the_async_client(server: Server, rng: np.random.Generator) -> None:
+async def test_async_client_gets_health_metadata_and_results(
+    server: Server, rng: np.random.Generator
+) -> None:
     batches = [pixels(rng, size) for size in (1, 2, 5) * 4]
     async with aio.InferenceServerClient(urlsplit(server.url).netloc) as remote:
         assert await remote.is_server_ready()
@@ -171,7 +179,7 @@ async def test_the_async_client(server: Server, rng: np.random.Generator) -> Non
         result_matches(answer, batch)
 
 
-def test_statistics_count_over_all_workers(server: Server, rng: np.random.Generator) -> None:
+def test_statistics_sum_over_all_workers(server: Server, rng: np.random.Generator) -> None:
     def count() -> int:
         model = httpx.get(f"{server.url}/v2/models/digits/stats").json()["model_stats"][0]
         return int(model["inference_stats"]["success"]["count"])
@@ -179,7 +187,7 @@ def test_statistics_count_over_all_workers(server: Server, rng: np.random.Genera
     tensor = triton.InferInput("images", [1, 28, 28, 1], "UINT8")
     tensor.set_data_from_numpy(np.zeros((1, 28, 28, 1), np.uint8))
     before = count()
-    for _ in range(8):  # each over a connection of its own, which some worker takes
+    for _ in range(8):  # each over a new connection, which any worker may accept
         with triton.InferenceServerClient(urlsplit(server.url).netloc) as remote:
             remote.infer("digits", [tensor])
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""Requests of the protocol in traces and logs, as those of every other route are."""
+"""Traces, log lines and metrics of the protocol's requests."""
 
 import json
 import time
@@ -20,7 +20,7 @@ from tests.serving_kit import Server, bentoml_serve
 
 PARENT = "00f067aa0ba902b7"
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
-# Pixels come as they are: nothing is decoded.
+# Pixels are sent raw, so there is no decoding stage.
 SPANS = {stage for stage in STAGES if stage != "decode"}
 
 
@@ -62,13 +62,13 @@ def logged(server: Server, request_id: str, timeout_s: float = 10) -> dict[str, 
                 found: dict[str, Any] = json.loads(line)
                 return found
         time.sleep(0.05)
-    raise AssertionError(f"nothing is said of {request_id}")
+    raise AssertionError(f"no log line of {request_id}")
 
 
 def ask(
     server: Server, port: int, way: str, images_nhwc: np.ndarray, outputs: list[str], **headers: str
 ) -> None:
-    """Send an inference over HTTP or gRPC; no `outputs`: all of them."""
+    """Send an inference request over HTTP or gRPC; empty `outputs` request all of them."""
     if way == "http":
         body = request(images_input(images_nhwc))
         body |= {"outputs": [{"name": name} for name in outputs]} if outputs else {}
@@ -111,9 +111,9 @@ def test_a_request_is_traced_and_logged(
 def test_every_image_of_a_batch_is_counted(
     watched: Server, grpc_port: int, rng: np.random.Generator, way: str
 ) -> None:
-    """By the class that won, though only logits are asked for; and its map, if one is."""
+    """Each image counts by its predicted class, and by the method if a map is requested."""
     images_nhwc = np.zeros_like(pixels(rng, 5))
-    images_nhwc[:2, :, :, 0] = images_nhwc[2:, :, :, 2] = 255  # two red ones, three blue ones
+    images_nhwc[:2, :, :, 0] = images_nhwc[2:, :, :, 2] = 255  # two red images, three blue ones
     before = counts(watched)
     ask(watched, grpc_port, way, images_nhwc, ["logits"])
     ask(watched, grpc_port, way, images_nhwc[:2], ["cams", "logits"])

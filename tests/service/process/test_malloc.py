@@ -11,7 +11,7 @@ def resident_mb():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
 
 assert keep_memory_flat()
-bytearray(30_000_000)  # after which glibc, left alone, keeps blocks of this size at hand
+bytearray(30_000_000)  # by default, glibc keeps blocks of this size from now on
 before = resident_mb()
 blocks = [bytearray(20_000_000) for _ in range(5)]
 last = bytearray(1000)
@@ -20,7 +20,7 @@ sys.exit(resident_mb() - before > 20)
 """
 
 
-def test_what_large_uploads_took_goes_back_to_the_system() -> None:
-    """In a process of its own: the settings hold until its end."""
+def test_memory_of_large_uploads_is_returned_to_the_system() -> None:
+    """Runs in a separate process, because the settings last until it ends."""
     command = [sys.executable, "-c", _PROGRAM]
     assert subprocess.run(command, cwd=REPOSITORY, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""A socket that lets nobody new in, while those who are in stay."""
+"""Listening socket that drops new handshakes while open connections stay usable."""
 
 import socket
 import subprocess
@@ -24,7 +24,9 @@ def listening(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
         yield server
 
 
-def test_who_is_in_is_served_and_who_comes_waits_and_is_refused(listening: socket.socket) -> None:
+def test_open_connections_are_served_and_new_handshakes_are_dropped(
+    listening: socket.socket,
+) -> None:
     address = listening.getsockname()
     with socket.create_connection(address[:2], timeout=5) as early:  # before it is accepted
         refuse_handshakes(listening)
@@ -36,7 +38,7 @@ def test_who_is_in_is_served_and_who_comes_waits_and_is_refused(listening: socke
             assert accepted.recv(100) == b"question"
             accepted.sendall(b"answer")
             assert early.recv(100) == b"answer"
-        assert early.recv(100) == b""  # an end, and no reset
+        assert early.recv(100) == b""  # end of file, not a reset
     listening.shutdown(socket.SHUT_RDWR)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address[:2], timeout=5)
@@ -49,7 +51,9 @@ refuse_handshakes(socket.socket(fileno=int(sys.argv[1])))
 """
 
 
-def test_it_holds_for_every_process_that_shares_the_socket(listening: socket.socket) -> None:
+def test_handshake_filter_applies_to_every_process_that_shares_the_socket(
+    listening: socket.socket,
+) -> None:
     listening.set_inheritable(True)
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", CHILD, str(listening.fileno())],
@@ -61,7 +65,7 @@ def test_it_holds_for_every_process_that_shares_the_socket(listening: socket.soc
         socket.create_connection(listening.getsockname()[:2], timeout=0.3)
 
 
-def test_a_kernel_without_filters_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_kernel_without_socket_filters_is_only_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     class Plain:
         def setsockopt(self, *arguments: object) -> None:
             raise OSError("Protocol not available")

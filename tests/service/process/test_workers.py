@@ -24,7 +24,7 @@ from tests.serving_kit import REPOSITORY
         (2, 7, 4, True, (2, 7)),
     ],
 )
-def test_what_is_not_set_is_chosen_by_the_cores(
+def test_unset_workers_and_threads_are_chosen_by_the_cores(
     workers: int, threads: int, cores: int, gpu: bool, expected: tuple[int, int]
 ) -> None:
     chosen = choose(workers=workers, threads=threads, cores=cores, gpu=gpu)
@@ -50,7 +50,7 @@ def have_cores(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         ("nonsense", 6),
     ],
 )
-def test_a_containers_limit_counts(
+def test_cgroup_v2_limit_is_respected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, cores: int
 ) -> None:
     have_cores(monkeypatch, 6)
@@ -59,7 +59,7 @@ def test_a_containers_limit_counts(
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("-1", 6), ("250000", 3), ("900000", 6)])
-def test_the_limit_of_older_control_groups_counts(
+def test_cgroup_v1_limit_is_respected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
 ) -> None:
     have_cores(monkeypatch, 6)
@@ -69,7 +69,7 @@ def test_the_limit_of_older_control_groups_counts(
     assert usable_cores(tmp_path) == cores
 
 
-def test_affinity_counts_where_there_are_no_control_groups(
+def test_affinity_is_used_without_control_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     have_cores(monkeypatch, 3)
@@ -79,11 +79,11 @@ def test_affinity_counts_where_there_are_no_control_groups(
     assert usable_cores(tmp_path / "none") == 5
 
 
-def test_the_real_limit_is_within_the_machine() -> None:
+def test_usable_cores_are_at_most_the_cores_of_the_machine() -> None:
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 
-def test_a_setting_that_makes_no_sense_is_told_in_one_line(tmp_path: Path) -> None:
+def test_invalid_setting_is_reported_in_one_line(tmp_path: Path) -> None:
     variables = os.environ | {
         "LIMELIGHT_MAX_BATCH": "0",
         "BENTOML_HOME": str(tmp_path),

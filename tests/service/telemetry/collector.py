@@ -1,4 +1,4 @@
-"""What OpenTelemetry's collector does, as far as tests need it: takes spans, and keeps them."""
+"""Fake OpenTelemetry collector that receives spans and keeps them."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class Collector:
-    """OTLP over HTTP, on a free port of this machine."""
+    """Receiver of OTLP over HTTP, on a free port of this machine."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -23,11 +23,11 @@ class Collector:
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}/v1/traces"
 
     def of(self, trace_id: str) -> list[Span]:
-        """The spans of one trace, as 32 hexadecimal digits."""
+        """Return the spans of one trace, whose id is 32 hexadecimal digits."""
         return [span for span in list(self.spans) if span.trace_id.hex() == trace_id]
 
     def wait_for(self, trace_id: str, number: int, timeout_s: float = 20) -> list[Span]:
-        """The spans of one trace, once there are `number` of them."""
+        """Wait until a trace has `number` spans, and return them."""
         deadline = time.monotonic() + timeout_s
         while len(spans := self.of(trace_id)) < number:
             assert time.monotonic() < deadline, f"{len(spans)} of {number} spans came"
@@ -50,7 +50,7 @@ class Collector:
                 self.wfile.write(answer)
 
             def log_message(self, *arguments: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         return Handler
 
@@ -64,7 +64,7 @@ class Collector:
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """A collector, until the block ends."""
+    """Run a collector until the block ends."""
     collector = Collector()
     thread = threading.Thread(target=collector._server.serve_forever, args=(0.05,))
     thread.start()

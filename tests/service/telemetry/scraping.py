@@ -1,4 +1,4 @@
-"""What Prometheus sees of a server."""
+"""Scraping of a server's metrics."""
 
 import time
 
@@ -12,12 +12,12 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def let_workers_count() -> None:
-    """Wait until each worker has counted what it did."""
+    """Wait until each worker has written its metrics."""
     time.sleep(FLUSH_S + 1)
 
 
 def samples(server: Server) -> Samples:
-    """Everything at /metrics, by its name and labels, over a connection of its own."""
+    """Return all samples at /metrics by name and labels, over a new connection."""
     text = httpx.get(f"{server.url}/metrics", timeout=20).raise_for_status().text
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -27,6 +27,6 @@ def samples(server: Server) -> Samples:
 
 
 def find(found: Samples, name: str, **labels: str) -> float:
-    """The sum of the samples that have these labels."""
+    """Return the sum of the samples with these labels."""
     asked = frozenset(labels.items())
     return sum(value for (n, have), value in found.items() if n == name and asked <= have)

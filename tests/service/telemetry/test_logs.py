@@ -30,18 +30,18 @@ def test_a_line_is_a_json_object_with_its_time() -> None:
 @pytest.mark.parametrize(
     "message", ["two\nlines", 'a "quoted" \\ word', "\x00\x1b[31m", "ü \u2028"]
 )
-def test_any_message_stays_on_its_line(message: str) -> None:
+def test_any_message_is_logged_in_a_single_line(message: str) -> None:
     assert formatted(logging.INFO, "%s", message)["message"] == message
 
 
-def test_known_fields_come_along_and_others_do_not() -> None:
+def test_only_known_extra_fields_are_logged() -> None:
     fields = {"request_id": "r", "route": "/predict", "status": 200, "duration_ms": 1.5}
     content = formatted(logging.INFO, "x", **fields, trace_id=None, secret="s")
     assert {name: content[name] for name in fields} == fields
     assert not {"trace_id", "secret"} & set(content)
 
 
-def test_an_exception_is_part_of_its_line() -> None:
+def test_exception_is_part_of_its_line() -> None:
     try:
         raise ValueError("broken")
     except ValueError as error:
@@ -54,7 +54,7 @@ def test_an_exception_is_part_of_its_line() -> None:
 
 @pytest.fixture
 def handlers() -> Iterator[dict[str, logging.Handler]]:
-    """One for each logger that `bentoml serve` or uvicorn may have given one."""
+    """Add a handler to each logger that has one under `bentoml serve` or uvicorn."""
     made = {name: logging.NullHandler() for name in ("", "bentoml", "uvicorn.error")}
     ours = logging.getLogger("limelight")
     level = ours.level
@@ -69,13 +69,15 @@ def handlers() -> Iterator[dict[str, logging.Handler]]:
     ours.setLevel(level)
 
 
-def test_json_is_the_form_of_every_logger(handlers: dict[str, logging.Handler]) -> None:
+def test_json_format_applies_to_every_logger(handlers: dict[str, logging.Handler]) -> None:
     configure("json")
     assert all(isinstance(handler.formatter, JsonFormatter) for handler in handlers.values())
     assert logging.getLogger("limelight.app").isEnabledFor(logging.INFO)
 
 
-def test_text_is_left_as_bentoml_has_it(handlers: dict[str, logging.Handler]) -> None:
+def test_text_format_leaves_the_handlers_of_bentoml_unchanged(
+    handlers: dict[str, logging.Handler],
+) -> None:
     configure("text")
     assert not any(isinstance(handler.formatter, JsonFormatter) for handler in handlers.values())
     assert logging.getLogger("limelight.app").isEnabledFor(logging.INFO)

@@ -1,4 +1,4 @@
-"""Counting in bulk counts as one at a time does; the dead and the GPUs are seen as they are."""
+"""Metrics: bulk observation, counting of requests, dead workers and GPU gauges."""
 
 import math
 import os
@@ -56,7 +56,7 @@ def content(histogram: Histogram) -> list[tuple[str, dict[str, str], float]]:
         max_size=40,
     )
 )
-def test_observing_all_is_observing_each(observed: list[float]) -> None:
+def test_bulk_observation_equals_single_observations(observed: list[float]) -> None:
     one_by_one, at_once = (
         Histogram("a", "A.", registry=CollectorRegistry(), buckets=BOUNDS) for _ in range(2)
     )
@@ -68,7 +68,7 @@ def test_observing_all_is_observing_each(observed: list[float]) -> None:
     assert sums[0] == pytest.approx(sums[1])
 
 
-def test_a_request_is_counted_with_all_that_is_known_of_it() -> None:
+def test_request_is_counted_in_every_metric() -> None:
     metrics = Metrics()
     stages: list[tuple[Stage, float, float]] = [("read", 1.0, 1.25), ("compute", 2.0, 2.5)]
     who = Answered("/explain", "m", "3")
@@ -104,7 +104,7 @@ def test_a_request_is_counted_with_all_that_is_known_of_it() -> None:
     assert values(metrics) == found  # once
 
 
-def test_metrics_that_are_switched_off_count_nothing() -> None:
+def test_disabled_metrics_count_nothing() -> None:
     metrics = Metrics(enabled=False)
     metrics.answered(Answered("/predict"), seconds=0.5, stages=[("read", 1.0, 1.25)])
     metrics.predicted(Predicted("m", "cat"), 0.75)
@@ -113,7 +113,7 @@ def test_metrics_that_are_switched_off_count_nothing() -> None:
 
 
 class Interrupted(list[tuple[int, float]]):
-    """Sizes of which another comes, from a batcher's thread, whenever some were looked at."""
+    """List of batches to which a batcher's thread appends while it is being read."""
 
     coming: ClassVar = [(32, 0.1), (7, 0.1), (1, 0.1)]
 
@@ -146,7 +146,7 @@ sys.stdin.read()
 """
 
 
-def test_the_dead_leave_their_counts_and_take_their_gauges(
+def test_dead_workers_keep_their_counters_and_lose_their_gauges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
@@ -202,13 +202,13 @@ def test_each_gpu_has_its_gauges(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("broken", [True, False])
-def test_without_a_gpu_there_are_none(monkeypatch: pytest.MonkeyPatch, broken: bool) -> None:
+def test_gpu_gauges_are_absent_without_a_gpu(monkeypatch: pytest.MonkeyPatch, broken: bool) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", management(used=[], busy=[], broken=broken))
     assert not any("gpu" in name for name in values(Metrics()))
 
 
 def management(*, used: list[float], busy: list[int], broken: bool = False) -> types.ModuleType:
-    """NVIDIA's library, with as many GPUs as there are numbers."""
+    """Create a fake `pynvml` with one GPU for each number."""
 
     class NVMLError(Exception):
         pass

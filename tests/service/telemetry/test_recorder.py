@@ -1,4 +1,4 @@
-"""What two real workers tell about themselves: traces, log lines and metrics."""
+"""Traces, log lines and metrics of a real service with two workers."""
 
 import json
 import time
@@ -56,7 +56,7 @@ def attributes(span: Span) -> dict[str, Any]:
     }
 
 
-def test_the_log_says_how_many_workers_and_threads_there_are(watched: Server) -> None:
+def test_log_states_the_number_of_workers_and_threads(watched: Server) -> None:
     assert f"2 worker(s) of 3 thread(s) on {usable_cores()} usable core(s)" in watched.log()
 
 
@@ -67,7 +67,7 @@ def test_the_log_says_how_many_workers_and_threads_there_are(watched: Server) ->
     ("path", "trace"),
     [("/predict", "a" * 32), ("/explain", "b" * 32), ("/explain?format=png", "c" * 32)],
 )
-def test_a_sampled_request_is_one_span_with_its_stages_below(
+def test_sampled_request_is_a_span_with_its_stages_as_children(
     watched: Server, collector: Collector, path: str, trace: str
 ) -> None:
     before = time.time_ns()
@@ -86,10 +86,10 @@ def test_a_sampled_request_is_one_span_with_its_stages_below(
         "limelight.request_id": response.headers["x-request-id"],
     }
     assert response.headers["traceresponse"] == f"00-{trace}-{server.span_id.hex()}-01"
-    # The two clocks that the times come from differ by less than this.
+    # Upper limit of the difference between the two clocks that the times come from.
     slack_ns = 2_000_000
     assert before - slack_ns <= server.start_time_unix_nano < server.end_time_unix_nano
-    # A busy machine may let the client go on first, with the answer that the span ends with.
+    # On a busy machine the client may continue before the span ends.
     assert server.end_time_unix_nano <= after + 10**10
     children = sorted((s for s in spans if s is not server), key=lambda s: s.start_time_unix_nano)
     assert [child.name for child in children] == STAGES
@@ -102,7 +102,7 @@ def test_a_sampled_request_is_one_span_with_its_stages_below(
     assert collector.services == {"limelight"}
 
 
-def test_only_what_the_caller_samples_is_traced_where_the_ratio_is_0(
+def test_only_requests_sampled_by_the_caller_are_traced_at_ratio_0(
     watched: Server, collector: Collector
 ) -> None:
     unsampled, sampled = "1" * 32, "2" * 32
@@ -118,7 +118,7 @@ def test_only_what_the_caller_samples_is_traced_where_the_ratio_is_0(
     assert attributes(server)["http.response.status_code"] == 422
     traces = {span.trace_id.hex() for span in collector.spans}
     assert unsampled not in traces
-    # Those without a valid header would have been given traces of their own.
+    # Requests without a valid header would have traces of their own.
     assert traces <= {"a" * 32, "b" * 32, "c" * 32, sampled}
 
 
@@ -134,8 +134,8 @@ def test_every_line_of_a_worker_is_one_json_object(watched: Server) -> None:
     wanted = {traced.headers["x-request-id"], "from-the-client", "nowhere"}
     deadline = time.monotonic() + 10
     while True:
-        # The parent process, which says where it listens before any worker runs, has its own form.
-        # A line without its end is still being written.
+        # The parent process logs its address in its own format before any worker runs.
+        # A line without a line break is still being written.
         text = watched.log().rpartition("\n")[0].splitlines()
         lines = [json.loads(line) for line in text if line and "[cli]" not in line]
         access = {line.get("request_id"): line for line in lines}
@@ -160,7 +160,7 @@ def test_every_line_of_a_worker_is_one_json_object(watched: Server) -> None:
 # Metrics
 
 
-def test_every_scrape_has_the_sum_over_the_workers(watched: Server) -> None:
+def test_every_scrape_sums_over_the_workers(watched: Server) -> None:
     paths = ["/predict?model=digits"] * 30 + ["/explain?model=digits"] * 10
     before = samples(watched)
     with ThreadPoolExecutor(16) as pool:
@@ -193,11 +193,11 @@ def test_every_scrape_has_the_sum_over_the_workers(watched: Server) -> None:
     while counted() != expected:
         assert time.monotonic() < deadline, counted()
         time.sleep(0.1)
-    for _ in range(8):  # each over a new connection, which either worker may take
+    for _ in range(8):  # each over a new connection, which either worker may accept
         assert counted() == expected
 
 
-def test_every_family_is_there_after_traffic_of_every_kind(watched: Server) -> None:
+def test_every_metric_is_exposed_after_traffic_of_every_kind(watched: Server) -> None:
     post(watched)
     post(watched, "/explain")
     post(watched, "/predict?top_k=0")
@@ -225,5 +225,5 @@ def test_every_family_is_there_after_traffic_of_every_kind(watched: Server) -> N
     assert 0 <= find(found, "limelight_in_flight") <= 2
     assert find(found, "limelight_refused_total", reason="invalid_parameter") >= 1
     assert not any("gpu" in name for name in names)
-    # A gauge has one value for the service, not one a worker.
+    # A gauge has one value for the service, not one for each worker.
     assert not any(label == "pid" for _, labels in found for label, _ in labels)

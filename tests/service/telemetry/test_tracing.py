@@ -1,4 +1,4 @@
-"""Which requests are traced, and that nothing is loaded for those that are not."""
+"""Sampling of requests, export of spans, and loading of OpenTelemetry on demand."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def headers(flags: str, trace: str = TRACE) -> dict[bytes, bytes]:
 
 
 @pytest.mark.parametrize(("ratio", "sampled"), [(0.0, 0), (1.0, 200)])
-def test_the_ratio_decides_for_callers_that_do_not(ratio: float, sampled: int) -> None:
+def test_ratio_applies_to_callers_without_a_sampling_decision(ratio: float, sampled: int) -> None:
     tracing = Tracing("http://127.0.0.1:9/v1/traces", ratio=ratio)
     spans = [tracing.begin("a", {}) for _ in range(200)]
     assert sum(span is not None for span in spans) == sampled
@@ -36,7 +36,7 @@ def test_the_ratio_decides_for_callers_that_do_not(ratio: float, sampled: int) -
     tracing.close()
 
 
-def test_a_ratio_between_takes_about_its_share() -> None:
+def test_ratio_samples_about_its_share() -> None:
     tracing = Tracing("http://127.0.0.1:9/v1/traces", ratio=0.25)
     taken = sum(tracing.begin("a", {}) is not None for _ in range(2000))
     assert 350 < taken < 650  # eight standard deviations
@@ -44,20 +44,20 @@ def test_a_ratio_between_takes_about_its_share() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0])
-def test_a_caller_that_decides_is_obeyed(ratio: float) -> None:
+def test_sampling_decision_of_the_caller_is_followed(ratio: float) -> None:
     tracing = Tracing("http://127.0.0.1:9/v1/traces", ratio=ratio)
     span = tracing.begin("a", headers("01"))
     assert span is not None
     assert trace_id(span) == TRACE
     assert trace_response(span).decode().startswith(f"00-{TRACE}-")
     assert tracing.begin("a", headers("00")) is None
-    # Who sends nonsense has not decided.
+    # A malformed header counts as no decision.
     assert (tracing.begin("a", headers("00", "0" * 32)) is None) == (ratio == 0)
     assert (tracing.begin("a", {b"traceparent": b"\xff"}) is None) == (ratio == 0)
     tracing.close()
 
 
-def test_closing_sends_what_waits(collector: Collector) -> None:
+def test_close_exports_pending_spans(collector: Collector) -> None:
     tracing = Tracing(collector.endpoint, ratio=1)
     span, context = tracing.begin("POST /predict", headers("01")), RequestContext()
     assert span is not None
@@ -77,7 +77,7 @@ def test_closing_sends_what_waits(collector: Collector) -> None:
     assert abs(spans["compute"].end_time_unix_nano / 1e9 - time.time()) < 20
 
 
-def test_a_collector_that_is_not_there_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_collector_does_not_delay_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     tracing = Tracing("http://127.0.0.1:9/v1/traces", ratio=1)
     started = time.monotonic()
@@ -88,15 +88,17 @@ def test_a_collector_that_is_not_there_harms_nobody(monkeypatch: pytest.MonkeyPa
     tracing.close()
 
 
-def test_without_the_exporter_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_exporter_names_the_setting_and_the_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     name = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(TracingUnavailableError, match=r"LIMELIGHT_TRACE_ENDPOINT.*pip install"):
         Tracing("http://127.0.0.1:9/v1/traces", ratio=1)
 
 
-def test_nothing_of_opentelemetry_is_loaded_without_an_endpoint(zoo: Path) -> None:
-    """Not even by answering; of BentoML, which loads it for itself, nothing is here."""
+def test_opentelemetry_is_not_loaded_without_an_endpoint(zoo: Path) -> None:
+    """Answers a request without BentoML, which loads OpenTelemetry by itself."""
     code = """if True:
         import asyncio, sys
         from service.app import Application
