@@ -174,7 +174,7 @@ def test_an_alert_asks_for_metrics_that_exist(watched: Prometheus, name: str) ->
 
 @needs_prometheus
 def test_being_shed_and_a_dead_replica_are_noticed(watched: Prometheus) -> None:
-    assert watched.query_until_answered("limelight:refusals:ratio > 0.05 < 0.3")
+    assert watched.query_until_answered("limelight:rejections:ratio > 0.05 < 0.3")
     assert watched.query_until_answered('ALERTS{alertname="LimelightShedding",alertstate="firing"}')
     assert watched.query_until_answered('ALERTS{alertname="LimelightDown",alertstate="firing"}')
 

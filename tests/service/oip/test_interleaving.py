@@ -151,8 +151,8 @@ async def test_every_answer_is_that_of_the_engine_alone(
         alone = engine.run(images_nhwc, ["probabilities"])["probabilities"]
         np.testing.assert_allclose(answer, alone, atol=1e-6, err_msg=str(ask))
     assert sum(sizes) == sum(len(images_nhwc) for _, images_nhwc in asked)
-    assert everybody.batcher.admission.places == 0
-    assert everybody.served.application._upload_budget.held_bytes == 0
+    assert everybody.batcher.admission.admitted == 0
+    assert everybody.served.application._upload_budget.reserved_bytes == 0
 
 
 async def test_whoever_waits_shares_the_next_pass(
@@ -177,13 +177,13 @@ async def test_a_call_that_is_given_up_costs_no_compute(
     given_up = asyncio.create_task(everybody.rpc(pixels(rng, 5)))
     await until(lambda: everybody.batcher.depth == 5)
     given_up.cancel()
-    await until(lambda: everybody.batcher.admission.places == 1)
+    await until(lambda: everybody.batcher.admission.admitted == 1)
     gate.set()
     await first
     await until(lambda: everybody.batcher.depth == 0)
     assert sizes == [1]
     text = (await everybody.http.get("/metrics")).text
-    assert 'limelight_refused_total{reason="client_gone"} 1.0' in text
+    assert 'limelight_rejected_total{reason="client_gone"} 1.0' in text
 
 
 async def test_a_call_that_was_taken_is_answered_though_the_port_closes(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.process.supervisor import refuse_handshakes
+from service.process.supervisor import drop_handshakes
 from tests.serving_kit import REPOSITORY
 
 
@@ -27,7 +27,7 @@ def listening(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
 def test_who_is_in_is_served_and_who_comes_waits_and_is_refused(listening: socket.socket) -> None:
     address = listening.getsockname()
     with socket.create_connection(address[:2], timeout=5) as early:  # before it is accepted
-        refuse_handshakes(listening)
+        drop_handshakes(listening)
         with pytest.raises(TimeoutError):
             socket.create_connection(address[:2], timeout=0.3)
         accepted, _ = listening.accept()
@@ -44,8 +44,8 @@ def test_who_is_in_is_served_and_who_comes_waits_and_is_refused(listening: socke
 
 CHILD = """
 import socket, sys
-from service.process.supervisor import refuse_handshakes
-refuse_handshakes(socket.socket(fileno=int(sys.argv[1])))
+from service.process.supervisor import drop_handshakes
+drop_handshakes(socket.socket(fileno=int(sys.argv[1])))
 """
 
 
@@ -66,5 +66,5 @@ def test_a_kernel_without_filters_is_no_error(caplog: pytest.LogCaptureFixture) 
         def setsockopt(self, *arguments: object) -> None:
             raise OSError("Protocol not available")
 
-    refuse_handshakes(Plain())  # type: ignore[arg-type]
+    drop_handshakes(Plain())  # type: ignore[arg-type]
     assert "Protocol not available" in caplog.text
