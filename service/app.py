@@ -345,9 +345,7 @@ class Application:
     def _unready_error(self) -> LimelightError | None:
         """Return the error that says why the service is not ready; None if it is ready."""
         if self._drain.begun:
-            return Draining(
-                "the service is shutting down: send the request to another", retry_after_s=10
-            )
+            return Draining("the service is shutting down: use another replica", retry_after_s=10)
         reason = self._registry.unready_reason or self._port.unready_reason
         return None if reason is None else NotReady(reason, retry_after_s=10)
 

@@ -1,4 +1,4 @@
-"""The BentoML service: `bentoml serve` and `bentoml build` find it through pyproject.toml."""
+"""BentoML service: `bentoml serve` and `bentoml build` find it through pyproject.toml."""
 
 import importlib.util
 import logging

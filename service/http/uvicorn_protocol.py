@@ -89,6 +89,6 @@ def write_whole(
 
 
 def _writes_only(cycle: RequestResponseCycle) -> bool:
-    """Return True if uvicorn neither logs the request nor waits for the client to read."""
+    """Return True if uvicorn need not log the request, nor wait for the client to read."""
     logs = cycle.access_log and cycle.access_logger.isEnabledFor(logging.INFO)
     return not (logs or cycle.flow.write_paused)

@@ -83,7 +83,7 @@ class Admission:
         # With no image ahead there is no wait, however slow the last batch was.
         if ahead and time.perf_counter() + wait_s > context.share_of_time(share):
             return DeadlineExceeded(
-                f"the answer would take about {wait_s:.3f} s, longer than it may: try again, or "
+                f"the answer would take about {wait_s:.3f} s, longer than allowed: try again, or "
                 "allow more time",
                 retry_after_s=wait_s,
             )

@@ -210,15 +210,15 @@ class Batcher:
                 return []
             self._tokens.put(False)  # the end marker follows the items that were put back
         batch = [self._items.popleft()]
-        most, images = self._batch_limit(batch[0]), _count(batch)
+        limit, images = self._batch_limit(batch[0]), _count(batch)
         with contextlib.suppress(queue.Empty):
-            while images < most:
+            while images < limit:
                 if not self._tokens.get_nowait():
                     self._tokens.put(False)  # the end marker follows these items
                     break
                 item = self._items.popleft()
                 images += len(item.images_nhwc)
-                if images > most:
+                if images > limit:
                     self._items.appendleft(item)
                     self._tokens.put(True)
                     break

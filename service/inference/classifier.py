@@ -117,7 +117,7 @@ class Classifier:
 
 
 class _Batched:
-    """Runs the forward passes of one request in the shared batches."""
+    """Runner of one request's forward passes in the shared batches."""
 
     __slots__ = ("_batcher", "_context")
 

@@ -70,7 +70,7 @@ class ModelRegistry:
                 self._failures[name] = str(error)
             except Exception:
                 logger.exception("model %s cannot be loaded", name)
-                self._failures[name] = f"{name} cannot be loaded: the log says why"
+                self._failures[name] = f"{name} cannot be loaded: see the log"
         if self._failures:
             self._fail("; ".join(dict.fromkeys(self._failures.values())))
         elif self.default not in self._loaded:

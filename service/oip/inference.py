@@ -42,7 +42,7 @@ class _Prepared:
 
 
 class Inference:
-    """Answers requests of the protocol with the batcher of a classifier."""
+    """Inference on the batcher of a classifier, for requests of the protocol."""
 
     def __init__(self, settings: Settings) -> None:
         self._max_pixels = settings.max_pixels

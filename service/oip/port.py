@@ -31,7 +31,7 @@ class Port:
         self._number = server.settings.grpc_port
         self._listener: Listener | None = None
         self._closing: asyncio.Task[None] | None = None
-        self.unready_reason = None if self._number is None else "the port for gRPC is not open yet"
+        self.unready_reason = None if self._number is None else "the gRPC port is not open yet"
         """Reason why the gRPC port is not ready; None if it is ready or not set."""
 
     @property
@@ -53,7 +53,7 @@ class Port:
         try:
             listener.bind()
         except RuntimeError as error:
-            self.unready_reason = f"gRPC cannot be served at port {self._number}: {error}"
+            self.unready_reason = f"gRPC cannot be served on port {self._number}: {error}"
             logger.error("the service is not ready: %s", self.unready_reason)
             return
         self._listener, self.unready_reason = listener, None

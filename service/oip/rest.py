@@ -89,25 +89,27 @@ class Rest:
         return json_response(self._server.configuration(*_model_and_version(exchange)))
 
     async def _statistics(self, exchange: Exchange) -> Response:
-        everything = exchange.route == f"{ROOT}/models/stats"
-        asked = () if everything else _model_and_version(exchange)
+        all_models = exchange.route == f"{ROOT}/models/stats"
+        selection = () if all_models else _model_and_version(exchange)
         self._metrics.flush()
-        found = await asyncio.to_thread(self._server.statistics, *asked)
+        found = await asyncio.to_thread(self._server.statistics, *selection)
         return json_response({"model_stats": found})
 
     async def _index(self, exchange: Exchange) -> Response:
-        """With `ready` in the body, only the models that are."""
+        """List the models; with `ready` in the body, list only those that are ready."""
         request = exchange.request
         with self._upload_budget.reserve(
             max_bytes=_MAX_INDEX_BYTES, declared=request.declared_length
         ) as reservation:
             body = await read_body(request, reservation)
-        wanted = parse_json(body) if body.strip() else {}
-        ready = wanted.get("ready", False) if isinstance(wanted, Mapping) else None
+        index_filter = parse_json(body) if body.strip() else {}
+        ready = index_filter.get("ready", False) if isinstance(index_filter, Mapping) else None
         if not isinstance(ready, bool):
-            raise InvalidInference("send nothing, or an object whose 'ready' is true or false")
+            raise InvalidInference(
+                "send an empty body, or an object whose 'ready' is true or false"
+            )
         models = self._server.index()
-        return json_response([one for one in models if not ready or one["state"] == "READY"])
+        return json_response([model for model in models if not ready or model["state"] == "READY"])
 
     async def _infer(self, exchange: Exchange) -> Response:
         request, context, server = exchange.request, exchange.request.context, self._server

@@ -47,7 +47,7 @@ class OutputTensor:
     datatype: str
     shape: tuple[int, ...]
     content: NDArray[np.float32] | Sequence[bytes]
-    """An array of `shape`, or the elements of BYTES in row-major order."""
+    """Array of `shape`, or the elements of BYTES in row-major order."""
     parameters: Parameters = field(default_factory=dict)
     """Parameters of the requested output."""
 

@@ -69,7 +69,7 @@ class ConnectionCounts:
 
 
 class Acceptor:
-    """Accepts connections in place of uvicorn, and passes them to uvicorn's protocol.
+    """Acceptor of connections in place of uvicorn; it passes them to uvicorn's protocol.
 
     Args:
         server: running `uvicorn.Server`; None under another server, which then accepts itself.

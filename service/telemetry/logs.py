@@ -10,7 +10,7 @@ _FIELDS = ("request_id", "trace_id", "method", "route", "status", "duration_ms",
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one JSON object per line, with the known fields of `extra`."""
+    """Formatter that writes one JSON object per line, with the known fields of `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)

@@ -43,7 +43,7 @@ class RecordedExchange(Protocol):
 
 
 class Recorder:
-    """Records completed requests of HTTP and gRPC, one at a time.
+    """Request recorder for completed requests of HTTP and gRPC, one at a time.
 
     `route` is a label of the metrics: it must be a route of the application, or "other".
     """

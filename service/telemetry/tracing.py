@@ -22,7 +22,7 @@ class TracingUnavailableError(Exception):
 
 
 class Tracing:
-    """Creates the spans of sampled requests and sends them to an OTLP exporter.
+    """Tracer that creates the spans of sampled requests and sends them to an OTLP exporter.
 
     Args:
         endpoint: URL that accepts OTLP over HTTP, e.g. ``http://collector:4318/v1/traces``.
