@@ -322,4 +322,4 @@ def _count(items: Sequence[_Item]) -> int:
 
 
 def _deadline_error() -> DeadlineExceeded:
-    return DeadlineExceeded("the request waited too long in the queue: try again", retry_after_s=1)
+    return DeadlineExceeded("the answer would come too late: try again", retry_after_s=1)

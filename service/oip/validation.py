@@ -50,7 +50,7 @@ class Plan:
 
 
 def plan(request: InferRequest, manifest: Manifest, *, max_batch: int) -> Plan:
-    """Validate a request, and decode the tensors that it holds.
+    """Validate a request and decode its input, without allocating more than it really contains.
 
     Raises:
         InvalidInference: the request does not fit the model.
