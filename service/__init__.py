@@ -1,1 +1,1 @@
-"""Serving: artefacts, images, the engine, explanations and HTTP. Never imports torch."""
+"""Service: HTTP, gRPC, admission, batching, metrics and worker processes. Never imports torch."""

@@ -1,4 +1,4 @@
-"""The HTTP interface: one small ASGI application. Endpoints only translate to the use case."""
+"""ASGI application of the service. Endpoints only translate between HTTP and the use cases."""
 
 import asyncio
 import gc
@@ -31,7 +31,7 @@ from service.http.uvicorn_protocol import CLOSE
 from service.inference.admission import UploadBudget
 from service.inference.classifier import Classifier
 from service.inference.model_registry import ModelRegistry
-from service.oip import errors as outcomes
+from service.oip import errors as oip_errors
 from service.oip.dataplane import Server
 from service.oip.port import Port
 from service.oip.rest import Rest
@@ -57,21 +57,21 @@ _WITH_PARAMETER = {
     "/page/": "/page/{file}",
     "/examples/": "/examples/{file}",
 }
-# Objects made before a collection; 700 by default, which a few requests at once reach. With 50,000,
-# what connections that were given up leave behind, in cycles of uvicorn's, came to 10 MB.
-_COLLECT_AFTER = 10_000
-_LEAST_THREADS = 2
-# How often a worker says how it does.
-_TELL_S = 0.25
-# When not everybody can be served, predictions come first.
+# Threshold of the garbage collector. A few concurrent requests reach the default of 700. With
+# 50,000, the reference cycles that uvicorn leaves for closed connections took 10 MB.
+_GC_THRESHOLD = 10_000
+_MIN_THREADS = 2
+# Interval at which a worker publishes its status.
+_STATUS_INTERVAL_S = 0.25
+# Explanations are rejected before predictions.
 _LOW_PRIORITY = {"/predict": False, "/explain": True}
-# Where a request's exchange is kept, between its head and its task.
+# Key in the ASGI scope for the exchange that early admission has created.
 _EXCHANGE = "limelight.exchange"
 _VARY_ACCEPT = ((b"vary", b"Accept"),)
 
 
 class Application:
-    """Answers every request itself; loads the models when the server starts it."""
+    """ASGI application: loads the models at startup and answers every request."""
 
     def __init__(
         self,
@@ -89,11 +89,11 @@ class Application:
         self._registry = registry or ModelRegistry(settings, metrics)
         self._tracing = trace
         self._connection_counts = connection_counts
-        self._threads = max(threads, _LEAST_THREADS)
+        self._threads = max(threads, _MIN_THREADS)
         self._drain = Drain(settings.drain_s)
         self._upload_budget = UploadBudget(settings.max_queued_bytes)
         self._in_flight = 0
-        self._counting: asyncio.Task[None] | None = None
+        self._status_task: asyncio.Task[None] | None = None
         self._files = page.Files()
         self._openapi = json_response(document(settings))
         self._schema = json_response(bentoml_schema())
@@ -114,7 +114,9 @@ class Application:
             "/docs.json": {"GET": self._openapi_document},
             "/schema.json": {"GET": self._bentoml_schema},
         }
-        oip = Server(settings, metrics, self._registry, workers=workers, problem=self._rejection)
+        oip = Server(
+            settings, metrics, self._registry, workers=workers, unready_error=self._unready_error
+        )
         self._oip = Rest(oip, self._upload_budget, metrics)
         self._port = Port(oip, self._upload_budget, metrics, self._recorder, trace)
         self._routes |= self._oip.routes
@@ -124,30 +126,30 @@ class Application:
             await self._http(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        else:  # a WebSocket: refused before the handshake, which the server answers with 403
+        else:  # a WebSocket: closed before the handshake, so the server answers 403
             await send({"type": "websocket.close", "code": 1000})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Taken out: the request holds the scope, and would hold itself.
+        # Removed from the scope: the exchange refers to the scope, which would make a cycle.
         exchange: Exchange | None = scope.pop(_EXCHANGE, None)
         speaks_oip = exchange is None and self._oip.speaks(scope["path"])
         if exchange is None:
             route = self._oip.route if speaks_oip else _route
             exchange = Exchange(Request(scope, receive), route(scope["path"]))
         request = exchange.request
-        refuse = outcomes.error_response if speaks_oip else problem_response
+        error_response = oip_errors.error_response if speaks_oip else problem_response
         span = None
         if self._tracing is not None:
             name = f"{request.method} {self._known(exchange.route)}"
             span = self._tracing.begin(name, request.headers)
         self._in_flight += 1
-        refusal: str | None = None
+        error_code: str | None = None
         try:
             if not exchange.checked:
                 request.set_deadline(self._settings.timeout_s)
             response = await self._endpoint(request.method, exchange.route)(exchange)
         except LimelightError as error:
-            response, refusal = refuse(error), error.code
+            response, error_code = error_response(error), error.code
         except Exception:
             logger.exception(
                 "%s %s failed",
@@ -155,24 +157,24 @@ class Application:
                 exchange.route,
                 extra={"request_id": request.context.id},
             )
-            failure = InternalError("the service failed at this request, and its log says why")
-            response, refusal = refuse(failure), failure.code
+            failure = InternalError("the request failed in the service: see its log")
+            response, error_code = error_response(failure), failure.code
         finally:
             self._in_flight -= 1
-        if refusal != ClientGone.code:
+        if error_code != ClientGone.code:
             await self._send(request, response, send, span)
         seconds = time.perf_counter() - request.context.started
         self._recorder.record(
-            exchange, self._known(exchange.route), response.status, refusal, seconds, span
+            exchange, self._known(exchange.route), response.status, error_code, seconds, span
         )
 
-    def _turn_away(
+    def _reject_early(
         self, scope: Scope, receive: Receive
     ) -> tuple[Response, Iterable[Header]] | None:
-        """Refuse at its head, before there is a task for it, what cannot be answered in time.
+        """Reject a request when its head arrives, before a task is created for it.
 
-        Gives the answer and headers that go with it; None for what goes its ordinary way: there may
-        be time, a form's fields may name another model, or what is asked for makes no sense.
+        Return the response and additional headers. Return None if the request must take the normal
+        path: it is admitted, it is invalid, or the fields of its form may name another model.
         """
         path = scope["path"]
         if path not in _LOW_PRIORITY or self._tracing is not None or self._drain.begun:
@@ -187,13 +189,13 @@ class Application:
             return None
         exchange = Exchange(request, path)
         exchange.classifier, exchange.checked = classifier, True
-        problem = classifier.rejection(request.context, low_priority=_LOW_PRIORITY[path])
-        if problem is None:
+        rejection = classifier.rejection(request.context, low_priority=_LOW_PRIORITY[path])
+        if rejection is None:
             scope[_EXCHANGE] = exchange
             return None
-        response = problem_response(problem)
+        response = problem_response(rejection)
         seconds = time.perf_counter() - request.context.started
-        self._recorder.record(exchange, path, response.status, problem.code, seconds, None)
+        self._recorder.record(exchange, path, response.status, rejection.code, seconds, None)
         return response, (_id_header(request),)
 
     async def _send(
@@ -214,11 +216,11 @@ class Application:
     def _endpoint(self, method: str, route: str) -> Endpoint:
         methods = self._routes.get(route)
         if methods is None:
-            raise NoSuchRoute("there is nothing under this path: /openapi.json lists what there is")
+            raise NoSuchRoute("there is no such path: /openapi.json lists the paths")
         endpoint = methods.get("GET" if method == "HEAD" else method)
         if endpoint is None:
             allowed = ", ".join([*methods, "HEAD"] if "GET" in methods else methods)
-            raise MethodNotAllowed(f"{route} takes {allowed}, not {method[:20]}", allowed=allowed)
+            raise MethodNotAllowed(f"{route} accepts {allowed}, not {method[:20]}", allowed=allowed)
         return endpoint
 
     async def _predict(self, exchange: Exchange) -> Response:
@@ -244,15 +246,16 @@ class Application:
             max_bytes=settings.max_bytes, declared=request.declared_length
         ) as reservation:
             started = time.perf_counter()
-            if form:  # whose fields may name the model
+            if form:  # its fields may name the model
                 upload = await read_form(request, reservation)
-                request.context.passed("read", started)
+                request.context.end_stage("read", started)
                 fields = upload.fields | dict(fields)
             classifier = exchange.classifier or self._registry.get(fields.get("model"))
             exchange.classifier = classifier
             body = upload.image if form else None
             if body is None and not request.arrived():
-                # Nobody is kept waiting by a body that takes its time, nor asked for one in vain.
+                # A slow body must not occupy the queue, and a client that is rejected need not send
+                # its body. So the request is only checked here, and admitted below.
                 if not exchange.checked:
                     with classifier.admit(request.context, low_priority=low_priority):
                         pass
@@ -261,7 +264,7 @@ class Application:
                 if body is None:
                     body = await read_image(request, reservation)
                 if not form:
-                    request.context.passed("read", started)
+                    request.context.end_stage("read", started)
                 return await answer(exchange, classifier, body, fields)
 
     async def _prediction(
@@ -272,7 +275,7 @@ class Application:
         started = time.perf_counter()
         exchange.winners = (winner_of(prediction),)
         response = json_response(prediction)
-        context.passed("render", started)
+        context.end_stage("render", started)
         return response
 
     async def _explanation(
@@ -285,13 +288,13 @@ class Application:
         )
         exchange.winners = (winner_of(explanation),)
         exchange.method = explanation.cam.method
-        # Accept decides between picture and JSON, which caches have to know.
+        # The Accept header selects PNG or JSON, so caches need `Vary: Accept`.
         if parameters.style is not None:
             picture = await classifier.overlay(body, explanation, parameters.style, context)
             return Response(picture, 200, b"image/png", _VARY_ACCEPT)
         started = time.perf_counter()
         response = json_response(explanation, headers=_VARY_ACCEPT)
-        context.passed("render", started)
+        context.end_stage("render", started)
         return response
 
     async def _models(self, exchange: Exchange) -> Response:
@@ -310,16 +313,16 @@ class Application:
         return json_response({"status": "alive"})
 
     async def _readyz(self, exchange: Exchange) -> Response:
-        problem = self._rejection()
-        if problem is not None:
-            raise problem
+        error = self._unready_error()
+        if error is not None:
+            raise error
         return json_response({"status": "ready"})
 
     async def _healthz(self, exchange: Exchange) -> Response:
         return json_response({"status": "alive", "ready": self._is_ready()})
 
     async def _render_metrics(self, exchange: Exchange) -> Response:
-        self._measure()
+        self._update_metrics()
         self._metrics.flush()
         text = await asyncio.to_thread(self._metrics.render)
         return Response(text, 200, prometheus.CONTENT_TYPE.encode())
@@ -336,48 +339,50 @@ class Application:
     async def _file(self, exchange: Exchange) -> Response:
         path = exchange.request.path
         if path not in self._files:
-            raise NoSuchRoute(f"there is no file {path[:100]!r}: / is the page")
+            raise NoSuchRoute(f"there is no file {path[:100]!r}: the page is at /")
         return self._files.answer(path, exchange.request)
 
-    def _rejection(self) -> LimelightError | None:
-        """Why the service is not ready."""
+    def _unready_error(self) -> LimelightError | None:
+        """Return the error that says why the service is not ready; None if it is ready."""
         if self._drain.begun:
-            return Draining("the service is shutting down: ask another", retry_after_s=10)
-        problem = self._registry.rejection or self._port.rejection
-        return None if problem is None else NotReady(problem, retry_after_s=10)
+            return Draining("the service is shutting down: use another replica", retry_after_s=10)
+        reason = self._registry.unready_reason or self._port.unready_reason
+        return None if reason is None else NotReady(reason, retry_after_s=10)
 
     def _is_ready(self) -> bool:
-        return self._rejection() is None
+        return self._unready_error() is None
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """Load before the first request is taken; a failure leaves the service up and unready."""
-        acceptor = Acceptor.of_this_process(self._connection_counts, turn_away=self._turn_away)
+        """Load the models before the first request. After a failure, the service stays unready."""
+        acceptor = Acceptor.of_this_process(
+            self._connection_counts, reject_early=self._reject_early
+        )
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                # Where large images are decoded. Python's own choice is a thread for each core and
-                # four more, in each worker; every one of them keeps memory of its own.
+                # Executor for decoding large images. Python's default is one thread per core plus
+                # four in each worker, and every thread keeps its own memory.
                 asyncio.get_running_loop().set_default_executor(
                     ThreadPoolExecutor(self._threads, thread_name_prefix="limelight-image")
                 )
-                self._drain.stand_between(
-                    asyncio.get_running_loop(), at_end=partial(self._take_nothing_new, acceptor)
+                self._drain.install(
+                    asyncio.get_running_loop(), on_end=partial(self._stop_accepting, acceptor)
                 )
                 await asyncio.to_thread(self._registry.load)
-                # All that is loaded now stays: collections need not look at it again and again.
+                # Loaded objects live until the end: freeze excludes them from later collections.
                 gc.collect()
                 gc.freeze()
-                gc.set_threshold(_COLLECT_AFTER)
-                self._counting = asyncio.create_task(self._count(acceptor))
+                gc.set_threshold(_GC_THRESHOLD)
+                self._status_task = asyncio.create_task(self._publish_status(acceptor))
                 await send({"type": "lifespan.startup.complete"})
                 await acceptor.take_over()
                 await self._port.open(acceptor.host)
             else:
-                self._take_nothing_new(acceptor)
+                self._stop_accepting(acceptor)
                 await self._port.close()
-                self._drain.step_aside()
-                if self._counting is not None:
-                    self._counting.cancel()
+                self._drain.uninstall()
+                if self._status_task is not None:
+                    self._status_task.cancel()
                 await self._registry.close()
                 self._metrics.flush()
                 if self._tracing is not None:
@@ -385,27 +390,27 @@ class Application:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
-    def _take_nothing_new(self, acceptor: Acceptor) -> None:
+    def _stop_accepting(self, acceptor: Acceptor) -> None:
         acceptor.stop()
         self._port.stop()
 
-    async def _count(self, acceptor: Acceptor) -> None:
-        """Keep current what other workers see: the metrics, for a scrape, and the connections."""
-        counted = 0.0
+    async def _publish_status(self, acceptor: Acceptor) -> None:
+        """Keep the metrics and the connection count of this worker current for other workers."""
+        flushed = 0.0
         while True:
-            acceptor.tell()
-            self._measure()
-            if time.perf_counter() > counted + prometheus.FLUSH_S:
+            acceptor.publish_count()
+            self._update_metrics()
+            if time.perf_counter() > flushed + prometheus.FLUSH_S:
                 self._metrics.flush()
-                counted = time.perf_counter()
-            await asyncio.sleep(_TELL_S)
+                flushed = time.perf_counter()
+            await asyncio.sleep(_STATUS_INTERVAL_S)
 
-    def _measure(self) -> None:
+    def _update_metrics(self) -> None:
         in_flight = self._in_flight + self._port.in_flight
-        self._metrics.worker(ready=self._is_ready(), in_flight=in_flight)
+        self._metrics.set_worker(ready=self._is_ready(), in_flight=in_flight)
         for name, classifier in self._registry.classifiers.items():
             batcher = classifier.batcher
-            self._metrics.queue(name, depth=batcher.depth, age_s=batcher.age_s)
+            self._metrics.set_queue(name, depth=batcher.depth, age_s=batcher.age_s)
 
 
 def _id_header(request: Request) -> Header:
@@ -413,7 +418,7 @@ def _id_header(request: Request) -> Header:
 
 
 def _route(path: str) -> str:
-    """The route a path belongs to: itself, but for the one that has a parameter."""
+    """Return the route of a path: its template if it has a parameter, else the path itself."""
     for prefix, route in _WITH_PARAMETER.items():
         name = path.removeprefix(prefix)
         if name != path and name and "/" not in name:

@@ -1,12 +1,11 @@
-"""The BentoML service: `bentoml serve` and `bentoml build` find it through pyproject.toml."""
+"""BentoML service: `bentoml serve` and `bentoml build` find it through pyproject.toml."""
 
 import importlib.util
 import logging
 import os
 from pathlib import Path
 
-# Serving somebody's images is nobody else's business: BentoML reports usage unless told not to,
-# and takes only this spelling for a no.
+# BentoML sends usage statistics by default. This spelling of the value turns them off.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 from typing import Any
@@ -23,7 +22,7 @@ from service.process.connection_balancer import ConnectionCounts
 from service.settings import Settings, settings_problem
 from service.telemetry import logs
 
-# Read here, so that a setting that makes no sense stops `bentoml serve` instead of its workers.
+# Read at import, so that an invalid setting stops `bentoml serve` itself, and not each worker.
 try:
     settings = Settings()
 except ValidationError as error:
@@ -40,22 +39,22 @@ parallel = parallelism.choose(
 
 
 class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has no types here
-    """A service whose workers run our application and none of BentoML's middleware.
+    """BentoML service whose workers run our ASGI application without BentoML's middleware.
 
-    That middleware costs ten times what a request of ours does (tracing, access log, metrics
-    whose labels clients choose), and turns bad images into 500s.
+    That middleware (tracing, access log, metrics with labels that clients choose) takes ten times
+    as long as one of our requests, and answers bad images with status 500.
     """
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """Called once in each worker."""
-        # Here, because the parent process has no use for them, and they take a second to load.
+        """Create the application; BentoML calls this once in each worker."""
+        # Imported here, because the parent process does not need them and they load slowly (1 s).
         from service.app import Application
         from service.inference.model_registry import ModelRegistry
         from service.telemetry.metrics import Metrics
         from service.telemetry.tracing import Tracing
 
         self.inject_config()
-        allocator.keep_memory_flat()
+        allocator.limit_memory_growth()
         logs.configure(settings.log_format)
         metrics = Metrics(workers=parallel.workers, enabled=settings.metrics)
         trace = None
@@ -74,11 +73,11 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
 
 
 def _connection_counts() -> ConnectionCounts | None:
-    """Beside the workers' metrics, in the one folder that they have in common."""
+    """Return the worker connection counts, in the folder that the workers share for metrics."""
     folder, worker = os.environ.get("PROMETHEUS_MULTIPROC_DIR"), server_context.worker_index
     if folder is None or worker is None or parallel.workers == 1:
         return None
-    # BentoML counts from 1, and on where a worker is replaced.
+    # BentoML numbers workers from 1, and gives a replaced worker a new number.
     number = (worker - 1) % parallel.workers
     return ConnectionCounts(Path(folder) / "connections", worker=number, workers=parallel.workers)
 
@@ -90,8 +89,8 @@ class Limelight:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def prepare_parent() -> None:
-        """Called once in the parent process, before it starts the workers."""
-        from service.process import supervisor as supervision  # of no use to the workers
+        """Set up the parent process; BentoML calls this once, before it starts the workers."""
+        from service.process import supervisor as supervision  # the workers do not need it
 
         logs.configure(settings.log_format)
         supervision.supervise(drain_s=settings.drain_s)

@@ -1,6 +1,6 @@
-"""What a request brings along besides its image: its id, its deadline, and where its time went.
+"""Context of a request: its ID, its deadline and the times of its stages.
 
-It is made once for a request, and passed on from HTTP or gRPC to the batches.
+Each request has one context, which HTTP or gRPC creates and passes on to the batcher.
 """
 
 import time
@@ -18,32 +18,32 @@ def _never() -> bool:
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request on its way; all times are those of `time.perf_counter`, in seconds."""
+    """Context of one request. All times are values of `time.perf_counter`, in seconds."""
 
     id: str = ""
-    """The client's own id, or one of ours."""
+    """ID that the client sent, or a random one."""
     started: float = field(default_factory=time.perf_counter)
     deadline: float = float("inf")
     gone: Callable[[], bool] = _never
-    """Whether nobody waits for the answer any more."""
+    """Function that returns True after the client has disconnected."""
     stages: list[tuple[Stage, float, float]] = field(default_factory=list)
-    """Name, beginning and end of each stage that was passed through."""
+    """Name, start and end of each completed stage."""
 
-    def passed(self, stage: Stage, since: float) -> float:
-        """Note that `stage`, begun at `since`, ends now; returns now."""
+    def end_stage(self, stage: Stage, started: float) -> float:
+        """Record that `stage`, which began at `started`, ends now. Return the current time."""
         now = time.perf_counter()
-        self.stages.append((stage, since, now))
+        self.stages.append((stage, started, now))
         return now
 
     def share_of_time(self, share: float) -> float:
-        """The moment when `share` of the time left until the deadline is over."""
+        """Return the time at which `share` of the time left until the deadline has passed."""
         if share == 1.0:
             return self.deadline
         now = time.perf_counter()
         return now + (self.deadline - now) * share
 
     def server_timing(self) -> bytes:
-        """The stages so far for browsers, in milliseconds: `queue;dur=0.02, compute;dur=1.31`."""
+        """Return the `Server-Timing` header in milliseconds: `queue;dur=0.02, compute;dur=1.31`."""
         return b", ".join(
             b"%s;dur=%.2f" % (stage.encode(), (end - start) * 1000)
             for stage, start, end in self.stages

@@ -1,4 +1,4 @@
-"""How the service operates: one object, read once from the environment (`LIMELIGHT_*`)."""
+"""Settings of the service, read once from the environment (`LIMELIGHT_*`)."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,54 +8,53 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Each field is set by the variable of its name, e.g. ``LIMELIGHT_MAX_BYTES=1000000``."""
+    """Settings. Each field has an environment variable, e.g. ``LIMELIGHT_MAX_BYTES=1000000``."""
 
     model_config = SettingsConfigDict(env_prefix="LIMELIGHT_", frozen=True, extra="forbid")
 
     models: Path = Path(__file__).resolve().parent.parent / "zoo"
-    """Folder of artefacts, NAME/VERSION/manifest.json; the newest version of each is served."""
+    """Folder of artefacts, NAME/VERSION/manifest.json. The newest version of each is served."""
     default_model: str | None = None
-    """Answers a request without `model`. Unset: `digits` where there is one, else the first."""
+    """Model for requests without `model`. Unset: `digits` if it exists, else the first by name."""
     device: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
-    """`auto` takes a GPU where there is one; another that fails keeps the service unready."""
+    """`auto` uses a GPU if there is one. With another device that fails, the service is unready."""
     precision: Literal["auto", "float32", "float16"] = "auto"
-    """Of the networks' layers; `auto` takes float16 on a GPU, of models exported with `--fp16`."""
+    """Precision of the layers. `auto` uses float16 on a GPU for models exported with `--fp16`."""
     workers: int = Field(default=0, ge=0, le=256)
-    """Processes that answer requests; 0 chooses by the cores and the container's CPU limit."""
+    """Worker processes. 0 chooses the number by the cores and the container's CPU limit."""
     threads: int = Field(default=0, ge=0, le=1024)
-    """ONNX Runtime's threads for one pass in one worker; 0 shares the cores among the workers."""
+    """ONNX Runtime threads of one forward pass in one worker. 0: cores divided by workers."""
     max_bytes: int = Field(default=10_000_000, ge=1)
-    """Largest request body."""
+    """Maximum size of a request body."""
     max_pixels: int = Field(default=40_000_000, ge=1)
-    """Largest upload, width x height, read from the header before decoding."""
+    """Maximum width x height of an upload, checked in the image's header before decoding."""
     max_batch: int = Field(default=32, ge=1, le=1024)
-    """Most images in one pass through the network."""
+    """Maximum number of images in a batch."""
     max_evaluations: int = Field(default=256, ge=4, le=4096)
-    """Most masked images that one explanation by occlusion or Score-CAM may look at."""
+    """Maximum number of masked images of one explanation by occlusion or Score-CAM."""
     max_queued: int = Field(default=4096, ge=1)
-    """Most images that wait in one worker for one model; further ones are refused."""
+    """Maximum number of admitted images per worker and model. More are rejected."""
     max_queued_bytes: int = Field(default=256_000_000, ge=1)
-    """Most bytes of uploads that one worker holds at a time; further ones are refused."""
+    """Upload budget of one worker. Uploads that exceed it are rejected."""
     timeout_s: float = Field(default=10.0, gt=0, le=3600)
-    """A request that cannot be answered in this time is refused; X-Timeout-Ms can shorten it."""
+    """Time limit. A request that would exceed it is rejected. X-Timeout-Ms can shorten it."""
     grpc_port: int | None = Field(default=None, ge=1, le=65535)
-    """Port of the Open Inference Protocol over gRPC, on HTTP's address; unset: HTTP alone."""
+    """Port of the Open Inference Protocol over gRPC, on the address of HTTP. Unset: HTTP only."""
     drain_s: float = Field(default=0.0, ge=0, le=600)
-    """Pause between saying "not ready" and closing, at SIGTERM: a load balancer's time to notice.
-    """
+    """Pause after SIGTERM, unready but still serving, for load balancers to notice."""
     access_log: bool = False
-    """One line for each request; failures of the service are logged anyway."""
+    """Log one line per request. Failures of the service are always logged."""
     log_format: Literal["text", "json"] = "text"
     metrics: bool = True
-    """False leaves `/metrics` empty; there to measure what counting costs."""
+    """False leaves `/metrics` empty. Use it to measure the cost of the metrics."""
     trace_endpoint: str | None = None
-    """OTLP over HTTP, as in ``http://collector:4318/v1/traces``; unset: no tracing."""
+    """URL for OTLP over HTTP, e.g. ``http://collector:4318/v1/traces``. Unset: no tracing."""
     trace_ratio: float = Field(default=0.01, ge=0, le=1)
-    """Share of requests that are traced, of those whose caller has not decided."""
+    """Share of requests to trace. A caller's own decision (`traceparent`) takes precedence."""
 
 
 def settings_problem(error: ValidationError) -> str:
-    """What is wrong with the environment, by the variables' own names."""
+    """Describe the errors in the environment, with the names of the variables."""
     return "; ".join(
         f"LIMELIGHT_{'_'.join(map(str, problem['loc'])).upper()} is {problem['input']!r}: "
         f"{problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -1,1 +1,1 @@
-"""The HTTP edge: requests, parameters, responses and the files of the page."""
+"""HTTP interface: requests, parameters, responses and static files."""

@@ -1,4 +1,4 @@
-"""Errors of the HTTP edge, and the status of every error there: the one place that maps them."""
+"""Errors of the HTTP interface, and the only table that maps errors to HTTP statuses."""
 
 import math
 
@@ -56,7 +56,7 @@ STATUS: dict[type[LimelightError], int] = {
     errors.DeadlineExceeded: 503,
     errors.Overloaded: 503,
 }
-"""By the kind of error; the kinds are those that a client can be told."""
+"""HTTP status of each error that a client can receive."""
 
 
 def status_of(kind: type[LimelightError]) -> int:

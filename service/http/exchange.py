@@ -1,4 +1,4 @@
-"""A request on its way to an answer, and what an endpoint is."""
+"""Exchange of a request and its response, and the type of an endpoint."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -8,11 +8,13 @@ from service.inference.classifier import Classifier
 
 
 class Exchange:
-    """A request, and what becomes known of it on the way to its answer. Made once for each.
+    """Request, with the facts that are recorded about it. Each request has one exchange.
 
     Attributes:
-        classifier: the model that is asked, once it is known.
-        checked: whether there was time and room for the request when its head arrived.
+        classifier: model of the request; None until it is known.
+        checked: True if admission has already been checked when the head arrived.
+        winners: winning class of each image.
+        method: explanation method; None: no explanation was requested.
     """
 
     __slots__ = ("checked", "classifier", "method", "request", "route", "winners")
@@ -26,14 +28,14 @@ class Exchange:
 
     @property
     def model(self) -> str:
-        """Its name."""
+        """Name of the model, or "none"."""
         return "none" if self.classifier is None else self.classifier.manifest.name
 
     @property
     def version(self) -> str:
-        """Its version."""
+        """Version of the model, or "none"."""
         return "none" if self.classifier is None else self.classifier.manifest.version
 
 
 Endpoint = Callable[[Exchange], Awaitable[Response]]
-"""Answers an exchange, or raises a `LimelightError`."""
+"""Function that answers an exchange, or raises a `LimelightError`."""

@@ -1,4 +1,4 @@
-"""What a request asks for, out of its query or form fields and its Accept header."""
+"""Parameters of a request, from its query or form fields and its Accept header."""
 
 import functools
 from collections.abc import Mapping
@@ -14,28 +14,37 @@ _DEFAULT = OverlayStyle()
 
 @dataclass(frozen=True, slots=True)
 class PredictParameters:
-    """`top_k` is None where the client leaves it to us: then at most as many as there are."""
+    """Parameters of /predict; `top_k` is None if the client did not set it."""
 
     top_k: int | None
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> "PredictParameters":
+        """Parse the query or form fields.
+
+        Raises:
+            InvalidParameter: a parameter is malformed.
+        """
         return cls(top_k=_count(query, "top_k"))
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainParameters:
+    """Parameters of /explain; `top_k` is None if the client did not set it."""
+
     top_k: int | None
     options: ExplainOptions
     style: OverlayStyle | None
-    """None where the answer is JSON."""
+    """Style of the picture; None: the response is JSON."""
 
     @classmethod
     def parse(cls, query: Mapping[str, str], accept: str) -> "ExplainParameters":
-        """Raises:
-        InvalidParameter: one of them is malformed, used or not.
+        """Parse the query or form fields and the Accept header.
+
+        Raises:
+            InvalidParameter: a parameter is malformed, whether or not it is used.
         """
-        if _EXPLAINING.isdisjoint(query):  # as nearly always
+        if _EXPLAIN_NAMES.isdisjoint(query):  # the usual case
             return _AS_PICTURE if _prefers_png(accept) else _AS_JSON
         return cls._read(query, accept)
 
@@ -51,9 +60,9 @@ class ExplainParameters:
             zoom=_flag(query, "zoom"),
         )
         if wants_png and options.target == ALL:
-            raise InvalidParameter("a picture shows one map: name a class, or ask for JSON")
+            raise InvalidParameter("a picture shows one map: name one class, or request JSON")
         if wants_png and options.zoom:
-            raise InvalidParameter("a picture shows one map: leave zoom out, or ask for JSON")
+            raise InvalidParameter("a picture shows one map: omit zoom, or request JSON")
         return cls(
             top_k=_count(query, "top_k"), options=options, style=style if wants_png else None
         )
@@ -83,7 +92,7 @@ def _method(query: Mapping[str, str]) -> str:
 
 
 def read_style(parameters: Mapping[str, object]) -> OverlayStyle:
-    """Read `opacity`, a number or its text, and `colormap`.
+    """Read `opacity`, as a number or as text, and `colormap`.
 
     Raises:
         InvalidParameter: one of them is out of range.
@@ -114,7 +123,7 @@ def _format(query: Mapping[str, str], accept: str) -> Literal["json", "png"]:
 
 @functools.lru_cache(maxsize=256)
 def _prefers_png(accept: str) -> bool:
-    """Whether a picture is wanted more than JSON (RFC 9110, 12.5.1); a draw goes to JSON."""
+    """Return True if Accept prefers PNG to JSON (RFC 9110, 12.5.1); equal weights mean JSON."""
     weights: dict[str, float] = {}
     for entry in accept.lower().split(","):
         media_type, *parameters = (part.strip() for part in entry.split(";"))
@@ -134,7 +143,7 @@ def _prefers_png(accept: str) -> bool:
     return quality("image/png") > quality("application/json")
 
 
-_EXPLAINING = frozenset(
+_EXPLAIN_NAMES = frozenset(
     ("target", "method", "against", "evaluations", "zoom", "opacity", "colormap", "format", "top_k")
 )
 _AS_JSON = ExplainParameters._read({}, "application/json")

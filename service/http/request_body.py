@@ -1,4 +1,4 @@
-"""The image out of a request: its raw body, or the multipart field `image`."""
+"""Readers of a request's image: the raw body, or the multipart field `image`."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -14,8 +14,7 @@ from service.http.errors import InvalidMultipart, RequestTimeout
 from service.http.messages import Request
 from service.inference.admission import Reservation
 
-# What clients send that do not know, or do not say, what they send. The third is what
-# `curl --data-binary` claims of everything.
+# Content types of clients that do not specify a type. `curl --data-binary` always sends the third.
 _UNKNOWN_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 _ACCEPTED_TYPES = frozenset(media_types(registered=False)) | _UNKNOWN_TYPES
 _MULTIPART = "multipart/form-data"
@@ -24,26 +23,26 @@ _FIELD = "image"
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """An image, and the other fields that came with it."""
+    """Image and other fields of a multipart form."""
 
     image: bytes
     fields: dict[str, str]
 
 
 def is_form(request: Request) -> bool:
-    """Whether the body is multipart/form-data, whose fields say more than the query does."""
+    """Return True if the body is multipart/form-data, whose fields can hold parameters."""
     return _media_type(request.header(b"content-type")) == _MULTIPART
 
 
 async def read_image(request: Request, reservation: Reservation) -> bytes:
-    """Read an encoded image that is the body.
+    """Read a body that is an encoded image.
 
     Raises:
-        BodyTooLarge, Overloaded: see `Reservation.grow_to`; found as the body arrives.
-        UnsupportedMediaType: the Content-Type is neither an image's nor multipart/form-data.
+        BodyTooLarge, Overloaded: see `Reservation.grow_to`; checked while the body arrives.
+        UnsupportedMediaType: the Content-Type is not that of a supported image.
         MissingImage: the body is empty.
         RequestTimeout: the body does not arrive before the request's deadline.
-        ClientGone: it never will.
+        ClientGone: the client disconnected before the end of the body.
     """
     _check_type(_media_type(request.header(b"content-type")))
     body = await read_body(request, reservation)
@@ -53,11 +52,11 @@ async def read_image(request: Request, reservation: Reservation) -> bytes:
 
 
 async def read_form(request: Request, reservation: Reservation) -> Form:
-    """Read the fields of a multipart body, of which `image` is a file.
+    """Read a multipart form, whose field `image` is a file.
 
     Raises:
-        InvalidMultipart: it cannot be parsed.
-        MissingImage, UnsupportedMediaType: there is no image in it.
+        InvalidMultipart: the form cannot be parsed.
+        MissingImage, UnsupportedMediaType: the form has no supported image.
         BodyTooLarge, Overloaded, RequestTimeout, ClientGone: see `read_image`.
     """
     body = await read_body(request, reservation)
@@ -68,15 +67,15 @@ async def read_form(request: Request, reservation: Reservation) -> Form:
     try:
         headers = Headers(raw=request.scope["headers"])
         form = await MultiPartParser(headers, stream(), max_part_size=len(body) + 1).parse()
-    # KeyError: the parser looks for a disposition or a boundary that isn't there.
+    # The parser raises KeyError if a disposition or the boundary is missing.
     except (MultiPartException, KeyError, ValueError) as error:
         reason = getattr(error, "message", "a header is missing or malformed")
         raise InvalidMultipart(f"{reason} Send multipart/form-data with a file 'image'") from error
     try:
         image = form.get(_FIELD)
         if not isinstance(image, UploadFile):
-            what = "is not a file" if image is not None else "is missing"
-            raise MissingImage(f"the field {_FIELD!r} {what}: send a file under this name")
+            problem = "is not a file" if image is not None else "is missing"
+            raise MissingImage(f"the field {_FIELD!r} {problem}: send a file under this name")
         _check_type(_media_type(image.content_type or ""))
         content = await image.read()
         texts = ((name, value) for name, value in form.items() if isinstance(value, str))
@@ -89,7 +88,7 @@ async def read_form(request: Request, reservation: Reservation) -> Form:
 
 
 async def read_body(request: Request, reservation: Reservation) -> bytes:
-    """Read the whole body, whatever it is.
+    """Read the whole body, of any type.
 
     Raises:
         BodyTooLarge, Overloaded, RequestTimeout, ClientGone: see `read_image`.
@@ -120,12 +119,12 @@ async def _chunks(request: Request, reservation: Reservation) -> bytes:
 async def _chunk(request: Request) -> tuple[bytes, bool]:
     message = await request.receive()
     if message["type"] != "http.request":
-        raise ClientGone("the client left while it sent its body")
+        raise ClientGone("the client disconnected while it sent its body")
     return message.get("body", b""), message.get("more_body", False)
 
 
 def _unquoted(text: str) -> str:
-    """BentoML's client writes every field as JSON: a string in quotes, None as null."""
+    """Remove the quotes of a JSON string: BentoML's client writes fields as JSON, None as null."""
     if text.startswith('"') and text.endswith('"'):
         try:
             return str(orjson.loads(text))

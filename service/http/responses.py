@@ -1,4 +1,4 @@
-"""Results as JSON, in the form that the OpenAPI document promises."""
+"""JSON responses, in the form that the OpenAPI document defines."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,20 +11,20 @@ from service.http.errors import headers_of, status_of
 from service.http.messages import Response
 from service.inference.classifier import Classifier
 
-# Results are dataclasses: orjson's own way with them does not leave out what is absent.
+# Results are dataclasses. orjson's own serialisation would not omit absent fields.
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
 def json_response(
     answer: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> Response:
-    """UTF-8 and compact; a float32 has no more digits than it holds."""
+    """Return a response of compact JSON in UTF-8; a float32 has no more digits than needed."""
     body = orjson.dumps(answer, content, _OPTIONS)
     return Response(body, status, b"application/json", headers)
 
 
 def problem_response(error: LimelightError) -> Response:
-    """An error in the one form that all of them have (RFC 9457)."""
+    """Return an error as a problem document (RFC 9457), the form of all errors."""
     status = status_of(type(error))
     problem = {
         "status": status,
@@ -37,7 +37,7 @@ def problem_response(error: LimelightError) -> Response:
 
 
 def model_content(classifier: Classifier, *, default: str) -> dict[str, Any]:
-    """The document's `Model`: the manifest, and where the network really runs."""
+    """Return the `Model` of the OpenAPI document: the manifest, and the actual provider."""
     manifest = classifier.manifest
     return {
         "name": manifest.name,

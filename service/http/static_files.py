@@ -1,4 +1,4 @@
-"""The web page and the example images: read once, held in memory, with the headers they need."""
+"""Static files: the web page and the example images, read once into memory, with their headers."""
 
 import hashlib
 from pathlib import Path
@@ -21,7 +21,7 @@ _POLICY = "; ".join(
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        # Pictures that were drawn, dropped or taken are shown from the page's own memory.
+        # The page shows drawings, dropped files and photographs from blob URLs.
         "img-src 'self' blob:",
         "media-src 'self' blob:",
         "connect-src 'self'",
@@ -30,19 +30,19 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_SHARED = (
+_COMMON_HEADERS = (
     (b"cache-control", b"no-cache"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
-_OF_PAGES = (
+_PAGE_HEADERS = (
     (b"content-security-policy", _POLICY.encode()),
     (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
 )
 
 
 class Files:
-    """What can be fetched, by its path; a browser that has it already is told so."""
+    """Static files by path. A browser whose copy is current gets status 304."""
 
     def __init__(self) -> None:
         self._files = {
@@ -56,7 +56,7 @@ class Files:
         return path in self._files
 
     def answer(self, path: str, request: Request) -> Response:
-        """The file at `path`, or 304 where the request's `If-None-Match` names its present state.
+        """Return the file at `path`, or status 304 if `If-None-Match` has its current tag.
 
         Raises:
             KeyError: there is no such file.
@@ -70,10 +70,10 @@ class Files:
 
 def _file(file: Path) -> tuple[str, Response]:
     content = file.read_bytes()
-    headers = [*_SHARED]
+    headers = [*_COMMON_HEADERS]
     if file.suffix == ".html":
         content = content.replace(b"IMAGE_TYPES", ",".join(media_types()).encode())
-        headers += _OF_PAGES
+        headers += _PAGE_HEADERS
     tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
     headers.append((b"etag", tag.encode()))
     return tag, Response(content, 200, _TYPES[file.suffix], headers)

@@ -1,7 +1,7 @@
-"""What ASGI has no words for: a whole answer in one piece, and a request refused at its head.
+"""Shortcuts past ASGI: write a whole response in one piece, and reject a request at its head.
 
-Both go to the objects of uvicorn's httptools protocol, where that is what serves; under any other
-server everything takes ASGI's way.
+Both use the objects of uvicorn's httptools protocol. Under any other server, requests take the
+normal ASGI path.
 """
 
 import logging
@@ -18,39 +18,37 @@ from uvicorn.protocols.http.httptools_impl import (
 if TYPE_CHECKING:
     from service.http.messages import Header, Response
 
-TurnAway = Callable[[Scope, Receive], "tuple[Response, Iterable[Header]] | None"]
-"""Refuses a request whose head has arrived, with further headers; None: it is to be served."""
+EarlyRejection = Callable[[Scope, Receive], "tuple[Response, Iterable[Header]] | None"]
+"""Function that rejects a request by its head: the response and additional headers, or None."""
 
 CLOSE = (b"connection", b"close")
 
 
 class Protocol(HttpToolsProtocol):
-    """Uvicorn's own, but that a request may be turned away before there is a task for it.
+    """Uvicorn's protocol, with rejection of a request before a task is created for it.
 
-    When too much is asked, most requests come to this, and what it takes is taken from those that
-    are served.
+    Under overload most requests are rejected, and the time for that is lost to the others.
     """
 
-    def __init__(self, *arguments: Any, turn_away: TurnAway, **options: Any) -> None:
+    def __init__(self, *arguments: Any, reject_early: EarlyRejection, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._turn_away = turn_away
+        self._reject_early = reject_early
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        # A row of requests on one connection, or a client that waits to be asked for the body, is
-        # nothing to be quick about.
+        # Pipelined requests, and clients that wait for "100 Continue", take the normal path.
         if _writes_only(cycle) and not (self.pipeline or cycle.waiting_for_100_continue):
-            # The same to Starlette and uvicorn, who write it down as different types.
+            # Starlette and uvicorn declare different types for the same objects.
             scope, receive = cast(Scope, cycle.scope), cast(Receive, cycle.receive)
-            answer = self._turn_away(scope, receive)
-            if answer is not None:
-                response, extra = answer
+            rejection = self._reject_early(scope, receive)
+            if rejection is not None:
+                response, extra = rejection
                 write_whole(cycle, response, extra)
                 return
         super()._start_asgi_task(cycle, app)
 
 
 def cycle_behind(send: Send) -> RequestResponseCycle | None:
-    """Uvicorn's note of the request that `send` answers, where `write_whole` can be used on it."""
+    """Return uvicorn's object for the request of `send`; None if `write_whole` cannot use it."""
     cycle = getattr(send, "__self__", None)
     return cycle if isinstance(cycle, RequestResponseCycle) and _writes_only(cycle) else None
 
@@ -62,12 +60,12 @@ def write_whole(
     *,
     head_only: bool = False,
 ) -> None:
-    """Write a whole answer, its head and body in one piece.
+    """Write a whole response, head and body in one piece.
 
-    Written apart they are two packets, two system calls here and two for the client.
+    Two separate writes would be two packets, and two system calls on either side.
 
     Raises:
-        ValueError: a header has a line break in it.
+        ValueError: a header contains a line break.
     """
     if cycle.disconnected:
         return
@@ -91,6 +89,6 @@ def write_whole(
 
 
 def _writes_only(cycle: RequestResponseCycle) -> bool:
-    """Whether uvicorn has nothing to do for an answer but to write it, and at once."""
+    """Return True if uvicorn need not log the request, nor wait for the client to read."""
     logs = cycle.access_log and cycle.access_logger.isEnabledFor(logging.INFO)
     return not (logs or cycle.flow.write_paused)

@@ -1,1 +1,1 @@
-"""Models that are served, and the queue that batches images for them."""
+"""Served models: registry, admission, batching and classifiers."""

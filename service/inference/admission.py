@@ -1,8 +1,8 @@
-"""What is admitted to the queue, and what is rejected and why: one place for HTTP, OIP and gRPC.
+"""Admission to the queue and the upload budget, for HTTP, the Open Inference Protocol and gRPC.
 
-A request is rejected where its answer would come too late, where too many images wait, or where
-too many bytes of uploads are held. Explanations and masked images have low priority: they are
-rejected first, so that predictions go on.
+A request is rejected if its deadline cannot be met, if the queue is full, or if the upload budget
+is used up. Explanations and masked images have low priority: they are rejected first, so that
+predictions continue.
 """
 
 import time
@@ -14,76 +14,76 @@ from service.http.errors import BodyTooLarge
 from service.request_context import RequestContext
 from service.settings import Settings
 
-# Weight of the newest batch in the running means.
+# Weight of the newest value in the running means.
 _NEWEST = 0.2
-# Of the queue and of the time left, what requests of low priority may use.
+# Share of the queue, and of the time until the deadline, for requests of low priority.
 _LOW_PRIORITY_SHARE = 0.5
 
 
 def largest_request(settings: Settings) -> int:
-    """Most images of one request: one batch, and no more than may ever wait.
+    """Return the maximum number of images in one request: one batch, or half of the queue if less.
 
-    Explanations are rejected when half of the queue is taken.
+    A larger request for explanations would always be rejected, because it has low priority.
     """
     return min(settings.max_batch, max(1, int(settings.max_queued * _LOW_PRIORITY_SHARE)))
 
 
 class Admission:
-    """The places in the queue of one model.
+    """Admission control for the queue of one model.
 
     Args:
-        max_queued: most images that wait; further ones are rejected, those of low priority from
-            half of it on.
+        max_queued: maximum number of admitted images. For requests of low priority, the limit is
+            half of it.
 
     Attributes:
-        places: images that are in the queue or on their way to it.
+        admitted: number of images that are in the queue, on their way to it, or in a batch.
         seconds_per_image: running mean; 0 before the first batch.
     """
 
     def __init__(self, max_queued: int) -> None:
         self.max_queued = max_queued
-        self.places = 0
+        self.admitted = 0
         self.seconds_per_image = 0.0
         self._lag_s = 0.0
 
     @property
     def margin_s(self) -> float:
-        """What a busy event loop adds to a request: it comes late to its head, and to its end."""
+        """Delay by a busy event loop: one lag before the request's batch, and one after it."""
         return 2 * self._lag_s
 
     def expected_s(self, images: int) -> float:
-        """Seconds until so many images are answered, if nothing comes before them."""
+        """Return the expected seconds until `images` images are answered, if none are ahead."""
         return images * self.seconds_per_image + self.margin_s
 
-    def ran(self, images: int, seconds: float) -> None:
-        """Count a batch that ran."""
+    def observe_batch(self, images: int, seconds: float) -> None:
+        """Update the mean seconds per image with a completed batch."""
         latest = seconds / images
         weight = _NEWEST if self.seconds_per_image else 1.0
         self.seconds_per_image += (latest - self.seconds_per_image) * weight
 
-    def lagged(self, seconds: float) -> None:
-        """Count how long the event loop took to come to an answer."""
+    def observe_lag(self, seconds: float) -> None:
+        """Update the mean delay of the event loop."""
         self._lag_s += (seconds - self._lag_s) * _NEWEST
 
     def rejection(
         self, context: RequestContext, *, low_priority: bool = False, images: int = 1
     ) -> Overloaded | DeadlineExceeded | None:
-        """Why `images` cannot be served in time; None where they can, for all that is known now.
+        """Return the reason to reject `images` images; None if they can be admitted now.
 
-        Overloaded: too many are in the queue or on their way to it. DeadlineExceeded: at the
-        present speed the answer would come too late.
+        The reason is `Overloaded` if the queue is full, and `DeadlineExceeded` if the response
+        would miss the deadline at the current seconds per image.
         """
         share = _LOW_PRIORITY_SHARE if low_priority else 1.0
-        ahead = self.places
+        ahead = self.admitted
         wait_s = self.expected_s(ahead + images)
         if ahead + images - 1 >= self.max_queued * share:
             return Overloaded(
                 f"{ahead} images are waiting already: try again", retry_after_s=wait_s
             )
-        # With nobody ahead there is no wait, however slow the last batch was.
+        # With no image ahead there is no wait, however slow the last batch was.
         if ahead and time.perf_counter() + wait_s > context.share_of_time(share):
             return DeadlineExceeded(
-                f"the answer would take about {wait_s:.3f} s, longer than it may: try again, or "
+                f"the answer would take about {wait_s:.3f} s, longer than allowed: try again, or "
                 "allow more time",
                 retry_after_s=wait_s,
             )
@@ -93,9 +93,9 @@ class Admission:
     def admit(
         self, context: RequestContext, *, low_priority: bool = False, images: int = 1
     ) -> Iterator[None]:
-        """Reserve `images` places, from before one is decoded until it is answered.
+        """Admit `images` images, from before they are decoded until they are answered.
 
-        Whoever cannot be served in time learns it here, before any work is done for them.
+        A request that cannot be served in time is rejected here, before any work is done for it.
 
         Raises:
             Overloaded, DeadlineExceeded: see `rejection`.
@@ -105,31 +105,36 @@ class Admission:
             try:
                 raise rejection
             finally:
-                # Its traceback holds this frame, which would hold it, until a garbage collection.
+                # The traceback refers to this frame. Without this deletion, the frame would refer
+                # to the exception, and the cycle would last until a garbage collection.
                 del rejection
-        self.places += images
+        self.admitted += images
         try:
             yield
         finally:
-            self.places -= images
+            self.admitted -= images
 
 
 class UploadBudget:
-    """How many bytes of uploads are held at a time; one for all requests of a worker."""
+    """Limit on the bytes of uploads in memory, shared by all requests of a worker.
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self.held_bytes = 0
+    Attributes:
+        reserved_bytes: sum of the present reservations.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self.reserved_bytes = 0
 
     @contextmanager
     def reserve(self, *, max_bytes: int, declared: bytes = b"") -> Iterator["Reservation"]:
-        """Hold bytes for a request's body, until it is answered.
+        """Reserve bytes for the body of a request until it is answered.
 
-        The reservation grows with what arrives, not with what is declared (the Content-Length):
-        nobody takes bytes by a promise.
+        The reservation grows with the bytes that arrive, not with the declared Content-Length: a
+        client cannot use up the budget without sending data.
 
         Raises:
-            BodyTooLarge: more than `max_bytes` are declared.
+            BodyTooLarge: the declared length is more than `max_bytes`.
         """
         reservation = Reservation(self, max_bytes)
         if declared.isdigit() and int(declared) > max_bytes:
@@ -137,23 +142,23 @@ class UploadBudget:
         try:
             yield reservation
         finally:
-            self.held_bytes -= reservation.size
+            self.reserved_bytes -= reservation.size
 
     def grow(self, reservation: "Reservation", size: int) -> None:
-        """Bring a reservation to `size` bytes.
+        """Increase a reservation to `size` bytes.
 
         Raises:
-            Overloaded: the other bodies leave no room for them.
+            Overloaded: the budget has too few bytes left.
         """
         more = size - reservation.size
-        if self.held_bytes and self.held_bytes + more > self._most_bytes:
-            raise Overloaded("too many uploads are held already: try again", retry_after_s=1)
-        self.held_bytes += more
+        if self.reserved_bytes and self.reserved_bytes + more > self._max_bytes:
+            raise Overloaded("too many uploads are in progress: try again", retry_after_s=1)
+        self.reserved_bytes += more
         reservation.size = size
 
 
 class Reservation:
-    """One request's share of an `UploadBudget`."""
+    """Part of an `UploadBudget` that one request has reserved."""
 
     __slots__ = ("_budget", "_max_bytes", "size")
 
@@ -161,11 +166,11 @@ class Reservation:
         self._budget, self._max_bytes, self.size = budget, max_bytes, 0
 
     def grow_to(self, size: int) -> None:
-        """Hold `size` bytes.
+        """Reserve `size` bytes in total.
 
         Raises:
-            BodyTooLarge: they are more than one request may have.
-            Overloaded: the other bodies leave no room for them.
+            BodyTooLarge: `size` is more than one request may have.
+            Overloaded: the budget has too few bytes left.
         """
         if size > self._max_bytes:
             raise self.too_large()
@@ -173,5 +178,5 @@ class Reservation:
             self._budget.grow(self, size)
 
     def too_large(self) -> BodyTooLarge:
-        """Make the error of a body that is too large."""
+        """Return the error for a body that is too large."""
         return BodyTooLarge(f"the body has more than {self._max_bytes} bytes: send a smaller image")

@@ -1,6 +1,6 @@
-"""Batching without a timer: a pass takes whatever arrived while the last one ran.
+"""Batching without a timer: a batch takes the images that arrived while the last one ran.
 
-Knows no HTTP and no network: it is given a function that runs images through one.
+This module does not depend on HTTP or on a network: it is given a function that runs a batch.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ logger = logging.getLogger("limelight.batching")
 
 @dataclass(slots=True)
 class _Item:
-    """Images that one caller wants in one pass: they are answered all, or none of them."""
+    """Images of one caller that must run in the same batch; all of them are answered, or none."""
 
     images_nhwc: NDArray[np.uint8]
     outputs: tuple[str, ...]
@@ -38,25 +38,26 @@ class _Item:
     future: asyncio.Future[Outputs]
 
 
-# An item with its results, or with the reason why there are none.
+# An item with its outputs, or with the error that it gets instead.
 _Answer = tuple[_Item, Outputs | Exception]
 
 
 class Batcher:
-    """Shares passes through the network among concurrent callers of one event loop.
+    """Queue that batches the images of concurrent callers of one event loop.
 
-    The threads take from the queue themselves: between two passes nobody waits for the event
-    loop, which may be busy decoding.
+    The batcher's threads take items from the queue themselves. So the next batch does not wait for
+    the event loop, which may be busy decoding.
 
     Args:
-        run: images (N, H, W, C) and output names -> outputs by name, N first. Called from
-            the batcher's own threads, at most `concurrency` times at once.
-        max_batch: most images in one pass.
-        max_queued: most images that wait; see `Admission`.
-        concurrency: passes under way at once. More than one pays where a pass is not bound by
-            the processor that prepares the next.
-        expensive: outputs that make a batch slow; who wants one is not batched with others.
-        observe: told the size of each batch that ran, and its seconds, by the thread that ran it.
+        run: runs a batch: images (N, H, W, C) and output names -> outputs by name, N first.
+            Called from the batcher's threads, at most `concurrency` times at once.
+        max_batch: maximum number of images in a batch.
+        max_queued: maximum number of admitted images; see `Admission`.
+        concurrency: number of batches that run at once. More than one helps if a forward pass does
+            not occupy the processor that prepares the next batch.
+        expensive: outputs that are slow to compute. Items that request one get their own batch.
+        observe: called with the size and the seconds of each completed batch, in the thread that
+            ran it.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Batcher:
         self._expensive = expensive
         self._observe = observe
         self._items: deque[_Item] = deque()
-        # One token an item: what the threads wait on.
+        # One token per item. The threads wait for tokens.
         self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last_end = 0.0
@@ -89,12 +90,12 @@ class Batcher:
 
     @property
     def depth(self) -> int:
-        """Images that wait."""
-        return _count(tuple(self._items))  # at once: the threads take from it
+        """Number of images in the queue."""
+        return _count(tuple(self._items))  # a copy, because the threads change the queue
 
     @property
     def age_s(self) -> float:
-        """Seconds that the oldest of them has waited."""
+        """Seconds that the oldest item in the queue has waited."""
         try:
             return time.perf_counter() - self._items[0].submitted
         except IndexError:
@@ -109,10 +110,10 @@ class Batcher:
         """Run one image: (H, W, C) -> each of `outputs` by name, without the batch dimension.
 
         Raises:
-            DeadlineExceeded: the turn came too late; nothing was computed.
-            ClientGone: the caller had left when the turn came; nothing was computed.
+            DeadlineExceeded: the batch would end after the deadline; nothing was computed.
+            ClientGone: the client disconnected before the batch began; nothing was computed.
             NotReady: the batcher is closed.
-            Exception: what the pass raised for this image alone.
+            Exception: `run` raised it for this image alone.
         """
         found = await self.submit_all(image_hwc[None], outputs, context)
         return {name: values[0] for name, values in found.items()}
@@ -123,31 +124,30 @@ class Batcher:
         outputs: Sequence[str],
         context: RequestContext | None = None,
     ) -> Outputs:
-        """Run images of one caller: (N, H, W, C) -> each of `outputs` by name, (N, ...).
+        """Run the images of one caller: (N, H, W, C) -> each of `outputs` by name, (N, ...).
 
-        Up to `max_batch` of them stay together; with more, the stages of the call count from the
-        first to the last.
+        Up to `max_batch` images run in the same batch. With more images, the stages of the call
+        extend from the first batch to the last.
 
         Raises:
-            Exception: as `submit` does, for all of them.
+            Exception: see `submit`; an error of one image fails the whole call.
         """
         context = context or RequestContext()
         if len(images_nhwc) <= self._max_batch:
             future = self._enqueue(images_nhwc, outputs, context)
-            # A cancelled caller cancels the future: the item is skipped, or its result dropped.
+            # Cancelling the caller cancels the future: its item is skipped, or its result dropped.
             try:
                 return await future
             finally:
-                # An exception's traceback holds this frame, and this frame the exception, with all
-                # that the request had brought, until a garbage collection that is long in coming.
+                # An exception's traceback refers to this frame, and the future in this frame refers
+                # to the exception. The cycle would keep the request's data in memory until a late
+                # garbage collection.
                 del future
-        started, each = (
-            time.perf_counter(),
-            RequestContext(deadline=context.deadline, gone=context.gone),
-        )
+        started = time.perf_counter()
+        part_context = RequestContext(deadline=context.deadline, gone=context.gone)
         futures = [
-            self._enqueue(images_nhwc[at : at + self._max_batch], outputs, each)
-            for at in range(0, len(images_nhwc), self._max_batch)
+            self._enqueue(images_nhwc[start : start + self._max_batch], outputs, part_context)
+            for start in range(0, len(images_nhwc), self._max_batch)
         ]
         try:
             found = await asyncio.gather(*futures)
@@ -155,8 +155,10 @@ class Batcher:
             for future in futures:
                 future.cancel()
             del futures, future
-        passes = [(begun, ended) for stage, begun, ended in each.stages if stage == "compute"]
-        first, last = min(begun for begun, _ in passes), max(ended for _, ended in passes)
+        batches = [
+            (begun, ended) for stage, begun, ended in part_context.stages if stage == "compute"
+        ]
+        first, last = min(begun for begun, _ in batches), max(ended for _, ended in batches)
         context.stages += [("queue", started, first), ("compute", first, last)]
         return {name: np.concatenate([part[name] for part in found]) for name in outputs}
 
@@ -173,69 +175,69 @@ class Batcher:
         return future
 
     async def close(self) -> None:
-        """Refuse new images, finish those that wait, and end the threads."""
+        """Reject new images, finish the queue, and end the threads."""
         self._closed = True
         for _ in self._threads:
             self._tokens.put(False)
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
-        await asyncio.sleep(0)  # what the threads left to the loop comes before this
+        await asyncio.sleep(0)  # lets the callbacks of the threads run first
 
     def _work(self) -> None:
-        """What each thread does until the batcher is closed."""
-        while batch := self._take():
+        """Run batches until the batcher is closed; the main function of each thread."""
+        while batch := self._next_batch():
             started = time.perf_counter()
-            wanted, answers = self._sort_out(batch, started)
-            for alike in self._parted(wanted):
-                answers += self._serve(alike)
-                # Of passes that overlap, only the time since the last one ended is this one's.
+            live, answers = self._reject_expired(batch, started)
+            for part in self._split_by_cost(live):
+                answers += self._run_with_retry(part)
+                # If batches overlap, this one counts only from the end of the last one.
                 ended = time.perf_counter()
-                self.admission.ran(_count(alike), ended - max(started, self._last_end))
+                self.admission.observe_batch(_count(part), ended - max(started, self._last_end))
                 self._last_end = ended
-                self._hand_over(answers)
+                self._schedule_delivery(answers)
                 answers = []
             if answers:
-                self._hand_over(answers)
+                self._schedule_delivery(answers)
 
-    def _hand_over(self, answers: list[_Answer]) -> None:
-        if self._loop is not None:  # never: an item was submitted from it
+    def _schedule_delivery(self, answers: list[_Answer]) -> None:
+        if self._loop is not None:  # always true: submitting an item sets the loop
             self._loop.call_soon_threadsafe(self._deliver, answers, time.perf_counter())
 
-    def _take(self) -> list[_Item]:
-        """Wait for an item, and take those that wait with it; none when all is done."""
+    def _next_batch(self) -> list[_Item]:
+        """Wait for an item and take it with others from the queue; empty after closing."""
         while not self._tokens.get():
             if not self._items:
                 return []
-            self._tokens.put(False)  # the end comes after what was put back
+            self._tokens.put(False)  # the end marker follows the items that were put back
         batch = [self._items.popleft()]
-        most, images = self._most_with(batch[0]), _count(batch)
+        limit, images = self._batch_limit(batch[0]), _count(batch)
         with contextlib.suppress(queue.Empty):
-            while images < most:
+            while images < limit:
                 if not self._tokens.get_nowait():
-                    self._tokens.put(False)  # the end comes after these
+                    self._tokens.put(False)  # the end marker follows these items
                     break
                 item = self._items.popleft()
                 images += len(item.images_nhwc)
-                if images > most:
+                if images > limit:
                     self._items.appendleft(item)
                     self._tokens.put(True)
                     break
                 batch.append(item)
         return batch
 
-    def _most_with(self, item: _Item) -> float:
-        """So many images that the pass takes half of the time that `item` has left, at most.
+    def _batch_limit(self, first: _Item) -> float:
+        """Return a batch size whose batch takes at most half of the time that `first` has left.
 
-        Where deadlines are tight, large passes would spend all of it: whoever comes just after
-        the start of one has it and the next one to wait for.
+        A request that arrives just after the start of a batch waits for that batch and for the
+        next one. With tight deadlines, large batches would use up all of its time.
         """
         admission = self.admission
-        left_s = item.context.deadline - time.perf_counter() - admission.margin_s
+        left_s = first.context.deadline - time.perf_counter() - admission.margin_s
         return min(self._max_batch, max(1.0, left_s / 2 / (admission.seconds_per_image or 1e-9)))
 
-    def _sort_out(self, batch: list[_Item], now: float) -> tuple[list[_Item], list[_Answer]]:
-        """Those whose answer somebody waits for and can have in time, and refusals of the rest."""
-        wanted: list[_Item] = []
+    def _reject_expired(self, batch: list[_Item], now: float) -> tuple[list[_Item], list[_Answer]]:
+        """Split a batch into the items to run and the errors of late or abandoned items."""
+        live: list[_Item] = []
         answers: list[_Answer] = []
         admission = self.admission
         ready_at = now + admission.expected_s(_count(batch))
@@ -245,36 +247,36 @@ class Batcher:
             if item.future.done():
                 continue
             if context.gone():
-                answers.append((item, ClientGone("the client has left")))
-            # By the expected time alone only those are rejected who had to wait: one slow batch
-            # would be held against everybody otherwise, and nobody be left to show a better time.
+                answers.append((item, ClientGone("the client has disconnected")))
+            # The expected time counts only for items that had to wait. Otherwise, after one slow
+            # batch, all items would be rejected, and no later batch could correct the mean.
             elif context.deadline < (
                 ready_at if item.submitted + admission.seconds_per_image < now else now
             ):
-                answers.append((item, _too_late()))
+                answers.append((item, _deadline_error()))
             else:
-                wanted.append(item)
-        return wanted, answers
+                live.append(item)
+        return live, answers
 
-    def _parted(self, batch: list[_Item]) -> list[list[_Item]]:
-        """Those that want something expensive apart, and last."""
+    def _split_by_cost(self, batch: list[_Item]) -> list[list[_Item]]:
+        """Split off the items that request expensive outputs; they run last."""
         if not self._expensive:
             return [batch] if batch else []
         expensive = [item for item in batch if not self._expensive.isdisjoint(item.outputs)]
         cheap = [item for item in batch if self._expensive.isdisjoint(item.outputs)]
         return [part for part in (cheap, expensive) if part]
 
-    def _serve(self, batch: list[_Item]) -> list[_Answer]:
-        """Run a batch; if that fails, each item alone, so that only the culprit gets an error."""
+    def _run_with_retry(self, batch: list[_Item]) -> list[_Answer]:
+        """Run a batch; if it fails, run each item alone, so that only the bad item fails."""
         try:
-            return self._pass(batch)
+            return self._run_batch(batch)
         except Exception as error:
             if len(batch) == 1:
                 return [(batch[0], error)]
             logger.warning("a batch of %d failed; running each alone: %s", len(batch), error)
-            return [answer for item in batch for answer in self._serve([item])]
+            return [answer for item in batch for answer in self._run_with_retry([item])]
 
-    def _pass(self, batch: list[_Item]) -> list[_Answer]:
+    def _run_batch(self, batch: list[_Item]) -> list[_Answer]:
         names = sorted({name for item in batch for name in item.outputs})
         started = time.perf_counter()
         alone = len(batch) == 1
@@ -293,7 +295,7 @@ class Batcher:
         for item in batch:
             item.context.stages.append(("compute", started, ended))
             begin, end = end, end + len(item.images_nhwc)
-            # Copied, so that a small answer does not keep the whole batch's arrays alive.
+            # A copy, so that a small result does not keep the arrays of the whole batch alive.
             found = {
                 name: results[name] if alone else results[name][begin:end].copy()
                 for name in item.outputs
@@ -302,9 +304,9 @@ class Batcher:
         self._observe(len(images_nhwc), ended - started)
         return answers
 
-    def _deliver(self, answers: list[_Answer], since: float) -> None:
-        """In the event loop: wake the callers."""
-        self.admission.lagged(time.perf_counter() - since)
+    def _deliver(self, answers: list[_Answer], scheduled: float) -> None:
+        """Set the results of the futures; runs in the event loop."""
+        self.admission.observe_lag(time.perf_counter() - scheduled)
         for item, answer in answers:
             if item.future.done():
                 continue
@@ -315,9 +317,9 @@ class Batcher:
 
 
 def _count(items: Sequence[_Item]) -> int:
-    """Images of all of them."""
+    """Return the number of images in all items."""
     return sum([len(item.images_nhwc) for item in items])
 
 
-def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded("its turn came too late: try again", retry_after_s=1)
+def _deadline_error() -> DeadlineExceeded:
+    return DeadlineExceeded("the answer would come too late: try again", retry_after_s=1)

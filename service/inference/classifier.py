@@ -1,4 +1,4 @@
-"""One model that is served: its results, through the batches that all requests share."""
+"""Classifier of one served model. All requests share its batches."""
 
 import asyncio
 import time
@@ -23,10 +23,10 @@ from service.request_context import RequestContext
 
 
 class Classifier:
-    """One model: decodes, prepares, runs in a shared batch, and reads the outputs.
+    """Served model: decodes and prepares images, runs them in shared batches, builds the results.
 
     Attributes:
-        results: knows the model's classes, thresholds and methods.
+        results: builds results from outputs, with the model's classes, thresholds and methods.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Classifier:
         self._max_pixels = max_pixels
 
     def rejection(self, context: RequestContext, *, low_priority: bool) -> LimelightError | None:
-        """Why an image cannot be served in time; see `Admission.rejection`."""
+        """Return the reason to reject an image now; see `Admission.rejection`."""
         return self.batcher.admission.rejection(context, low_priority=low_priority)
 
     def admit(self, context: RequestContext, *, low_priority: bool) -> AbstractContextManager[None]:
-        """A place in the queue, to be held until the answer; see `Admission.admit`."""
+        """Admit one image until it is answered; see `Admission.admit`."""
         return self.batcher.admission.admit(context, low_priority=low_priority)
 
     async def predict(
@@ -71,7 +71,7 @@ class Classifier:
         top_k: int | None = None,
         context: RequestContext,
     ) -> Explanation:
-        """Classify an encoded image and say where it looks like the class that is asked for.
+        """Classify an encoded image, and map which positions support the requested class.
 
         Raises:
             LimelightError: the image or a parameter is rejected; see `limelight.errors`.
@@ -84,10 +84,10 @@ class Classifier:
     async def overlay(
         self, body: bytes, explanation: Explanation, style: OverlayStyle, context: RequestContext
     ) -> bytes:
-        """Lay the map of an explanation over its image: PNG.
+        """Draw the map of an explanation over its image, as PNG.
 
-        The image is decoded again, in full: what the network sees may be a reduced copy, and must
-        not depend on whether a picture is wanted.
+        The image is decoded again at full size. The network's input may be decoded at a reduced
+        size, and must not depend on the output format.
         """
 
         def draw() -> bytes:
@@ -96,15 +96,15 @@ class Classifier:
 
         started = time.perf_counter()
         picture = await asyncio.to_thread(draw)
-        context.passed("render", started)
+        context.end_stage("render", started)
         return picture
 
     async def close(self) -> None:
-        """Finish what is in flight."""
+        """Finish the images in progress, and end the batcher."""
         await self.batcher.close()
 
     async def read(self, body: bytes) -> Upload:
-        """Decode an encoded image, in a thread where that takes a while.
+        """Decode an encoded image; slow formats and sizes are decoded in a thread.
 
         Raises:
             LimelightError: the image is rejected; see `read_upload`.
@@ -117,7 +117,7 @@ class Classifier:
 
 
 class _Batched:
-    """Runs the forward passes of one request in the batches that all share."""
+    """Runner of one request's forward passes in the shared batches."""
 
     __slots__ = ("_batcher", "_context")
 
@@ -127,7 +127,7 @@ class _Batched:
     async def read(self, read: Callable[[], Upload], *, quick: bool) -> Upload:
         started = time.perf_counter()
         upload = await _read(read, quick=quick)
-        self._context.passed("decode", started)
+        self._context.end_stage("decode", started)
         return upload
 
     async def run(self, pixels_hwc: NDArray[np.uint8], outputs: tuple[str, ...]) -> Row:

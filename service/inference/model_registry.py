@@ -1,4 +1,4 @@
-"""The models that are served: loaded, verified and warmed up before the first request."""
+"""Model registry: models are loaded, verified and warmed up before the first request."""
 
 import logging
 import time
@@ -18,10 +18,10 @@ logger = logging.getLogger("limelight.registry")
 
 
 class ModelRegistry:
-    """Every model by its name, and the reason why one of them cannot be served.
+    """Registry of the models by name, with the reason why a model cannot be served.
 
-    A model that fails to load leaves the others alone, but the service is ready only when all
-    of them are.
+    A model that fails to load does not affect the others, but the service is ready only when all
+    models are loaded.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, *, threads: int = 1) -> None:
@@ -30,34 +30,34 @@ class ModelRegistry:
         self._threads = threads
         self._loaded: dict[str, Classifier] = {}
         self._failures: dict[str, str] = {}
-        self._problem: str | None = "the models are being loaded"
+        self._unready_reason: str | None = "the models are being loaded"
 
     @property
-    def rejection(self) -> str | None:
-        """Why the service is not ready; None when it is."""
-        return self._problem
+    def unready_reason(self) -> str | None:
+        """Reason why the service is not ready; None if it is ready."""
+        return self._unready_reason
 
     @property
     def classifiers(self) -> dict[str, Classifier]:
-        """Those that are served, in alphabetical order."""
+        """Served models, in alphabetical order."""
         return dict(sorted(self._loaded.items()))
 
     @property
     def failures(self) -> dict[str, str]:
-        """Those that could not be loaded, and why."""
+        """Models that could not be loaded, with the reason."""
         return dict(sorted(self._failures.items()))
 
     @property
     def default(self) -> str:
-        """Name of the model that answers when none is asked for."""
+        """Name of the model that answers requests without a model name."""
         if self._settings.default_model is not None:
             return self._settings.default_model
-        # One that failed to load counts: another must not quietly answer in its place.
+        # Models that failed to load count too: another model must not silently replace the default.
         names = {*self._loaded, *self._failures}
         return "digits" if "digits" in names else min(names, default="digits")
 
     def load(self) -> None:
-        """Load the newest version of every model; never raises, see `problem`."""
+        """Load the newest version of every model. Failures do not raise: see `unready_reason`."""
         try:
             folders = find_artifacts(self._settings.models)
         except ArtifactError as error:
@@ -70,25 +70,25 @@ class ModelRegistry:
                 self._failures[name] = str(error)
             except Exception:
                 logger.exception("model %s cannot be loaded", name)
-                self._failures[name] = f"{name} cannot be loaded: the log says why"
+                self._failures[name] = f"{name} cannot be loaded: see the log"
         if self._failures:
             self._fail("; ".join(dict.fromkeys(self._failures.values())))
         elif self.default not in self._loaded:
             names = ", ".join(self._loaded)
             self._fail(f"LIMELIGHT_DEFAULT_MODEL is {self.default!r}, which is not among {names}")
         else:
-            self._problem = None
+            self._unready_reason = None
 
     def served(self, name: str | None) -> Classifier | None:
-        """The model called `name`, or the default one; None where it is not there to be asked."""
+        """Return the model `name`, or the default model if `name` is None; None if not served."""
         return self._loaded.get(self.default if name is None else name)
 
     def get(self, name: str | None) -> Classifier:
-        """The model called `name`, or the default one.
+        """Return the model `name`, or the default model if `name` is None.
 
         Raises:
-            UnknownModel: there is none of this name.
-            NotReady: there is, but it could not be loaded.
+            UnknownModel: there is no model of this name.
+            NotReady: the model could not be loaded.
         """
         found = self.served(name)
         if found is not None:
@@ -97,12 +97,13 @@ class ModelRegistry:
         if name in self._failures:
             raise NotReady(self._failures[name], retry_after_s=10)
         if not self._loaded:
-            raise NotReady(self._problem or "no model is loaded", retry_after_s=10)
+            raise NotReady(self._unready_reason or "no model is loaded", retry_after_s=10)
         raise UnknownModel(
             f"there is no model {name[:100]!r}: use one of {', '.join(self._loaded)}"
         )
 
     async def close(self) -> None:
+        """Finish the images in progress of all models."""
         for classifier in self._loaded.values():
             await classifier.close()
 
@@ -118,7 +119,7 @@ class ModelRegistry:
         )
         loaded = time.perf_counter()
         warm_up_s = engine.warm_up(_warm_up_sizes(engine, settings.max_batch))
-        self._metrics.served(
+        self._metrics.set_model(
             manifest,
             file=engine.file,
             provider=engine.provider,
@@ -133,10 +134,10 @@ class ModelRegistry:
             engine.run,
             max_batch=settings.max_batch,
             max_queued=settings.max_queued,
-            # While one batch is computed on a GPU, the next one is copied there.
+            # While a GPU computes one batch, the next one is copied to it.
             concurrency=1 if engine.provider == "CPU" else 2,
             expensive=manifest.expensive_outputs,
-            observe=partial(self._metrics.batch_ran, manifest.name),
+            observe=partial(self._metrics.observe_batch, manifest.name),
         )
         return Classifier(
             manifest=manifest,
@@ -146,13 +147,13 @@ class ModelRegistry:
             max_evaluations=settings.max_evaluations,
         )
 
-    def _fail(self, problem: str) -> None:
-        self._problem = problem
-        logger.error("the service is not ready: %s", problem)
+    def _fail(self, reason: str) -> None:
+        self._unready_reason = reason
+        logger.error("the service is not ready: %s", reason)
 
 
 def _warm_up_sizes(engine: Engine, max_batch: int) -> list[int]:
-    """On a GPU every size that there will be: the first pass of each takes its time."""
+    """Return the batch sizes to warm up. On a GPU, the first batch of every size is slow."""
     if engine.provider == "CPU":
         return sorted({1, 2, max_batch})
     return [1 << power for power in range((max_batch - 1).bit_length() + 1)]

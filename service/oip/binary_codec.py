@@ -1,7 +1,7 @@
-"""The binary tensor extension: JSON first, then the bytes of tensors in their order.
+"""Binary tensor extension: JSON first, then the bytes of the binary tensors in order.
 
-`Inference-Header-Content-Length` is the length of the JSON. Tensors may be in JSON and in binary
-side by side, in requests as in answers.
+`Inference-Header-Content-Length` is the length of the JSON. A request or a response can have JSON
+tensors and binary tensors at the same time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,19 +25,19 @@ from service.oip.types import (
 )
 
 _SIZE = "binary_data_size"
-# Of JSON beside the pixels: names, shapes, parameters, other images than pixels.
-_MORE_VALUES = 10_000
+# Allowance for JSON values other than pixels: names, shapes, parameters, encoded images.
+_EXTRA_VALUES = 10_000
 
 
 def decode_request(
     body: bytes, header_length: str | None, manifest: Manifest, *, max_batch: int
 ) -> InferRequest:
-    """Read a body, which is JSON alone where there is no `header_length`.
+    """Decode the body of a request. Without `header_length`, the whole body is JSON.
 
-    A length of 0 says that the whole body is one tensor: an encoded image, or the pixels of one.
+    With a length of 0, the whole body is one tensor: an encoded image, or the pixels of one.
 
     Raises:
-        InvalidInference: it is not what it says.
+        InvalidInference: the body is malformed.
     """
     if header_length is None:
         _check_values(body, len(body), manifest, max_batch)
@@ -61,7 +61,7 @@ def decode_request(
 
 
 def encode_response(response: InferResponse, request: InferRequest) -> tuple[bytes, int | None]:
-    """The body, and the length of the JSON that it begins with; None where it is all JSON."""
+    """Return the body and the length of its JSON part; the length is None if all is JSON."""
     default = _flag(request.parameters, "binary_data_output", default=False)
     trees, blobs = [], []
     for tensor in response.outputs:
@@ -76,7 +76,7 @@ def encode_response(response: InferResponse, request: InferRequest) -> tuple[byt
 
 
 def raw_content(tensor: OutputTensor) -> bytes:
-    """A tensor's elements one after the other, little-endian."""
+    """Return the elements of a tensor as contiguous bytes, little-endian."""
     content = tensor.content
     if isinstance(content, np.ndarray):
         return content.astype("<f4", copy=False).tobytes()
@@ -84,7 +84,7 @@ def raw_content(tensor: OutputTensor) -> bytes:
 
 
 class _Blobs:
-    """The bytes behind the JSON, of which each tensor takes its part in turn."""
+    """Bytes after the JSON. Each binary tensor takes its part in order."""
 
     def __init__(self, rest: Raw) -> None:
         self._rest = rest
@@ -112,21 +112,27 @@ class _Blobs:
 
     def check_end(self) -> None:
         if len(self._rest):
-            raise InvalidInference(f"{len(self._rest)} bytes are left behind the last input")
+            raise InvalidInference(f"{len(self._rest)} bytes follow the last input")
 
 
 def _check_values(body: bytes, length: int, manifest: Manifest, max_batch: int) -> None:
-    """By their commas, before they are read: in memory they take up to forty times their text."""
+    """Limit the number of JSON values by counting commas, before parsing.
+
+    Parsed values take up to 40 times the memory of their text.
+    """
     rule = manifest.image
-    most = max_batch * rule.height * rule.width * rule.channels + _MORE_VALUES
-    if body.count(b",", 0, length) > most:
+    max_values = max_batch * rule.height * rule.width * rule.channels + _EXTRA_VALUES
+    if body.count(b",", 0, length) > max_values:
         raise InvalidInference(
-            f"the JSON has more values than {max_batch} images, the most that a request may have"
+            f"the JSON has more values than {max_batch} images, the maximum of a request"
         )
 
 
 def _whole_body(body: bytes, manifest: Manifest) -> InferRequest:
-    """What begins like an image file is one; pixels hardly ever do."""
+    """Return the request of a body that is one tensor.
+
+    A body with the signature of an image format is an encoded image; else it is pixels.
+    """
     rule = manifest.image
     if is_image(body):
         tensor = InputTensor(name=IMAGE_BYTES, datatype="BYTES", shape=(1, 1), content=[body])

@@ -1,4 +1,4 @@
-"""The classification extension: the largest values by name, in place of all of them."""
+"""Classification extension: returns the largest values with their labels, instead of all values."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 def classified(
     values: NDArray[np.float32], count: int, classes: Sequence[str]
 ) -> tuple[tuple[int, ...], list[bytes]]:
-    """The `count` largest of each image's values, largest first: their shape, and the elements.
+    """Return the `count` largest values of each image in descending order: shape and elements.
 
-    An element is ``value:index:label``, without the label where the values are not one a class;
-    the index counts an image's values in row-major order. Of a tie the first comes first.
+    An element is ``value:index:label``. The label is omitted if there is not one value per class.
+    The index counts the values of an image in row-major order. Equal values keep their order.
     """
     rows = values.reshape(len(values), -1)
     count = min(count, rows.shape[1])

@@ -1,4 +1,4 @@
-"""gzip and deflate, of which no more is unpacked than a request may have."""
+"""Compression with gzip and deflate. Decompression stops at the size limit of a request."""
 
 import asyncio
 import gzip
@@ -8,25 +8,25 @@ from service.http.errors import UnsupportedEncoding
 from service.inference.admission import Reservation
 from service.oip.errors import InvalidInference
 
-# zlib.decompressobj's own numbers: gzip's header or zlib's; and deflate without any.
-_GZIP, _ZLIB, _BARE = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
+# Window sizes of zlib.decompressobj: gzip header, zlib header, and raw deflate without a header.
+_GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 _CHUNK_BYTES = 65_536
-# Shorter ones take less time than a change of threads.
+# Shorter bodies take less time than the switch to another thread.
 _QUICK_BYTES = 16_384
-# An answer that is shorter than this fits into a packet anyway.
-_WORTHWHILE_BYTES = 1024
-# Floating-point numbers hardly get shorter at a higher one.
+# A shorter response fits into one packet without compression.
+_MIN_BYTES = 1024
+# Higher levels hardly compress floating-point numbers further.
 _LEVEL = 1
 
 
-async def unpack(body: bytes, encoding: str, reservation: Reservation) -> bytes:
-    """A request's body, whose Content-Encoding is `encoding`; '' and identity leave it alone.
+async def decompress(body: bytes, encoding: str, reservation: Reservation) -> bytes:
+    """Decompress the body of a request with the Content-Encoding `encoding`, if there is one.
 
-    `hold` grows with what is unpacked, and bounds it.
+    `reservation` grows with the decompressed size, and limits it.
 
     Raises:
-        UnsupportedEncoding: it is another encoding.
-        InvalidInference: the body is not of this encoding, or broken off.
+        UnsupportedEncoding: the encoding is not supported.
+        InvalidInference: the body does not have this encoding, or is truncated.
         BodyTooLarge, Overloaded: see `Reservation.grow_to`.
     """
     match encoding.strip().lower():
@@ -34,46 +34,46 @@ async def unpack(body: bytes, encoding: str, reservation: Reservation) -> bytes:
             return body
         case "gzip" | "x-gzip":
             window = _GZIP
-        case "deflate":  # zlib's by the standard, and bare by some clients
-            window = _ZLIB if _is_zlib(body) else _BARE
+        case "deflate":  # with a zlib header by the standard; some clients send raw deflate
+            window = _ZLIB if _is_zlib(body) else _RAW
         case other:
             raise UnsupportedEncoding(
                 f"the Content-Encoding is {other[:100]!r}: send gzip, deflate or none"
             )
     chunks: list[bytes] = []
-    unpacker, start, packed, size = zlib.decompressobj(window), 0, b"", reservation.size
+    decompressor, start, packed, size = zlib.decompressobj(window), 0, b"", reservation.size
     quick = len(body) <= _QUICK_BYTES
-    while not unpacker.eof:
+    while not decompressor.eof:
         if not packed:
             packed = body[start : start + _CHUNK_BYTES]
             start += len(packed)
         try:
             if quick:
-                chunk = unpacker.decompress(packed, _CHUNK_BYTES)
+                chunk = decompressor.decompress(packed, _CHUNK_BYTES)
             else:
-                chunk = await asyncio.to_thread(unpacker.decompress, packed, _CHUNK_BYTES)
+                chunk = await asyncio.to_thread(decompressor.decompress, packed, _CHUNK_BYTES)
         except zlib.error as error:
             raise InvalidInference(f"the body is not {encoding}: {error}") from error
         if not packed and not chunk:
-            raise InvalidInference(f"the body breaks off: it is not all of a {encoding} stream")
+            raise InvalidInference(f"the body is truncated: the {encoding} stream is incomplete")
         size += len(chunk)
         reservation.grow_to(size)
         chunks.append(chunk)
-        packed = unpacker.unconsumed_tail
-    if unpacker.unused_data or start < len(body):
-        raise InvalidInference(f"something is left behind the {encoding} stream")
+        packed = decompressor.unconsumed_tail
+    if decompressor.unused_data or start < len(body):
+        raise InvalidInference(f"there are extra bytes after the {encoding} stream")
     return b"".join(chunks)
 
 
-async def pack(body: bytes, accepted: str) -> tuple[bytes, str | None]:
-    """An answer as its client wants it, and its Content-Encoding."""
+async def compress(body: bytes, accepted: str) -> tuple[bytes, str | None]:
+    """Compress a response as its client accepts it; return it with its Content-Encoding."""
     encoding = _preferred(accepted)
-    if encoding is None or len(body) < _WORTHWHILE_BYTES:
+    if encoding is None or len(body) < _MIN_BYTES:
         return body, None
-    compress = _gzip if encoding == "gzip" else _deflate
+    compress_body = _gzip if encoding == "gzip" else _deflate
     if len(body) > _QUICK_BYTES:
-        return await asyncio.to_thread(compress, body), encoding
-    return compress(body), encoding
+        return await asyncio.to_thread(compress_body, body), encoding
+    return compress_body(body), encoding
 
 
 def _gzip(body: bytes) -> bytes:
@@ -85,15 +85,15 @@ def _deflate(body: bytes) -> bytes:
 
 
 def _is_zlib(body: bytes) -> bool:
-    """By its header (RFC 1950): method 8, and a checksum."""
+    """Return True for a zlib header (RFC 1950): method 8, and a valid checksum."""
     return len(body) > 1 and body[0] & 0x0F == 8 and int.from_bytes(body[:2]) % 31 == 0
 
 
 def _preferred(accepted: str) -> str | None:
-    """The first of the two that an Accept-Encoding names, and does not refuse."""
+    """Return the first of gzip and deflate in Accept-Encoding whose weight is not zero."""
     for entry in accepted.lower().split(","):
         name, _, weight = entry.partition(";")
-        refused = weight.replace(" ", "").removeprefix("q=").strip("0.") == ""
-        if name.strip() in ("gzip", "deflate") and not (weight and refused):
+        excluded = weight.replace(" ", "").removeprefix("q=").strip("0.") == ""
+        if name.strip() in ("gzip", "deflate") and not (weight and excluded):
             return name.strip()
     return None

@@ -1,4 +1,4 @@
-"""The server itself and its models, as the protocol asks for them: what REST and gRPC share."""
+"""Data plane of the protocol: the server and its models, shared by REST and gRPC."""
 
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +24,7 @@ EXTENSIONS = (
 
 
 def server_version() -> str:
-    """Of the installed package; a copy that is not installed cannot tell."""
+    """Return the version of the installed package, or "unknown" if it is not installed."""
     try:
         return version(NAME)
     except PackageNotFoundError:
@@ -32,11 +32,11 @@ def server_version() -> str:
 
 
 class Server:
-    """Models by name and version, and what there is to say of them.
+    """Models by name and version, with their metadata, configuration and statistics.
 
     Args:
-        workers: processes that serve the same.
-        problem: why the service takes no requests; None when it does.
+        workers: number of worker processes of the service.
+        unready_error: returns the error of a service that is not ready; None if it is ready.
     """
 
     def __init__(
@@ -46,72 +46,81 @@ class Server:
         registry: ModelRegistry,
         *,
         workers: int,
-        problem: Callable[[], LimelightError | None],
+        unready_error: Callable[[], LimelightError | None],
     ) -> None:
         self.settings = settings
         self.inference = Inference(settings)
-        self.rejection = problem
+        self.unready_error = unready_error
         self._metrics = metrics
         self._registry = registry
         self._workers = workers
 
-    def classifier(self, name: str, asked_version: str = "") -> Classifier:
-        """The model of this name; a version must be the one that is served.
+    def classifier(self, name: str, requested_version: str = "") -> Classifier:
+        """Return the model of this name. A version must be the served version.
 
         Raises:
-            UnknownModel: there is none of this name, or version.
-            NotReady: there is, but it could not be loaded.
+            UnknownModel: there is no model of this name or version.
+            NotReady: the model could not be loaded.
         """
         classifier = self._registry.get(name)
         served = classifier.manifest.version
-        if asked_version not in ("", served):
+        if requested_version not in ("", served):
             raise UnknownModel(
-                f"Request for unknown model: {name[:100]!r} version {asked_version[:20]} is not "
-                f"found: version {served} is served"
+                f"Request for unknown model: {name[:100]!r} version {requested_version[:20]} is "
+                f"not found: version {served} is served"
             )
         return classifier
 
-    def check_ready(self, name: str, asked_version: str = "") -> None:
-        """Raises:
-        UnknownModel, NotReady: see `classifier`.
-        Draining: the service takes no further requests.
-        """
-        self.classifier(name, asked_version)
-        problem = self.rejection()
-        if problem is not None and not isinstance(problem, NotReady):
-            raise problem
+    def check_ready(self, name: str, requested_version: str = "") -> None:
+        """Check that a model is ready.
 
-    def metadata(self, name: str, asked_version: str = "") -> ModelMetadata:
-        """Raises:
-        UnknownModel, NotReady: see `classifier`.
+        Raises:
+            UnknownModel, NotReady: see `classifier`.
+            Draining: the service is shutting down.
         """
-        return model_metadata(self.classifier(name, asked_version).manifest)
+        self.classifier(name, requested_version)
+        error = self.unready_error()
+        # NotReady is about other models or the gRPC port: this model is loaded.
+        if error is not None and not isinstance(error, NotReady):
+            raise error
 
-    def configuration(self, name: str, asked_version: str = "") -> Json:
-        """Raises:
-        UnknownModel, NotReady: see `classifier`.
+    def metadata(self, name: str, requested_version: str = "") -> ModelMetadata:
+        """Return the metadata of a model.
+
+        Raises:
+            UnknownModel, NotReady: see `classifier`.
+        """
+        return model_metadata(self.classifier(name, requested_version).manifest)
+
+    def configuration(self, name: str, requested_version: str = "") -> Json:
+        """Return the configuration of a model.
+
+        Raises:
+            UnknownModel, NotReady: see `classifier`.
         """
         return model_configuration(
-            self.classifier(name, asked_version),
+            self.classifier(name, requested_version),
             max_batch=self.inference.max_batch,
             workers=self._workers,
         )
 
-    def statistics(self, name: str = "", asked_version: str = "") -> list[ModelStatistics]:
-        """Of one model, or all; it takes some milliseconds, and `Metrics.flush` comes before it.
+    def statistics(self, name: str = "", requested_version: str = "") -> list[ModelStatistics]:
+        """Return the statistics of one model, or of all. Call `Metrics.flush` first.
+
+        This takes some milliseconds, so call it in a thread.
 
         Raises:
             UnknownModel, NotReady: see `classifier`.
         """
         if name:
-            classifiers = [self.classifier(name, asked_version)]
+            classifiers = [self.classifier(name, requested_version)]
         else:
             classifiers = list(self._registry.classifiers.values())
         samples = self._metrics.samples()
         return [model_statistics(samples, classifier.manifest) for classifier in classifiers]
 
     def index(self) -> list[dict[str, str]]:
-        """Every model, and why those that are not served are not."""
+        """Return every model, with the reason for each that is not served."""
         ready = [
             {
                 "name": name,

@@ -1,4 +1,4 @@
-"""Errors of the Open Inference Protocol: their form, and the statuses that differ there."""
+"""Errors of the Open Inference Protocol: their form, and the statuses that differ from HTTP's."""
 
 import orjson
 
@@ -9,10 +9,10 @@ from service.http.messages import Response
 
 
 class InvalidInference(LimelightError):
-    code, title = "invalid_inference", "Not an inference request that can be read"
+    code, title = "invalid_inference", "Not a valid inference request"
 
 
-# Whatever is wrong with a parameter or an image is 400, as Triton has it.
+# Errors in a parameter or an image have status 400, as in Triton.
 _STATUS: dict[type[LimelightError], int] = STATUS | {
     InvalidInference: 400,
     errors.UnsupportedMediaType: 400,
@@ -29,6 +29,6 @@ def status_of(kind: type[LimelightError]) -> int:
 
 
 def error_response(error: LimelightError) -> Response:
-    """``{"error": "..."}``, which is all that the protocol's clients read."""
+    """Return an error in the protocol's form, ``{"error": "..."}``."""
     body = orjson.dumps({"error": error.detail})
     return Response(body, status_of(type(error)), b"application/json", headers_of(error))

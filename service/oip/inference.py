@@ -1,4 +1,4 @@
-"""The use case: images in, tensors out, through the batches that everybody shares."""
+"""Inference by the Open Inference Protocol: images in, tensors out, in the shared batches."""
 
 import asyncio
 import time
@@ -32,17 +32,17 @@ from service.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """An image as the network sees it, and what a map of it can be laid over."""
+class _Prepared:
+    """Input image of the network, with the upload that its map can be drawn over."""
 
     pixels_hwc: NDArray[np.uint8]
     view: View
     encoded: bytes | None
-    """None: the pixels are all that there is."""
+    """Encoded upload; None: the request holds only pixels."""
 
 
 class Inference:
-    """Answers requests of the protocol by a classifier's own batcher."""
+    """Inference on the batcher of a classifier, for requests of the protocol."""
 
     def __init__(self, settings: Settings) -> None:
         self._max_pixels = settings.max_pixels
@@ -51,35 +51,35 @@ class Inference:
     async def infer(
         self, classifier: Classifier, request: InferRequest, context: RequestContext
     ) -> InferResponse:
-        """Answer a request; a batch is answered whole, or not at all.
+        """Answer a request: all of its images, or none.
 
         Raises:
-            LimelightError: the request, an image or a parameter is refused; see `limelight.errors`.
+            LimelightError: the request, an image or a parameter is rejected.
         """
         manifest = classifier.manifest
-        _shorten(context, request.parameters)
+        _apply_timeout(context, request.parameters)
         planned = plan(request, manifest, max_batch=self.max_batch)
         target = None
         if planned.picture is not None and planned.picture.target is not None:
             target = classifier.results.index(planned.picture.target)
-        # All places at once: whoever cannot be served in time learns it before the work.
-        places = classifier.batcher.admission.admit(
+        # Admit all images at once: a request that cannot be served is rejected before any work.
+        admission = classifier.batcher.admission.admit(
             context, low_priority=planned.explains, images=len(planned.images)
         )
-        with places:
-            pixels_nhwc, seen = await self._see(planned, classifier, context)
-            # What is predicted is counted, whether or not it is asked for.
+        with admission:
+            pixels_nhwc, prepared = await self._prepare(planned, classifier, context)
+            # The metrics count predictions, so the outputs that they need are always computed.
             wanted = tuple({*planned.graph_outputs, *classifier.results.read_always})
             found = await classifier.batcher.submit_all(pixels_nhwc, wanted, context)
             started = time.perf_counter()
             outputs = []
             for output in planned.outputs:
                 if output.name == OVERLAY and planned.picture is not None:
-                    pictures = await self._draw(seen, found, planned.picture, target)
+                    pictures = await self._draw(prepared, found, planned.picture, target)
                     outputs.append(_bytes_tensor(output, (len(pictures), 1), pictures))
                 else:
                     outputs.append(_tensor(output, found, planned, manifest.classes))
-            context.passed("render", started)
+            context.end_stage("render", started)
         return InferResponse(
             model=manifest.name,
             version=manifest.version,
@@ -89,37 +89,37 @@ class Inference:
             method=planned.method,
         )
 
-    async def _see(
+    async def _prepare(
         self, planned: Plan, classifier: Classifier, context: RequestContext
-    ) -> tuple[NDArray[np.uint8], list[_Seen]]:
-        """The images as the network sees them, (N, H, W, C); and one by one, if to be drawn on."""
+    ) -> tuple[NDArray[np.uint8], list[_Prepared]]:
+        """Return the network's input, (N, H, W, C), and the images that can be drawn on."""
         if isinstance(planned.images, np.ndarray):
             rule = classifier.manifest.image
             whole = View(0, 0, rule.width, rule.height)
             shown = () if planned.picture is None else planned.images
-            return planned.images, [_Seen(pixels, whole, None) for pixels in shown]
+            return planned.images, [_Prepared(pixels, whole, None) for pixels in shown]
         started = time.perf_counter()
         uploads = await asyncio.gather(*(classifier.read(body) for body in planned.images))
-        context.passed("decode", started)
-        seen = [
-            _Seen(upload.pixels_hwc, upload.view, body)
+        context.end_stage("decode", started)
+        prepared = [
+            _Prepared(upload.pixels_hwc, upload.view, body)
             for upload, body in zip(uploads, planned.images, strict=True)
         ]
-        return np.stack([one.pixels_hwc for one in seen]), seen
+        return np.stack([one.pixels_hwc for one in prepared]), prepared
 
     async def _draw(
-        self, seen: Sequence[_Seen], found: Outputs, picture: Picture, target: int | None
+        self, prepared: Sequence[_Prepared], found: Outputs, picture: Picture, target: int | None
     ) -> list[bytes]:
-        targets = found["probabilities"].argmax(1) if target is None else [target] * len(seen)
-        cams_nhw = [found["cams"][at, index] for at, index in enumerate(targets)]
+        targets = found["probabilities"].argmax(1) if target is None else [target] * len(prepared)
+        cams_nhw = [found["cams"][image, index] for image, index in enumerate(targets)]
         return await asyncio.gather(
             *(
                 asyncio.to_thread(self._picture, one, cam_hw, picture.style)
-                for one, cam_hw in zip(seen, cams_nhw, strict=True)
+                for one, cam_hw in zip(prepared, cams_nhw, strict=True)
             )
         )
 
-    def _picture(self, one: _Seen, cam_hw: NDArray[np.float32], style: OverlayStyle) -> bytes:
+    def _picture(self, one: _Prepared, cam_hw: NDArray[np.float32], style: OverlayStyle) -> bytes:
         if one.encoded is None:
             image = images.picture_of(one.pixels_hwc)
         else:
@@ -127,8 +127,8 @@ class Inference:
         return png(overlay(image, cam_hw, one.view, opacity=style.opacity, colormap=style.colormap))
 
 
-def _shorten(context: RequestContext, parameters: Parameters) -> None:
-    """By the parameter `timeout`, in microseconds, with which Triton's clients limit the server."""
+def _apply_timeout(context: RequestContext, parameters: Parameters) -> None:
+    """Shorten the deadline by the parameter `timeout` of Triton's clients, in microseconds."""
     timeout = parameters.get("timeout", 0)
     if type(timeout) is not int or timeout < 0:
         raise InvalidInference("timeout must be a whole number of microseconds, 0 for none")

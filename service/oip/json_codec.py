@@ -1,4 +1,4 @@
-"""Requests and answers as JSON: every name and type is checked, and only then believed."""
+"""JSON codec of requests and responses. Names and types of requests are validated."""
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
@@ -21,14 +21,16 @@ from service.oip.types import (
 
 Json = dict[str, Any]
 Content = Callable[[str, Mapping[str, Any], Parameters], Raw | Sequence[Any]]
-"""Where a tensor's content is, given its name, its object and its parameters."""
+"""Function that returns a tensor's content, given its name, its JSON object and its parameters."""
 
-_MOST_DIMENSIONS = 8
+_MAX_DIMENSIONS = 8
 
 
 def parse_json(text: Raw) -> Any:
-    """Raises:
-    InvalidInference: it is not JSON.
+    """Parse JSON.
+
+    Raises:
+        InvalidInference: the text is not JSON.
     """
     try:
         return orjson.loads(text)
@@ -37,8 +39,10 @@ def parse_json(text: Raw) -> Any:
 
 
 def read_request(text: Raw, content: Content) -> InferRequest:
-    """Raises:
-    InvalidInference: it is not JSON, or not a request; see `content` as well.
+    """Read an inference request.
+
+    Raises:
+        InvalidInference: the text is not JSON or not a request, or `content` raised this error.
     """
     tree = parse_json(text)
     if not isinstance(tree, dict):
@@ -55,8 +59,10 @@ def read_request(text: Raw, content: Content) -> InferRequest:
 
 
 def read_parameters(entry: Mapping[str, Any]) -> Parameters:
-    """Raises:
-    InvalidInference: one is no boolean, number or string.
+    """Read the parameters of a request, an input or an output.
+
+    Raises:
+        InvalidInference: a value is not a boolean, a number or a string.
     """
     parameters = _given(entry, "parameters", {})
     if not isinstance(parameters, dict):
@@ -70,7 +76,7 @@ def read_parameters(entry: Mapping[str, Any]) -> Parameters:
 
 
 def response_tree(response: InferResponse, outputs: Sequence[Json]) -> Json:
-    """An answer whose tensors are written already."""
+    """Return the JSON tree of a response; `outputs` are the trees of its tensors."""
     tree: Json = {"model_name": response.model, "model_version": response.version}
     if response.id:
         tree["id"] = response.id
@@ -79,7 +85,7 @@ def response_tree(response: InferResponse, outputs: Sequence[Json]) -> Json:
 
 
 def output_tree(tensor: OutputTensor) -> Json:
-    """A tensor with its values, flat; pictures are base64, which `content_type` says."""
+    """Return a tensor with its values, flat. Pictures are base64, as `content_type` says."""
     tree = output_head(tensor)
     content = tensor.content
     if isinstance(content, np.ndarray):
@@ -93,19 +99,19 @@ def output_tree(tensor: OutputTensor) -> Json:
 
 
 def output_head(tensor: OutputTensor) -> Json:
-    """A tensor without its values."""
+    """Return a tensor without its values."""
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
 
 
 def dump(tree: Any) -> bytes:
-    """Compact JSON; arrays are lists, and a float32 has no more digits than it holds."""
+    """Return compact JSON. Arrays become lists; a float32 has no more digits than needed."""
     return orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _input(entry: Mapping[str, Any], content: Content) -> InputTensor:
     name, parameters = _name("inputs", entry), read_parameters(entry)
     if any(parameter.startswith("shared_memory") for parameter in parameters):
-        raise InvalidInference(f"input {name[:100]!r}: there is no shared memory here")
+        raise InvalidInference(f"input {name[:100]!r}: shared memory is not supported")
     return InputTensor(
         name=name,
         datatype=_text("datatype", entry.get("datatype")),
@@ -115,14 +121,14 @@ def _input(entry: Mapping[str, Any], content: Content) -> InputTensor:
 
 
 def _given(entry: Mapping[str, Any], name: str, default: Any) -> Any:
-    """Some clients write null for what they leave out."""
+    """Return the value of a field, or `default`. Some clients write null for absent fields."""
     value = entry.get(name)
     return default if value is None else value
 
 
 def _shape(value: object) -> tuple[int, ...]:
-    if not isinstance(value, list) or len(value) > _MOST_DIMENSIONS:
-        raise InvalidInference(f"shape must be a list of at most {_MOST_DIMENSIONS} numbers")
+    if not isinstance(value, list) or len(value) > _MAX_DIMENSIONS:
+        raise InvalidInference(f"shape must be a list of at most {_MAX_DIMENSIONS} numbers")
     if not all(type(size) is int and size >= 0 for size in value):
         raise InvalidInference("shape must hold whole numbers, 0 or more")
     return tuple(value)
@@ -134,8 +140,8 @@ def _objects(name: str, value: object) -> list[dict[str, Any]]:
     return value
 
 
-def _name(place: str, entry: Mapping[str, Any]) -> str:
-    return _text(f"name in {place}", entry.get("name"))
+def _name(parent: str, entry: Mapping[str, Any]) -> str:
+    return _text(f"name in {parent}", entry.get("name"))
 
 
 def _text(name: str, value: object) -> str:

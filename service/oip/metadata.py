@@ -1,15 +1,15 @@
-"""What a model takes and gives, in the protocol's words."""
+"""Model metadata in the form of the protocol: inputs and outputs."""
 
 from dataclasses import dataclass
 
 from limelight.artifact.manifest import Manifest, TensorSpec
 
 IMAGES = "images"
-"""The input of pixels: UINT8 (N, H, W, C)."""
+"""Name of the input for pixels: UINT8 (N, H, W, C)."""
 IMAGE_BYTES = "image_bytes"
-"""The input of encoded images, which are decoded here: BYTES (N, 1)."""
+"""Name of the input for encoded images, which the service decodes: BYTES (N, 1)."""
 OVERLAY = "overlay_png"
-"""The output of pictures, the upload with a map laid over it: BYTES (N, 1)."""
+"""Name of the output for pictures, the upload with a map drawn over it: BYTES (N, 1)."""
 PLATFORM = "onnxruntime_onnx"
 
 _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
@@ -17,7 +17,7 @@ _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 
 @dataclass(frozen=True, slots=True)
 class TensorMetadata:
-    """Name, datatype and shape, whose free dimension is -1; the keys are the protocol's."""
+    """Name, datatype and shape of a tensor; -1 is a variable dimension."""
 
     name: str
     datatype: str
@@ -34,7 +34,7 @@ class ModelMetadata:
 
 
 def model_metadata(manifest: Manifest) -> ModelMetadata:
-    """One of the two inputs is to be given; outputs are those of the graph, and the picture."""
+    """Return the metadata: two alternative inputs, the outputs of the graph, and the picture."""
     return ModelMetadata(
         name=manifest.name,
         versions=(manifest.version,),

@@ -1,4 +1,4 @@
-"""A model's configuration in the form that Triton gives it: what clients ask before they load."""
+"""Model configuration in Triton's form, which Triton's clients read before they send requests."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ Json = dict[str, Any]
 
 
 def model_configuration(classifier: Classifier, *, max_batch: int, workers: int) -> Json:
-    """The fields of the published ModelConfig message that mean something here."""
+    """Return the fields of Triton's ModelConfig message that apply to this service."""
     metadata = model_metadata(classifier.manifest)
     on_gpu = classifier.engine.provider != "CPU"
     return {
@@ -18,7 +18,7 @@ def model_configuration(classifier: Classifier, *, max_batch: int, workers: int)
         "backend": "onnxruntime",
         "version_policy": {"latest": {"num_versions": 1}},
         "max_batch_size": max_batch,
-        # One of them is to be given, whichever it is.
+        # A request has exactly one of the two inputs.
         "input": [_tensor(tensor) | {"optional": True} for tensor in metadata.inputs],
         "output": [_tensor(tensor) for tensor in metadata.outputs],
         "dynamic_batching": {"max_queue_delay_microseconds": 0},
@@ -34,7 +34,7 @@ def model_configuration(classifier: Classifier, *, max_batch: int, workers: int)
 
 
 def _tensor(tensor: TensorMetadata) -> Json:
-    """Without the batch, which `max_batch_size` implies."""
+    """Return a tensor without its batch dimension, which `max_batch_size` implies."""
     datatype = "STRING" if tensor.datatype == "BYTES" else tensor.datatype
     return {
         "name": tensor.name,

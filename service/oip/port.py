@@ -1,4 +1,4 @@
-"""The port for gRPC, where one is set: opened after HTTP's, and closed with it."""
+"""gRPC port, if one is set: opened after the HTTP port, and closed with it."""
 
 import asyncio
 import logging
@@ -17,55 +17,55 @@ logger = logging.getLogger("limelight.rpc")
 
 
 class Port:
-    """Nothing of gRPC is loaded before `open`, and nothing at all without a port."""
+    """Port for gRPC. The gRPC library is loaded by `open`, and only if a port is set."""
 
     def __init__(
         self,
         server: Server,
         upload_budget: UploadBudget,
         metrics: Metrics,
-        notes: Recorder,
+        recorder: Recorder,
         trace: Tracing | None,
     ) -> None:
-        self._parts = server, upload_budget, metrics, notes, trace
+        self._servicer_arguments = server, upload_budget, metrics, recorder, trace
         self._number = server.settings.grpc_port
         self._listener: Listener | None = None
         self._closing: asyncio.Task[None] | None = None
-        self.rejection = None if self._number is None else "the port for gRPC is not open yet"
-        """Why nobody is served there who should be."""
+        self.unready_reason = None if self._number is None else "the gRPC port is not open yet"
+        """Reason why the gRPC port is not ready; None if it is ready or not set."""
 
     @property
     def in_flight(self) -> int:
-        """Calls that are being answered."""
+        """Number of calls in progress."""
         return 0 if self._listener is None else self._listener.in_flight
 
     async def open(self, host: str | None) -> None:
-        """Listen at `host`, or at this machine alone; a failure is told by `problem`."""
+        """Listen on `host`, or on 127.0.0.1 only. After a failure, `unready_reason` is set."""
         if self._number is None:
             return
         from service.oip.grpc.listening import Listener
         from service.oip.grpc.servicer import Servicer
 
-        server = self._parts[0]
+        server = self._servicer_arguments[0]
         listener = Listener(
-            server, Servicer(*self._parts), host=host or "127.0.0.1", port=self._number
+            server, Servicer(*self._servicer_arguments), host=host or "127.0.0.1", port=self._number
         )
         try:
             listener.bind()
         except RuntimeError as error:
-            self.rejection = f"gRPC cannot be served at port {self._number}: {error}"
-            logger.error("the service is not ready: %s", self.rejection)
+            self.unready_reason = f"gRPC cannot be served on port {self._number}: {error}"
+            logger.error("the service is not ready: %s", self.unready_reason)
             return
-        self._listener, self.rejection = listener, None
+        self._listener, self.unready_reason = listener, None
         await listener.start()
 
     def stop(self) -> None:
-        """Take nothing new; to be called in the event loop."""
+        """Accept no more calls; call this in the event loop."""
         if self._listener is not None and self._closing is None:
             self._closing = asyncio.create_task(self._listener.close())
 
     async def close(self) -> None:
-        """Wait for what was taken to be finished."""
+        """Stop, and wait for the calls in progress."""
         self.stop()
         if self._closing is not None:
             await self._closing

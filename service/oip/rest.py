@@ -1,4 +1,4 @@
-"""The protocol over HTTP: paths, headers and bodies, and nothing else."""
+"""REST interface of the protocol: routes, headers and bodies."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from service.http.request_body import read_body
 from service.http.responses import json_response
 from service.inference.admission import UploadBudget
 from service.oip.binary_codec import decode_request, encode_response
-from service.oip.compression import pack, unpack
+from service.oip.compression import compress, decompress
 from service.oip.dataplane import EXTENSIONS, NAME, Server, server_version
 from service.oip.errors import InvalidInference
 from service.oip.json_codec import parse_json
@@ -20,14 +20,14 @@ ROOT = "/v2"
 _MODEL = f"{ROOT}/models/{{name}}"
 _VERSION = f"{_MODEL}/versions/{{version}}"
 _HEADER_LENGTH = b"inference-header-content-length"
-# Of what is asked of the index, which is a word or two.
-_MOST_INDEX_BYTES = 4096
+# Limit for the body of an index request, which has one field.
+_MAX_INDEX_BYTES = 4096
 _OCTETS = b"application/octet-stream"
 _VARY = (b"vary", b"Accept-Encoding")
 
 
 class Rest:
-    """The routes, for the application to call; see `route` for a path's."""
+    """Routes of the protocol for the application; `route` maps a path to its route."""
 
     def __init__(self, server: Server, upload_budget: UploadBudget, metrics: Metrics) -> None:
         self._server = server
@@ -50,11 +50,11 @@ class Rest:
             }
 
     def speaks(self, path: str) -> bool:
-        """Whether errors under this path are in the protocol's form."""
+        """Return True if errors under this path have the protocol's form."""
         return path == ROOT or path.startswith(f"{ROOT}/")
 
     def route(self, path: str) -> str:
-        """The route that a path belongs to; the path itself where there is none."""
+        """Return the route of a path; the path itself if there is no such route."""
         if path in self.routes:
             return path
         parts = path.split("/")
@@ -72,42 +72,44 @@ class Rest:
         return json_response({"live": True})
 
     async def _ready(self, exchange: Exchange) -> Response:
-        problem = self._server.rejection()
-        if problem is not None:
-            raise problem
+        error = self._server.unready_error()
+        if error is not None:
+            raise error
         return json_response({"ready": True})
 
     async def _model(self, exchange: Exchange) -> Response:
-        return json_response(self._server.metadata(*_asked(exchange)))
+        return json_response(self._server.metadata(*_model_and_version(exchange)))
 
     async def _model_ready(self, exchange: Exchange) -> Response:
-        name, version = _asked(exchange)
+        name, version = _model_and_version(exchange)
         self._server.check_ready(name, version)
         return json_response({"name": name, "ready": True})
 
     async def _configuration(self, exchange: Exchange) -> Response:
-        return json_response(self._server.configuration(*_asked(exchange)))
+        return json_response(self._server.configuration(*_model_and_version(exchange)))
 
     async def _statistics(self, exchange: Exchange) -> Response:
-        everything = exchange.route == f"{ROOT}/models/stats"
-        asked = () if everything else _asked(exchange)
+        all_models = exchange.route == f"{ROOT}/models/stats"
+        selection = () if all_models else _model_and_version(exchange)
         self._metrics.flush()
-        found = await asyncio.to_thread(self._server.statistics, *asked)
+        found = await asyncio.to_thread(self._server.statistics, *selection)
         return json_response({"model_stats": found})
 
     async def _index(self, exchange: Exchange) -> Response:
-        """With `ready` in the body, only the models that are."""
+        """List the models; with `ready` in the body, list only those that are ready."""
         request = exchange.request
         with self._upload_budget.reserve(
-            max_bytes=_MOST_INDEX_BYTES, declared=request.declared_length
+            max_bytes=_MAX_INDEX_BYTES, declared=request.declared_length
         ) as reservation:
             body = await read_body(request, reservation)
-        wanted = parse_json(body) if body.strip() else {}
-        ready = wanted.get("ready", False) if isinstance(wanted, Mapping) else None
+        index_filter = parse_json(body) if body.strip() else {}
+        ready = index_filter.get("ready", False) if isinstance(index_filter, Mapping) else None
         if not isinstance(ready, bool):
-            raise InvalidInference("send nothing, or an object whose 'ready' is true or false")
+            raise InvalidInference(
+                "send an empty body, or an object whose 'ready' is true or false"
+            )
         models = self._server.index()
-        return json_response([one for one in models if not ready or one["state"] == "READY"])
+        return json_response([model for model in models if not ready or model["state"] == "READY"])
 
     async def _infer(self, exchange: Exchange) -> Response:
         request, context, server = exchange.request, exchange.request.context, self._server
@@ -115,14 +117,15 @@ class Rest:
             max_bytes=server.settings.max_bytes, declared=request.declared_length
         ) as reservation:
             started = time.perf_counter()
-            classifier = server.classifier(*_asked(exchange))
+            classifier = server.classifier(*_model_and_version(exchange))
             exchange.classifier = classifier
             if not request.arrived():
-                # Nobody is kept waiting by a body that takes its time, nor asked for one in vain.
+                # A slow body must not occupy the queue, and a client that is rejected need not send
+                # its body. So the request is only checked here, and admitted by `infer`.
                 with classifier.admit(context, low_priority=False):
                     pass
             body = await read_body(request, reservation)
-            body = await unpack(body, request.header(b"content-encoding"), reservation)
+            body = await decompress(body, request.header(b"content-encoding"), reservation)
             length = request.headers.get(_HEADER_LENGTH)
             wanted = decode_request(
                 body,
@@ -130,7 +133,7 @@ class Rest:
                 classifier.manifest,
                 max_batch=server.inference.max_batch,
             )
-            context.passed("read", started)
+            context.end_stage("read", started)
             response = await server.inference.infer(classifier, wanted, context)
             exchange.winners, exchange.method = response.winners, response.method
         started = time.perf_counter()
@@ -139,14 +142,14 @@ class Rest:
         if header_length is not None:
             headers.append((_HEADER_LENGTH, str(header_length).encode()))
             media_type = _OCTETS
-        content, encoding = await pack(content, request.header(b"accept-encoding"))
+        content, encoding = await compress(content, request.header(b"accept-encoding"))
         if encoding is not None:
             headers.append((b"content-encoding", encoding.encode()))
-        context.passed("render", started)
+        context.end_stage("render", started)
         return Response(content, 200, media_type, headers)
 
 
-def _asked(exchange: Exchange) -> tuple[str, str]:
-    """Name and version in the path, the latter empty where there is none."""
+def _model_and_version(exchange: Exchange) -> tuple[str, str]:
+    """Return the name and the version in the path; the version is empty if absent."""
     parts = exchange.request.path.split("/")
     return parts[3], parts[5] if "{version}" in exchange.route else ""

@@ -1,4 +1,4 @@
-"""A model's statistics in the protocol's form, from what Prometheus is told, over all workers."""
+"""Model statistics in the form of the protocol, computed from the metrics of all workers."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from limelight.artifact.manifest import Manifest
 from service.request_context import Stage
 
 _NANOSECONDS = 1_000_000_000
-# In the protocol's words; what is left is the queue.
+# Names of the protocol and the stages that each of them sums.
 _PHASES: dict[str, tuple[Stage, ...]] = {
     "queue": ("queue",),
     "compute_input": ("read", "decode"),
@@ -20,7 +20,7 @@ _PHASES: dict[str, tuple[Stage, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """How often, and how long in all."""
+    """Number of events and their total time."""
 
     count: int
     ns: int
@@ -34,30 +34,30 @@ class BatchStatistics:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatistics:
-    """Of all requests of a model, by whatever route they came; the keys are the protocol's."""
+    """Statistics of a model over all routes. The field names are those of the protocol."""
 
     name: str
     version: str
     last_inference: int
-    """Milliseconds since 1970; 0 before the first."""
+    """Unix time in milliseconds; 0 before the first inference."""
     inference_count: int
-    """Images."""
+    """Number of images."""
     execution_count: int
-    """Passes."""
+    """Number of batches."""
     inference_stats: Mapping[str, Duration]
     batch_stats: tuple[BatchStatistics, ...]
 
 
 def model_statistics(samples: Iterable[Sample], manifest: Manifest) -> ModelStatistics:
-    """Sum up what `service.telemetry.metrics` counts."""
+    """Sum the samples of `service.telemetry.metrics` for one model."""
     own = [sample for sample in samples if sample.labels.get("model") == manifest.name]
 
     def total(name: str, **labels: str) -> float:
-        asked = labels.items()
+        wanted = labels.items()
         return sum(
             sample.value
             for sample in own
-            if sample.name == f"limelight_{name}" and asked <= sample.labels.items()
+            if sample.name == f"limelight_{name}" and wanted <= sample.labels.items()
         )
 
     def ended(outcome: str, codes: Iterable[str]) -> Duration:
@@ -90,7 +90,7 @@ def model_statistics(samples: Iterable[Sample], manifest: Manifest) -> ModelStat
                 int(size),
                 Duration(
                     round(total("batches_total", size=size)),
-                    round(total("pass_seconds_total", size=size) * _NANOSECONDS),
+                    round(total("batch_seconds_total", size=size) * _NANOSECONDS),
                 ),
             )
             for size in sorted(sizes, key=int)

@@ -1,4 +1,4 @@
-"""Contents of tensors, read no further than the bytes that are really there."""
+"""Readers and writers of tensor contents. They allocate no more than the received bytes justify."""
 
 import base64
 import binascii
@@ -14,18 +14,18 @@ from service.oip.errors import InvalidInference
 from service.oip.types import InputTensor, Raw
 
 LENGTH_BYTES = 4
-"""Of the length that comes before each element of BYTES, little-endian."""
+"""Size of the length before each element of BYTES, little-endian."""
 
 
 def read_uint8(tensor: InputTensor) -> NDArray[np.uint8]:
-    """An array of the tensor's shape; of raw content it is a view.
+    """Return an array of the tensor's shape; for raw content, the array is a view.
 
     Raises:
-        InvalidInference: there are more or fewer elements, or one is no whole number from 0 to 255.
+        InvalidInference: the number of elements is wrong, or one is not an integer from 0 to 255.
     """
     content = tensor.content
     if not isinstance(content, bytes | memoryview):
-        # Nested lists are no longer than what they hold: before they are read, a bound will do.
+        # The outer list has at most as many entries as elements. Check this before flattening.
         _check_count(tensor, len(content), at_most=True)
         content = _whole_numbers(tensor.name, content)
     _check_count(tensor, len(content))
@@ -33,10 +33,10 @@ def read_uint8(tensor: InputTensor) -> NDArray[np.uint8]:
 
 
 def read_bytes(tensor: InputTensor) -> list[bytes]:
-    """The elements of a BYTES tensor. Values that are strings, as JSON has them, are base64.
+    """Return the elements of a BYTES tensor. Strings, as in JSON, are base64.
 
     Raises:
-        InvalidInference: there are more or fewer of them, or one is cut off or malformed.
+        InvalidInference: the number of elements is wrong, or one is truncated or malformed.
     """
     content = tensor.content
     if isinstance(content, bytes | memoryview):
@@ -49,7 +49,7 @@ def read_bytes(tensor: InputTensor) -> list[bytes]:
 
 
 def write_bytes(elements: Iterable[bytes]) -> bytes:
-    """Elements of BYTES as raw content."""
+    """Return elements of BYTES as raw content."""
     return b"".join(
         part
         for element in elements
@@ -62,12 +62,12 @@ def _check_count(tensor: InputTensor, found: int, *, at_most: bool = False) -> N
     if found > count or (found < count and not at_most):
         raise InvalidInference(
             f"input {tensor.name!r} has {found} elements, and its shape {list(tensor.shape)} "
-            f"demands {count}"
+            f"requires {count}"
         )
 
 
 def _split(name: str, content: Raw, count: int) -> list[bytes]:
-    """At most one element more than `count`, so that many empty ones are not all made."""
+    """Split raw content into at most `count` + 1 elements: empty ones must not fill memory."""
     elements: list[bytes] = []
     at, end = 0, len(content)
     while at < end and len(elements) <= count:
@@ -75,8 +75,8 @@ def _split(name: str, content: Raw, count: int) -> list[bytes]:
         length = int.from_bytes(content[at:start], "little")
         if start > end or length > end - start:
             raise InvalidInference(
-                f"input {name!r} breaks off in element {len(elements)}: each element has its "
-                "length before it, 4 bytes, little-endian"
+                f"input {name!r} is truncated in element {len(elements)}: each element is preceded "
+                "by its length, 4 bytes, little-endian"
             )
         at = start + length
         elements.append(bytes(content[start:at]))
@@ -91,16 +91,16 @@ def _element(name: str, value: object) -> bytes:
             return base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError) as error:
             raise InvalidInference(
-                f"input {name!r} is no base64: in JSON, images are written so"
+                f"input {name!r} is not base64: send images in JSON as base64"
             ) from error
     raise InvalidInference(f"input {name!r} must hold strings")
 
 
 def _whole_numbers(name: str, values: Sequence[Any]) -> bytes:
     numbers = _flat(values)
-    kinds = set(map(type, numbers))  # a bool is an int, but not its type
+    kinds = set(map(type, numbers))  # exact types: isinstance would accept bool as int
     if kinds == {float} or kinds == {int, float}:
-        # JSON has one kind of number, and some clients write each with a point.
+        # JSON does not distinguish integers from floats, and some clients write 1 as 1.0.
         numbers = [int(number) if number % 1 == 0 else None for number in numbers]
     try:
         if not kinds <= {int, float}:
@@ -113,7 +113,7 @@ def _whole_numbers(name: str, values: Sequence[Any]) -> bytes:
 
 
 def _flat(values: Sequence[Any]) -> list[Any]:
-    """Nested lists in row-major order."""
+    """Return the values of nested lists in row-major order."""
     flat = list(values)
     while flat and set(map(type, flat)) == {list}:
         flat = list(chain.from_iterable(flat))

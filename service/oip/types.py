@@ -1,4 +1,4 @@
-"""What is asked and answered, whichever way it travels."""
+"""Requests and responses of the protocol, independent of JSON and protobuf."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from limelight.result_builder import Winner
 Parameter = bool | int | float | str
 Parameters = Mapping[str, Parameter]
 Raw = bytes | memoryview
-"""Elements one after the other, little-endian; of BYTES each with its length in four bytes."""
+"""Contiguous elements, little-endian. Each element of BYTES is preceded by its length (4 bytes)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputTensor:
-    """As it came: its shape is a claim, of which nothing is allocated before it is checked."""
+    """Input as received. Its shape is not validated: allocate nothing by it before checking it."""
 
     name: str
     datatype: str
@@ -36,7 +36,7 @@ class RequestedOutput:
 class InferRequest:
     inputs: Sequence[InputTensor]
     outputs: Sequence[RequestedOutput] = ()
-    """None of them: the model's own choice."""
+    """Requested outputs; if empty, the default outputs of the model."""
     parameters: Parameters = field(default_factory=dict)
     id: str = ""
 
@@ -47,9 +47,9 @@ class OutputTensor:
     datatype: str
     shape: tuple[int, ...]
     content: NDArray[np.float32] | Sequence[bytes]
-    """An array of `shape`, or the elements of BYTES in row-major order."""
+    """Array of `shape`, or the elements of BYTES in row-major order."""
     parameters: Parameters = field(default_factory=dict)
-    """Those that it was requested with."""
+    """Parameters of the requested output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,6 @@ class InferResponse:
     id: str
     outputs: Sequence[OutputTensor]
     winners: Sequence[Winner] = ()
-    """Of each image; not part of the answer, but of what is counted."""
+    """Winning class of each image; for the metrics only, not part of the response."""
     method: str | None = None
-    """How they were explained, likewise."""
+    """Explanation method; for the metrics only."""

@@ -1,4 +1,4 @@
-"""A request held against a model: what there is to do, or why it cannot be done."""
+"""Validation of a request against a model's manifest. The result is a plan of the work."""
 
 import math
 from dataclasses import dataclass
@@ -22,36 +22,39 @@ _SHOWN = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
+    """Parameters of the requested pictures."""
+
     target: str | None
-    """A label or an index; None: the winner of each image."""
+    """Label or index of a class; None: the winning class of each image."""
     style: OverlayStyle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to compute of which images, checked."""
+    """Validated images of a request, and the outputs to compute from them."""
 
     images: NDArray[np.uint8] | list[bytes]
     """Pixels (N, H, W, C), or encoded images."""
     outputs: tuple[RequestedOutput, ...]
-    """In the order of the answer, each once."""
+    """Outputs in the order of the response, each once."""
     graph_outputs: tuple[str, ...]
-    """What the network has to give for them."""
+    """Outputs of the network that they need."""
     class_counts: dict[str, int]
-    """Of the outputs that are answered as classes."""
+    """Number of classes to return, for outputs with the parameter `classification`."""
     picture: Picture | None
+    """Parameters of the pictures; None: none are requested."""
     explains: bool
-    """Whether maps are asked for, and not only what is predicted."""
+    """True if the request needs maps, not only predictions."""
     method: str | None
-    """Of the maps, if they are of classes."""
+    """Explanation method of the requested class maps; None: there are none."""
 
 
 def plan(request: InferRequest, manifest: Manifest, *, max_batch: int) -> Plan:
-    """Check a request, and read no more of it than it really holds.
+    """Validate a request and decode its input, without allocating more than it really contains.
 
     Raises:
-        InvalidInference: it is not one for this model.
-        InvalidParameter: neither are the parameters of the picture.
+        InvalidInference: the request does not fit the model.
+        InvalidParameter: a parameter of the picture is invalid.
     """
     images = _images(request, manifest, max_batch)
     given = [tensor.name for tensor in manifest.outputs]
@@ -88,7 +91,7 @@ def _images(
     if len(names) != 1:
         raise InvalidInference(
             f"expected 1 input but got {len(names)} for model {manifest.name!r}: "
-            f"give either {IMAGES!r} or {IMAGE_BYTES!r}, once"
+            f"send either {IMAGES!r} or {IMAGE_BYTES!r}, once"
         )
     tensor, rule = request.inputs[0], manifest.image
     if tensor.name == IMAGE_BYTES:
@@ -109,7 +112,7 @@ def _check_datatype(tensor: InputTensor, expected: str) -> None:
 
 
 def _check_shape(tensor: InputTensor, each: tuple[int, ...], max_batch: int) -> None:
-    """(N, *each), and of encoded images both (N, 1) and (N,)."""
+    """Check for the shape (N, *each); encoded images can have the shape (N, 1) or (N,)."""
     shape, expected = tensor.shape, [-1, *(each or (1,))]
     if shape[1:] != each and (each or shape[1:] != (1,)):
         raise InvalidInference(
@@ -122,14 +125,14 @@ def _check_shape(tensor: InputTensor, each: tuple[int, ...], max_batch: int) -> 
             f"the batch of input {tensor.name!r} has {str(batch)[:_SHOWN]} images, and must have "
             f"1 to {max_batch}"
         )
-    if math.prod(shape) < 1:  # a network without pixels, which no manifest has
+    if math.prod(shape) < 1:  # a network without input pixels; no manifest has one
         raise InvalidInference(f"input {tensor.name!r} is empty")
 
 
 def _requested(
     request: InferRequest, given: list[str], expensive: frozenset[str]
 ) -> tuple[RequestedOutput, ...]:
-    """Without a choice, all that one pass gives: what costs more has to be asked for."""
+    """Return the requested outputs; by default, all that are not expensive."""
     outputs = {output.name: output for output in reversed(request.outputs)}
     for name in outputs:
         if name not in given and name != OVERLAY:
@@ -143,20 +146,20 @@ def _requested(
 
 
 def _picture(request: InferRequest, outputs: tuple[RequestedOutput, ...]) -> Picture:
-    """The output's own parameters count more than the request's."""
+    """Read the parameters of the picture; those of the output override those of the request."""
     own: Parameters = next(output.parameters for output in outputs if output.name == OVERLAY)
-    asked = {**request.parameters, **own}
-    target = asked.get("target")
-    return Picture(target=None if target is None else str(target), style=read_style(asked))
+    parameters = {**request.parameters, **own}
+    target = parameters.get("target")
+    return Picture(target=None if target is None else str(target), style=read_style(parameters))
 
 
 def _class_count(output: RequestedOutput) -> int:
-    """How many classes are wanted in place of the values; 0: the values."""
+    """Return the number of classes to return instead of the values; 0: return the values."""
     count = output.parameters.get(CLASSIFICATION, 0)
     if type(count) is not int or count < 0:
         raise InvalidInference(
             f"{CLASSIFICATION} of output {output.name!r} must be a whole number, 0 or more"
         )
     if count and output.name == OVERLAY:
-        raise InvalidInference(f"{OVERLAY} has no classes: leave {CLASSIFICATION} out")
+        raise InvalidInference(f"{OVERLAY} has no classes: omit {CLASSIFICATION}")
     return count

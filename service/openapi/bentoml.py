@@ -1,4 +1,4 @@
-"""What `bentoml.SyncHTTPClient` asks a service for: its methods and their arguments."""
+"""Schema for `bentoml.SyncHTTPClient`: the service's methods and their arguments."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _STRING: Json = {"type": "string"}
 
 
 def bentoml_schema() -> Json:
-    """The document at `/schema.json`: one method for each route that takes an image."""
+    """Return the document at `/schema.json`: one method for each route that takes an image."""
     shared = {"image": _IMAGE, "model": _STRING, "top_k": _INTEGER}
     style = {
         "target": _STRING,
@@ -31,8 +31,8 @@ def bentoml_schema() -> Json:
             _method("predict", "Classify an image.", shared),
             _method(
                 "explain",
-                "Classify an image and say what the network looked at.",
-                # The client reads an answer by the type that is promised here, so it gets JSON.
+                "Classify an image and show what the network looked at.",
+                # The client parses responses by the type declared here, so it gets JSON and no PNG.
                 shared | style,
             ),
         ],

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: every route, every answer, every error."""
+"""OpenAPI 3.1 document: all routes, responses and errors."""
 
 from limelight import errors
 from limelight.errors import LimelightError
@@ -32,7 +32,7 @@ _UPLOAD_ERRORS = (
 
 
 def document(settings: Settings) -> Json:
-    """The document of a service with these settings, as a tree that JSON can hold."""
+    """Return the document for a service with these settings, as a JSON tree."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -52,7 +52,7 @@ def document(settings: Settings) -> Json:
             "/models/{name}": {
                 "get": {
                     **_read(
-                        "One model, as it was loaded",
+                        "Describe one model",
                         "Model",
                         errors.UnknownModel,
                         errors.NotReady,
@@ -61,13 +61,15 @@ def document(settings: Settings) -> Json:
                     "parameters": [parameter("name", {"type": "string"}, "", place="path")],
                 }
             },
-            "/livez": {"get": _read("Whether the process answers", "Status", operation="livez")},
+            "/livez": {
+                "get": _read("Check that the process responds", "Status", operation="livez")
+            },
             "/healthz": {
-                "get": _read("As /livez, and whether it is ready", "Health", operation="healthz")
+                "get": _read("Check liveness and readiness", "Health", operation="healthz")
             },
             "/readyz": {
                 "get": _read(
-                    "200 when every model is loaded, verified and warm, on the device demanded",
+                    "Status 200 if every model is loaded, verified and warmed up on its device",
                     "Status",
                     errors.NotReady,
                     errors.Draining,
@@ -77,7 +79,7 @@ def document(settings: Settings) -> Json:
             "/metrics": {
                 "get": {
                     "operationId": "metrics",
-                    "summary": "Prometheus metrics, over all workers",
+                    "summary": "Prometheus metrics, summed over all workers",
                     "responses": {
                         "200": {
                             "description": "Text exposition format",
@@ -90,9 +92,7 @@ def document(settings: Settings) -> Json:
             "/openapi.json": {"get": _read("This document", "Document", operation="openapi")},
             "/docs.json": {"get": _read("This document", "Document", operation="docs")},
             "/schema.json": {
-                "get": _read(
-                    "What BentoML's own clients ask for", "Document", operation="bentoml_schema"
-                )
+                "get": _read("Schema for BentoML's clients", "Document", operation="bentoml_schema")
             },
             "/": {"get": _page()},
             **oip.paths(settings),
@@ -115,21 +115,21 @@ def _predict(settings: Settings) -> Json:
 
 
 def _explain(settings: Settings) -> Json:
-    success = answer("The classes, and the map of one of them", "Explanation")
+    success = answer("The most probable classes, and the map of one of them", "Explanation")
     success["content"]["image/png"] = {"schema": {"type": "string", "format": "binary"}}
     return {
         "operationId": "explain",
         "summary": "Classify an image and show what the network looked at",
-        "description": "The map comes from the same pass as the prediction. Its mean over the "
-        "positions, plus the class's bias, is the class's logit. "
-        "`Accept: image/png` or `format=png` gives the upload with the map laid over it.",
+        "description": "The map comes from the same forward pass as the prediction. Its mean over "
+        "the positions, plus the bias of the class, is the logit of the class. "
+        "`Accept: image/png` or `format=png` returns the upload with the map drawn over it.",
         "parameters": [
             *_shared_parameters(),
             parameter(
                 "target",
                 {"type": "string"},
-                "Class whose map is wanted, a label or an index; the winner's by default. "
-                "`all` adds `cams`, the maps of every class.",
+                "Class of the map, as a label or an index; by default the most probable class. "
+                "`all` adds `cams`, the maps of all classes.",
             ),
             parameter(
                 "method",
@@ -140,18 +140,18 @@ def _explain(settings: Settings) -> Json:
             parameter(
                 "against",
                 {"type": "string"},
-                "For a contrast: the other class; the most probable one by default.",
+                "For the contrastive method: the other class; by default the most probable one.",
             ),
             parameter(
                 "evaluations",
                 {"type": "integer", "minimum": 4, "maximum": settings.max_evaluations},
-                "At most so many masked images, for the methods that mask.",
+                "Maximum number of masked images, for the methods that mask.",
             ),
             parameter(
                 "zoom",
                 {"type": "boolean", "default": False},
-                "Adds `zoom`: what the network says of the part of a large image that mattered "
-                "most, where there is more to see in it.",
+                "Adds `zoom`: the prediction for a zoomed crop around the most important part, "
+                "if the upload is large enough to show more detail there.",
             ),
             parameter(
                 "format",
@@ -161,12 +161,12 @@ def _explain(settings: Settings) -> Json:
             parameter(
                 "opacity",
                 {"type": "number", "minimum": 0, "maximum": 1, "default": _STYLE.opacity},
-                "Of the map over the upload.",
+                "Opacity of the map over the upload.",
             ),
             parameter(
                 "colormap",
                 {"enum": list(COLORMAPS), "default": _STYLE.colormap},
-                "Colours of the map.",
+                "Colour map.",
             ),
         ],
         "requestBody": _upload(settings),
@@ -182,23 +182,24 @@ def _shared_parameters() -> list[Json]:
         parameter(
             "model",
             {"type": "string"},
-            "Name of a model in /models; without it, the one that is `default` there answers.",
+            "Name of a model in /models; by default the model that is `default` there.",
         ),
         parameter(
             "top_k",
             {"type": "integer", "minimum": 1, "default": DEFAULT_TOP_K},
-            "How many classes to name, at most as many as the model has.",
+            "Number of classes to return, at most the number of classes of the model.",
         ),
         parameter(
             "X-Timeout-Ms",
             {"type": "number", "exclusiveMinimum": 0},
-            "What cannot be answered in this time is refused at once, at most the service's own.",
+            "Time limit in milliseconds; it can only shorten the limit of the service. A request "
+            "that would exceed it is rejected at once.",
             place="header",
         ),
         parameter(
             "X-Request-Id",
             {"type": "string", "maxLength": 128},
-            "Comes back with the answer, and stands in the log.",
+            "Returned with the response, and written to the log.",
             place="header",
         ),
     ]
@@ -225,10 +226,10 @@ def _page() -> Json:
     html = {"text/html": {"schema": {"type": "string"}}}
     return {
         "operationId": "page",
-        "summary": "A web page to try the models on, with its files under /page and /examples",
+        "summary": "Web page to try the models, with its files under /page and /examples",
         "responses": {
             "200": {"description": "HTML", "content": html},
-            "304": {"description": "As it was, for `If-None-Match`"},
+            "304": {"description": "Not modified, for `If-None-Match`"},
             **_problems(errors.InternalError),
         },
     }
@@ -243,7 +244,7 @@ def _read(summary: str, schema: str, *raised: type[LimelightError], operation: s
 
 
 def _problems(*raised: type[LimelightError]) -> Json:
-    """One response a status, which names the codes that it may carry."""
+    """Return one response per status, with the error codes that it can have."""
     by_status: dict[int, list[type[LimelightError]]] = {}
     for error in dict.fromkeys(raised):
         by_status.setdefault(http_errors.status_of(error), []).append(error)

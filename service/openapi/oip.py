@@ -1,4 +1,4 @@
-"""The protocol's part of the OpenAPI document: the specification's own schemas, and ours."""
+"""Paths and schemas of the Open Inference Protocol in the OpenAPI document."""
 
 from limelight import errors
 from limelight.errors import LimelightError
@@ -32,26 +32,30 @@ _INFER_ERRORS = (
 
 
 def paths(settings: Settings) -> Json:
-    """Every path below /v2."""
+    """Return every path below /v2."""
     found: Json = {
         ROOT: _read("Name, version and extensions of the server", "OipServer"),
-        f"{ROOT}/health/live": _read("Whether the process answers", "OipLive"),
-        f"{ROOT}/health/ready": _read("Whether every model is ready", "OipReady", *_UNREADY),
+        f"{ROOT}/health/live": _read("Check that the process responds", "OipLive"),
+        f"{ROOT}/health/ready": _read("Check that every model is ready", "OipReady", *_UNREADY),
         f"{ROOT}/models/stats": _read("Statistics of every model", "OipStatistics"),
         f"{ROOT}/repository/index": {"post": _index()},
     }
-    for place, name in (("", "model"), ("/versions/{version}", "version")):
-        model = f"{ROOT}/models/{{name}}{place}"
+    for suffix, name in (("", "model"), ("/versions/{version}", "version")):
+        model = f"{ROOT}/models/{{name}}{suffix}"
         parameters = [_path_parameter("name", _STRING)]
-        if place:
+        if suffix:
             parameters.append(_path_parameter("version", {"type": "string", "pattern": "^[0-9]+$"}))
         of_model: Json = {
             model: _read("Inputs and outputs of a model", "OipModel", *_UNKNOWN),
             f"{model}/ready": _read(
-                "Whether a model is ready", "OipModelReady", *_UNKNOWN, errors.Draining
+                "Check that a model is ready", "OipModelReady", *_UNKNOWN, errors.Draining
             ),
-            f"{model}/config": _read("Its configuration, as Triton has it", "OipConfig", *_UNKNOWN),
-            f"{model}/stats": _read("Its statistics, over all workers", "OipStatistics", *_UNKNOWN),
+            f"{model}/config": _read(
+                "Configuration of a model, in Triton's form", "OipConfig", *_UNKNOWN
+            ),
+            f"{model}/stats": _read(
+                "Statistics of a model, over all workers", "OipStatistics", *_UNKNOWN
+            ),
             f"{model}/infer": {"post": _infer(settings)},
         }
         for path, item in of_model.items():
@@ -70,14 +74,14 @@ def paths(settings: Settings) -> Json:
 def _read(summary: str, schema: str, *raised: type[LimelightError]) -> Json:
     operation = {
         "summary": summary,
-        "responses": {"200": answer("OK", schema), **_refusals(*raised, errors.InternalError)},
+        "responses": {"200": answer("OK", schema), **_errors(*raised, errors.InternalError)},
     }
     return {"get": operation}
 
 
 def _index() -> Json:
     return {
-        "summary": "Every model, and why those that are not ready are not",
+        "summary": "List the models, with the reason for each that is not ready",
         "requestBody": {
             "content": {
                 "application/json": {
@@ -87,7 +91,7 @@ def _index() -> Json:
         },
         "responses": {
             "200": answer("OK", "OipIndex"),
-            **_refusals(
+            **_errors(
                 InvalidInference,
                 http_errors.RequestTimeout,
                 http_errors.BodyTooLarge,
@@ -107,18 +111,18 @@ def _infer(settings: Settings) -> Json:
         length: {"description": "Bytes of JSON before the binary tensors", "schema": _INTEGER}
     }
     return {
-        "summary": "Answer images with the tensors that are asked for",
+        "summary": "Run a model on images and return the requested tensors",
         "description": f"Takes `{IMAGES}`, pixels of the network's size, or `{IMAGE_BYTES}`, "
-        f"encoded images, which in JSON are base64; at most {largest_request(settings)} of them. "
-        f"Every output of the model's metadata can be asked for; `{OVERLAY}` is drawn only then, "
-        "and takes the parameters `target`, `opacity` and `colormap`, its own or the request's. "
-        "Tensors travel in JSON or, by the binary tensor extension, behind it.",
+        f"encoded images (base64 in JSON); at most {largest_request(settings)} images. "
+        f"Any output in the model's metadata can be requested. `{OVERLAY}` is drawn only on "
+        "request; it takes the parameters `target`, `opacity` and `colormap` from the output or "
+        "from the request. Tensors are in JSON or, with the binary tensor extension, after it.",
         "parameters": [
             {
                 "name": length,
                 "in": "header",
                 "description": "Bytes of JSON before the binary tensors; 0: the body is one image, "
-                "encoded or its pixels.",
+                "encoded or as pixels.",
                 "schema": _COUNT,
             },
             {
@@ -134,12 +138,12 @@ def _infer(settings: Settings) -> Json:
                 **octets,
             },
         },
-        "responses": {"200": success, **_refusals(*_INFER_ERRORS, errors.InternalError)},
+        "responses": {"200": success, **_errors(*_INFER_ERRORS, errors.InternalError)},
     }
 
 
-def _refusals(*raised: type[LimelightError]) -> Json:
-    """By their status on these paths."""
+def _errors(*raised: type[LimelightError]) -> Json:
+    """Return one response per status that these errors have on the protocol's paths."""
     by_status: dict[int, list[str]] = {}
     for error in raised:
         by_status.setdefault(status_of(error), []).append(error.title)
@@ -162,7 +166,7 @@ def _list(items: Json) -> Json:
 
 
 def schemas() -> Json:
-    """Those of the specification, by names of our own."""
+    """Return the schemas of the specification, under names with the prefix Oip."""
     parameters: Json = {
         "type": "object",
         "additionalProperties": {"type": ["boolean", "integer", "number", "string"]},

@@ -1,4 +1,4 @@
-"""Pieces that the OpenAPI document is made of."""
+"""Parts of the OpenAPI document: responses, parameters, references and objects."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ Json = dict[str, Any]
 
 
 def answer(description: str, schema: str) -> Json:
-    """A response whose JSON is of a schema in the components."""
+    """Return a response whose JSON has a schema in the components."""
     return {
         "description": description,
         "content": {"application/json": {"schema": reference(schema)}},
@@ -15,7 +15,7 @@ def answer(description: str, schema: str) -> Json:
 
 
 def parameter(name: str, schema: Json, description: str, *, place: str = "query") -> Json:
-    """A parameter of an operation; one in the path is required."""
+    """Return a parameter of an operation; a path parameter is required."""
     described: Json = {"name": name, "in": place, "schema": schema}
     if description:
         described["description"] = description
@@ -25,11 +25,11 @@ def parameter(name: str, schema: Json, description: str, *, place: str = "query"
 
 
 def reference(schema: str) -> Json:
-    """To a schema in the components."""
+    """Return a reference to a schema in the components."""
     return {"$ref": f"#/components/schemas/{schema}"}
 
 
 def record(required: Iterable[str] | None = None, /, **properties: Json) -> Json:
-    """The schema of an object; all its properties are required unless some are named."""
+    """Return the schema of an object; all properties are required unless `required` names some."""
     names = list(properties) if required is None else list(required)
     return {"type": "object", "properties": properties, "required": names}

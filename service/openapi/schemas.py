@@ -1,4 +1,4 @@
-"""The schemas of the OpenAPI document: what the service's own answers look like."""
+"""Schemas of the service's responses in the OpenAPI document."""
 
 from limelight.errors import LimelightError
 from limelight.explanations.methods import METHODS
@@ -9,7 +9,7 @@ from service.openapi.parts import Json, record, reference
 
 
 def schemas(prediction: type = Prediction, explanation: type = Explanation) -> Json:
-    """What answers look like, by name; those of results are made of the types themselves."""
+    """Return the response schemas by name; those of results are derived from their types."""
     string, integer, boolean = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
     results = json_schemas(prediction, explanation)
     kinds: list[type[LimelightError]] = [*STATUS, InvalidInference]
@@ -21,7 +21,10 @@ def schemas(prediction: type = Prediction, explanation: type = Explanation) -> J
             name=string,
             version=string,
             provider={"enum": ["CPU", "CUDA", "TensorRT"]},
-            precision={"enum": ["float32", "float16"], "description": "Of the network's layers"},
+            precision={
+                "enum": ["float32", "float16"],
+                "description": "Precision of the network's layers",
+            },
             default=boolean,
             manifest={"type": "object"},
         ),
@@ -36,6 +39,6 @@ def schemas(prediction: type = Prediction, explanation: type = Explanation) -> J
                 title=string,
                 detail=string,
             ),
-            "description": "An error (RFC 9457). `code` is stable, `detail` says what to do.",
+            "description": "An error (RFC 9457). `code` is stable; `detail` says what to do.",
         },
     }

@@ -1,8 +1,8 @@
-// Small things that every part of the page needs.
+// DOM helpers that every part of the page uses.
 
 export const at = (id) => document.getElementById(id);
 
-/** A share as a person reads it: no digits that say nothing. */
+/** Format a share as a percentage with one decimal; values near 0 and 1 have none. */
 export function percent(share) {
   if (share > 0.9995) return "100%";
   return share < 0.0005 ? "0%" : `${(100 * share).toFixed(1)}%`;
@@ -14,15 +14,15 @@ export function element(name, text) {
   return made;
 }
 
-/** Give a select its options, [value, text] each, and choose `value` or else the first. */
+/** Set the options of a select, each [value, text]; select `value`, or else the first. */
 export function fill(select, options, value) {
   select.replaceChildren(...options.map(([key, text]) => new Option(text, key)));
   select.value = value;
   if (select.selectedIndex < 0) select.selectedIndex = 0;
 }
 
-/** Let the buttons that name an element in `data-copies` copy its text. */
-export function letCopy() {
+/** Make each button with `data-copies` copy the text of the element it names. */
+export function enableCopyButtons() {
   for (const button of document.querySelectorAll("[data-copies]")) {
     const name = button.textContent;
     button.addEventListener("click", async () => {
@@ -31,7 +31,7 @@ export function letCopy() {
         await navigator.clipboard.writeText(code.textContent);
         button.textContent = "Copied";
       } catch {
-        getSelection().selectAllChildren(code); // to be copied by hand
+        getSelection().selectAllChildren(code); // the user can then copy by hand
         button.textContent = "Selected: copy it";
       }
       setTimeout(() => { button.textContent = name; }, 1500);

@@ -1,12 +1,12 @@
-// Class activation maps as colours over a picture.
+// Draws class activation maps as colours over a picture.
 
-// Five of turbo's colours, and what lies between them.
+// Five colours of the turbo colour map, interpolated linearly.
 const RISING = [[48, 18, 59], [40, 188, 235], [164, 252, 60], [251, 126, 33], [122, 4, 3]];
 const FOR = [178, 34, 24];
 const AGAINST = [25, 84, 166];
-const LAYERCAMS = 12;
+const PIXELS_PER_CELL = 12;
 
-/** What speaks for a class: a map (rows of numbers) as an image of colours, see-through where nothing does. */
+/** Colour the map of a class (rows of numbers); positions without support are transparent. */
 export function heat(values, opacity) {
   const peak = Math.max(...values.flat());
   const least = peak > 0 ? 0 : Math.min(...values.flat());
@@ -17,7 +17,7 @@ export function heat(values, opacity) {
   });
 }
 
-/** What speaks for one class rather than another: red for the first, blue for the second. */
+/** Colour the difference of two maps: red supports the first class, blue the second. */
 export function difference(first, second, opacity) {
   const values = first.map((row, y) => row.map((value, x) => value - second[y][x]));
   const most = Math.max(...values.flat().map(Math.abs)) || 1;
@@ -27,7 +27,7 @@ export function difference(first, second, opacity) {
   });
 }
 
-/** Lay `tint` over `view` (left, top, right, bottom in pixels of the picture) of a canvas. */
+/** Draw `tint` over `view` of a canvas: left, top, right, bottom in pixels of the picture. */
 export function lay(canvas, tint, view) {
   const context = canvas.getContext("2d");
   context.clearRect(0, 0, canvas.width, canvas.height);
@@ -40,12 +40,12 @@ export function lay(canvas, tint, view) {
 function tinted(values, colour) {
   const [rows, columns] = [values.length, values[0].length];
   const tint = document.createElement("canvas");
-  [tint.width, tint.height] = [columns * LAYERCAMS, rows * LAYERCAMS];
+  [tint.width, tint.height] = [columns * PIXELS_PER_CELL, rows * PIXELS_PER_CELL];
   const context = tint.getContext("2d");
   const image = context.createImageData(tint.width, tint.height);
   for (let y = 0; y < tint.height; y += 1) {
     for (let x = 0; x < tint.width; x += 1) {
-      const value = bilinear(values, (y + 0.5) / LAYERCAMS - 0.5, (x + 0.5) / LAYERCAMS - 0.5);
+      const value = bilinear(values, (y + 0.5) / PIXELS_PER_CELL - 0.5, (x + 0.5) / PIXELS_PER_CELL - 0.5);
       image.data.set(colour(value), 4 * (y * tint.width + x));
     }
   }

@@ -1,9 +1,9 @@
-// A sheet to draw on, with mouse, finger, pen or arrow keys.
+// Drawing pad for mouse, touch, pen or arrow keys.
 
 const WIDTH = 22;
 const STEP = 10;
 
-/** Let a person draw on `canvas`; `changed` is called after every stroke of the pen. */
+/** Drawing pad on `canvas`; `changed` is called after every stroke. */
 export class Pad {
   constructor(canvas, changed) {
     this.canvas = canvas;
@@ -19,7 +19,7 @@ export class Pad {
     canvas.addEventListener("keydown", (event) => this.key(event));
   }
 
-  /** Begin with a clean sheet. */
+  /** Start with an empty pad. */
   open() {
     this.active = true;
     this.canvas.width = this.canvas.height = 280;
@@ -45,7 +45,7 @@ export class Pad {
 
   move(event) {
     if (!this.active || this.last === null) return;
-    // A quick hand makes several moves between two frames.
+    // Fast strokes have several pointer moves between two frames.
     const moves = event.getCoalescedEvents?.() ?? [];
     for (const each of moves.length ? moves : [event]) {
       const next = this.place(each);

@@ -1,10 +1,10 @@
-import { at, element, fill, letCopy, percent } from "./dom.js";
+import { at, element, enableCopyButtons, fill, percent } from "./dom.js";
 import { difference, heat, lay } from "./maps.js";
 import { Pad } from "./pad.js";
-import { Refusal, explain, isReady, models } from "./service.js";
+import { ServiceError, explain, isReady, models } from "./service.js";
 import { snippets } from "./snippets.js";
 
-const MOST_CLASSES = 10;
+const MAX_CLASSES = 10;
 const EXAMPLES = [
   ["seven.png", "A handwritten 7", "ink"],
   ["two.png", "A handwritten 2", "ink"],
@@ -17,10 +17,10 @@ const [picture, overlay, frame, video] = ["picture", "overlay", "frame", "video"
 let served = [];
 let image = null; // a Blob, or null where the drawing is the image
 let file = "image.png";
-let shown = null; // the answer on the page
-let target = null; // the class whose map is shown; null: the winner's
+let shown = null; // the result on the page
+let target = null; // the class whose map is shown; null: the winning class
 let against = "";
-let trail = []; // what to go back to after looking closer
+let uncropped = null; // the image before zooming in; null: not zoomed in
 let running = null;
 let again = false;
 let stream = null;
@@ -29,22 +29,22 @@ let saved = null;
 const pad = new Pad(picture, () => {
   at("hint").hidden = true;
   at("clear").disabled = false;
-  look();
+  classify();
 });
 
 // The image
 
 function draw() {
-  leave();
+  endInput();
   pad.open();
   Object.assign(picture, { tabIndex: 0 });
-  picture.setAttribute("aria-label", "Sheet to draw on");
+  picture.setAttribute("aria-label", "Drawing pad");
   frame.className = "frame drawing";
   overlay.width = overlay.height = 280;
   file = "drawing.png";
   at("hint").hidden = at("keys").hidden = false;
   at("draw").setAttribute("aria-pressed", "true");
-  forget();
+  reset();
 }
 
 async function show(blob, name) {
@@ -52,49 +52,49 @@ async function show(blob, name) {
   try {
     bitmap = await createImageBitmap(blob);
   } catch {
-    bitmap = null; // the service may know the format, and says so where it doesn't
+    bitmap = null; // the service may support the format; if not, it returns an error
   }
-  leave();
+  endInput();
   [image, file] = [blob, name];
   const [width, height] = bitmap ? [bitmap.width, bitmap.height] : [280, 280];
   for (const canvas of [picture, overlay]) [canvas.width, canvas.height] = [width, height];
   if (bitmap) picture.getContext("2d").drawImage(bitmap, 0, 0);
-  // A map of few cells over few pixels is drawn finer than the picture is.
-  const finer = Math.max(1, Math.ceil(560 / Math.max(width, height)));
-  [overlay.width, overlay.height] = [width * finer, height * finer];
-  frame.className = `frame photo${finer > 4 ? " small-photo" : ""}`;
+  // Small pictures get an overlay of a higher resolution, so that the map looks smooth.
+  const overlayScale = Math.max(1, Math.ceil(560 / Math.max(width, height)));
+  [overlay.width, overlay.height] = [width * overlayScale, height * overlayScale];
+  frame.className = `frame photo${overlayScale > 4 ? " small-photo" : ""}`;
   picture.setAttribute("aria-label", name);
   at("hint").hidden = true;
-  look();
+  classify();
 }
 
-/** Leave drawing or the camera. */
-function leave() {
+/** End drawing or the camera. */
+function endInput() {
   pad.close();
   picture.removeAttribute("tabindex");
   image = null;
-  trail = [];
+  uncropped = null;
   at("keys").hidden = at("shoot").hidden = video.hidden = true;
-  at("closer").textContent = "Look closer";
+  at("zoom").textContent = "Zoom in";
   for (const id of ["draw", "camera"]) at(id).setAttribute("aria-pressed", "false");
   stream?.getTracks().forEach((track) => track.stop());
   stream = null;
 }
 
-function forget() {
+function reset() {
   running?.abort();
   shown = target = null;
   again = false;
   lay(overlay, null);
-  say("Nothing yet.", true);
+  say("No prediction yet.", true);
   caution({});
-  at("shown").textContent = "Choose a class to see what speaks for it.";
+  at("shown").textContent = "Choose a class to see its map.";
   at("classes").replaceChildren();
   at("facts").replaceChildren();
-  at("against").disabled = at("closer").disabled = true;
+  at("against").disabled = at("zoom").disabled = true;
 }
 
-async function film() {
+async function openCamera() {
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch {
@@ -102,9 +102,9 @@ async function film() {
     return;
   }
   const opened = stream;
-  leave();
+  endInput();
   stream = opened;
-  forget();
+  reset();
   video.srcObject = stream;
   video.hidden = at("shoot").hidden = false;
   at("hint").hidden = true;
@@ -114,7 +114,7 @@ async function film() {
   at("shoot").focus();
 }
 
-async function shoot() {
+async function takePicture() {
   const still = document.createElement("canvas");
   [still.width, still.height] = [video.videoWidth, video.videoHeight];
   still.getContext("2d").drawImage(video, 0, 0);
@@ -123,15 +123,14 @@ async function shoot() {
 
 const blobOf = (canvas) => new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 
-/** Cut the square around what mattered out of the image, and look at that; or go back. */
-async function closer() {
-  if (trail.length) {
-    const [before] = trail;
-    await show(before.blob, before.name);
+/** Crop the square around the most important part and classify it; or go back. */
+async function zoom() {
+  if (uncropped) {
+    await show(uncropped.blob, uncropped.name);
     return;
   }
   const [left, top, right, bottom] = mapOf(target).box;
-  // As the service cuts photographs; of a drawing, whose box holds a stroke, some of the rest too.
+  // Crops photographs like the service. The box of a drawing is one stroke, so its crop is larger.
   const margin = modelOf(shown.model).manifest.image.fit === "crop" ? 1 : 1.5;
   const most = Math.min(picture.width, picture.height);
   const side = Math.min(Math.max(right - left, bottom - top) * margin, most);
@@ -141,45 +140,45 @@ async function closer() {
   cut.width = cut.height = Math.max(1, Math.round(side));
   cut.getContext("2d").drawImage(picture, x, y, side, side, 0, 0, cut.width, cut.height);
   const before = { blob: image ?? (await blobOf(picture)), name: file };
-  await show(await blobOf(cut), "closer.png");
-  trail = [before];
-  at("closer").textContent = "Back to all of it";
+  await show(await blobOf(cut), "zoom.png");
+  uncropped = before;
+  at("zoom").textContent = "Back to the full image";
 }
 
-// The answer
+// The prediction
 
-/** Ask about the present image: one question at a time, and then about what it has become. */
-async function look() {
+/** Classify the current image. One request runs at a time; changes meanwhile trigger another. */
+async function classify() {
   if (!image && !pad.active) return;
   if (running) {
     again = true;
     return;
   }
-  const asking = (running = new AbortController());
+  const request = (running = new AbortController());
   const model = at("model").value;
   try {
     const blob = image ?? (await blobOf(picture));
     const { classes, methods } = modelOf(model).manifest;
-    at("fine").disabled = !methods.includes("layercam");
-    const method = at("fine").checked && !at("fine").disabled ? "layercam" : "cam";
-    const most = Math.min(MOST_CLASSES, classes.length);
-    const found = await explain(blob, { model, method, top_k: most }, asking.signal);
-    if (asking.signal.aborted) return;
+    at("layercam").disabled = !methods.includes("layercam");
+    const method = at("layercam").checked && !at("layercam").disabled ? "layercam" : "cam";
+    const most = Math.min(MAX_CLASSES, classes.length);
+    const found = await explain(blob, { model, method, top_k: most }, request.signal);
+    if (request.signal.aborted) return;
     notice("");
     shown = { ...found, model };
     save(blob);
     answer();
   } catch (error) {
     if (error.name === "AbortError") return;
-    if (!(error instanceof Refusal)) throw error;
+    if (!(error instanceof ServiceError)) throw error;
     notice(error.message);
     if (error.gone) waitForIt();
-    else forget();
+    else reset();
   } finally {
-    if (running === asking) running = null;
+    if (running === request) running = null;
     if (again && !running) {
       again = false;
-      look();
+      classify();
     }
   }
 }
@@ -193,7 +192,7 @@ function answer() {
   at("classes").replaceChildren(...found.scores.map(row));
   const others = [["", "nothing"], ...found.cams.map((cam) => [String(cam.index), cam.target])];
   fill(at("against"), others, against);
-  at("against").disabled = at("closer").disabled = false;
+  at("against").disabled = at("zoom").disabled = false;
   const facts = [["Model", `${found.model}, version ${found.version}`]];
   facts.push(["Runs on", modelOf(found.model).provider]);
   for (const [stage, name] of Object.entries(STAGES)) {
@@ -225,7 +224,7 @@ function row(score) {
   return item;
 }
 
-/** Draw the map that is wanted, and say which it is. */
+/** Draw the selected map, or the difference of two maps, and describe it. */
 function paint() {
   if (!shown) return;
   const first = mapOf(target);
@@ -240,8 +239,8 @@ function paint() {
   lay(overlay, tint, view);
   overlay.dataset.shows = compared ? `${first.target} against ${second.target}` : first.target;
   at("shown").textContent = compared
-    ? `Red speaks for ${first.target} rather than ${second.target}, blue the other way round.`
-    : `The map shows what speaks for ${first.target}. Choose another class to see its own.`;
+    ? `Red areas support ${first.target} rather than ${second.target}; blue areas the opposite.`
+    : `The map shows the areas that support ${first.target}. Choose another class to see its map.`;
   for (const button of at("classes").querySelectorAll("button")) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.index) === first.index));
   }
@@ -259,18 +258,18 @@ function save(blob) {
   Object.assign(at("save"), { href: saved, download: file });
 }
 
-// Words
+// Messages
 
 function say(text, quiet = false) {
   at("verdict").textContent = text;
   at("verdict").classList.toggle("quiet", quiet);
 }
 
-/** What the model says of how far to rely on it. */
-function caution({ abstain, out_of_distribution: strange }) {
+/** Show the reasons not to rely on the prediction. */
+function caution({ abstain, out_of_distribution: ood }) {
   const words = [];
-  if (strange) words.push("This does not look like the images it was trained on.");
-  if (abstain) words.push("It is too unsure for its answer to be relied on.");
+  if (ood) words.push("Out of distribution: the image does not look like the training images.");
+  if (abstain) words.push("The confidence is too low to rely on the prediction.");
   at("caution").textContent = words.join(" ");
   at("caution").hidden = !words.length;
 }
@@ -280,7 +279,7 @@ function notice(text) {
   at("notice").hidden = !text;
 }
 
-// The service comes and goes
+// Availability of the service
 
 let waiting = false;
 
@@ -290,7 +289,7 @@ async function waitForIt() {
   while (!(await isReady())) await new Promise((resolve) => setTimeout(resolve, 1000));
   waiting = false;
   notice("");
-  if (served.length) look();
+  if (served.length) classify();
   else start();
 }
 
@@ -298,18 +297,18 @@ async function start() {
   try {
     served = await models();
   } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
+    if (!(error instanceof ServiceError)) throw error;
     notice(error.message);
     waitForIt();
     return;
   }
   const first = served.find((each) => each.default) ?? served[0];
   fill(at("model"), served.map((each) => [each.name, each.name]), first.name);
-  offerExamples();
+  showExamples();
   draw();
 }
 
-function offerExamples() {
+function showExamples() {
   const fits = served.map((each) => [each.manifest.image.fit, each.name]);
   const buttons = EXAMPLES.flatMap(([name, text, fit]) => {
     const model = fits.find(([each]) => each === fit)?.[1];
@@ -320,7 +319,7 @@ function offerExamples() {
     button.type = "button";
     button.append(small);
     button.addEventListener("click", async () => {
-      use(model, fit);
+      selectModel(model, fit);
       show(await (await fetch(small.src)).blob(), name);
     });
     const item = element("li");
@@ -330,15 +329,15 @@ function offerExamples() {
   at("examples").replaceChildren(...buttons);
 }
 
-/** Turn to a model that takes images like this one, unless the present one does. */
-function use(model, fit) {
+/** Select a model that accepts images like this one, unless the current one does. */
+function selectModel(model, fit) {
   if (modelOf(at("model").value).manifest.image.fit === fit) return;
   at("model").value = model;
   target = null;
   against = "";
 }
 
-// What a person does
+// User input
 
 at("draw").addEventListener("click", () => {
   draw();
@@ -351,16 +350,16 @@ at("file").addEventListener("change", (event) => {
   event.target.value = "";
   if (chosen) show(chosen, chosen.name);
 });
-at("camera").addEventListener("click", film);
-at("shoot").addEventListener("click", shoot);
-at("closer").addEventListener("click", closer);
+at("camera").addEventListener("click", openCamera);
+at("shoot").addEventListener("click", takePicture);
+at("zoom").addEventListener("click", zoom);
 at("opacity").addEventListener("input", paint);
-at("fine").addEventListener("change", look);
+at("layercam").addEventListener("change", classify);
 at("model").addEventListener("change", () => {
   [target, against] = [null, ""];
   running?.abort();
   running = null;
-  if (shown) look();
+  if (shown) classify();
 });
 at("against").addEventListener("change", (event) => {
   against = event.target.value;
@@ -381,5 +380,5 @@ document.addEventListener("drop", (event) => {
   const [dropped] = event.dataTransfer.files;
   if (dropped) show(dropped, dropped.name);
 });
-letCopy();
+enableCopyButtons();
 start();

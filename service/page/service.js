@@ -1,20 +1,20 @@
-// The service's answers, its refusals, and where the time went.
+// Client of the service: responses, errors and stage times.
 
-/** A refusal or silence, in words that a person can act on. `gone`: nobody answered. */
-export class Refusal extends Error {
+/** Error response or missing response, with a message for the user. `gone`: no response. */
+export class ServiceError extends Error {
   constructor(message, { gone = false } = {}) {
     super(message);
     this.gone = gone;
   }
 }
 
-/** The models that are served. */
+/** Return the served models. */
 export async function models() {
   const response = await ask("models");
   return (await response.json()).models;
 }
 
-/** Whether the service is there and ready. */
+/** Return true if the service responds and is ready. */
 export async function isReady() {
   try {
     return (await fetch("readyz", { cache: "no-store" })).ok;
@@ -23,7 +23,7 @@ export async function isReady() {
   }
 }
 
-/** The answer for an image (a Blob) with the maps of all classes, and the times in milliseconds. */
+/** Explain an image (a Blob): the response with the maps of all classes, and times in ms. */
 export async function explain(image, question, signal) {
   const started = performance.now();
   const query = new URLSearchParams({ ...question, target: "all" });
@@ -45,7 +45,7 @@ async function ask(path, options) {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal("The service does not answer. Waiting for it to come back…", { gone: true });
+    throw new ServiceError("The service does not answer. Waiting until it is back…", { gone: true });
   }
   if (response.ok) return response;
   let detail = `The service answered with ${response.status}.`;
@@ -53,9 +53,9 @@ async function ask(path, options) {
     const problem = await response.json();
     detail = `${problem.title}: ${problem.detail}.`;
   } catch {
-    // Something between us and the service speaks, in a form of its own.
+    // A proxy answered, in another format.
   }
-  throw new Refusal(detail, { gone: response.status === 502 || response.status === 503 });
+  throw new ServiceError(detail, { gone: response.status === 502 || response.status === 503 });
 }
 
 /** `queue;dur=0.1, compute;dur=1.2` -> {queue: 0.1, compute: 1.2}. */

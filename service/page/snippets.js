@@ -1,6 +1,6 @@
-// The request of this page, as others would make it.
+// Code snippets that send the page's request.
 
-/** A command line and a Python program that ask for the same map. */
+/** Return a curl command and a Python program that request the map on the page. */
 export function snippets({ file, model, target, method }) {
   const params = method === "cam" ? { model, target } : { model, target, method };
   const url = new URL("explain", document.baseURI);

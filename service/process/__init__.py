@@ -1,1 +1,1 @@
-"""Worker processes: how many, how they share connections, start and stop."""
+"""Worker processes: their number, their connections, start and shutdown."""

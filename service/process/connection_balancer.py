@@ -1,8 +1,8 @@
-"""Connections shared evenly among the workers.
+"""Connection balancer: shares connections evenly among the workers.
 
-The event loop of the worker that is first awake takes all connections that wait, so a client that
-opens sixty-four at once often has them all at one worker, while the others idle. Here a worker
-takes one a turn, and lets one with fewer go first.
+By default, the first event loop that wakes up accepts all waiting connections. A client that opens
+64 connections at once then often has all of them in one worker, while the others are idle. Here a
+worker accepts one connection at a time, and first yields to a worker with fewer connections.
 """
 
 import asyncio
@@ -19,27 +19,27 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.http.uvicorn_protocol import Protocol, TurnAway
+from service.http.uvicorn_protocol import EarlyRejection, Protocol
 
 logger = logging.getLogger("limelight.accepting")
 
 _CHECK_S = 0.001
-# How long one with fewer connections is waited for; event loops count in milliseconds.
-_COURTESY_S = 0.001
-# After a failure to accept.
-_BREATH_S = 0.1
-# A worker that has not told its number for so long is dead, or no help.
+# Pause in which a worker with fewer connections may accept; event loops have millisecond timers.
+_YIELD_S = 0.001
+# Pause after a failure to accept.
+_RETRY_S = 0.1
+# Age from which a published count is ignored: its worker is dead or blocked.
 _STALE_S = 1.0
 _SLOT = struct.Struct("=dq")
 
 
 class ConnectionCounts:
-    """How many connections each worker has, in memory that all of them see.
+    """Worker connection counts, in memory that all workers share.
 
     Args:
-        path: a file of the workers' own; made where it is not there.
-        worker: this one's number, from 0.
-        workers: how many there are.
+        path: file behind the shared memory; created if it does not exist.
+        worker: number of this worker, from 0.
+        workers: number of workers.
     """
 
     def __init__(self, path: Path, *, worker: int, workers: int) -> None:
@@ -54,27 +54,27 @@ class ConnectionCounts:
         finally:
             os.close(descriptor)
 
-    def tell(self, connections: int) -> None:
-        """So many has this worker now."""
+    def publish(self, connections: int) -> None:
+        """Write the number of connections of this worker."""
         _SLOT.pack_into(self._memory, self._own * _SLOT.size, time.monotonic(), connections)
 
     def least(self) -> int | None:
-        """The least that another worker has; None where there is no other."""
+        """Return the lowest count of another worker; None if there is no other worker."""
         oldest, counts = time.monotonic() - _STALE_S, []
         for number in self._others:
-            told, connections = _SLOT.unpack_from(self._memory, number * _SLOT.size)
-            if told > oldest:
+            published, connections = _SLOT.unpack_from(self._memory, number * _SLOT.size)
+            if published > oldest:
                 counts.append(int(connections))
         return min(counts, default=None)
 
 
 class Acceptor:
-    """Accepts in uvicorn's place, and hands each connection to uvicorn's own protocol.
+    """Acceptor of connections in place of uvicorn; it passes them to uvicorn's protocol.
 
     Args:
-        server: the running `uvicorn.Server`; under None, another server does as it likes.
-        connection_counts: the connections of all workers; None where this is the only one.
-        turn_away: asked at the head of each request; see `service.http.uvicorn_protocol`.
+        server: running `uvicorn.Server`; None under another server, which then accepts itself.
+        connection_counts: connection counts of all workers; None if this is the only worker.
+        reject_early: called for the head of each request; see `service.http.uvicorn_protocol`.
     """
 
     def __init__(
@@ -82,27 +82,27 @@ class Acceptor:
         server: Any | None,
         connection_counts: ConnectionCounts | None = None,
         *,
-        turn_away: TurnAway = lambda scope, receive: None,
+        reject_early: EarlyRejection = lambda scope, receive: None,
     ) -> None:
         self._server = server
-        self._turn_away = turn_away
+        self._reject_early = reject_early
         self._connection_counts = connection_counts
         self._sockets: list[socket.socket] = []
-        self._handing_over: set[asyncio.Task[Any]] = set()
-        self._waited = False
+        self._connecting: set[asyncio.Task[Any]] = set()
+        self._yielded = False
 
     @classmethod
     def of_this_process(
-        cls, connection_counts: ConnectionCounts | None, *, turn_away: TurnAway
+        cls, connection_counts: ConnectionCounts | None, *, reject_early: EarlyRejection
     ) -> "Acceptor":
-        """For the server that handles this process's signals, to be called when it starts."""
+        """Create the acceptor for the server of this process; call this at its startup."""
         server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
         if not hasattr(server, "server_state"):
             server = None
-        return cls(server, connection_counts, turn_away=turn_away)
+        return cls(server, connection_counts, reject_early=reject_early)
 
     async def take_over(self) -> None:
-        """Wait until the server listens, and listen in its place."""
+        """Wait until the server listens, then listen in its place."""
         if self._server is None:
             return
         while not self._server.started:
@@ -116,18 +116,18 @@ class Acceptor:
 
     @property
     def host(self) -> str | None:
-        """The address that is listened on; None where that is none of the network's, or not yet."""
+        """Address that is listened on; None before listening, or if it is not an IP address."""
         families = (socket.AF_INET, socket.AF_INET6)
         hosts = (one.getsockname()[0] for one in self._sockets if one.family in families)
         return next(hosts, None)
 
-    def tell(self) -> None:
-        """Let the other workers know of this one; to be called every now and then."""
+    def publish_count(self) -> None:
+        """Publish the connection count of this worker; call this regularly."""
         if self._connection_counts is not None and self._server is not None:
-            self._connection_counts.tell(len(self._server.server_state.connections))
+            self._connection_counts.publish(len(self._server.server_state.connections))
 
     def stop(self) -> None:
-        """Take no further connection; those that were taken live on."""
+        """Accept no more connections; existing connections stay open."""
         loop = asyncio.get_running_loop()
         for listening in self._sockets:
             loop.remove_reader(listening)
@@ -144,39 +144,39 @@ class Acceptor:
         loop.call_later(seconds, self._listen, listening)
 
     def _accept(self, listening: socket.socket) -> None:
-        if self._connection_counts is not None and not self._waited:
+        if self._connection_counts is not None and not self._yielded:
             least = self._connection_counts.least()
             if least is not None and least < len(self._connections()):
-                self._waited = True  # once: the other may be busy
-                self._listen_later(listening, _COURTESY_S)
+                self._yielded = True  # once only: the other worker may be busy
+                self._listen_later(listening, _YIELD_S)
                 return
-        self._waited = False
+        self._yielded = False
         try:
             connection, _ = listening.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # another worker was faster, or the client gave up
-        except OSError as error:  # no file descriptors are left, say: others will be given back
+            return  # another worker was faster, or the client disconnected
+        except OSError as error:  # e.g. no file descriptors are left; some will be closed later
             logger.warning("a connection cannot be accepted: %s", error)
-            self._listen_later(listening, _BREATH_S)
+            self._listen_later(listening, _RETRY_S)
             return
         connection.setblocking(False)
         if connection.family in (socket.AF_INET, socket.AF_INET6):
-            # Not every event loop does this for a connection that it is given: an answer's body
-            # would wait for the client to acknowledge its head, 40 ms now and then.
+            # Not every event loop sets TCP_NODELAY for a connection that was accepted elsewhere.
+            # Without it, a response's body can wait 40 ms for the client to acknowledge its head.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop = asyncio.get_running_loop()
         server: Any = self._server
         task = loop.create_task(
             loop.connect_accepted_socket(self._protocol, connection, ssl=server.config.ssl)
         )
-        self._handing_over.add(task)
-        task.add_done_callback(self._handed_over)
+        self._connecting.add(task)
+        task.add_done_callback(self._connected)
 
-    def _handed_over(self, task: asyncio.Task[Any]) -> None:
-        self._handing_over.discard(task)
+    def _connected(self, task: asyncio.Task[Any]) -> None:
+        self._connecting.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            logger.info("a connection broke off: %s", task.exception())
-        self.tell()
+            logger.info("a connection was interrupted: %s", task.exception())
+        self.publish_count()
 
     def _connections(self) -> set[Any]:
         connections: set[Any] = self._server.server_state.connections if self._server else set()
@@ -186,7 +186,7 @@ class Acceptor:
         server: Any = self._server
         factory = server.config.http_protocol_class
         if factory is HttpToolsProtocol:
-            factory = partial(Protocol, turn_away=self._turn_away)
+            factory = partial(Protocol, reject_early=self._reject_early)
         protocol: asyncio.Protocol = factory(
             config=server.config, server_state=server.server_state, app_state=server.lifespan.state
         )
@@ -194,7 +194,7 @@ class Acceptor:
 
         def connection_lost(error: Exception | None) -> None:
             lost(error)
-            self.tell()
+            self.publish_count()
 
         if self._connection_counts is not None:
             protocol.connection_lost = connection_lost  # type: ignore[assignment,method-assign]

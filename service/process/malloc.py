@@ -1,4 +1,4 @@
-"""How the C library's allocator keeps memory: not more of it from one day to the next."""
+"""Settings of the C library's allocator that keep the memory use of a worker constant."""
 
 import ctypes
 
@@ -7,11 +7,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE = 128 * 1024
 
 
-def keep_memory_flat() -> bool:
-    """Give what large uploads took back to the system; whether the C library can.
+def limit_memory_growth() -> bool:
+    """Make malloc return freed memory of large uploads to the system. Return True on success.
 
-    Left alone, glibc takes the size of the largest block that was ever freed for what it should
-    keep at hand, and keeps a heap for each thread: both grow with the variety of the uploads.
+    By default, glibc raises its thresholds to the size of the largest block that was ever freed,
+    and keeps a heap per thread. Both grow with the variety of the uploads.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

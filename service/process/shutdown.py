@@ -1,4 +1,4 @@
-"""The worker's part in an orderly end: unready first, then a pause, and only then closing."""
+"""Graceful shutdown of a worker: first unready, then a pause, then closing."""
 
 import asyncio
 import signal
@@ -7,54 +7,54 @@ from types import FrameType
 from typing import Any
 
 SETTLE_S = 0.2
-"""From the first connection that is turned away to the last that is taken: handshakes end in it."""
+"""Time for TCP handshakes in progress to finish, before a listening socket is closed."""
 
 
 class Drain:
-    """Stands between the signals that end a worker and the server that obeys them.
+    """Handler of SIGTERM and SIGINT that delays the server's own handler.
 
-    Between SIGTERM and the server's end lies the pause, in which load balancers turn away, and
-    the time in which the last handshakes end. SIGINT, which a person sends, has no pause; a second
-    signal ends the server at once.
+    After SIGTERM, the worker stays open but unready. Load balancers stop sending requests in this
+    pause, and the last handshakes end. SIGINT comes from a person and has no pause. A second signal
+    ends the server at once.
     """
 
     def __init__(self, pause_s: float) -> None:
         self._pause_s = pause_s
-        self._servers: dict[signal.Signals, Any] = {}
+        self._server_handlers: dict[signal.Signals, Any] = {}
         self.begun = False
 
-    def stand_between(
-        self, loop: asyncio.AbstractEventLoop, *, at_end: Callable[[], None] = lambda: None
+    def install(
+        self, loop: asyncio.AbstractEventLoop, *, on_end: Callable[[], None] = lambda: None
     ) -> None:
-        """Take the place of the server's signal handlers, which are set by now.
+        """Replace the signal handlers that the server has set.
 
-        `at_end` is called right before the server is told to end.
+        `on_end` is called right before the server's own handler.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
-            server = signal.getsignal(number)
-            if callable(server):
-                self._servers[number] = server
-                signal.signal(number, self._handler(loop, server, at_end))
+            handler = signal.getsignal(number)
+            if callable(handler):
+                self._server_handlers[number] = handler
+                signal.signal(number, self._delayed(loop, handler, on_end))
 
-    def step_aside(self) -> None:
-        """Give the signals back to the server."""
-        for number, server in self._servers.items():
-            signal.signal(number, server)
-        self._servers.clear()
+    def uninstall(self) -> None:
+        """Restore the server's signal handlers."""
+        for number, handler in self._server_handlers.items():
+            signal.signal(number, handler)
+        self._server_handlers.clear()
 
-    def _handler(
+    def _delayed(
         self,
         loop: asyncio.AbstractEventLoop,
-        server: Callable[[int, FrameType | None], Any],
-        at_end: Callable[[], None],
+        handler: Callable[[int, FrameType | None], Any],
+        on_end: Callable[[], None],
     ) -> Callable[[int, FrameType | None], None]:
         def end(number: int, frame: FrameType | None) -> None:
-            at_end()
-            server(number, frame)
+            on_end()
+            handler(number, frame)
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             if self.begun:
-                server(number, frame)
+                handler(number, frame)
                 return
             self.begun = True
             pause_s = self._pause_s if number == signal.SIGTERM else 0.0

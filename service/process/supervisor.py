@@ -1,7 +1,7 @@
-"""What BentoML's parent process does for its workers: replace the dead, and close without a loss.
+"""Supervisor in BentoML's parent process: replaces dead workers, and closes without lost requests.
 
-BentoML looks for dead workers every ten seconds, replaces none in a container, and keeps the
-listening socket open while its workers leave, so that whoever connects then is reset.
+BentoML checks for dead workers every ten seconds, and replaces none in a container. It also keeps
+the listening socket open while its workers exit, so that new connections are reset.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from service.process.shutdown import SETTLE_S
 logger = logging.getLogger("limelight.supervision")
 
 CHECK_S = 0.5
-"""How often dead workers are looked for."""
+"""Interval between two checks for dead workers."""
 
 _SO_ATTACH_FILTER = 26
 # Classic BPF: load byte 13 of the TCP header (its flags); drop the packet where SYN is set.
@@ -30,7 +30,7 @@ _DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0,
 
 
 class Supervisor(bentoml_circus.Arbiter):
-    """BentoML's arbiter, which respawns workers wherever it runs and closes its socket in time."""
+    """BentoML's arbiter that always respawns workers and closes its sockets before they exit."""
 
     drain_s = 0.0
 
@@ -40,11 +40,14 @@ class Supervisor(bentoml_circus.Arbiter):
         super().__init__(watchers, **(options | {"check_delay": CHECK_S}))
         self._leaving: asyncio.Task[None] | None = None
         self._interrupted = False
-        # Circus has set its handlers by now, and treats SIGINT as it does SIGTERM.
+        # Circus has set its handlers already, and treats SIGINT like SIGTERM.
         self._on_sigint = signal.signal(signal.SIGINT, self._interrupt)
 
-    def stop(self) -> "asyncio.Task[None]":  # type: ignore[override]  # it gives one, untyped
-        """Called at SIGTERM and SIGINT, in the arbiter's event loop; a second one hurries."""
+    def stop(self) -> "asyncio.Task[None]":  # type: ignore[override]  # circus returns an untyped future
+        """Stop the workers; a second call stops them at once.
+
+        SIGTERM and SIGINT call this in the arbiter's event loop.
+        """
         if self._leaving is None:
             if self._interrupted:
                 self.drain_s = 0.0
@@ -58,7 +61,7 @@ class Supervisor(bentoml_circus.Arbiter):
         return self._leaving
 
     def manage_watchers(self) -> Any:
-        """Called every `CHECK_S`; not while circus is busy, when it would only complain."""
+        """Check the workers every `CHECK_S`; skip the check while circus runs another command."""
         if self._exclusive_running_command is not None:
             return None
         return super().manage_watchers()
@@ -70,21 +73,21 @@ class Supervisor(bentoml_circus.Arbiter):
 
     async def _leave(self) -> None:
         closing = asyncio.get_running_loop().create_task(self._close_sockets())
-        # Circus refuses a second command while one runs, and would forget about the signal.
+        # Circus rejects a command while another runs. Without this wait, the signal would be lost.
         while self._exclusive_running_command is not None:
             await asyncio.sleep(0.02)
         await super().stop()  # type: ignore[misc]  # see above
         closing.cancel()
 
     async def _close_sockets(self) -> None:
-        """Turn new clients away while the workers still answer those who got in.
+        """Close the sockets to new clients while the workers answer the connected ones.
 
-        A connection that the kernel has accepted and no worker has would be reset when the last
-        worker leaves. So no new handshake begins; those under way end, and workers take them.
+        A connection that the kernel has accepted, but no worker, would be reset when the last
+        worker exits. So no new handshakes begin, and the workers accept those that are in progress.
         """
         await asyncio.sleep(self.drain_s)
         for listening in self.sockets.values():
-            refuse_handshakes(listening)
+            drop_handshakes(listening)
         await asyncio.sleep(SETTLE_S * 2)
         for listening in self.sockets.values():
             with contextlib.suppress(OSError):
@@ -92,22 +95,23 @@ class Supervisor(bentoml_circus.Arbiter):
 
 
 def supervise(*, drain_s: float) -> None:
-    """Make `bentoml serve`, which is about to start its workers, do so under our supervisor."""
+    """Make `bentoml serve` use our supervisor; call this before it starts its workers."""
     Supervisor.drain_s = drain_s
-    bentoml_circus.Arbiter = Supervisor  # type: ignore[misc]  # the place where it is made
+    bentoml_circus.Arbiter = Supervisor  # type: ignore[misc]  # BentoML creates its arbiter by this name
 
 
-def refuse_handshakes(listening: socket.socket) -> None:
-    """Drop each new connection's first packet, for every process that shares the socket.
+def drop_handshakes(listening: socket.socket) -> None:
+    """Drop the first packet of each new connection, for every process that shares the socket.
 
-    The client's kernel repeats it after a second, when the socket is closed: it is then refused,
-    and a load balancer turns elsewhere. Where the kernel has no such filter, nothing happens.
+    The client's kernel sends the packet again after a second. By then the socket is closed, so the
+    connection is refused, and a load balancer tries another server. If the kernel does not support
+    such filters, a warning is logged.
     """
     program = b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN)
     buffer = ctypes.create_string_buffer(program)
-    # struct sock_fprog: the number of instructions, and where they are.
+    # struct sock_fprog: the number of instructions, and their address.
     filter_program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(buffer))
     try:
         listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_program)
     except OSError as error:
-        logger.warning("new connections cannot be held off while closing: %s", error)
+        logger.warning("new connections cannot be dropped while closing: %s", error)

@@ -1,39 +1,39 @@
-"""How many workers and threads a machine, or the share of it that a container gets, is good for."""
+"""Choice of the number of workers and threads for a machine or a container."""
 
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-# More workers than this gain little before a load balancer and more replicas do, and each holds
-# its own copy of the models.
-_MOST_WORKERS = 8
+# Each worker has its own copy of the models. Beyond this number, replicas behind a load balancer
+# gain more than further workers.
+_MAX_WORKERS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parallelism:
     workers: int
     threads: int
-    """Of one pass, in one worker."""
+    """Threads of one forward pass in one worker."""
 
 
 def choose(*, workers: int, threads: int, cores: int, gpu: bool) -> Parallelism:
-    """Fill in what was left at 0.
+    """Choose the values that are 0.
 
-    On a CPU small passes in many processes beat large ones in one: a worker a core. A GPU is
-    fed best by one process, whose images then share its batches.
+    On a CPU, small batches in many processes are faster than large batches in one: use one worker
+    per core. On a GPU, one process is fastest, because all images then share its batches.
     """
     if workers == 0:
-        workers = 1 if gpu else min(cores, _MOST_WORKERS)
+        workers = 1 if gpu else min(cores, _MAX_WORKERS)
     if threads == 0:
         threads = max(1, cores // workers)
     return Parallelism(workers=workers, threads=threads)
 
 
 def usable_cores(control_groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores that this process may use, by its affinity and its container's CPU limit; at least 1.
+    """Return the number of cores that CPU affinity and the container's limit allow; at least 1.
 
-    A limit of one and a half cores counts as two: the second is used half of the time.
+    Limits are rounded up: 1.5 cores count as 2.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     limit = _limit(control_groups)
@@ -41,7 +41,7 @@ def usable_cores(control_groups: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def _limit(control_groups: Path) -> float | None:
-    """Cores' worth of time, by control groups of version 2 or 1; None where there is no limit."""
+    """Return the CPU limit in cores, from control groups version 2 or 1; None if there is none."""
     try:
         try:
             quota, period = (control_groups / "cpu.max").read_text().split()

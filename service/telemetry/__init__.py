@@ -1,1 +1,1 @@
-"""Metrics, traces, logs, and what records them for each request."""
+"""Metrics, traces, logs, and the request recorder."""

@@ -1,4 +1,4 @@
-"""Gauges of NVIDIA GPUs: how busy they are and how full, by the driver's management library."""
+"""Gauges of NVIDIA GPUs: utilisation and memory, read from the driver's management library."""
 
 import warnings
 from collections.abc import Callable
@@ -10,7 +10,7 @@ Mode = Literal["livesum", "livemax", "livemin", "livemostrecent"]
 
 
 class Gauges:
-    """Utilisation and memory of each GPU; nothing where there is none.
+    """Utilisation and memory of each GPU. Without a GPU there are no gauges.
 
     Args:
         gauge: makes a gauge from name, description, multi-process mode and labels.
@@ -21,29 +21,29 @@ class Gauges:
         if not self._devices:
             return
         latest: Mode = "livemostrecent"
-        self._utilization = gauge("gpu_utilization_ratio", "Share of time busy.", latest, "gpu")
+        self._utilization = gauge("gpu_utilization_ratio", "Share of time in use.", latest, "gpu")
         self._used = gauge("gpu_memory_used_bytes", "GPU memory in use.", latest, "gpu")
-        self._total = gauge("gpu_memory_total_bytes", "GPU memory.", latest, "gpu")
+        self._total = gauge("gpu_memory_total_bytes", "Total GPU memory.", latest, "gpu")
 
     def read(self) -> None:
-        """Ask the driver."""
+        """Read the driver's values into the gauges."""
         for number, (management, device) in enumerate(self._devices):
             name = str(number)
             memory = management.nvmlDeviceGetMemoryInfo(device)
-            busy = management.nvmlDeviceGetUtilizationRates(device).gpu
-            self._utilization.labels(name).set(busy / 100)
+            percent = management.nvmlDeviceGetUtilizationRates(device).gpu
+            self._utilization.labels(name).set(percent / 100)
             self._used.labels(name).set(memory.used)
             self._total.labels(name).set(memory.total)
 
 
 def _devices() -> list[tuple[Any, Any]]:
-    """NVIDIA's management library and its handle of each GPU."""
+    """Return NVIDIA's management library and a handle for each GPU."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pynvml
     try:
         pynvml.nvmlInit()
-        number = pynvml.nvmlDeviceGetCount()
-        return [(pynvml, pynvml.nvmlDeviceGetHandleByIndex(at)) for at in range(number)]
-    except pynvml.NVMLError:  # no driver, or one without this library
+        count = pynvml.nvmlDeviceGetCount()
+        return [(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index)) for index in range(count)]
+    except pynvml.NVMLError:  # no driver, or the driver lacks this library
         return []

@@ -1,4 +1,4 @@
-"""Log lines: BentoML's own text, or JSON with one object a line."""
+"""Log format: BentoML's text, or JSON with one object per line."""
 
 import datetime
 import logging
@@ -10,7 +10,7 @@ _FIELDS = ("request_id", "trace_id", "method", "route", "status", "duration_ms",
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; what a call gives as `extra` under a known name comes along."""
+    """Formatter that writes one JSON object per line, with the known fields of `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
@@ -30,9 +30,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(log_format: Literal["text", "json"]) -> None:
-    """Let our lines through, and bring those of every logger of the process to one format."""
+    """Enable the `limelight` loggers, and give every logger of the process the same format."""
     logging.getLogger("limelight").setLevel(logging.INFO)
-    # Uvicorn's access log, which nobody would see, costs each request until it has no handler.
+    # Uvicorn's access log is not shown, but costs time in each request while it has a handler.
     logging.getLogger("uvicorn.access").propagate = False
     if log_format == "text":
         return
@@ -40,5 +40,5 @@ def configure(log_format: Literal["text", "json"]) -> None:
     for name in ("", "bentoml", "circus", "uvicorn", "uvicorn.error"):
         for handler in logging.getLogger(name).handlers:
             handler.setFormatter(formatter)
-            # BentoML's filter overwrites `request_id` with its own, which it does not have.
+            # BentoML's filter would overwrite our `request_id` with its own, which is empty.
             handler.filters.clear()

@@ -1,7 +1,7 @@
-"""What Prometheus reads. Labels come from closed sets, so no client can make it grow.
+"""Prometheus metrics. Label values come from closed sets, so clients cannot add time series.
 
-A request costs one append; what was appended is counted every second and before each scrape.
-Counting at once would cost a fast model's request a tenth of its time.
+A request only appends one row. The rows are aggregated every second and before each scrape.
+Updating the metrics within each request would take a tenth of the time of a fast model's request.
 """
 
 import math
@@ -24,7 +24,7 @@ from service.telemetry import gpu
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 FLUSH_S = 1.0
-"""How often what was observed is counted; each time costs the same, however much that is."""
+"""Interval between two aggregations. Its cost hardly depends on the number of observations."""
 _SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0),
@@ -33,180 +33,194 @@ _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """What is known of a request by who asked what of whom, and how it ended."""
+class RequestLabels:
+    """Labels of a completed request: its route, its model and its outcome."""
 
     route: str
     model: str = "none"
     version: str = "none"
     code: int = 200
-    refusal: str | None = None
-    """The problem's code, where the answer is one."""
+    error_code: str | None = None
+    """Code of the error that was returned; None: there was no error."""
 
 
 @dataclass(frozen=True, slots=True)
-class Predicted:
-    """What was said of an image, and by which model."""
+class PredictionLabels:
+    """Labels of the prediction for one image."""
 
     model: str
     label: str
-    """The class that won."""
+    """Most probable class."""
     flags: tuple[str, ...] = ()
-    """Why not to rely on it."""
+    """Reasons not to rely on the prediction."""
     method: str | None = None
-    """How the explanation was made, where there is one."""
+    """Explanation method; None: no explanation was requested."""
 
 
-# A row of what is observed of a request: seconds in all, and of each stage, NaN where it was none.
+# One row per request: total seconds, then the seconds of each stage. NaN: no such stage.
 _COLUMNS = ("seconds", *STAGES)
-_PLACES = {stage: place for place, stage in enumerate(_COLUMNS)}
-_NOTHING = [math.nan] * len(_COLUMNS)
+_COLUMN_INDEX = {stage: index for index, stage in enumerate(_COLUMNS)}
+_EMPTY_ROW = [math.nan] * len(_COLUMNS)
 
 
 class Metrics:
-    """One worker's metrics. With PROMETHEUS_MULTIPROC_DIR, which BentoML sets, `render` sums all.
+    """Metrics of one worker. BentoML sets PROMETHEUS_MULTIPROC_DIR; `render` then sums all workers.
 
-    `Answered.route` must be one of the application's own, `model` one that is served, or else
-    "other" and "none": whoever observes sees to that.
+    The caller must pass closed sets of labels: `RequestLabels.route` is a route of the application
+    or "other", and `model` is a served model or "none".
     """
 
     def __init__(self, *, workers: int = 1, enabled: bool = True) -> None:
         self._enabled = enabled
-        # Rows of numbers, and no objects: those of thousands of requests would fill the caches.
-        self._answered: dict[Answered, array[float]] = {}
-        self._predicted: dict[Predicted, array[float]] = {}
+        # Arrays of numbers: one object per request would fill the CPU caches.
+        self._request_rows: dict[RequestLabels, array[float]] = {}
+        self._prediction_rows: dict[PredictionLabels, array[float]] = {}
         self._batches: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
         self._registry = CollectorRegistry()
         self._requests = self._counter(
             "requests", "Requests answered.", "route", "model", "version", "code"
         )
-        self._refused = self._counter("refused", "Requests answered with a problem.", "reason")
-        self._explanations = self._counter("explanations", "Maps made.", "model", "method")
-        self._predictions = self._counter("predictions", "Predictions made.", "model", "label")
+        self._rejected = self._counter("rejected", "Requests answered with an error.", "reason")
+        self._explanations = self._counter(
+            "explanations", "Explanations returned.", "model", "method"
+        )
+        self._predictions = self._counter("predictions", "Predictions returned.", "model", "label")
         self._flagged = self._counter(
-            "flagged", "Predictions flagged as not to be relied on.", "model", "flag"
+            "flagged", "Predictions flagged as unreliable.", "model", "flag"
         )
         self._duration = self._histogram(
-            "request_duration_seconds", "From a request's head to its answer.", _SECONDS, "route"
+            "request_duration_seconds", "Seconds from head to response.", _SECONDS, "route"
         )
         self._stage = self._histogram(
-            "stage_duration_seconds", "Parts of a request.", _SECONDS, "model", "stage"
+            "stage_duration_seconds", "Seconds per stage.", _SECONDS, "model", "stage"
         )
         self._batch_size = self._histogram(
-            "batch_size", "Images in one pass.", [2.0**power for power in range(11)], "model"
+            "batch_size", "Images per batch.", [2.0**power for power in range(11)], "model"
         )
         self._batches_run = self._counter(
             "batches", "Batches run through a network.", "model", "size"
         )
-        self._pass_seconds = self._counter("pass_seconds", "What they took.", "model", "size")
+        self._batch_seconds = self._counter(
+            "batch_seconds", "Seconds of the batches.", "model", "size"
+        )
         self._model_seconds = self._counter(
-            "model_seconds", "Requests of a model, from head to answer.", "model", "outcome"
+            "model_seconds", "Seconds of the requests to a model.", "model", "outcome"
         )
         self._confidence = self._histogram(
-            *("confidence", "The winner's probability.", [tenth / 10 for tenth in range(1, 11)]),
+            *(
+                "confidence",
+                "Probability of the winning class.",
+                [tenth / 10 for tenth in range(1, 11)],
+            ),
             "model",
         )
-        self._depth = self._gauge("queue_depth", "Images that wait.", "livesum", "model")
+        self._depth = self._gauge("queue_depth", "Images in the queue.", "livesum", "model")
         self._age = self._gauge(
-            "queue_age_seconds", "How long the oldest of them has waited.", "livemax", "model"
+            "queue_age_seconds", "Age of the oldest image in the queue.", "livemax", "model"
         )
-        self._in_flight = self._gauge("in_flight", "Requests being answered.", "livesum")
+        self._in_flight = self._gauge("in_flight", "Requests in progress.", "livesum")
         self._ready = self._gauge("ready", "1 when every worker is ready.", "livemin")
         self._workers = self._gauge("workers", "Workers that are alive.", "livesum")
-        self._gauge("workers_wanted", "Workers that there should be.", "livemax").set(workers)
+        self._gauge("workers_wanted", "Configured workers.", "livemax").set(workers)
         self._model = self._gauge(
             "model_info",
-            "1 for each model that is served.",
+            "1 for each served model.",
             "livemax",
             *("model", "version", "provider", "sha256"),
         )
         self._load = self._gauge(
-            "model_load_seconds", "Reading and verifying a model.", "livemax", "model"
+            "model_load_seconds", "Seconds to read and verify a model.", "livemax", "model"
         )
         self._warm_up = self._gauge(
-            "model_warm_up_seconds", "A model's first batches.", "livemax", "model"
+            "model_warm_up_seconds", "Seconds to warm up a model.", "livemax", "model"
         )
         self._last = self._gauge(
-            *("last_answer_timestamp_seconds", "When a model last answered.", "livemax", "model")
+            *(
+                "last_answer_timestamp_seconds",
+                "Time of a model's last successful response.",
+                "livemax",
+                "model",
+            )
         )
         self._gpus = gpu.Gauges(self._gauge)
 
-    def answered(
+    def observe_request(
         self,
-        who: Answered,
+        labels: RequestLabels,
         *,
         seconds: float,
         stages: Sequence[tuple[Stage, float, float]],
     ) -> None:
-        """A request is over."""
+        """Record a completed request."""
         if not self._enabled:
             return
-        row = _NOTHING.copy()
+        row = _EMPTY_ROW.copy()
         row[0] = seconds
         for stage, begun, ended in stages:
-            place = _PLACES[stage]
-            before = row[place]
-            # One that was passed through twice took as long as both; NaN is not itself.
-            row[place] = ended - begun + (before if before == before else 0.0)
-        rows = self._answered.get(who)
+            column = _COLUMN_INDEX[stage]
+            before = row[column]
+            # A stage that ran twice counts as the sum. NaN does not equal itself.
+            row[column] = ended - begun + (before if before == before else 0.0)
+        rows = self._request_rows.get(labels)
         if rows is None:
-            rows = self._answered[who] = array("d")
+            rows = self._request_rows[labels] = array("d")
         rows.extend(row)
 
-    def predicted(self, who: Predicted, confidence: float) -> None:
-        """An image was classified; `confidence` is the winner's probability."""
+    def observe_prediction(self, labels: PredictionLabels, confidence: float) -> None:
+        """Record a prediction; `confidence` is the probability of the winning class."""
         if not self._enabled:
             return
-        row = self._predicted.get(who)
-        if row is None:
-            row = self._predicted[who] = array("d")
-        row.append(confidence)
+        confidences = self._prediction_rows.get(labels)
+        if confidences is None:
+            confidences = self._prediction_rows[labels] = array("d")
+        confidences.append(confidence)
 
-    def batch_ran(self, model: str, size: int, seconds: float) -> None:
-        """May be called from any thread."""
+    def observe_batch(self, model: str, size: int, seconds: float) -> None:
+        """Record a batch. May be called from any thread."""
         if self._enabled:
             self._batches[model].append((size, seconds))
 
-    def queue(self, model: str, *, depth: int, age_s: float) -> None:
+    def set_queue(self, model: str, *, depth: int, age_s: float) -> None:
+        """Set the state of a model's queue."""
         self._depth.labels(model).set(depth)
         self._age.labels(model).set(age_s)
 
-    def worker(self, *, ready: bool, in_flight: int) -> None:
-        """How this worker does at the moment."""
+    def set_worker(self, *, ready: bool, in_flight: int) -> None:
+        """Set the status of this worker."""
         self._workers.set(1)
         self._ready.set(ready)
         self._in_flight.set(in_flight)
 
-    def served(
+    def set_model(
         self, manifest: Manifest, *, file: str, provider: str, load_s: float, warm_up_s: float
     ) -> None:
-        """A model was loaded, verified and warmed up; `file` of it is what runs."""
+        """Record a model that is ready to serve; `file` is the ONNX file that it runs."""
         sha256 = manifest.files[file].sha256
         self._model.labels(manifest.name, manifest.version, provider, sha256).set(1)
         self._load.labels(manifest.name).set(load_s)
         self._warm_up.labels(manifest.name).set(warm_up_s)
 
     def flush(self) -> None:
-        """Count what was observed since the last time."""
-        answered, self._answered = self._answered, {}
+        """Aggregate the observations since the last call."""
+        request_rows, self._request_rows = self._request_rows, {}
         by_route: defaultdict[str, list[NDArray[np.float64]]] = defaultdict(list)
         by_model: defaultdict[str, list[NDArray[np.float64]]] = defaultdict(list)
-        for who, numbers in answered.items():
+        for labels, numbers in request_rows.items():
             rows = np.frombuffer(numbers).reshape(-1, len(_COLUMNS))
-            self._count(who, len(rows), float(rows[:, 0].sum()))
-            by_route[who.route].append(rows[:, 0])
-            by_model[who.model].append(rows[:, 1:])
+            self._count_requests(labels, len(rows), float(rows[:, 0].sum()))
+            by_route[labels.route].append(rows[:, 0])
+            by_model[labels.model].append(rows[:, 1:])
         for route, parts in by_route.items():
             _observe_all(self._duration.labels(route), np.concatenate(parts))
         for model, parts in by_model.items():
             for stage, durations in zip(STAGES, np.concatenate(parts).T, strict=True):
-                if (known := _numbers(durations)).size:
+                if (known := _without_nan(durations)).size:
                     _observe_all(self._stage.labels(model, stage), known)
-        predicted, self._predicted = self._predicted, {}
-        for what, confidences in predicted.items():
-            self._count_predictions(what, np.array(confidences))
+        prediction_rows, self._prediction_rows = self._prediction_rows, {}
+        for prediction, confidences in prediction_rows.items():
+            self._count_predictions(prediction, np.array(confidences))
         for model, batches in list(self._batches.items()):
-            # A thread may append while this runs: what is taken here is what is removed here.
+            # A thread may append at the same time: remove only the entries that were copied.
             taken = batches[:]
             del batches[: len(taken)]
             if taken:
@@ -214,43 +228,47 @@ class Metrics:
                 _observe_all(self._batch_size.labels(model), sizes)
             for size, seconds in taken:
                 self._batches_run.labels(model, size).inc()
-                self._pass_seconds.labels(model, size).inc(seconds)
+                self._batch_seconds.labels(model, size).inc(seconds)
 
     def render(self) -> bytes:
-        """The text format, over all workers of this service; `flush` comes before it."""
+        """Return the text format, summed over all workers of this service. Call `flush` first."""
         self._gpus.read()
-        return generate_latest(self._every_worker())
+        return generate_latest(self._all_workers())
 
     def samples(self) -> list[Sample]:
-        """The same as numbers."""
-        return [sample for metric in self._every_worker().collect() for sample in metric.samples]
+        """Return the samples that `render` writes as text."""
+        return [sample for metric in self._all_workers().collect() for sample in metric.samples]
 
-    def _every_worker(self) -> CollectorRegistry:
+    def _all_workers(self) -> CollectorRegistry:
         folder = os.environ.get(_DIRECTORY)
         if folder is None:
             return self._registry
-        _forget_the_dead(Path(folder))
-        every_worker = CollectorRegistry()
-        multiprocess.MultiProcessCollector(every_worker)  # type: ignore[no-untyped-call]
-        return every_worker
+        _remove_dead_workers(Path(folder))
+        all_workers = CollectorRegistry()
+        multiprocess.MultiProcessCollector(all_workers)  # type: ignore[no-untyped-call]
+        return all_workers
 
-    def _count(self, who: Answered, number: int, seconds: float) -> None:
-        self._requests.labels(who.route, who.model, who.version, who.code).inc(number)
-        if who.model != "none":
-            outcome = "success" if who.code < 400 else "failure"
-            self._model_seconds.labels(who.model, outcome).inc(seconds)
+    def _count_requests(self, request: RequestLabels, number: int, seconds: float) -> None:
+        model = request.model
+        self._requests.labels(request.route, model, request.version, request.code).inc(number)
+        if model != "none":
+            outcome = "success" if request.code < 400 else "failure"
+            self._model_seconds.labels(model, outcome).inc(seconds)
             if outcome == "success":
-                self._last.labels(who.model).set_to_current_time()
-        if who.refusal is not None:
-            self._refused.labels(who.refusal).inc(number)
+                self._last.labels(model).set_to_current_time()
+        if request.error_code is not None:
+            self._rejected.labels(request.error_code).inc(number)
 
-    def _count_predictions(self, what: Predicted, confidences: NDArray[np.float64]) -> None:
-        self._predictions.labels(what.model, what.label).inc(len(confidences))
-        _observe_all(self._confidence.labels(what.model), confidences)
-        if what.method is not None:
-            self._explanations.labels(what.model, what.method).inc(len(confidences))
-        for flag in what.flags:
-            self._flagged.labels(what.model, flag).inc(len(confidences))
+    def _count_predictions(
+        self, prediction: PredictionLabels, confidences: NDArray[np.float64]
+    ) -> None:
+        model, number = prediction.model, len(confidences)
+        self._predictions.labels(model, prediction.label).inc(number)
+        _observe_all(self._confidence.labels(model), confidences)
+        if prediction.method is not None:
+            self._explanations.labels(model, prediction.method).inc(number)
+        for flag in prediction.flags:
+            self._flagged.labels(model, flag).inc(number)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"limelight_{name}", text, labels, registry=self._registry)
@@ -266,14 +284,14 @@ class Metrics:
         )
 
 
-def _numbers(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _without_nan(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values[~np.isnan(values)]
 
 
 def _observe_all(histogram: Histogram, values: NDArray[np.float64]) -> None:
-    """`histogram.observe` of each value, for the price of a few.
+    """Do `histogram.observe` for all values at once.
 
-    The library can only take one at a time, so this goes to the buckets behind it.
+    The library takes one value at a time, so this adds to its private buckets.
     """
     counts = np.bincount(np.searchsorted(histogram._upper_bounds, values))
     for bucket in np.flatnonzero(counts):
@@ -281,8 +299,8 @@ def _observe_all(histogram: Histogram, values: NDArray[np.float64]) -> None:
     histogram._sum.inc(float(values.sum()))
 
 
-def _forget_the_dead(folder: Path) -> None:
-    """Drop the gauges of workers that were killed: nobody else does."""
+def _remove_dead_workers(folder: Path) -> None:
+    """Remove the gauges of killed workers; BentoML does not."""
     dead = {
         pid
         for path in folder.glob("gauge_live*_*.db")

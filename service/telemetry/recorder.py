@@ -1,4 +1,4 @@
-"""What is written down of a request when it is over: counted, traced and logged."""
+"""Request recorder: counts, traces and logs each completed request."""
 
 import logging
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from limelight.result_builder import Winner
 from service.request_context import RequestContext
 from service.telemetry import tracing
-from service.telemetry.metrics import Answered, Metrics, Predicted
+from service.telemetry.metrics import Metrics, PredictionLabels, RequestLabels
 from service.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("limelight.app")
 
 
-class Asked(Protocol):
-    """Who asked, and how."""
+class RecordedRequest(Protocol):
+    """Method and context of a request."""
 
     @property
     def method(self) -> str: ...
@@ -25,11 +25,11 @@ class Asked(Protocol):
     def context(self) -> RequestContext: ...
 
 
-class Recorded(Protocol):
-    """A request, and what became known of it."""
+class RecordedExchange(Protocol):
+    """Request, with the model and the predictions that the recorder counts."""
 
     @property
-    def request(self) -> Asked: ...
+    def request(self) -> RecordedRequest: ...
 
     @property
     def model(self) -> str: ...
@@ -37,47 +37,50 @@ class Recorded(Protocol):
     def version(self) -> str: ...
 
     winners: Sequence[Winner]
-    """Of each image that was classified."""
+    """Winning class of each image."""
     method: str | None
-    """How they were explained."""
+    """Explanation method; None: no explanation was requested."""
 
 
 class Recorder:
-    """Where requests of all kinds are noted, one at a time.
+    """Request recorder for completed requests of HTTP and gRPC, one at a time.
 
-    `route` must be one of ours, or "other": it is a label of the metrics.
+    `route` is a label of the metrics: it must be a route of the application, or "other".
     """
 
     def __init__(self, metrics: Metrics, trace: Tracing | None, *, access_log: bool) -> None:
         self._metrics = metrics
         self._tracing = trace
         self._access_log = access_log
-        # Interned: a request looks its key up, and hashes as little as it can.
-        self._who: dict[tuple[object, ...], Answered] = {}
-        self._what: dict[tuple[object, ...], Predicted] = {}
+        # Interned labels: a request then hashes only a tuple.
+        self._request_labels: dict[tuple[object, ...], RequestLabels] = {}
+        self._prediction_labels: dict[tuple[object, ...], PredictionLabels] = {}
 
     def record(
         self,
-        exchange: Recorded,
+        exchange: RecordedExchange,
         route: str,
         status: int,
-        refusal: str | None,
+        error_code: str | None,
         seconds: float,
         span: "Span | None",
     ) -> None:
-        """It was answered with `status`, of HTTP or what it would be there, after `seconds`."""
+        """Record a request that was answered after `seconds`.
+
+        `status` is the HTTP status; for gRPC, it is the status that HTTP would have.
+        """
         request, context = exchange.request, exchange.request.context
-        parts = (route, exchange.model, exchange.version, status, refusal)
-        who = self._who.get(parts)
-        if who is None:
-            who = self._who[parts] = Answered(*parts)
-        self._metrics.answered(who, seconds=seconds, stages=context.stages)
+        request_key = (route, exchange.model, exchange.version, status, error_code)
+        labels = self._request_labels.get(request_key)
+        if labels is None:
+            labels = self._request_labels[request_key] = RequestLabels(*request_key)
+        self._metrics.observe_request(labels, seconds=seconds, stages=context.stages)
         for label, confidence, flags in exchange.winners:
-            said = (exchange.model, label, flags, exchange.method)
-            what = self._what.get(said)
-            if what is None:
-                what = self._what[said] = Predicted(*said)
-            self._metrics.predicted(what, confidence)
+            key = (exchange.model, label, flags, exchange.method)
+            prediction = self._prediction_labels.get(key)
+            if prediction is None:
+                prediction = self._prediction_labels[key] = PredictionLabels(*key)
+            self._metrics.observe_prediction(prediction, confidence)
         if span is not None and self._tracing is not None:
             attributes: dict[str, str | int] = {
                 "http.request.method": request.method,
@@ -88,7 +91,7 @@ class Recorder:
             }
             self._tracing.end(span, context, attributes)
         if self._access_log:
-            facts = {
+            fields = {
                 "request_id": context.id,
                 "trace_id": None if span is None else tracing.trace_id(span),
                 "method": request.method,
@@ -97,4 +100,4 @@ class Recorder:
                 "duration_ms": round(seconds * 1000, 3),
                 "model": exchange.model,
             }
-            logger.info("%s %s %d", facts["method"], route, status, extra=facts)
+            logger.info("%s %s %d", fields["method"], route, status, extra=fields)

@@ -1,7 +1,7 @@
-"""OpenTelemetry traces, with a request's stages as spans; nothing is loaded unless configured.
+"""OpenTelemetry traces with one span per stage of a request. Nothing is loaded unless configured.
 
-Spans are made when a request is over, from the times that were noted anyway, so a request that
-is not sampled costs the reading of one header.
+Spans are created after the request, from the times that its context has recorded anyway. A request
+that is not sampled therefore only costs the reading of one header.
 """
 
 import random
@@ -18,16 +18,16 @@ _SAMPLED = 0x01
 
 
 class TracingUnavailableError(Exception):
-    """Tracing is configured, and what it needs is not installed."""
+    """Tracing is configured, but the exporter is not installed."""
 
 
 class Tracing:
-    """Makes the spans of sampled requests and hands them to an OTLP exporter.
+    """Tracer that creates the spans of sampled requests and sends them to an OTLP exporter.
 
     Args:
-        endpoint: where OTLP over HTTP is taken, e.g. ``http://collector:4318/v1/traces``.
-        ratio: share of requests to sample, of those whose caller sent no `traceparent`; a
-            caller's own decision is kept (W3C Trace Context).
+        endpoint: URL that accepts OTLP over HTTP, e.g. ``http://collector:4318/v1/traces``.
+        ratio: share of the requests without `traceparent` to sample. A `traceparent` carries the
+            caller's decision, which is kept (W3C Trace Context).
 
     Raises:
         TracingUnavailableError: the exporter is not installed.
@@ -50,7 +50,7 @@ class Tracing:
         self._ratio = ratio
         self._random = random.Random()  # noqa: S311  # a sample, not a secret
         self._propagator = TraceContextTextMapPropagator()
-        # The decision is made in `begin`, before anything is built.
+        # `begin` decides before any span is created.
         self._provider = TracerProvider(
             sampler=ALWAYS_ON, resource=Resource.create({"service.name": "limelight"})
         )
@@ -58,7 +58,7 @@ class Tracing:
         self._tracer = self._provider.get_tracer("limelight")
 
     def begin(self, name: str, headers: Mapping[bytes, bytes]) -> "Span | None":
-        """The request's span, where it is sampled."""
+        """Start the span of a request; None if the request is not sampled."""
         from opentelemetry.context import Context
         from opentelemetry.trace import SpanKind, get_current_span
 
@@ -79,10 +79,10 @@ class Tracing:
     def end(
         self, span: "Span", request: "RequestContext", attributes: Mapping[str, str | int]
     ) -> None:
-        """Close the span of a request, after one for each of its stages."""
+        """Create a span for each stage of a request, then end the span of the request."""
         from opentelemetry.trace import set_span_in_context
 
-        # perf_counter has an origin of its own.
+        # Spans need Unix time, and perf_counter has another origin.
         origin_ns = time.time_ns() - time.perf_counter_ns()
         context = set_span_in_context(span)
         for stage, begun, ended in request.stages:
@@ -92,16 +92,16 @@ class Tracing:
         span.end()
 
     def close(self) -> None:
-        """Send what waits."""
+        """Send the remaining spans."""
         self._provider.shutdown()
 
 
 def trace_id(span: "Span") -> str:
-    """32 hexadecimal digits, as in logs."""
+    """Return the trace ID as 32 hexadecimal digits, for the log."""
     return f"{span.get_span_context().trace_id:032x}"
 
 
 def trace_response(span: "Span") -> bytes:
-    """The value of a `traceresponse` header (W3C Trace Context, level 2)."""
+    """Return the value of a `traceresponse` header (W3C Trace Context, level 2)."""
     context = span.get_span_context()
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-01".encode()

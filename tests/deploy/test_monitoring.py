@@ -174,7 +174,7 @@ def test_metrics_of_an_alert_exist(watched: Prometheus, name: str) -> None:
 
 @needs_prometheus
 def test_shedding_and_a_dead_replica_raise_alerts(watched: Prometheus) -> None:
-    assert watched.query_until_answered("limelight:refusals:ratio > 0.05 < 0.3")
+    assert watched.query_until_answered("limelight:rejections:ratio > 0.05 < 0.3")
     assert watched.query_until_answered('ALERTS{alertname="LimelightShedding",alertstate="firing"}')
     assert watched.query_until_answered('ALERTS{alertname="LimelightDown",alertstate="firing"}')
 

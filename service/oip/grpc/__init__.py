@@ -1,4 +1,4 @@
-"""The protocol over gRPC, in the same event loop and through the same batches as over HTTP.
+"""gRPC interface of the protocol, with the same event loop and the same batches as HTTP.
 
-Needs the extra `grpc`; nothing outside this package imports it unless a port is set.
+It needs the extra `grpc`. Other packages import it only if a gRPC port is set.
 """

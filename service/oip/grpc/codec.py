@@ -1,4 +1,4 @@
-"""Requests and answers as protobuf messages."""
+"""Protobuf codec of requests and responses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,13 +15,15 @@ from service.oip.types import (
 )
 
 _ModelInferResponse = message_class("ModelInferResponse")
-# Of the datatypes that an input can have here; a tensor of another is refused by its datatype.
+# Fields of the supported input datatypes. The validation rejects tensors of other datatypes.
 _CONTENTS = {"UINT8": "uint_contents", "BYTES": "bytes_contents"}
 
 
 def read_request(message: Any) -> InferRequest:
-    """Raises:
-    InvalidInference: its tensors' contents are not where they should be, or a parameter is empty.
+    """Read a ModelInferRequest.
+
+    Raises:
+        InvalidInference: the contents of a tensor are in the wrong field, or a parameter is empty.
     """
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
@@ -29,19 +31,19 @@ def read_request(message: Any) -> InferRequest:
             f"there are {len(raw)} raw_input_contents for {len(message.inputs)} inputs"
         )
     inputs = []
-    for place, tensor in enumerate(message.inputs):
+    for index, tensor in enumerate(message.inputs):
         if raw and tensor.HasField("contents"):
-            raise InvalidInference("give contents or raw_input_contents, and not both")
+            raise InvalidInference("send either contents or raw_input_contents, not both")
         field = _CONTENTS.get(tensor.datatype)
         values = getattr(tensor.contents, field) if field is not None else ()
         if any(parameter.startswith("shared_memory") for parameter in tensor.parameters):
-            raise InvalidInference("there is no shared memory here")
+            raise InvalidInference("shared memory is not supported")
         inputs.append(
             InputTensor(
                 name=tensor.name,
                 datatype=tensor.datatype,
                 shape=tuple(tensor.shape),
-                content=raw[place] if raw else values,
+                content=raw[index] if raw else values,
             )
         )
     return InferRequest(
@@ -56,7 +58,7 @@ def read_request(message: Any) -> InferRequest:
 
 
 def write_response(response: InferResponse) -> Any:
-    """With raw contents, as Triton answers."""
+    """Return a ModelInferResponse with raw contents, like Triton."""
     message = _ModelInferResponse(
         model_name=response.model, model_version=response.version, id=response.id
     )

@@ -1,4 +1,4 @@
-"""A remote procedure call on its way to an answer, and what it is called when it fails."""
+"""Exchange of a gRPC call and its response, and the gRPC status of each error."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,12 +26,12 @@ _CODES = {
 
 
 def status_code(error: LimelightError) -> grpc.StatusCode:
-    """INVALID_ARGUMENT for whatever is wrong with a request's content."""
+    """Return the gRPC status of an error; INVALID_ARGUMENT for errors in a request's content."""
     return _CODES.get(error.code, grpc.StatusCode.INVALID_ARGUMENT)
 
 
 class RpcRequest:
-    """Who asked; the id is that of the metadata's `x-request-id`, or a new one."""
+    """Request of a gRPC call. Its ID is `x-request-id` from the metadata, or a random one."""
 
     method = "GRPC"
 
@@ -40,7 +40,7 @@ class RpcRequest:
 
 
 class RpcExchange:
-    """What becomes known of a call; see `service.telemetry.recorder.Recorded`."""
+    """Facts about a call that the recorder needs; see `RecordedExchange`."""
 
     def __init__(self, request: RpcRequest) -> None:
         self.request = request
@@ -48,11 +48,11 @@ class RpcExchange:
         self.winners: Sequence[Winner] = ()
         self.method: str | None = None
         self.status = 200
-        self.refusal: str | None = None
+        self.error_code: str | None = None
 
     @classmethod
     def begin(cls, context: Any, *, timeout_s: float) -> "RpcExchange":
-        """With the service's own deadline, which the caller's can shorten."""
+        """Create an exchange. Its deadline is the service's, or the caller's if that is earlier."""
         headers = {
             key.encode(): value if isinstance(value, bytes) else value.encode()
             for key, value in context.invocation_metadata() or ()
@@ -66,12 +66,14 @@ class RpcExchange:
         remaining_s = context.time_remaining()
         if remaining_s is not None:
             timeout_s = min(timeout_s, remaining_s)
-        asked = exchange.request.context
-        asked.deadline = asked.started + timeout_s
+        request_context = exchange.request.context
+        request_context.deadline = request_context.started + timeout_s
         return exchange
 
-    def asked(self, classifier: Classifier) -> None:
+    def set_model(self, classifier: Classifier) -> None:
+        """Record the model of the request."""
         self.model, self.version = classifier.manifest.name, classifier.manifest.version
 
-    def refused(self, error: LimelightError) -> None:
-        self.status, self.refusal = status_of(type(error)), error.code
+    def set_error(self, error: LimelightError) -> None:
+        """Record the error that the call ends with."""
+        self.status, self.error_code = status_of(type(error)), error.code

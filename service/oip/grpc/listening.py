@@ -1,4 +1,4 @@
-"""The gRPC server of a worker: its port, its limits, and its health for those who watch it."""
+"""gRPC server of a worker: its port, its limits and its health service."""
 
 import asyncio
 import contextlib
@@ -16,26 +16,26 @@ from service.process.shutdown import SETTLE_S
 
 logger = logging.getLogger("limelight.rpc")
 
-_TELL_S = 0.25
-"""How soon those who watch learn of a change."""
-_LOOK_S = 0.02
-# Of a message beyond the tensors' bytes: names, shapes and parameters.
+_HEALTH_INTERVAL_S = 0.25
+"""Interval at which the health service is updated."""
+_POLL_S = 0.02
+# Allowance for a message beyond the bytes of its tensors: names, shapes and parameters.
 _HEAD_BYTES = 65_536
 
 
 class Listener:
-    """Serves on `port` of `host`; the workers of a service share it, and connections are spread."""
+    """gRPC server on `port` of `host`. Workers share the port; the kernel spreads connections."""
 
     def __init__(self, server: Server, servicer: Servicer, *, host: str, port: int) -> None:
         settings = server.settings
         self._server = server
         self._servicer = servicer
         self._grace_s = settings.timeout_s
-        most_bytes = settings.max_bytes + _HEAD_BYTES
+        max_bytes = settings.max_bytes + _HEAD_BYTES
         self._grpc: Any = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", 1),
-                ("grpc.max_receive_message_length", most_bytes),
+                ("grpc.max_receive_message_length", max_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", settings.max_queued),
             ]
@@ -44,48 +44,50 @@ class Listener:
         self._health: Any = aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._telling: asyncio.Task[None] | None = None
+        self._health_task: asyncio.Task[None] | None = None
 
     @property
     def in_flight(self) -> int:
-        """Calls that are being answered."""
+        """Number of calls in progress."""
         return self._servicer.in_flight
 
     def bind(self) -> None:
-        """Raises:
-        RuntimeError: the port cannot be had.
+        """Bind the port.
+
+        Raises:
+            RuntimeError: the port is not available.
         """
         self._grpc.add_insecure_port(self._address)
 
     async def start(self) -> None:
-        """Take calls, once there is a port."""
-        self._telling = asyncio.create_task(self._tell())
+        """Accept calls; call this after `bind`."""
+        self._health_task = asyncio.create_task(self._update_health())
         await self._grpc.start()
-        logger.info("gRPC is taken at %s", self._address)
+        logger.info("gRPC listens on %s", self._address)
 
     async def close(self) -> None:
-        """Take nothing new, and finish what was taken."""
-        if self._telling is not None:
-            self._telling.cancel()
+        """Accept no more calls, and finish the calls in progress."""
+        if self._health_task is not None:
+            self._health_task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._telling
+                await self._health_task
         await self._health.enter_graceful_shutdown()
         stopping = asyncio.create_task(self._grpc.stop(self._grace_s))
         await asyncio.sleep(SETTLE_S)
         while self.in_flight and not stopping.done():
-            await asyncio.sleep(_LOOK_S)
-        # What is left has nothing to wait for: streams without a request, and watchers.
+            await asyncio.sleep(_POLL_S)
+        # Only idle streams and health watchers are left.
         await self._grpc.stop(SETTLE_S)
         await stopping
 
-    async def _tell(self) -> None:
-        """Keep the health service's answers those of /readyz."""
-        response, told = health_pb2.HealthCheckResponse, None
+    async def _update_health(self) -> None:
+        """Keep the health service in agreement with /readyz."""
+        response, published = health_pb2.HealthCheckResponse, None
         while True:
-            ready = self._server.rejection() is None
+            ready = self._server.unready_error() is None
             status = response.SERVING if ready else response.NOT_SERVING
-            if status != told:
+            if status != published:
                 for name in ("", SERVICE):
                     await self._health.set(name, status)
-                told = status
-            await asyncio.sleep(_TELL_S)
+                published = status
+            await asyncio.sleep(_HEALTH_INTERVAL_S)

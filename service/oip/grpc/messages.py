@@ -1,8 +1,8 @@
-"""The protocol's messages, as classes of protobuf.
+"""Protobuf classes of the protocol's messages.
 
-`open_inference.binpb` is open_inference.proto as `make protocol` compiles it. The classes are made
-from it here and kept to ourselves: generated modules put theirs into a registry of the whole
-process, where Triton's and KServe's clients have other ones under the same names.
+`make protocol` compiles open_inference.proto to `open_inference.binpb`. This module creates the
+classes in a descriptor pool of its own. Generated modules would use the global pool, where Triton's
+and KServe's clients register other classes under the same names.
 """
 
 from pathlib import Path
@@ -27,10 +27,10 @@ METHODS: dict[str, Any] = {
 
 
 def message_class(name: str) -> Any:
-    """The class of a message of the protocol."""
+    """Return the class of a message of the protocol."""
     return GetMessageClass(_POOL.FindMessageTypeByName(f"{PACKAGE}.{name}"))
 
 
 def input_class(method: str) -> Any:
-    """Of the messages that a method takes."""
+    """Return the class of a method's input messages."""
     return GetMessageClass(METHODS[method].input_type)

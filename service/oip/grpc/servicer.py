@@ -1,4 +1,4 @@
-"""The methods of `GRPCInferenceService`; each only translates."""
+"""Methods of `GRPCInferenceService`. They only translate between gRPC and the data plane."""
 
 import asyncio
 import logging
@@ -28,27 +28,27 @@ logger = logging.getLogger("limelight.app")
 
 Answer = Callable[[Any, RpcExchange], Awaitable[Any]]
 
-# Requests of one stream that are under way at once: enough to fill a pass.
-_STREAMED = 64
+# Maximum number of requests of one stream in progress: enough to fill a batch.
+_MAX_STREAMED = 64
 _STREAM = "ModelStreamInfer"
 _END = object()
 
 
 class Servicer:
-    """Answers every method; `handler` is what a gRPC server is to be given."""
+    """Implementation of the methods; `handler` returns the handler for a gRPC server."""
 
     def __init__(
         self,
         server: Server,
         upload_budget: UploadBudget,
         metrics: Metrics,
-        notes: Recorder,
+        recorder: Recorder,
         trace: Tracing | None,
     ) -> None:
         self._server = server
         self._upload_budget = upload_budget
         self._metrics = metrics
-        self._recorder = notes
+        self._recorder = recorder
         self._tracing = trace
         self.in_flight = 0
         self._answers: dict[str, Answer] = {
@@ -64,7 +64,7 @@ class Servicer:
         }
 
     def handler(self) -> Any:
-        """All methods under the service's published name."""
+        """Return the handler of all methods, under the service's published name."""
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
                 self._unary(name, answer), reader(input_class(name)), _serialize
@@ -88,7 +88,7 @@ class Servicer:
         return call
 
     async def _stream(self, messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        """Answers come in the order of the requests, several of which are under way at once."""
+        """Answer a stream. Several requests run at once; responses keep the requests' order."""
         response_class = message_class("ModelStreamInferResponse")
 
         async def call(message: Any) -> Any:
@@ -96,10 +96,10 @@ class Servicer:
             try:
                 answer = await self._answered(_STREAM, self._infer, message, exchange)
             except LimelightError as error:
-                refused = response_class(error_message=error.detail)
-                refused.infer_response.id = "" if message is None else message.id
-                return refused
-            # One request has one answer: this is it, and the last.
+                failed = response_class(error_message=error.detail)
+                failed.infer_response.id = "" if message is None else message.id
+                return failed
+            # Each request has exactly one response, so every response is final.
             answer.parameters["triton_final_response"].bool_param = True
             return response_class(infer_response=answer)
 
@@ -108,7 +108,7 @@ class Servicer:
         try:
             ended = False
             while tasks or not ended:
-                if arriving is None and not ended and len(tasks) < _STREAMED:
+                if arriving is None and not ended and len(tasks) < _MAX_STREAMED:
                     arriving = asyncio.ensure_future(anext(messages, _END))
                 waiting = {task for task in (arriving, tasks[0] if tasks else None) if task}
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -127,8 +127,10 @@ class Servicer:
     async def _answered(
         self, name: str, answer: Answer, message: Any, exchange: RpcExchange
     ) -> Any:
-        """Raises:
-        LimelightError: the answer is a refusal; it is noted by then.
+        """Answer a message, and record the call.
+
+        Raises:
+            LimelightError: the call fails; the error has been recorded.
         """
         route, request, span = f"/{SERVICE}/{name}", exchange.request, None
         if self._tracing is not None:
@@ -139,26 +141,28 @@ class Servicer:
                 raise InvalidInference("the message is malformed, or has too many fields")
             return await answer(message, exchange)
         except LimelightError as error:
-            exchange.refused(error)
+            exchange.set_error(error)
             raise
         except asyncio.CancelledError:
-            exchange.refused(ClientGone("the client has left"))
+            exchange.set_error(ClientGone("the client has disconnected"))
             raise
         except Exception as error:
             logger.exception("%s failed", route, extra={"request_id": request.context.id})
-            failure = InternalError("the service failed at this request, and its log says why")
-            exchange.refused(failure)
+            failure = InternalError("the request failed in the service: see its log")
+            exchange.set_error(failure)
             raise failure from error
         finally:
             self.in_flight -= 1
             seconds = time.perf_counter() - exchange.request.context.started
-            self._recorder.record(exchange, route, exchange.status, exchange.refusal, seconds, span)
+            self._recorder.record(
+                exchange, route, exchange.status, exchange.error_code, seconds, span
+            )
 
     async def _live(self, message: Any, exchange: RpcExchange) -> Any:
         return message_class("ServerLiveResponse")(live=True)
 
     async def _ready(self, message: Any, exchange: RpcExchange) -> Any:
-        return message_class("ServerReadyResponse")(ready=self._server.rejection() is None)
+        return message_class("ServerReadyResponse")(ready=self._server.unready_error() is None)
 
     async def _metadata(self, message: Any, exchange: RpcExchange) -> Any:
         return message_class("ServerMetadataResponse")(
@@ -166,7 +170,7 @@ class Servicer:
         )
 
     async def _model_ready(self, message: Any, exchange: RpcExchange) -> Any:
-        """Of an unknown model too it is only said that it is not ready, as Triton does."""
+        """Return the readiness of a model. An unknown model is not ready, as in Triton."""
         try:
             self._server.check_ready(message.name, message.version)
         except LimelightError:
@@ -189,22 +193,22 @@ class Servicer:
 
     async def _index(self, message: Any, exchange: RpcExchange) -> Any:
         models = self._server.index()
-        wanted = [one for one in models if not message.ready or one["state"] == "READY"]
-        return ParseDict({"models": wanted}, message_class("RepositoryIndexResponse")())
+        selected = [model for model in models if not message.ready or model["state"] == "READY"]
+        return ParseDict({"models": selected}, message_class("RepositoryIndexResponse")())
 
     async def _infer(self, message: Any, exchange: RpcExchange) -> Any:
         server, context = self._server, exchange.request.context
         with self._upload_budget.reserve(max_bytes=server.settings.max_bytes) as reservation:
             reservation.grow_to(message.ByteSize())
             classifier = server.classifier(message.model_name, message.model_version)
-            exchange.asked(classifier)
+            exchange.set_model(classifier)
             request = read_request(message)
-            context.passed("read", exchange.request.context.started)
+            context.end_stage("read", exchange.request.context.started)
             response = await server.inference.infer(classifier, request, context)
             exchange.winners, exchange.method = response.winners, response.method
         started = time.perf_counter()
         answer = write_response(response)
-        context.passed("render", started)
+        context.end_stage("render", started)
         return answer
 
 

@@ -1,20 +1,20 @@
-"""From bytes to messages, of which none gets much larger than its bytes are."""
+"""Parser of protobuf messages that limits the memory of a message by its number of bytes."""
 
 from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
-# An empty message in a message takes two bytes on the wire, and forty times that in memory.
-_MOST_FIELDS = 1024
+# An empty nested message takes two bytes on the wire, but eighty bytes in memory.
+_MAX_FIELDS = 1024
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-_LONGEST_VARINT = 10
+_MAX_VARINT_BYTES = 10
 
 
 def reader(message_class: Any) -> Callable[[bytes], Any | None]:
-    """What a gRPC server is to read requests with: None where they are none of `message_class`.
+    """Return the request deserialiser for a gRPC server. It returns None for malformed messages.
 
-    An error here would be told as one of the server's own.
+    gRPC would report an exception in a deserialiser as an internal error of the server.
     """
 
     def read(content: bytes) -> Any | None:
@@ -29,9 +29,9 @@ def reader(message_class: Any) -> Callable[[bytes], Any | None]:
 
 
 def _few_fields(content: bytes) -> bool:
-    """Whether the outermost message is whole, and has no more fields than it may."""
+    """Return True if the outermost message is complete and has at most `_MAX_FIELDS` fields."""
     at, end = 0, len(content)
-    for _ in range(_MOST_FIELDS):
+    for _ in range(_MAX_FIELDS):
         if at == end:
             return True
         tag, at = _varint(content, at)
@@ -51,10 +51,10 @@ def _few_fields(content: bytes) -> bool:
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """The number at a place, and the place behind it: behind the end, where it breaks off."""
+    """Return the number at `at` and the position after it; past the end if it is truncated."""
     value = 0
-    for place, byte in enumerate(content[at : at + _LONGEST_VARINT]):
-        value |= (byte & 0x7F) << (7 * place)
+    for index, byte in enumerate(content[at : at + _MAX_VARINT_BYTES]):
+        value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
-            return value, at + place + 1
+            return value, at + index + 1
     return value, len(content) + 1

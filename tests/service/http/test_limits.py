@@ -60,7 +60,11 @@ def held(served: Served) -> tuple[int, int, int]:
     """Return the reserved bytes, the admitted images and the requests in flight."""
     batcher = served.registry.classifiers["colours"].batcher
     application = served.application
-    return application._upload_budget.held_bytes, batcher.admission.places, application._in_flight
+    return (
+        application._upload_budget.reserved_bytes,
+        batcher.admission.admitted,
+        application._in_flight,
+    )
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -69,7 +73,7 @@ async def test_uploads_beyond_the_upload_budget_are_rejected(zoo: Path, declared
         headers = {"content-length": str(len(LARGE))} if declared else {}
         first = Upload(served, LARGE, **headers)
         first.arrive(0, len(LARGE) - 1)
-        await until(lambda: served.application._upload_budget.held_bytes >= len(LARGE) - 1)
+        await until(lambda: served.application._upload_budget.reserved_bytes >= len(LARGE) - 1)
         second = await served.http.post("/predict", content=LARGE)
         assert (second.status_code, second.json()["code"]) == (503, "overloaded")
         assert int(second.headers["retry-after"]) >= 1
@@ -184,6 +188,6 @@ async def test_requests_of_disconnected_clients_are_not_computed(
         assert network.images == [1, 1]
         await until(lambda: held(served) == (0, 0, 0))
         text = (await served.http.get("/metrics")).text
-        assert 'limelight_refused_total{reason="client_gone"} 2.0' in text
+        assert 'limelight_rejected_total{reason="client_gone"} 2.0' in text
         for _, writer in clients:
             writer.close()

@@ -142,12 +142,12 @@ def test_zoomed_crop_can_be_shown_and_left_again(page: Page) -> None:
     page.get_by_role("button", name="A cat").click()
     expect(page.locator("#verdict")).to_contain_text("cat,")
     width = page.locator("#picture").evaluate("canvas => canvas.width")
-    page.get_by_role("button", name="Look closer").click()
-    back = page.get_by_role("button", name="Back to all of it")
+    page.get_by_role("button", name="Zoom in").click()
+    back = page.get_by_role("button", name="Back to the full image")
     expect(back).to_be_visible()
     assert page.locator("#picture").evaluate("canvas => canvas.width") < width
     back.click()
-    expect(page.get_by_role("button", name="Look closer")).to_be_visible()
+    expect(page.get_by_role("button", name="Zoom in")).to_be_visible()
     assert page.locator("#picture").evaluate("canvas => canvas.width") == width
 
 
@@ -298,7 +298,7 @@ def test_layercam_is_disabled_for_a_model_without_it(browser: Browser, tmp_path:
         page.goto(server.url)
         choose(page, "noise.png", encode(colour_image(np.random.default_rng(0))))
         expect(page.locator("#curl")).to_contain_text("model=colours")
-        expect(page.get_by_label("Finer map")).to_be_disabled()
+        expect(page.get_by_label("LayerCAM map")).to_be_disabled()
         expect(page.locator("#curl")).not_to_contain_text("method")
         page.close()
 
@@ -307,11 +307,11 @@ def test_layercam_is_requested_and_shown_in_the_code(page: Page) -> None:
     page.get_by_role("button", name="A cat").click()
     expect(page.locator("#verdict")).to_contain_text("cat,")
     coarse = overlay(page)
-    page.get_by_label("Finer map").check()
+    page.get_by_label("LayerCAM map").check()
     expect(page.locator("#curl")).to_contain_text("method=layercam")
     expect(page.locator("#python")).to_contain_text('"method": "layercam"')
     assert overlay(page) != coarse
-    page.get_by_label("Finer map").uncheck()
+    page.get_by_label("LayerCAM map").uncheck()
     expect(page.locator("#curl")).not_to_contain_text("method")
     assert overlay(page) == coarse
 
@@ -323,7 +323,7 @@ def test_page_warns_about_an_out_of_distribution_image(page: Page) -> None:
     expect(caution).to_be_hidden()
     noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
     choose(page, "noise.png", encode(Image.fromarray(noise)))
-    expect(caution).to_contain_text("does not look like the images it was trained on")
+    expect(caution).to_contain_text("does not look like the training images")
     page.get_by_role("button", name="Draw").click()
     expect(caution).to_be_hidden()
 

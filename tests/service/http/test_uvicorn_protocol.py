@@ -104,7 +104,7 @@ async def test_overload_is_rejected_before_the_body_is_read(full: Full) -> None:
     assert set(headers) - dated == set(other.headers) - dated
     assert headers["content-type"] == other.headers["content-type"]
     text = (await full.served.http.get("/metrics")).text
-    assert 'limelight_refused_total{reason="overloaded"} 2.0' in text
+    assert 'limelight_rejected_total{reason="overloaded"} 2.0' in text
     client.close()
 
 

@@ -151,8 +151,8 @@ async def test_every_interface_gives_the_outputs_of_the_engine(
         alone = engine.run(images_nhwc, ["probabilities"])["probabilities"]
         np.testing.assert_allclose(answer, alone, atol=1e-6, err_msg=str(ask))
     assert sum(sizes) == sum(len(images_nhwc) for _, images_nhwc in asked)
-    assert interfaces.batcher.admission.places == 0
-    assert interfaces.served.application._upload_budget.held_bytes == 0
+    assert interfaces.batcher.admission.admitted == 0
+    assert interfaces.served.application._upload_budget.reserved_bytes == 0
 
 
 async def test_waiting_requests_of_all_interfaces_share_the_next_batch(
@@ -177,13 +177,13 @@ async def test_cancelled_call_is_not_computed(
     given_up = asyncio.create_task(interfaces.rpc(pixels(rng, 5)))
     await until(lambda: interfaces.batcher.depth == 5)
     given_up.cancel()
-    await until(lambda: interfaces.batcher.admission.places == 1)
+    await until(lambda: interfaces.batcher.admission.admitted == 1)
     gate.set()
     await first
     await until(lambda: interfaces.batcher.depth == 0)
     assert sizes == [1]
     text = (await interfaces.http.get("/metrics")).text
-    assert 'limelight_refused_total{reason="client_gone"} 1.0' in text
+    assert 'limelight_rejected_total{reason="client_gone"} 1.0' in text
 
 
 async def test_accepted_call_is_answered_while_the_port_closes(

@@ -35,7 +35,7 @@ async def test_occupied_port_keeps_the_service_unready(zoo: Path) -> None:
             for path in ("/readyz", "/v2/health/ready"):
                 answer = await served.http.get(path)
                 assert answer.status_code == 503
-                assert f"gRPC cannot be served at port {port}" in answer.text
+                assert f"gRPC cannot be served on port {port}" in answer.text
             assert (await served.http.get("/v2/health/live")).status_code == 200
 
 

@@ -172,7 +172,7 @@ async def test_explanations_are_rejected_before_predictions(
         assert int(shed.headers["retry-after"]) >= 1
         kept = await http.post(INFER, json=request(tensor, outputs=[{"name": "logits"}]))
         assert kept.status_code == 200
-    assert batcher.admission.places == 0
+    assert batcher.admission.admitted == 0
 
 
 async def test_images_of_a_request_run_in_at_most_two_batches(

@@ -5,12 +5,12 @@ from tests.serving_kit import REPOSITORY
 
 _PROGRAM = """
 import sys
-from service.process.malloc import keep_memory_flat
+from service.process.malloc import limit_memory_growth
 
 def resident_mb():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
 
-assert keep_memory_flat()
+assert limit_memory_growth()
 bytearray(30_000_000)  # by default, glibc keeps blocks of this size from now on
 before = resident_mb()
 blocks = [bytearray(20_000_000) for _ in range(5)]

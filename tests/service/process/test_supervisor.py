@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.process.supervisor import refuse_handshakes
+from service.process.supervisor import drop_handshakes
 from tests.serving_kit import REPOSITORY
 
 
@@ -29,7 +29,7 @@ def test_open_connections_are_served_and_new_handshakes_are_dropped(
 ) -> None:
     address = listening.getsockname()
     with socket.create_connection(address[:2], timeout=5) as early:  # before it is accepted
-        refuse_handshakes(listening)
+        drop_handshakes(listening)
         with pytest.raises(TimeoutError):
             socket.create_connection(address[:2], timeout=0.3)
         accepted, _ = listening.accept()
@@ -46,8 +46,8 @@ def test_open_connections_are_served_and_new_handshakes_are_dropped(
 
 CHILD = """
 import socket, sys
-from service.process.supervisor import refuse_handshakes
-refuse_handshakes(socket.socket(fileno=int(sys.argv[1])))
+from service.process.supervisor import drop_handshakes
+drop_handshakes(socket.socket(fileno=int(sys.argv[1])))
 """
 
 
@@ -70,5 +70,5 @@ def test_kernel_without_socket_filters_is_only_a_warning(caplog: pytest.LogCaptu
         def setsockopt(self, *arguments: object) -> None:
             raise OSError("Protocol not available")
 
-    refuse_handshakes(Plain())  # type: ignore[arg-type]
+    drop_handshakes(Plain())  # type: ignore[arg-type]
     assert "Protocol not available" in caplog.text

@@ -17,7 +17,13 @@ from prometheus_client import CollectorRegistry, Histogram, multiprocess
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.request_context import Stage
-from service.telemetry.metrics import Answered, Metrics, Predicted, _forget_the_dead, _observe_all
+from service.telemetry.metrics import (
+    Metrics,
+    PredictionLabels,
+    RequestLabels,
+    _observe_all,
+    _remove_dead_workers,
+)
 
 BOUNDS = (0.001, 0.25, 1.0, 8.0)
 EDGES = [
@@ -71,20 +77,20 @@ def test_bulk_observation_equals_single_observations(observed: list[float]) -> N
 def test_request_is_counted_in_every_metric() -> None:
     metrics = Metrics()
     stages: list[tuple[Stage, float, float]] = [("read", 1.0, 1.25), ("compute", 2.0, 2.5)]
-    who = Answered("/explain", "m", "3")
-    metrics.answered(who, seconds=0.5, stages=stages)
-    metrics.answered(who, seconds=1.5, stages=stages)
-    what = Predicted("m", "cat", ("abstain",), "cam")
-    metrics.predicted(what, 0.75)
-    metrics.predicted(what, 0.25)
-    metrics.predicted(Predicted("m", "dog"), 1.0)
-    refused = Answered("/predict", code=503, refusal="overloaded")
-    metrics.answered(refused, seconds=0.1, stages=[])
-    metrics.batch_ran("m", 3, 0.25)
+    who = RequestLabels("/explain", "m", "3")
+    metrics.observe_request(who, seconds=0.5, stages=stages)
+    metrics.observe_request(who, seconds=1.5, stages=stages)
+    what = PredictionLabels("m", "cat", ("abstain",), "cam")
+    metrics.observe_prediction(what, 0.75)
+    metrics.observe_prediction(what, 0.25)
+    metrics.observe_prediction(PredictionLabels("m", "dog"), 1.0)
+    refused = RequestLabels("/predict", code=503, error_code="overloaded")
+    metrics.observe_request(refused, seconds=0.1, stages=[])
+    metrics.observe_batch("m", 3, 0.25)
     found = values(metrics)
     assert found["limelight_requests_total 200 m /explain 3"] == 2
     assert found["limelight_requests_total 503 none /predict none"] == 1
-    assert found["limelight_refused_total overloaded"] == 1
+    assert found["limelight_rejected_total overloaded"] == 1
     assert found["limelight_explanations_total cam m"] == 2
     assert found["limelight_predictions_total cat m"] == 2
     assert found["limelight_predictions_total dog m"] == 1
@@ -98,7 +104,7 @@ def test_request_is_counted_in_every_metric() -> None:
     assert found["limelight_confidence_count m"] == 3
     assert found["limelight_batch_size_sum m"] == 3
     assert found["limelight_batches_total m 3"] == 1
-    assert found["limelight_pass_seconds_total m 3"] == 0.25
+    assert found["limelight_batch_seconds_total m 3"] == 0.25
     assert found["limelight_model_seconds_total m success"] == 2.0
     assert found["limelight_last_answer_timestamp_seconds m"] == pytest.approx(time.time(), abs=60)
     assert values(metrics) == found  # once
@@ -106,9 +112,9 @@ def test_request_is_counted_in_every_metric() -> None:
 
 def test_disabled_metrics_count_nothing() -> None:
     metrics = Metrics(enabled=False)
-    metrics.answered(Answered("/predict"), seconds=0.5, stages=[("read", 1.0, 1.25)])
-    metrics.predicted(Predicted("m", "cat"), 0.75)
-    metrics.batch_ran("m", 3, 0.25)
+    metrics.observe_request(RequestLabels("/predict"), seconds=0.5, stages=[("read", 1.0, 1.25)])
+    metrics.observe_prediction(PredictionLabels("m", "cat"), 0.75)
+    metrics.observe_batch("m", 3, 0.25)
     assert not any("total" in name or "seconds_" in name for name in values(metrics))
 
 
@@ -135,11 +141,11 @@ def test_a_batch_that_ends_during_a_flush_is_counted_once() -> None:
 
 WORKER = """
 import sys
-from service.telemetry.metrics import Answered, Metrics
+from service.telemetry.metrics import Metrics, RequestLabels
 metrics = Metrics()
-metrics.worker(ready=sys.argv[1] == "ready", in_flight=2)
-metrics.queue("m", depth=3, age_s=float(sys.argv[2]))
-metrics.answered(Answered("/predict", "m", "1"), seconds=0.5, stages=[])
+metrics.set_worker(ready=sys.argv[1] == "ready", in_flight=2)
+metrics.set_queue("m", depth=3, age_s=float(sys.argv[2]))
+metrics.observe_request(RequestLabels("/predict", "m", "1"), seconds=0.5, stages=[])
 metrics.flush()
 print("there", flush=True)
 sys.stdin.read()
@@ -153,7 +159,7 @@ def test_dead_workers_keep_their_counters_and_lose_their_gauges(
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
 
     def scrape() -> dict[str, float]:
-        _forget_the_dead(tmp_path)
+        _remove_dead_workers(tmp_path)
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return {

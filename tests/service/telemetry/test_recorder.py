@@ -211,7 +211,7 @@ def test_every_metric_is_exposed_after_traffic_of_every_kind(watched: Server) ->
         assert time.monotonic() < deadline
         time.sleep(0.1)
     names = {name for name, _ in found}
-    for name in ("requests", "refused", "explanations", "predictions"):
+    for name in ("requests", "rejected", "explanations", "predictions"):
         assert f"limelight_{name}_total" in names
     for name in ("request_duration_seconds", "stage_duration_seconds", "batch_size", "confidence"):
         assert {f"limelight_{name}_{part}" for part in ("bucket", "sum", "count")} <= names
@@ -223,7 +223,7 @@ def test_every_metric_is_exposed_after_traffic_of_every_kind(watched: Server) ->
         assert find(found, "limelight_model_info", model=model, provider="CPU") == 1
     assert find(found, "limelight_ready") == 1
     assert 0 <= find(found, "limelight_in_flight") <= 2
-    assert find(found, "limelight_refused_total", reason="invalid_parameter") >= 1
+    assert find(found, "limelight_rejected_total", reason="invalid_parameter") >= 1
     assert not any("gpu" in name for name in names)
     # A gauge has one value for the service, not one for each worker.
     assert not any(label == "pid" for _, labels in found for label, _ in labels)
