@@ -1,4 +1,4 @@
-"""Fetch data sets into the cache."""
+"""List the data sets by name, and fetch them into the cache."""
 
 from typing import Annotated
 
@@ -13,9 +13,7 @@ from pipeline.data.cache import cached_file
 from pipeline.data.entries import Bundled, Published, Subset
 from pipeline.data.registry import DATASETS, published_names
 
-data = typer.Typer(
-    help="List the data sets by name, and fetch them into the cache.", no_args_is_help=True
-)
+data = typer.Typer(help=__doc__, no_args_is_help=True)
 
 
 @data.command()

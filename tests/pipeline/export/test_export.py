@@ -9,6 +9,7 @@ from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import onnx
@@ -90,7 +91,9 @@ def test_export_splits_the_training_images_once(
         return split(self, *arguments)
 
     monkeypatch.setattr(StratifiedShuffleSplit, "split", counting)
-    folder = export(digits8_run, tmp_path, layercam=False)
+    # Nothing is held from the tests before.
+    monkeypatch.setattr("pipeline.runs.run_data._IN_USE", WeakValueDictionary())
+    folder = export(read_run(digits8_run.folder), tmp_path, layercam=False)
     data = load_artifact(folder).manifest.data
     assert splits == [data.train_images + data.validation_images]
 
