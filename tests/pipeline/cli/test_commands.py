@@ -107,6 +107,7 @@ def test_process_has_the_same_status_and_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command",
     [*((name,) for name in COMMANDS if name != "data"), ("data", "fetch"), ("data", "list")],
+    [*((name,) for name in COMMANDS if name != "data"), ("data", "fetch"), ("data", "list")],
 )
 def test_every_command_shows_an_example(command: tuple[str, ...], tmp_path: Path) -> None:
     result = limelight(*command, "--help", cwd=tmp_path)
