@@ -11,9 +11,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight import use_cases
+from limelight import predict_explain
 from limelight.artifact.manifest import Manifest
 from limelight.artifact.store import ArtifactError, load_artifact, newest_version
+from limelight.coroutines import finish
 from limelight.explanations.options import ExplainOptions
 from limelight.image_source import ImageLike, is_one, source_of
 from limelight.imaging.preprocessing import Upload
@@ -21,7 +22,6 @@ from limelight.result_builder import ResultBuilder
 from limelight.results import Explanation, Prediction
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Device
-from limelight.synchronous import finish
 
 # Same as the service's default limit on uploads.
 _MAX_PIXELS = 40_000_000
@@ -72,7 +72,7 @@ class Classifier:
 
         def one(image: ImageLike) -> Prediction:
             source = source_of(image, max_pixels=self._max_pixels)
-            return finish(use_cases.predict(self._results, self._runner, source, top_k=top_k))
+            return finish(predict_explain.predict(self._results, self._runner, source, top_k=top_k))
 
         return one(images) if is_one(images) else [one(each) for each in images]
 
@@ -105,7 +105,7 @@ class Classifier:
         def one(image: ImageLike) -> Explanation:
             source = source_of(image, max_pixels=self._max_pixels)
             explanation = finish(
-                use_cases.explain(self._results, self._runner, source, wanted, top_k=top_k)
+                predict_explain.explain(self._results, self._runner, source, wanted, top_k=top_k)
             )
             for each in (explanation, explanation.zoom):
                 if each is not None:

@@ -67,8 +67,8 @@ def layercam_stage(features: nn.Sequential, images: Tensor) -> int | None:
         for module in features:
             images = module(images)
             sizes.append(images.shape[2:].numel())
-    finer = [at for at, size in enumerate(sizes, start=1) if size > sizes[-1]]
-    return finer[-1] if finer else None
+    larger = [at for at, size in enumerate(sizes, start=1) if size > sizes[-1]]
+    return larger[-1] if larger else None
 
 
 def _chain(layers: list[nn.Module], x: Tensor) -> tuple[Tensor, PullBack]:

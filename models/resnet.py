@@ -15,7 +15,7 @@ class ResNet(ClassMapNetwork):
     """Stem and three residual stages; the maps have a quarter of the image's resolution.
 
     A wide and shallow network trains in few epochs (the layout of the DAWNBench CIFAR-10 entries,
-    Page, 2018). The last pooling is left out for finer maps: 8x8 for a 32x32 image.
+    Page, 2018). The last pooling is left out, for maps with more cells: 8x8 for a 32x32 image.
     `options.widths` are the channels of the stem and of the three stages.
     """
 

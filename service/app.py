@@ -33,7 +33,7 @@ from service.inference.classifier import Classifier
 from service.inference.model_registry import ModelRegistry
 from service.oip import errors as oip_errors
 from service.oip.dataplane import Server
-from service.oip.port import Port
+from service.oip.grpc_port import Port
 from service.oip.rest import Rest
 from service.openapi.bentoml import bentoml_schema
 from service.openapi.document import document

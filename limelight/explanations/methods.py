@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.explanations.class_maps import class_map, contrast_map
+from limelight.explanations.cam import class_map
+from limelight.explanations.contrast import contrast_map
 from limelight.explanations.map_request import MapRequest
-from limelight.explanations.masked_maps import occlusion, score_cam
+from limelight.explanations.occlusion import occlusion
+from limelight.explanations.scorecam import scorecam
 
 Explain = Callable[[MapRequest], Coroutine[Any, Any, NDArray[np.float32]]]
 """Function that computes the map of one class, (h, w)."""
@@ -66,7 +68,7 @@ METHODS: dict[str, ExplanationMethod] = {
         masks=True,
     ),
     "scorecam": ExplanationMethod(
-        explain=score_cam,
+        explain=scorecam,
         output="features",
         summary="Score-CAM: the network's channels, weighted by what each shows on its own",
         masks=True,

@@ -130,7 +130,7 @@ def _load(name: str) -> Any:
 
 
 def _outline(name: str) -> Callable[..., None]:
-    """What the list of commands needs of one: a name and the first line of its help."""
+    """Return a stand-in for a command: its name and the first line of its help."""
     source = Path(__file__).parent / "commands" / f"{name.replace('-', '_')}.py"
     tree = ast.parse(source.read_text())
     functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageFilter
 
-from limelight.explanations.perturbation import mean_colour
+from limelight.explanations.masking import mean_colour
 from limelight.imaging.preprocessing import picture_of
 from pipeline.evaluation.saliency import Images, Infer, Maps, enlarged, infer_output, ranks_of
 

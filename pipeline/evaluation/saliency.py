@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from limelight.artifact.manifest import Method
+from limelight.coroutines import finish
 from limelight.explanations.interpolation import bilinear
 from limelight.explanations.map_request import MapRequest
 from limelight.explanations.methods import METHODS
-from limelight.synchronous import finish
 from models import ClassMapNetwork
 from models.normalization import Normalisation
 from models.ood_scores import OodScore

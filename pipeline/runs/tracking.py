@@ -7,12 +7,15 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from pipeline.errors import PipelineError
-from pipeline.runs.tracking_backends import Board, Field, MLflow, TensorBoard
+from pipeline.runs.tracking_backends import Field, MLflow, TensorBoard, TrackingBackend
 from pipeline.training.activation_stats import ActivationStatistics
 from pipeline.training.callbacks import Batch, Callback
 from pipeline.training.trainer import Record, Trainer
 
-BOARDS: dict[str, Callable[[Path], Board]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
+BACKENDS: dict[str, Callable[[Path], TrackingBackend]] = {
+    "tensorboard": TensorBoard,
+    "mlflow": MLflow,
+}
 # Reading a loss makes a GPU wait.
 _STEPS_BETWEEN_POINTS = 10
 # MLflow accepts 6,000 characters, which nobody would read.
@@ -20,7 +23,7 @@ _LONGEST = 500
 
 
 class Tracker(Callback):
-    """Callback that writes curves over the steps to a board.
+    """Callback that writes curves over the steps to a backend.
 
     `loss/batch`, `rate` and `momentum` of every tenth step; `loss/train`, `loss/validation` and
     `accuracy/validation` of every epoch; `activations/mean/LAYER` and
@@ -29,42 +32,42 @@ class Tracker(Callback):
 
     def __init__(
         self,
-        board: Board,
+        backend: TrackingBackend,
         fields: Mapping[str, Field],
         activations: ActivationStatistics | None = None,
     ) -> None:
-        self._board = board
+        self._backend = backend
         self._fields = fields
         self._activations = activations
         self._written = 0
 
     def begin_training(self, trainer: Trainer) -> None:
-        """Open the board."""
+        """Open the backend."""
         self._written = trainer.step
-        self._board.begin(self._fields, resumed=trainer.step > 0)
+        self._backend.begin(self._fields, resumed=trainer.step > 0)
 
     def end_batch(self, trainer: Trainer, batch: Batch) -> None:
         """Write the loss and the schedule at every tenth step."""
         if batch.step % _STEPS_BETWEEN_POINTS == 0:
-            self._board.scalar("loss/batch", float(batch.loss), batch.step)
-            self._board.scalar("rate", batch.learning_rate, batch.step)
-            self._board.scalar("momentum", batch.momentum, batch.step)
+            self._backend.scalar("loss/batch", float(batch.loss), batch.step)
+            self._backend.scalar("rate", batch.learning_rate, batch.step)
+            self._backend.scalar("momentum", batch.momentum, batch.step)
 
     def end_epoch(self, trainer: Trainer, record: Record) -> None:
         """Write the results of the epoch."""
         epoch, step = record.epochs[-1], trainer.step
-        self._board.scalar("loss/train", epoch.train_loss, step)
-        self._board.scalar("loss/validation", epoch.validation_loss, step)
-        self._board.scalar("accuracy/validation", epoch.validation_accuracy, step)
+        self._backend.scalar("loss/train", epoch.train_loss, step)
+        self._backend.scalar("loss/validation", epoch.validation_loss, step)
+        self._backend.scalar("accuracy/validation", epoch.validation_accuracy, step)
         if self._activations is not None:
             for name, value, watched in _points(self._activations, after=self._written):
-                self._board.scalar(name, value, watched)
+                self._backend.scalar(name, value, watched)
         self._written = step
-        self._board.flush()
+        self._backend.flush()
 
     def end_training(self, trainer: Trainer) -> None:
-        """Close the board."""
-        self._board.end()
+        """Close the backend."""
+        self._backend.end()
 
 
 def tracker(
@@ -73,25 +76,25 @@ def tracker(
     config_fields: Mapping[str, JsonValue],
     activations: ActivationStatistics | None = None,
 ) -> Tracker:
-    """Make a callback that writes the run in `folder` to the board `name`.
+    """Make a callback that writes the run in `folder` to the backend `name`.
 
     Nothing is written to `folder` before training begins. `config_fields` may be nested;
     `activations` must come before the tracker in the list of callbacks.
 
     Raises:
-        PipelineError: there is no such board, its library is missing, or it cannot be written to.
+        PipelineError: there is no such backend, its library is missing, or it cannot be written to.
 
     """
-    if name not in BOARDS:
-        raise PipelineError(f"--track {name!r}: there are {' and '.join(BOARDS)}")
+    if name not in BACKENDS:
+        raise PipelineError(f"--track {name!r}: there are {' and '.join(BACKENDS)}")
     try:
-        board = BOARDS[name](folder)
+        backend = BACKENDS[name](folder)
     except ImportError as error:
         raise PipelineError(
             f"--track {name} needs a library that is missing ({error}): "
             "pip install 'limelight[track]'"
         ) from error
-    return Tracker(board, flattened(config_fields), activations)
+    return Tracker(backend, flattened(config_fields), activations)
 
 
 def flattened(fields: Mapping[str, JsonValue], prefix: str = "") -> dict[str, Field]:

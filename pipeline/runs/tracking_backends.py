@@ -18,7 +18,7 @@ _POINTS_AT_ONCE = 500
 Field = bool | int | float | str
 
 
-class Board(Protocol):
+class TrackingBackend(Protocol):
     """Receives scalars and hyperparameters."""
 
     def begin(self, fields: Mapping[str, Field], *, resumed: bool) -> None:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight import use_cases
+from limelight import predict_explain
 from limelight.artifact.manifest import Manifest
 from limelight.errors import LimelightError
 from limelight.explanations.options import ExplainOptions, OverlayStyle
@@ -61,7 +61,7 @@ class Classifier:
             LimelightError: the image or a parameter is rejected; see `limelight.errors`.
         """
         runner = _Batched(self.batcher, context)
-        return await use_cases.predict(self.results, runner, self._source(body), top_k=top_k)
+        return await predict_explain.predict(self.results, runner, self._source(body), top_k=top_k)
 
     async def explain(
         self,
@@ -77,7 +77,7 @@ class Classifier:
             LimelightError: the image or a parameter is rejected; see `limelight.errors`.
         """
         runner = _Batched(self.batcher, context)
-        return await use_cases.explain(
+        return await predict_explain.explain(
             self.results, runner, self._source(body), options, top_k=top_k
         )
 

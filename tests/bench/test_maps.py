@@ -1,4 +1,4 @@
-"""What a map costs: that each way does what its row says, and how the turns are counted."""
+"""Benchmark of the cost of a map: each method does what its row says."""
 
 import json
 import sys

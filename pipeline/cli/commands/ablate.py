@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.commands.running import BatchSize, Device, Epochs
 from pipeline.cli.console import say
 from pipeline.cli.training_bar import training_bar
+from pipeline.cli.training_options import BatchSize, Device, Epochs
 from pipeline.data.registry import load_dataset
 from pipeline.lessons.ablation import CHOICES, as_markdown
 from pipeline.lessons.ablation import ablate as run_ablation

@@ -10,7 +10,7 @@ from limelight.errors import LimelightError
 from limelight.explanations.methods import METHODS
 from limelight.explanations.overlay import COLORMAPS
 from limelight.results import Explanation
-from pipeline.cli.commands.asking import (
+from pipeline.cli.answerers import (
     AsJson,
     Files,
     Model,

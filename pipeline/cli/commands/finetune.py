@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.commands.running import (
+from pipeline.cli.training_options import (
     BatchSize,
     ClassWeights,
     Device,

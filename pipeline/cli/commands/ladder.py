@@ -8,9 +8,9 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from pipeline.cli.commands.running import Device, Seed
 from pipeline.cli.console import say
 from pipeline.cli.training_bar import training_bar
+from pipeline.cli.training_options import Device, Seed
 from pipeline.data.registry import load_dataset
 from pipeline.errors import PipelineError
 from pipeline.lessons.ladder import Climbed, Rung, as_markdown, climb, climb_all

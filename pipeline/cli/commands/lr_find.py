@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.commands.running import (
+from pipeline.cli.console import say
+from pipeline.cli.training_options import (
     BatchSize,
     Device,
     ImageSize,
@@ -15,7 +16,6 @@ from pipeline.cli.commands.running import (
     parse_size,
     run_training,
 )
-from pipeline.cli.console import say
 from pipeline.data.registry import DATASETS, default_recipe
 from pipeline.runs.run_setup import plan_run
 from pipeline.training.device import choose_device

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from limelight.results import Prediction
-from pipeline.cli.commands.asking import (
+from pipeline.cli.answerers import (
     AsJson,
     Files,
     Model,

@@ -104,11 +104,10 @@ def test_process_has_the_same_status_and_message(tmp_path: Path) -> None:
     assert here.returncode == 1
 
 
-@pytest.mark.parametrize(
-    "command",
-    [*((name,) for name in COMMANDS if name != "data"), ("data", "fetch"), ("data", "list")],
-    [*((name,) for name in COMMANDS if name != "data"), ("data", "fetch"), ("data", "list")],
-)
+LEAVES = [*((name,) for name in COMMANDS if name != "data"), ("data", "fetch"), ("data", "list")]
+
+
+@pytest.mark.parametrize("command", LEAVES)
 def test_every_command_shows_an_example(command: tuple[str, ...], tmp_path: Path) -> None:
     result = limelight(*command, "--help", cwd=tmp_path)
     assert result.returncode == 0

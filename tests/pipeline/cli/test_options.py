@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.cli.commands.running import parse_rates, parse_settings, parse_size
+from pipeline.cli.training_options import parse_rates, parse_settings, parse_size
 from pipeline.data.registry import DATASETS, default_recipe
 from pipeline.errors import PipelineError
 from pipeline.training.recipe import Recipe, recipe_names

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.cli.commands.asking import matching
+from pipeline.cli.answerers import matching
 from pipeline.errors import PipelineError
 from service.settings import Settings
 from tests.pipeline.cli.running import limelight
@@ -38,9 +38,9 @@ def test_doubtful_predictions_are_marked(folder: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
     Image.fromarray(noise).save(folder / "noise.png")
     done = limelight("predict", "seven.png", "noise.png", "--model", "digits", cwd=folder)
-    seven, strange = (line for line in done.stdout.splitlines() if ".png" in line)
-    assert "out of distribution" in strange
-    assert "out of" not in seven
+    seven_line, noise_line = (line for line in done.stdout.splitlines() if ".png" in line)
+    assert "out of distribution" in noise_line
+    assert "out of" not in seven_line
     explained = limelight("explain", "noise.png", "-o", "map.png", "--model", "digits", cwd=folder)
     assert "out of distribution" in explained.stderr
 

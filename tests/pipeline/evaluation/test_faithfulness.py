@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from limelight.artifact.manifest import Faithfulness
-from limelight.explanations import perturbation
+from limelight.explanations import masking, scorecam
 from limelight.explanations.bounding_box import Box
 from limelight.imaging.preprocessing import View
 from models.heads import ClassMapHead
@@ -119,7 +119,7 @@ def test_insertion_ends_with_the_image_and_deletion_with_its_mean_colour() -> No
     shown = [np.arange(16, dtype=np.float32).reshape(4, 4)]
     assert deletion(infer, images, ONES[:1], shown) == pytest.approx(0.5)
     np.testing.assert_array_equal(seen[0], images)
-    colour = np.rint(perturbation.mean_colour(images[0]))
+    colour = np.rint(masking.mean_colour(images[0]))
     np.testing.assert_array_equal(seen[-1], np.broadcast_to(colour, images.shape))
     insertion(infer, images, ONES[:1], shown)
     np.testing.assert_array_equal(seen[-1], images)
@@ -217,9 +217,9 @@ def test_score_cam_equals_the_services() -> None:
     expected = []
     for image in images:
         features = infer(image[None], ["features"])["features"][0]
-        active = features[perturbation.strongest_channels(features, 99)]
-        unveiled = infer(perturbation.unveil(image, active), ["logits"])["logits"][:, 1]
-        expected.append(perturbation.score_cam(active, unveiled))
+        active = features[scorecam.strongest_channels(features, 99)]
+        unveiled = infer(scorecam.unveil(image, active), ["logits"])["logits"][:, 1]
+        expected.append(scorecam.score_cam(active, unveiled))
     np.testing.assert_allclose(maps_of(infer, images, ONES[:2], "scorecam"), expected)
     blank = np.zeros((1, SIDE, SIDE, 3), np.uint8)
 

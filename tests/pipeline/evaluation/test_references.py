@@ -21,7 +21,7 @@ from torchcam import methods as torchcam
 
 from limelight.artifact.store import load_artifact, newest_version
 from limelight.explanations.interpolation import bilinear
-from limelight.explanations.perturbation import score_cam, strongest_channels, unveil
+from limelight.explanations.scorecam import score_cam, strongest_channels, unveil
 from limelight.imaging.decoding import decode
 from limelight.imaging.preprocessing import prepare
 from limelight.runtime.engine import Engine

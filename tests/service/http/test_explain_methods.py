@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from limelight.explanations import perturbation
+from limelight.explanations import occlusion, scorecam
 from tests.service.http.test_routes import expect_problem, images_nhwc
 from tests.serving_kit import COLOUR_NETWORK, COLOURS, colour_image, encode
 
@@ -77,8 +77,8 @@ def test_ood_score_and_flags_match_numpy_and_the_thresholds(client: httpx.Client
 def test_occlusion_map_is_the_drop_of_the_logit(client: httpx.Client) -> None:
     cam = explain(client, method="occlusion", target="green", evaluations=9)["cam"]
     image = images_nhwc(PNG)[0]
-    masked = perturbation.occlude(image, 9)
-    expected = perturbation.occlusion_map(
+    masked = occlusion.occlude(image, 9)
+    expected = occlusion.occlusion_map(
         COLOUR_NETWORK.logits(image[None])[0, 1], COLOUR_NETWORK.logits(masked)[:, 1]
     )
     assert cam["evaluations"] == 10
@@ -90,7 +90,7 @@ def test_score_cam_matches_numpy(client: httpx.Client) -> None:
     cam = explain(client, method="scorecam", target="green")["cam"]
     image = images_nhwc(PNG)[0]
     features = image.reshape(4, 2, 4, 2, 3).mean((1, 3)).transpose(2, 0, 1) / 255
-    seen = perturbation.unveil(image, features.astype(np.float32))
+    seen = scorecam.unveil(image, features.astype(np.float32))
     scores = np.exp(COLOUR_NETWORK.logits(seen)[:, 1])
     expected = np.einsum("c,chw->hw", scores / scores.sum(), features)
     assert cam["evaluations"] == 4

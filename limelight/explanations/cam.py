@@ -1,4 +1,4 @@
-"""Explanation methods that read their map from an output of the forward pass."""
+"""Maps of single classes that come out of the forward pass: CAM and LayerCAM."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -17,10 +17,3 @@ def class_map(output: str) -> Callable[[MapRequest], Coroutine[Any, Any, NDArray
         return values_hw
 
     return explain
-
-
-async def contrast_map(request: MapRequest) -> NDArray[np.float32]:
-    """Return the class activation map of the class minus that of `against`."""
-    cams_khw = request.outputs["cams"]
-    difference: NDArray[np.float32] = cams_khw[request.index] - cams_khw[request.against]
-    return difference

@@ -1,4 +1,4 @@
-"""What `predict` and `explain` have in common: their files, whom they ask, and what they print."""
+"""Answers for the commands `predict` and `explain`: from a service, or from a model here."""
 
 import glob
 import json
@@ -132,7 +132,7 @@ def bar() -> Progress:
 
 
 def doubts(answer: Prediction) -> str:
-    """Why not to rely on an answer, in a few words; nothing where the model has no doubts."""
+    """Return why not to rely on an answer, in a few words; empty if there is no reason."""
     return ", ".join(flag.replace("_", " ") for flag in flags_of(answer))
 
 

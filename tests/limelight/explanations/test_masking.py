@@ -3,14 +3,9 @@
 import numpy as np
 import pytest
 
-from limelight.explanations.perturbation import (
-    mean_colour,
-    occlude,
-    occlusion_map,
-    score_cam,
-    strongest_channels,
-    unveil,
-)
+from limelight.explanations.masking import mean_colour
+from limelight.explanations.occlusion import occlude, occlusion_map
+from limelight.explanations.scorecam import score_cam, strongest_channels, unveil
 
 
 def test_every_occluded_image_hides_exactly_one_square(rng: np.random.Generator) -> None:
