@@ -4,7 +4,8 @@ classifier = limelight.load("zoo/cifar10")
 print(classifier.explain("cat.png", target="cat"))
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,14 +19,14 @@ from limelight.coroutines import finish
 from limelight.explanations.options import ExplainOptions
 from limelight.image_source import ImageLike, is_one, source_of
 from limelight.imaging.preprocessing import Upload
-from limelight.result_builder import ResultBuilder
+from limelight.result_builder import ResultBuilder, Row
 from limelight.results import Explanation, Prediction
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Device
 
 # Same as the service's default limit on uploads.
 _MAX_PIXELS = 40_000_000
-# Masked images in one forward pass.
+# Images in one forward pass.
 _BATCH = 32
 
 
@@ -63,18 +64,20 @@ class Classifier:
     def predict(
         self, images: ImageLike | Iterable[ImageLike], *, top_k: int | None = None
     ) -> Prediction | list[Prediction]:
-        """Classify one image or several.
+        """Classify one image or several; several are run in batches of 32.
 
         Raises:
             LimelightError: an image or `top_k` is rejected; the message says what to do.
             OSError: a file cannot be read.
         """
-
-        def one(image: ImageLike) -> Prediction:
-            source = source_of(image, max_pixels=self._max_pixels)
+        if is_one(images):
+            source = source_of(images, max_pixels=self._max_pixels)
             return finish(predict_explain.predict(self._results, self._runner, source, top_k=top_k))
-
-        return one(images) if is_one(images) else [one(each) for each in images]
+        predictions: list[Prediction] = []
+        rest = iter(images)
+        while batch := [self.read(image) for image in itertools.islice(rest, _BATCH)]:
+            predictions += self.predict_batch(batch, top_k=top_k)
+        return predictions
 
     @overload
     def explain(
@@ -113,6 +116,55 @@ class Classifier:
             return explanation
 
         return one(images) if is_one(images) else [one(each) for each in images]
+
+    def read(self, image: ImageLike) -> Upload:
+        """Decode an image and convert it to the network's input, for the methods below.
+
+        Raises:
+            LimelightError: the image is rejected; the message says what to do.
+            OSError: the file cannot be read.
+        """
+        return source_of(image, max_pixels=self._max_pixels).read(self.manifest.image)
+
+    def predict_batch(
+        self, uploads: Sequence[Upload], *, top_k: int | None = None
+    ) -> list[Prediction]:
+        """Classify the images that `read` returned, in one forward pass.
+
+        Raises:
+            InvalidParameter: `top_k` is out of range.
+        """
+        count = self._results.top_k(top_k)
+        rows = self._run(uploads, self._results.read_always)
+        return [self._results.prediction(row, count) for row in rows]
+
+    def explain_batch(
+        self, uploads: Sequence[Upload], *, top_k: int | None = None
+    ) -> list[Explanation]:
+        """Classify the images that `read` returned, with the map of each predicted class.
+
+        The method is `cam`, whose maps come from the same forward pass.
+
+        Raises:
+            InvalidParameter: `top_k` is out of range.
+        """
+        count = self._results.top_k(top_k)
+        rows = self._run(uploads, (*self._results.read_always, "cams"))
+        explanations = []
+        for upload, row in zip(uploads, rows, strict=True):
+            prediction = self._results.prediction(row, count)
+            cam_hw, size = row["cams"][prediction.index], (upload.width, upload.height)
+            found = self._results.found(prediction.index, cam_hw, upload.view, size)
+            explanations.append(predict_explain.explanation_of(prediction, upload, found))
+        return explanations
+
+    def _run(self, uploads: Sequence[Upload], outputs: Sequence[str]) -> list[Row]:
+        """Run one forward pass and return the outputs of each image."""
+        if not uploads:
+            return []
+        images_nhwc = np.stack([upload.pixels_hwc for upload in uploads])
+        found = self._engine.run(images_nhwc, outputs)
+        return [{name: values[at] for name, values in found.items()} for at in range(len(uploads))]
 
 
 def shipped_models() -> Path:

@@ -103,7 +103,7 @@ async def explain(
             results.found(at, cam_hw, upload.view, size, method=options.method).cam
             for at, cam_hw in enumerate(outputs[method.output])
         )
-    explanation = _explanation(prediction, upload, found)
+    explanation = explanation_of(prediction, upload, found)
     explanation.cams = cams
     if options.zoom:
         explanation.zoom = await _zoom(results, runner, source, found, size, target, count)
@@ -134,10 +134,11 @@ async def _zoom(
     prediction = results.prediction(outputs, top_k)
     index = prediction.index if target is None else target
     found = results.found(index, outputs["cams"][index], upload.view, size)
-    return _explanation(prediction, upload, found)
+    return explanation_of(prediction, upload, found)
 
 
-def _explanation(prediction: Prediction, upload: Upload, found: Found) -> Explanation:
+def explanation_of(prediction: Prediction, upload: Upload, found: Found) -> Explanation:
+    """Add the visible part of the upload and a map to a prediction."""
     view = upload.view
     return Explanation(
         model=prediction.model,

@@ -1,24 +1,22 @@
-"""Label images with the service's decoding and engine; threads decode ahead."""
+"""Label images with the in-process classifier; threads decode ahead of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from limelight.artifact.store import Artifact
+from limelight.classifier import Classifier
 from limelight.errors import LimelightError, MissingImage
-from limelight.explanations.bounding_box import locate
-from limelight.imaging.preprocessing import Upload, read_upload
+from limelight.imaging.preprocessing import Upload
+from limelight.results import Explanation, Prediction
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Device
 from pipeline.data.labelled_files import MAX_PIXELS
 from pipeline.scoring.sources import Chunk
 
-TOP = 3
 _STRINGS, _FLOATS, _PIXELS = pa.list_(pa.string()), pa.list_(pa.float32()), pa.list_(pa.float64())
 
 
@@ -45,7 +43,7 @@ Read = Upload | Problem
 
 
 class Scorer:
-    """An engine, and the threads that decode for it.
+    """A classifier, and the threads that decode for it.
 
     Raises:
         EngineError: the device is not available, or the graph contradicts the manifest.
@@ -53,11 +51,10 @@ class Scorer:
     """
 
     def __init__(self, artifact: Artifact, settings: Settings) -> None:
-        self._engine = Engine(artifact, device=settings.device, threads=settings.threads)
+        engine = Engine(artifact, device=settings.device, threads=settings.threads)
+        self._classifier = Classifier(engine, max_pixels=MAX_PIXELS)
         self._settings = settings
         self._pool = ThreadPoolExecutor(settings.decoders, "decode")
-        self._classes = np.array(artifact.manifest.classes, object)
-        self._outputs = ["probabilities", "cams"] if settings.explain else ["probabilities"]
 
     def score(
         self, chunk: Chunk, on_images: Callable[[int], None] = lambda images: None
@@ -112,12 +109,10 @@ class Scorer:
         return [self._read_one(body) for body in bodies]
 
     def _read_one(self, body: Path | bytes | None) -> Read:
-        rule = self._engine.manifest.image
         try:
             if body is None:
                 raise MissingImage("the row has no image")
-            encoded = body.read_bytes() if isinstance(body, Path) else body
-            return read_upload(encoded, rule, max_pixels=MAX_PIXELS)
+            return self._classifier.read(body)
         except LimelightError as error:
             return Problem(error.code, error.detail)
         except OSError as error:
@@ -125,42 +120,28 @@ class Scorer:
 
     def _label(self, uploads: list[Upload]) -> pa.Table:
         """Label a batch; without `uploads` the columns are empty."""
-        rule = self._engine.manifest.image
-        images = np.zeros((len(uploads), rule.height, rule.width, rule.channels), np.uint8)
-        for at, upload in enumerate(uploads):
-            images[at] = upload.pixels_hwc
-        classes = len(self._classes)
-        outputs = (
-            self._engine.run(images, self._outputs)
-            if uploads
-            else {"probabilities": np.zeros((0, classes), np.float32)}
-        )
-        probabilities = outputs["probabilities"]
-        # In a tie the first class wins, as in the service.
-        ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
-        top = np.take_along_axis(probabilities, ranked, axis=1)
+        explanations: list[Explanation] = []
+        predictions: Sequence[Prediction | Explanation]
+        if self._settings.explain:
+            predictions = explanations = self._classifier.explain_batch(uploads)
+        else:
+            predictions = self._classifier.predict_batch(uploads)
+        scores = [each.scores for each in predictions]
         columns = {
-            "label": pa.array(self._classes[ranked[:, 0]], pa.string()),
-            "confidence": pa.array(top[:, 0]),
-            "top_classes": pa.array(self._classes[ranked].tolist(), _STRINGS),
-            "top_probabilities": pa.array(list(top), _FLOATS),
+            "label": pa.array([each.label for each in predictions], pa.string()),
+            "confidence": pa.array([each.confidence for each in predictions], pa.float32()),
+            "top_classes": pa.array([[s.label for s in row] for row in scores], _STRINGS),
+            "top_probabilities": pa.array(
+                [[s.probability for s in row] for row in scores], _FLOATS
+            ),
         }
         if self._settings.explain:
-            boxes = [
-                _box(outputs["cams"][at, ranked[at, 0]], upload)
-                for at, upload in enumerate(uploads)
-            ]
-            columns["box"] = pa.array(boxes, _PIXELS)
+            columns["box"] = pa.array([each.cam.box for each in explanations], _PIXELS)
         return pa.table(columns)
 
 
 def _joined(pending: list[Future[list[Read]]]) -> list[Read]:
     return [read for future in pending for read in future.result()]
-
-
-def _box(cam_hw: NDArray[np.float32], upload: Upload) -> tuple[float, float, float, float]:
-    box, _ = locate(cam_hw, upload.view, (upload.width, upload.height))
-    return box.left, box.top, box.right, box.bottom
 
 
 def _beside(ids: pa.Table, rows: list[int], columns: pa.Table) -> pa.Table:
