@@ -101,7 +101,7 @@ def train_run(
 
 def seconds_per_epoch(plan: RunPlan) -> float:
     """Compile the plan's network, and time some steps and a validation of it."""
-    trainer, validation = plan.trainer(), plan.config.split(plan.dataset)[1]
+    trainer, validation = plan.trainer(), plan.data.validation
     steps_s = trainer.steps_per_epoch * seconds_per_step(trainer)
     trainer.validate(validation)
     started = time.perf_counter()

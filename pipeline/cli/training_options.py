@@ -13,6 +13,7 @@ from pipeline.cli.console import say
 from pipeline.cli.training_bar import training_bar
 from pipeline.data.registry import imbalance_report
 from pipeline.errors import PipelineError
+from pipeline.runs.run import read_run
 from pipeline.runs.run_setup import RunPlan
 from pipeline.training.activation_stats import ActivationStatistics
 from pipeline.training.callbacks import Callback
@@ -137,7 +138,7 @@ def run_training(
     if report:
         from pipeline.report import write_report
 
-        say(f"report: {write_report(folder)}")
+        say(f"report: {write_report(read_run(folder, data=plan.data))}")
     say(
         f"best epoch {record.best.epoch}: validation accuracy "
         f"{record.best.validation_accuracy:.2%}. Next: limelight export {folder}"

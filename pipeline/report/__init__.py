@@ -7,23 +7,23 @@ from pathlib import Path
 from pipeline.errors import RunError
 from pipeline.report.page import render
 from pipeline.report.study import study
-from pipeline.runs.run import read_run
+from pipeline.runs.run import Run
 
 __all__ = ["REPORT", "write_report"]
 
 REPORT = "report.html"
 
 
-def write_report(folder: Path, *, device: str = "auto", tta: bool = True) -> Path:
-    """Write `report.html` into a run folder atomically, and return its path.
+def write_report(run: Run, *, device: str = "auto", tta: bool = True) -> Path:
+    """Write the `report.html` of a run into its folder, atomically, and return its path.
 
     Without `tta`, test-time augmentation is left out, which saves up to 90 % of the time.
 
     Raises:
-        RunError: `folder` is not a finished run, its data has changed, or it cannot be written to.
+        RunError: the data of the run has changed, or its folder cannot be written to.
 
     """
-    run, report = read_run(folder), folder / REPORT
+    report = run.folder / REPORT
     part = report.with_name(f"{REPORT}.part")
     try:
         with _written(report):

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from limelight.artifact.manifest import ImageRule
 from models import ClassMapNetwork
 from models.normalization import Normalisation
-from pipeline.data.registry import Dataset, Split, load_dataset, split_validation
+from pipeline.data.registry import load_dataset
 from pipeline.errors import RunError
-from pipeline.runs.run_data import RunData, data_in_use, split_run_data
+from pipeline.runs.run_data import RunData, split_run_data
 from pipeline.runs.run_writer import CHECKPOINT, CONFIG, EPOCHS, STATE, read_epochs
 from pipeline.runs.tensor_files import read_tensors
 from pipeline.training.callbacks import Epoch
@@ -59,40 +59,30 @@ class RunConfig(BaseModel):
     """The models that the run was distilled from."""
     libraries: dict[str, str]
 
-    @cached_property
-    def data(self) -> RunData:
-        """The run's data set and its split, read at the first use.
+    def read_data(self) -> RunData:
+        """Read the run's data set and split it.
 
         Raises:
             RunError: the data is not what the run was planned with.
 
         """
-        if (held := self._data_in_use()) is not None:
-            return held
         dataset = load_dataset(self.source, image_size=self.image_size)
-        share, seed = self.recipe.validation, self.seed
-        data = split_run_data(dataset, self.source, self.image_size, validation=share, seed=seed)
-        if data.sha256 != self.data_sha256:
-            raise RunError(f"{self.source} has changed since this run was trained; train again")
+        data = split_run_data(dataset, validation=self.recipe.validation, seed=self.seed)
+        self.check(data)
         return data
 
-    def load_data(self) -> Dataset:
-        """Return the run's data set; see `data`."""
-        return self.data.dataset
+    def check(self, data: RunData) -> None:
+        """Check that `data` is what the run was planned with.
 
-    def split(self, dataset: Dataset) -> tuple[Split, Split]:
-        """Split the training images of `dataset`: (to fit, to validate on)."""
-        held = self._data_in_use()
-        if held is not None and held.dataset is dataset:
-            return held.fit, held.validation
-        return split_validation(dataset.train, self.recipe.validation, self.seed, self.classes)
+        Raises:
+            RunError: it is not.
 
-    def _data_in_use(self) -> RunData | None:
-        source = self.source, self.image_size, self.data_sha256, self.classes
-        return data_in_use((*source, self.recipe.validation, self.seed))
+        """
+        if data.sha256 != self.data_sha256:
+            raise RunError(f"{self.source} has changed since this run was trained; train again")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Run:
     """A run that was read from its folder."""
 
@@ -100,8 +90,10 @@ class Run:
     config: RunConfig
     network: ClassMapNetwork
     best: Epoch
+    known_data: RunData | None = None
+    """The data, if the caller has read it already."""
 
-    @property
+    @cached_property
     def data(self) -> RunData:
         """The run's data set and its split, read at the first use.
 
@@ -109,11 +101,7 @@ class Run:
             RunError: the data is not what the run was trained on.
 
         """
-        return self.config.data
-
-    def load_data(self) -> tuple[Dataset, Split]:
-        """Return the run's data set and its validation split; see `data`."""
-        return self.data.dataset, self.data.validation
+        return self.config.read_data() if self.known_data is None else self.known_data
 
 
 def is_finished(folder: Path) -> bool:
@@ -143,14 +131,18 @@ def read_config(folder: Path) -> RunConfig:
         raise RunError(f"{folder} cannot be read: {error}") from error
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, *, data: RunData | None = None) -> Run:
     """Read a run: its configuration, and the network of its best epoch.
 
+    `data` is the run's data, if the caller has read it already.
+
     Raises:
-        RunError: a file is missing or cannot be read.
+        RunError: a file is missing or cannot be read, or the run was trained on other data.
 
     """
     config = read_config(folder)
+    if data is not None:
+        config.check(data)
     for name in (EPOCHS, CHECKPOINT):
         if not (folder / name).is_file():
             raise RunError(f"{folder} is not a run: {name} is missing")
@@ -165,7 +157,7 @@ def read_run(folder: Path) -> Run:
         channels=len(config.normalisation.mean),
         classes=len(config.classes),
     )
-    return Run(folder, config, network, Record(epochs=epochs).best)
+    return Run(folder, config, network, Record(epochs=epochs).best, data)
 
 
 def describe_training(config: RunConfig) -> dict[str, JsonValue]:

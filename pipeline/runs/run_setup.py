@@ -1,7 +1,7 @@
 """Plan a run, train it, or resume an interrupted one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,6 +44,11 @@ class RunPlan:
     def dataset(self) -> Dataset:
         """The data set that it is trained, validated and tested on."""
         return self.data.dataset
+
+    def with_recipe(self, recipe: Recipe, *, processes: int) -> "RunPlan":
+        """Return a plan with the same data and another recipe, whose validation share is equal."""
+        changes = {"recipe": recipe, "processes": processes}
+        return replace(self, config=self.config.model_copy(update=changes))
 
     def trainer(self, world: World | None = None) -> Trainer:
         """Make the trainer of the run; nothing is written.
@@ -143,8 +148,7 @@ def plan_run(
     if dataset is None:
         dataset = load_dataset(source, image_size=image_size)
     source = source if source in DATASETS else str(Path(source).resolve())
-    share = recipe.validation
-    data = split_run_data(dataset, source, image_size, validation=share, seed=seed)
+    data = split_run_data(dataset, validation=recipe.validation, seed=seed)
     config = RunConfig(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         source=source,
@@ -166,8 +170,12 @@ def plan_run(
     return RunPlan(config, data, device)
 
 
-def resume_run(folder: Path, device: torch.device, *, processes: int = 1) -> RunPlan:
+def resume_run(
+    folder: Path, device: torch.device, *, processes: int = 1, data: RunData | None = None
+) -> RunPlan:
     """Plan to continue an interrupted run.
+
+    `data` is the run's data, if the caller has read it already.
 
     Raises:
         RunError: `folder` is no run, is finished, was begun with another number of processes, or
@@ -182,11 +190,14 @@ def resume_run(folder: Path, device: torch.device, *, processes: int = 1) -> Run
         )
     if is_finished(folder):
         raise RunError(f"{folder} is finished; next: limelight export {folder}")
+    if data is None:
+        data = config.read_data()
+    config.check(data)
     initial = read_tensors(folder / INITIAL)[0] if (folder / INITIAL).is_file() else None
     teachers = read_tensors(folder / TEACHERS)[0] if config.teachers else {}
     # The rounding of sums depends on the number of threads.
     torch.set_num_threads(config.threads)
-    return RunPlan(config, config.data, device, initial, teachers, begun=True)
+    return RunPlan(config, data, device, initial, teachers, begun=True)
 
 
 def complete_run(
@@ -206,7 +217,7 @@ def complete_run(
     """
     if not (folder / CONFIG).is_file():
         plan.train(folder, callbacks, watching=watching)
-        return read_run(folder)
+        return read_run(folder, data=plan.data)
     found = read_config(folder)
     for name in _ASKED_FOR:
         if getattr(found, name) != getattr(plan.config, name):
@@ -215,5 +226,6 @@ def complete_run(
                 "or remove it"
             )
     if not is_finished(folder):
-        resume_run(folder, plan.device).train(folder, callbacks, watching=watching)
-    return read_run(folder)
+        rest = resume_run(folder, plan.device, data=plan.data)
+        rest.train(folder, callbacks, watching=watching)
+    return read_run(folder, data=plan.data)

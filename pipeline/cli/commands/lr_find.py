@@ -1,6 +1,5 @@
 """`limelight lr-find`."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -49,15 +48,14 @@ def lr_find(
     """
     name = recipe or default_recipe(source)
     chosen = Recipe.load(name, batch_size=batch_size)
-    describe = partial(
-        plan_run,
+    plan = plan_run(
         source,
         recipe_name=name,
+        recipe=chosen.but(freeze_epochs=0),
         seed=seed,
         device=choose_device(device),
         image_size=parse_size(image_size),
     )
-    plan = describe(recipe=chosen.but(freeze_epochs=0))
     curve = find_rate(plan.trainer(), steps=steps)
     _draw(curve, out)
     rates = scaled(chosen.schedule.peak, curve.suggestions["valley"])
@@ -67,7 +65,7 @@ def lr_find(
         return
     tuned = chosen.but(schedule__peak=parse_rates(rates))
     run_training(
-        lambda world: describe(recipe=tuned, processes=world.size, dataset=plan.dataset),
+        lambda world: plan.with_recipe(tuned, processes=world.size),
         out=None,
         device=device,
         track=None,

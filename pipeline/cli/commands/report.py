@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.runs.run import read_run
+
 
 def report(
     run: Annotated[Path, typer.Argument(help="a run folder that `limelight train` wrote")],
@@ -21,4 +23,4 @@ def report(
     # matplotlib takes a while to import.
     from pipeline.report import write_report
 
-    print(write_report(run, device=device, tta=tta))
+    print(write_report(read_run(run), device=device, tta=tta))

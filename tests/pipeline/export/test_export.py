@@ -9,7 +9,6 @@ from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 import onnx
@@ -91,8 +90,6 @@ def test_export_splits_the_training_images_once(
         return split(self, *arguments)
 
     monkeypatch.setattr(StratifiedShuffleSplit, "split", counting)
-    # Nothing is held from the tests before.
-    monkeypatch.setattr("pipeline.runs.run_data._IN_USE", WeakValueDictionary())
     folder = export(read_run(digits8_run.folder), tmp_path, layercam=False)
     data = load_artifact(folder).manifest.data
     assert splits == [data.train_images + data.validation_images]

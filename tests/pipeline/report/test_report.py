@@ -89,7 +89,7 @@ def studied(run_folder: Path) -> Study:
 
 
 def test_page_is_complete_and_self_contained(run_folder: Path) -> None:
-    report = write_report(run_folder, device="cpu")
+    report = write_report(read_run(run_folder), device="cpu")
     assert report == run_folder / "report.html"
     assert not list(run_folder.glob("*.part"))
     html = report.read_text()
@@ -113,7 +113,7 @@ def test_page_is_complete_and_self_contained(run_folder: Path) -> None:
 
 def test_page_shows_validation_figures_and_facts_of_the_run(studied: Study) -> None:
     run = studied.run
-    _, validation = run.load_data()
+    validation = run.data.validation
     logits = evaluate(run.network, validation.images, run.config.normalisation, CPU)
     labels = torch.from_numpy(validation.labels)
     calibration = calibrate(logits, labels)
@@ -191,7 +191,7 @@ def test_markup_in_names_is_escaped(studied: Study) -> None:
     run = studied.run
     classes = ("<b>bold</b>", "a & b", *run.config.classes[2:])
     config = run.config.model_copy(update={"classes": classes})
-    _, validation = run.load_data()
+    validation = run.data.validation
     logits = evaluate(run.network, validation.images, config.normalisation, CPU)
     labels = torch.from_numpy(validation.labels)
     classification = make_classification_report(logits, labels, classes, 1.0)
@@ -247,7 +247,7 @@ def test_small_images_keep_their_pixels_and_large_ones_are_reduced(
 def test_maps_equal_the_services_overlay(studied: Study) -> None:
     worst = studied.explained[0]
     run = studied.run
-    _, validation = run.load_data()
+    validation = run.data.validation
     image = validation.images[worst.top.index]
     graph = ServingGraph(run.network, run.config.normalisation, 1.0)
     with torch.inference_mode():
@@ -268,7 +268,7 @@ def test_maps_equal_the_services_overlay(studied: Study) -> None:
 
 def test_folder_without_a_run_is_rejected_and_stays_empty(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a run"):
-        write_report(tmp_path)
+        write_report(read_run(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -277,7 +277,9 @@ def test_blocked_report_is_an_error_before_the_slow_work(run_folder: Path, tmp_p
     (blocked / "report.html").unlink(missing_ok=True)
     (blocked / "report.html").mkdir()
     with pytest.raises(RunError, match=r"cannot be written: .* limelight report"):
-        write_report(blocked, device="nowhere", tta=False)  # the slow work would reject the device
+        write_report(
+            read_run(blocked), device="nowhere", tta=False
+        )  # the slow work would reject the device
     assert not list(blocked.glob("*.part"))
 
 
