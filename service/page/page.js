@@ -149,7 +149,7 @@ async function zoom() {
 
 /** Classify the current image. One request runs at a time; changes meanwhile trigger another. */
 async function classify() {
-  if (!image && !pad.active) return;
+  if (!served.length || (!image && !pad.active)) return;
   if (running) {
     again = true;
     return;
@@ -305,7 +305,9 @@ async function start() {
   const first = served.find((each) => each.default) ?? served[0];
   fill(at("model"), served.map((each) => [each.name, each.name]), first.name);
   showExamples();
-  draw();
+  // The user may have chosen an image or opened the camera before the models were known.
+  if (image) classify();
+  else if (!stream) draw();
 }
 
 function showExamples() {

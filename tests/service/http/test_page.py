@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from service.settings import Settings
 from tests.serving_kit import (
@@ -289,6 +289,18 @@ def test_every_file_of_the_page_is_referenced() -> None:
     texts = "\n".join(file.read_text() for file in folder.iterdir())
     for name in {file.name for file in folder.iterdir()} - {"index.html"}:
         assert f"page/{name}" in texts or f"./{name}" in texts
+
+
+def test_an_image_chosen_before_the_models_are_known_is_classified_later(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/models", lambda route: held.append(route))
+    page.reload()
+    choose(page, "two.png", (EXAMPLES / "two.png").read_bytes())
+    expect(page.locator("#picture")).to_have_attribute("aria-label", "two.png")
+    (request,) = held
+    request.continue_()
+    expect(page.locator("#verdict")).to_contain_text("2,")
+    expect(page.locator("#picture")).to_have_attribute("aria-label", "two.png")
 
 
 def test_layercam_is_disabled_for_a_model_without_it(browser: Browser, tmp_path: Path) -> None:
