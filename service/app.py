@@ -1,10 +1,10 @@
-"""ASGI application of the service. Endpoints only translate between HTTP and the use cases."""
+"""ASGI application of the service: routes, errors, readiness and the life of a worker."""
 
 import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,17 +19,15 @@ from limelight.errors import (
     LimelightError,
     NotReady,
 )
-from limelight.result_builder import winner_of
 from service.http import static_files as page
 from service.http.errors import MethodNotAllowed, NoSuchRoute
 from service.http.exchange import Endpoint, Exchange
 from service.http.messages import Header, Request, Response
-from service.http.parameters import ExplainParameters, PredictParameters
-from service.http.request_body import is_form, read_form, read_image
+from service.http.prediction_endpoints import LOW_PRIORITY, PredictionEndpoints
+from service.http.request_body import is_form
 from service.http.responses import json_response, model_content, problem_response
 from service.http.uvicorn_protocol import CLOSE
 from service.inference.admission import UploadBudget
-from service.inference.classifier import Classifier
 from service.inference.model_registry import ModelRegistry
 from service.oip import errors as oip_errors
 from service.oip.dataplane import Server
@@ -63,11 +61,8 @@ _GC_THRESHOLD = 10_000
 _MIN_THREADS = 2
 # Interval at which a worker publishes its status.
 _STATUS_INTERVAL_S = 0.25
-# Explanations are rejected before predictions.
-_LOW_PRIORITY = {"/predict": False, "/explain": True}
 # Key in the ASGI scope for the exchange that early admission has created.
 _EXCHANGE = "limelight.exchange"
-_VARY_ACCEPT = ((b"vary", b"Accept"),)
 
 
 class Application:
@@ -98,12 +93,15 @@ class Application:
         self._openapi = json_response(document(settings))
         self._schema = json_response(bentoml_schema())
         self._recorder = Recorder(metrics, trace, access_log=settings.access_log)
+        prediction = PredictionEndpoints(
+            self._registry, self._upload_budget, max_bytes=settings.max_bytes
+        )
         self._routes: dict[str, dict[str, Endpoint]] = {
             "/": {"GET": self._page},
             "/page/{file}": {"GET": self._file},
             "/examples/{file}": {"GET": self._file},
-            "/predict": {"POST": self._predict},
-            "/explain": {"POST": self._explain},
+            "/predict": {"POST": prediction.predict},
+            "/explain": {"POST": prediction.explain},
             "/models": {"GET": self._models},
             "/models/{name}": {"GET": self._model},
             "/livez": {"GET": self._livez},
@@ -177,7 +175,7 @@ class Application:
         path: it is admitted, it is invalid, or the fields of its form may name another model.
         """
         path = scope["path"]
-        if path not in _LOW_PRIORITY or self._tracing is not None or self._drain.begun:
+        if path not in LOW_PRIORITY or self._tracing is not None or self._drain.begun:
             return None
         request = Request(scope, receive)
         classifier = self._registry.served(request.query.get("model"))
@@ -189,7 +187,7 @@ class Application:
             return None
         exchange = Exchange(request, path)
         exchange.classifier, exchange.checked = classifier, True
-        rejection = classifier.rejection(request.context, low_priority=_LOW_PRIORITY[path])
+        rejection = classifier.rejection(request.context, low_priority=LOW_PRIORITY[path])
         if rejection is None:
             scope[_EXCHANGE] = exchange
             return None
@@ -222,80 +220,6 @@ class Application:
             allowed = ", ".join([*methods, "HEAD"] if "GET" in methods else methods)
             raise MethodNotAllowed(f"{route} accepts {allowed}, not {method[:20]}", allowed=allowed)
         return endpoint
-
-    async def _predict(self, exchange: Exchange) -> Response:
-        return await self._classify(exchange, self._prediction)
-
-    async def _explain(self, exchange: Exchange) -> Response:
-        return await self._classify(exchange, self._explanation)
-
-    async def _classify(
-        self,
-        exchange: Exchange,
-        answer: Callable[[Exchange, Classifier, bytes, Mapping[str, str]], Awaitable[Response]],
-    ) -> Response:
-        """Reserve bytes for the body, admit the request to the queue, and answer it."""
-        request, settings, low_priority = (
-            exchange.request,
-            self._settings,
-            _LOW_PRIORITY[exchange.route],
-        )
-        form = is_form(request)
-        fields = request.query
-        with self._upload_budget.reserve(
-            max_bytes=settings.max_bytes, declared=request.declared_length
-        ) as reservation:
-            started = time.perf_counter()
-            if form:  # its fields may name the model
-                upload = await read_form(request, reservation)
-                request.context.end_stage("read", started)
-                fields = upload.fields | dict(fields)
-            classifier = exchange.classifier or self._registry.get(fields.get("model"))
-            exchange.classifier = classifier
-            body = upload.image if form else None
-            if body is None and not request.arrived():
-                # A slow body must not occupy the queue, and a client that is rejected need not send
-                # its body. So the request is only checked here, and admitted below.
-                if not exchange.checked:
-                    with classifier.admit(request.context, low_priority=low_priority):
-                        pass
-                body = await read_image(request, reservation)
-            with classifier.admit(request.context, low_priority=low_priority):
-                if body is None:
-                    body = await read_image(request, reservation)
-                if not form:
-                    request.context.end_stage("read", started)
-                return await answer(exchange, classifier, body, fields)
-
-    async def _prediction(
-        self, exchange: Exchange, classifier: Classifier, body: bytes, fields: Mapping[str, str]
-    ) -> Response:
-        parameters, context = PredictParameters.parse(fields), exchange.request.context
-        prediction = await classifier.predict(body, top_k=parameters.top_k, context=context)
-        started = time.perf_counter()
-        exchange.winners = (winner_of(prediction),)
-        response = json_response(prediction)
-        context.end_stage("render", started)
-        return response
-
-    async def _explanation(
-        self, exchange: Exchange, classifier: Classifier, body: bytes, fields: Mapping[str, str]
-    ) -> Response:
-        request, context = exchange.request, exchange.request.context
-        parameters = ExplainParameters.parse(fields, request.header(b"accept", "*/*"))
-        explanation = await classifier.explain(
-            body, parameters.options, top_k=parameters.top_k, context=context
-        )
-        exchange.winners = (winner_of(explanation),)
-        exchange.method = explanation.cam.method
-        # The Accept header selects PNG or JSON, so caches need `Vary: Accept`.
-        if parameters.style is not None:
-            picture = await classifier.overlay(body, explanation, parameters.style, context)
-            return Response(picture, 200, b"image/png", _VARY_ACCEPT)
-        started = time.perf_counter()
-        response = json_response(explanation, headers=_VARY_ACCEPT)
-        context.end_stage("render", started)
-        return response
 
     async def _models(self, exchange: Exchange) -> Response:
         default = self._registry.default

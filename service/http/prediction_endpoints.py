@@ -1,0 +1,108 @@
+"""Endpoints `/predict` and `/explain`: from the body of a request to its response."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from limelight.result_builder import winner_of
+from service.http.exchange import Exchange
+from service.http.messages import Response
+from service.http.parameters import ExplainParameters, PredictParameters
+from service.http.request_body import is_form, read_form, read_image
+from service.http.responses import json_response
+from service.inference.admission import UploadBudget
+from service.inference.classifier import Classifier
+from service.inference.model_registry import ModelRegistry
+
+LOW_PRIORITY = {"/predict": False, "/explain": True}
+"""True for a route whose requests are rejected before those of the other."""
+
+_VARY_ACCEPT = ((b"vary", b"Accept"),)
+
+
+class PredictionEndpoints:
+    """Endpoints `/predict` and `/explain`.
+
+    Args:
+        registry: models by name.
+        upload_budget: bytes that all uploads together may hold.
+        max_bytes: size of the largest upload.
+    """
+
+    def __init__(
+        self, registry: ModelRegistry, upload_budget: UploadBudget, *, max_bytes: int
+    ) -> None:
+        self._registry = registry
+        self._upload_budget = upload_budget
+        self._max_bytes = max_bytes
+
+    async def predict(self, exchange: Exchange) -> Response:
+        """Answer `POST /predict`."""
+        return await self._classify(exchange, self._prediction)
+
+    async def explain(self, exchange: Exchange) -> Response:
+        """Answer `POST /explain`."""
+        return await self._classify(exchange, self._explanation)
+
+    async def _classify(
+        self,
+        exchange: Exchange,
+        answer: Callable[[Exchange, Classifier, bytes, Mapping[str, str]], Awaitable[Response]],
+    ) -> Response:
+        """Reserve bytes for the body, admit the request to the queue, and answer it."""
+        request, low_priority = exchange.request, LOW_PRIORITY[exchange.route]
+        form = is_form(request)
+        fields = request.query
+        with self._upload_budget.reserve(
+            max_bytes=self._max_bytes, declared=request.declared_length
+        ) as reservation:
+            started = time.perf_counter()
+            if form:  # its fields may name the model
+                upload = await read_form(request, reservation)
+                request.context.end_stage("read", started)
+                fields = upload.fields | dict(fields)
+            classifier = exchange.classifier or self._registry.get(fields.get("model"))
+            exchange.classifier = classifier
+            body = upload.image if form else None
+            if body is None and not request.arrived():
+                # A slow body must not occupy the queue, and a client that is rejected need not send
+                # its body. So the request is only checked here, and admitted below.
+                if not exchange.checked:
+                    with classifier.admit(request.context, low_priority=low_priority):
+                        pass
+                body = await read_image(request, reservation)
+            with classifier.admit(request.context, low_priority=low_priority):
+                if body is None:
+                    body = await read_image(request, reservation)
+                if not form:
+                    request.context.end_stage("read", started)
+                return await answer(exchange, classifier, body, fields)
+
+    async def _prediction(
+        self, exchange: Exchange, classifier: Classifier, body: bytes, fields: Mapping[str, str]
+    ) -> Response:
+        parameters, context = PredictParameters.parse(fields), exchange.request.context
+        prediction = await classifier.predict(body, top_k=parameters.top_k, context=context)
+        started = time.perf_counter()
+        exchange.winners = (winner_of(prediction),)
+        response = json_response(prediction)
+        context.end_stage("render", started)
+        return response
+
+    async def _explanation(
+        self, exchange: Exchange, classifier: Classifier, body: bytes, fields: Mapping[str, str]
+    ) -> Response:
+        request, context = exchange.request, exchange.request.context
+        parameters = ExplainParameters.parse(fields, request.header(b"accept", "*/*"))
+        explanation = await classifier.explain(
+            body, parameters.options, top_k=parameters.top_k, context=context
+        )
+        exchange.winners = (winner_of(explanation),)
+        exchange.method = explanation.cam.method
+        # The Accept header selects PNG or JSON, so caches need `Vary: Accept`.
+        if parameters.style is not None:
+            picture = await classifier.overlay(body, explanation, parameters.style, context)
+            return Response(picture, 200, b"image/png", _VARY_ACCEPT)
+        started = time.perf_counter()
+        response = json_response(explanation, headers=_VARY_ACCEPT)
+        context.end_stage("render", started)
+        return response
