@@ -150,13 +150,10 @@ class Classifier:
         """
         count = self._results.top_k(top_k)
         rows = self._run(uploads, (*self._results.read_always, "cams"))
-        explanations = []
-        for upload, row in zip(uploads, rows, strict=True):
-            prediction = self._results.prediction(row, count)
-            cam_hw, size = row["cams"][prediction.index], (upload.width, upload.height)
-            found = self._results.found(prediction.index, cam_hw, upload.view, size)
-            explanations.append(predict_explain.explanation_of(prediction, upload, found))
-        return explanations
+        return [
+            predict_explain.explain_by_cam(self._results, upload, row, target=None, top_k=count)
+            for upload, row in zip(uploads, rows, strict=True)
+        ]
 
     def _run(self, uploads: Sequence[Upload], outputs: Sequence[str]) -> list[Row]:
         """Run one forward pass and return the outputs of each image."""

@@ -18,6 +18,7 @@ from limelight.imaging.preprocessing import (
     is_quick,
     picture_of,
     prepare,
+    prepare_part,
     read_part,
     read_upload,
 )
@@ -67,10 +68,7 @@ class PixelImage:
 
     def read_part(self, rule: ImageRule, part: View) -> Upload:
         """Convert a rectangle of the image to the network's input."""
-        right, bottom = part.left + part.width, part.top + part.height
-        pixels, view = prepare(self.image.crop((part.left, part.top, right, bottom)), rule)
-        view = View(view.left + part.left, view.top + part.top, view.width, view.height)
-        return Upload(pixels, view, *self.image.size)
+        return prepare_part(self.image, rule, part)
 
     def picture(self) -> Image.Image:
         """Return the image itself."""

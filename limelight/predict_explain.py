@@ -92,7 +92,10 @@ async def explain(
     values_hw = await method.explain(request)
     size = upload.width, upload.height
     found = results.found(
-        *(index, values_hw, upload.view, size),
+        index,
+        values_hw,
+        upload.view,
+        size,
         method=options.method,
         evaluations=request.evaluations,
         against=against,
@@ -103,7 +106,7 @@ async def explain(
             results.found(at, cam_hw, upload.view, size, method=options.method).cam
             for at, cam_hw in enumerate(outputs[method.output])
         )
-    explanation = explanation_of(prediction, upload, found)
+    explanation = _explanation(prediction, upload, found)
     explanation.cams = cams
     if options.zoom:
         explanation.zoom = await _zoom(results, runner, source, found, size, target, count)
@@ -131,13 +134,24 @@ async def _zoom(
         return None
     upload = await runner.read(lambda: source.read_part(rule, part), quick=False)
     outputs = await runner.run_again(upload.pixels_hwc, (*results.read_always, "cams"))
+    return explain_by_cam(results, upload, outputs, target=target, top_k=top_k)
+
+
+def explain_by_cam(
+    results: ResultBuilder, upload: Upload, outputs: Row, *, target: int | None, top_k: int
+) -> Explanation:
+    """Build an explanation by `cam` from the outputs of one forward pass.
+
+    `target` is the index of the class whose map is wanted; None means the predicted class.
+    """
     prediction = results.prediction(outputs, top_k)
     index = prediction.index if target is None else target
+    size = upload.width, upload.height
     found = results.found(index, outputs["cams"][index], upload.view, size)
-    return explanation_of(prediction, upload, found)
+    return _explanation(prediction, upload, found)
 
 
-def explanation_of(prediction: Prediction, upload: Upload, found: Found) -> Explanation:
+def _explanation(prediction: Prediction, upload: Upload, found: Found) -> Explanation:
     """Add the visible part of the upload and a map to a prediction."""
     view = upload.view
     return Explanation(

@@ -55,7 +55,11 @@ def read_part(body: bytes, rule: ImageRule, part: View, *, max_pixels: int) -> U
     Raises:
         LimelightError: see `read_upload`.
     """
-    image = decode(body, max_pixels=max_pixels).image
+    return prepare_part(decode(body, max_pixels=max_pixels).image, rule, part)
+
+
+def prepare_part(image: Image.Image, rule: ImageRule, part: View) -> Upload:
+    """Convert a rectangle of an image; the view and the size refer to the whole image."""
     right, bottom = part.left + part.width, part.top + part.height
     pixels, view = prepare(image.crop((part.left, part.top, right, bottom)), rule)
     view = View(view.left + part.left, view.top + part.top, view.width, view.height)

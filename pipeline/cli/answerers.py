@@ -10,7 +10,6 @@ from typing import Annotated, Any, Protocol
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from limelight.artifact.store import ArtifactError, find_artifacts
 from limelight.classifier import Classifier, load, shipped_models
@@ -123,12 +122,6 @@ def _load(models: Path | None, model: str | None) -> Classifier:
         return load(found[name], device="cpu")
     except (ArtifactError, EngineError) as error:
         raise PipelineError(str(error)) from error
-
-
-def bar() -> Progress:
-    """On standard error, and gone when it is done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
 
 def doubts(answer: Prediction) -> str:

@@ -14,14 +14,15 @@ from rich.text import Text
 from pipeline.cli.console import console
 
 
-def progress_bar(*columns: ProgressColumn) -> Progress:
+def progress_bar(*columns: ProgressColumn, transient: bool = False) -> Progress:
     """Make a display of bars, each with a description, `columns` and the remaining time.
 
-    Without `columns` it shows how many of how many steps are done.
+    Without `columns` it shows how many of how many steps are done. With `transient` it disappears
+    at the end.
     """
     middle = columns or (MofNCompleteColumn(),)
-    description = TextColumn("{task.description}")
-    return Progress(description, BarColumn(), *middle, TimeRemainingColumn(), console=console)
+    shown = (TextColumn("{task.description}"), BarColumn(), *middle, TimeRemainingColumn())
+    return Progress(*shown, console=console, transient=transient)
 
 
 class ImagesPerSecond(ProgressColumn):

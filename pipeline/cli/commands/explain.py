@@ -18,12 +18,12 @@ from pipeline.cli.answerers import (
     Url,
     answering,
     as_line,
-    bar,
     doubts,
     finish,
     matching,
 )
 from pipeline.cli.console import say
+from pipeline.cli.progress import progress_bar
 from pipeline.errors import PipelineError
 
 
@@ -58,7 +58,7 @@ def explain(
             raise PipelineError("two files have the same name: explain them one by one")
     options = {"target": target, "method": method, "against": against}
     failures: list[tuple[Path, Exception]] = []
-    with bar() as progress, answering(url, models, model) as answerer:
+    with progress_bar(transient=True) as progress, answering(url, models, model) as answerer:
         task = progress.add_task("explaining", total=len(found))
         for file, picture in zip(found, pictures, strict=True):
             try:

@@ -17,11 +17,11 @@ from pipeline.cli.answerers import (
     Url,
     answering,
     as_line,
-    bar,
     doubts,
     finish,
     matching,
 )
+from pipeline.cli.progress import progress_bar
 
 Answers = list[tuple[Path, Prediction | Exception]]
 
@@ -60,7 +60,7 @@ def _ask(
             answers[file] = error
         else:
             readable.append(file)
-    with bar() as progress:
+    with progress_bar(transient=True) as progress:
         task = progress.add_task("predicting", total=len(readable))
         with answering(url, models, model, concurrency=concurrency) as answerer:
             for file, answer in zip(readable, answerer.predict_many(readable), strict=True):
