@@ -19,6 +19,7 @@ from bench.serving.workloads import WORKLOADS
 from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import Artifact, load_artifact, newest_version
 from limelight.runtime.engine import Engine
+from limelight.runtime.onnx_session import Device
 from models.ood_scores import Energy
 from models.serving_graph import ServingGraph
 from pipeline.export.formats import (
@@ -80,7 +81,9 @@ def compare(
 ) -> None:
     """Measure every format that can be loaded, and say whether it is within an export's bounds."""
     manifest = artifact.manifest
-    engine = Engine(artifact, device="cuda" if device.type == "cuda" else "cpu", threads=0)
+    on: Device = "cuda" if device.type == "cuda" else "cpu"
+    # A GPU would get the float16 graph by default, which is measured by itself.
+    engine = Engine(artifact, device=on, precision="float32", threads=0)
     drawn = WORKLOADS[f"{manifest.name}-png"].images(images)
     images_nhwc = np.stack([np.atleast_3d(np.asarray(image)) for image in drawn])
     for file, load in runtimes(artifact, engine, graphs, device).items():

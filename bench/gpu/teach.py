@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from bench.gpu.pace import seconds_per_step
 from bench.gpu.results import Deadline, Results
-from bench.gpu.scale import Changes, Scale, School
+from bench.gpu.scale import Lesson, Scale, School
 from pipeline.data.cache import cached_file
 from pipeline.data.registry import published_names
 from pipeline.runs.pretrained import distil_from
@@ -40,12 +40,11 @@ def run(
             results.add(school.data, f"not trained: there is no {cached_file(school.data)}")
             continue
         teacher = folder / RUNS / f"{school.data}-teacher"
-        step = partial(train_run, school, school.teacher, school.teacher_s, device, (), teacher)
-        _within(deadline, school.teacher_s, teacher.name, step, results)
-        for name, changes in school.pupils.items():
-            target, seconds = folder / RUNS / name, school.pupil_s
-            step = partial(train_run, school, changes, seconds, device, (teacher,), target)
-            _within(deadline, seconds, name, step, results)
+        step = partial(train_run, school, school.teacher, device, (), teacher)
+        _within(deadline, school.teacher.seconds, teacher.name, step, results)
+        for name, lesson in school.pupils.items():
+            step = partial(train_run, school, lesson, device, (teacher,), folder / RUNS / name)
+            _within(deadline, lesson.seconds, name, step, results)
 
 
 def _within(
@@ -66,23 +65,24 @@ def _within(
 
 def train_run(
     school: School,
-    changes: Changes,
-    seconds: float,
+    lesson: Lesson,
     device: torch.device,
     teachers: Sequence[Path],
     folder: Path,
 ) -> dict[str, JsonValue]:
-    """Train a run of about `seconds` in `folder`; what came of it.
+    """Train a run of about the lesson's seconds in `folder`; what came of it.
 
     Raises:
         PipelineError: see `plan_run`, `distil_from` and `RunPlan.train`.
     """
     started = time.perf_counter()
-    recipe = Recipe.load(school.recipe, **{**changes, "epochs": 1})
+    # torch.compile gives up after eight kinds of network, and this school has as many.
+    torch.compiler.reset()
+    recipe = Recipe.load(school.recipe, **{**lesson.changes, "epochs": 1})
     plan = plan_run(school.data, recipe_name=school.recipe, recipe=recipe, seed=0, device=device)
     plan = distil_from(plan, teachers)
     pace_s = seconds_per_epoch(plan)
-    left_s = seconds - (time.perf_counter() - started)
+    left_s = lesson.seconds - (time.perf_counter() - started)
     epochs = max(2, int(_SAFE * left_s / pace_s))
     config = plan.config.model_copy(update={"recipe": recipe.but(epochs=epochs)})
     record = replace(plan, config=config).train(folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.export.passes import move_to_device_pass
 
 from limelight.artifact.manifest import FileFormat, ModelFile, Parity
 from limelight.artifact.store import Artifact
@@ -127,8 +128,11 @@ def runtimes(
         return TorchRuntime(load_torchscript(folder / TORCHSCRIPT, device), outputs, device)
 
     def exported() -> Runtime:
-        module = torch.export.load(folder / PT2).module().to(device)
-        return TorchRuntime(module, outputs, device)
+        program = torch.export.load(folder / PT2)
+        if device.type != "cpu":
+            # The program checks where its input is: `module().to(device)` would not change that.
+            program = move_to_device_pass(program, device)
+        return TorchRuntime(program.module(), outputs, device)
 
     def fp16() -> Runtime:
         on: Device = "cuda" if device.type == "cuda" else "cpu"

@@ -103,7 +103,8 @@ def read_pretrained(path: Path) -> Pretrained:
         run = read_run(path)
         config = run.config
         return Pretrained(
-            name=str(path),
+            # Without its folder: an exported manifest names its teachers.
+            name=path.resolve().name,
             network=config.recipe.network,
             normalisation=config.normalisation,
             image=config.image,

@@ -1,10 +1,12 @@
-"""Random crops, flips, cutout and CutMix of a batch."""
+"""Random crops, flips, affine maps, cutout, CutMix and corruptions of a batch."""
 
+import math
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
+from pipeline.training.corruptions import Corruptions
 from pipeline.training.recipe import Augmentation
 
 
@@ -16,6 +18,24 @@ def pad_reflect(images_nhwc: Tensor, padding: int) -> Tensor:
     rows = _mirrored(height, padding).to(images_nhwc.device)
     columns = _mirrored(width, padding).to(images_nhwc.device)
     return images_nhwc[:, rows][:, :, columns]
+
+
+def affine(images_nhwc: Tensor, strengths: Tensor) -> Tensor:
+    """Rotate, enlarge or reduce, and shear each image about its centre: uint8 (N, H, W, C).
+
+    `strengths` (3, N) are -1 to 1, for 20 degrees, for a factor of 1.2, and for a shear of 0.2.
+    What lies outside continues the image's edge.
+    """
+    angle, zoom, shear = strengths[0] * (math.pi / 9), 1.2 ** strengths[1], 0.2 * strengths[2]
+    cos, sin, zero = angle.cos() / zoom, angle.sin() / zoom, torch.zeros_like(angle)
+    first = torch.stack([cos, cos * shear - sin, zero], 1)
+    second = torch.stack([sin, sin * shear + cos, zero], 1)
+    levels = images_nhwc.permute(0, 3, 1, 2).float()
+    grid = nn.functional.affine_grid(
+        torch.stack([first, second], 1), list(levels.shape), align_corners=False
+    )
+    moved = nn.functional.grid_sample(levels, grid, padding_mode="border", align_corners=False)
+    return moved.round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 class Mixture(NamedTuple):
@@ -34,6 +54,10 @@ class Drawn(NamedTuple):
     """uint8 (B, H, W, C)."""
     mixture: Mixture | None = None
     """None without CutMix."""
+    before_nhwc: Tensor | None = None
+    """The same images before they were corrupted; None without corruptions."""
+    outliers: Tensor | None = None
+    """(B,) True for pictures of no class; None without corruptions."""
 
 
 class Augmenter:
@@ -56,6 +80,9 @@ class Augmenter:
         self._mirrored_first = torch.rand(len(images_nhwc), generator=rng) < 0.5
         # Normalisation maps the mean colour to zero.
         self._paint = images_nhwc.float().mean((0, 1, 2)).round().to(torch.uint8)
+        self._corruptions = None
+        if choice.corruptions or choice.outliers:
+            self._corruptions = Corruptions(choice.corruptions, choice.outliers, images_nhwc, rng)
 
     def draw(self, indices: Tensor, epoch: int, rng: Generator, part: slice = slice(None)) -> Drawn:
         """Augment the images at `indices`, (B,).
@@ -63,6 +90,22 @@ class Augmenter:
         If several processes share the batch, all draw the same, and each takes its `part`. With
         `cutmix`, an image may contain a box of another image of the batch.
         """
+        drawn = self._composed(indices, epoch, rng, part)
+        if self._choice.affine:
+            numbers = 2 * torch.rand(3, len(indices), generator=rng)[:, part] - 1
+            turned = affine(drawn.images_nhwc, self._send(self._choice.affine * numbers))
+            drawn = drawn._replace(images_nhwc=turned)
+        if self._corruptions is None:
+            return drawn
+        numbers = self._corruptions.draw(len(indices), rng)[:, part]
+        before, kinds, on_device = drawn.images_nhwc, numbers[0], self._send(numbers)
+        return drawn._replace(
+            images_nhwc=self._corruptions.apply(before, kinds, on_device[1:]),
+            before_nhwc=before,
+            outliers=on_device[0] < 0,
+        )
+
+    def _composed(self, indices: Tensor, epoch: int, rng: Generator, part: slice) -> Drawn:
         count, choice = len(indices), self._choice
         top = torch.randint(2 * choice.pad + 1, (count,), generator=rng)
         left = torch.randint(2 * choice.pad + 1, (count,), generator=rng)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models import NetworkOptions
 from models.normalization import Normalisation
+from pipeline.training.device import compiles
 from pipeline.training.weights import Weights, load_network, under
 
 
@@ -62,7 +63,8 @@ class Teachers:
                 classes=classes,
             )
             network = network.to(device).to(memory_format=torch.channels_last)
-            self._networks.append((network, teacher.normalisation.on(device)))
+            answer = torch.compile(network, dynamic=False) if compiles(device) else network
+            self._networks.append((answer, teacher.normalisation.on(device)))
 
     @torch.no_grad()
     def answer(self, images_nhwc: Tensor) -> Tensor:

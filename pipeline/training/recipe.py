@@ -29,6 +29,16 @@ class Augmentation(_Frozen):
     """Side in pixels of a square that is covered (DeVries and Taylor, 2017)."""
     cutmix: float = Field(default=0.0, ge=0, le=1)
     """Share of the images in which a box shows another image (Yun et al., 2019)."""
+    affine: float = Field(default=0.0, ge=0, le=1)
+    """Strength of rotation (up to 20 degrees), scaling (up to 1.2) and shear (up to 0.2)."""
+    corruptions: float = Field(default=0.0, ge=0, le=1)
+    """Share of the images with JPEG artefacts, blur, noise, other light, or mixed with a picture.
+
+    Teachers see them before that.
+    """
+    outliers: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the images that are replaced by a picture of no class, to learn equal probabilities
+    for (Outlier Exposure, Hendrycks et al., 2019)."""
 
 
 class Optimizer(_Frozen):

@@ -263,15 +263,24 @@ class Trainer:
         return self.schedule.at(self.step - before, self.steps - before, self.steps_per_epoch)
 
     def _loss(self, logits: Tensor, indices: Tensor, drawn: Drawn) -> Tensor:
-        """Compute the loss; each label of a mixture counts as much as its pixels."""
+        """Compute the loss; each label of a mixture counts as much as its pixels.
+
+        The target of outliers is the same probability for every class.
+        """
         if self.teachers is not None:
             with autocast(self.device):
-                answers = self.teachers.answer(drawn.images_nhwc)
+                answers = self.teachers.answer(
+                    drawn.images_nhwc if drawn.before_nhwc is None else drawn.before_nhwc
+                )
+            if drawn.outliers is not None:
+                answers = torch.where(drawn.outliers[:, None], 1 / self._classes, answers)
             return self.teachers.losses(logits, answers).mean()
         losses = self._losses(logits, indices)
         if drawn.mixture is not None:
             own = drawn.mixture.own
             losses = own * losses + (1 - own) * self._losses(logits, drawn.mixture.partners)
+        if drawn.outliers is not None:
+            losses = torch.where(drawn.outliers, -logits.log_softmax(1).mean(1), losses)
         return losses.sum() / len(losses)
 
     def _losses(self, logits: Tensor, indices: Tensor) -> Tensor:

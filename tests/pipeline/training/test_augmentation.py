@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from pipeline.training.augmentation import Augmenter, pad_reflect
+from pipeline.training.augmentation import Augmenter, affine, pad_reflect
 from pipeline.training.recipe import Augmentation
 
 
@@ -194,3 +195,41 @@ def test_drawing_a_part_advances_the_generator_like_the_whole() -> None:
     augmenter.draw(torch.arange(6), 1, one)
     augmenter.draw(torch.arange(6), 1, other, slice(1, None, 2))
     assert torch.equal(one.get_state(), other.get_state())
+
+
+def test_affine_map_of_strength_zero_changes_nothing() -> None:
+    images = _images()
+    assert torch.equal(affine(images, torch.zeros(3, len(images))), images)
+
+
+def test_affine_map_equals_pillow() -> None:
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (5, 5), np.uint8))
+    image = np.array(small.resize((31, 31), Image.Resampling.BICUBIC))
+    turned = affine(torch.from_numpy(image)[None, :, :, None], torch.tensor([[1.0], [0.0], [0.0]]))
+    expected = Image.fromarray(image).rotate(20, Image.Resampling.BILINEAR)
+    middle = np.s_[8:23, 8:23]
+    ours = turned[0, :, :, 0].numpy()[middle].astype(int)
+    np.testing.assert_allclose(ours, np.asarray(expected)[middle].astype(int), atol=2)
+    zoomed = affine(torch.from_numpy(image)[None, :, :, None], torch.tensor([[0.0], [1.0], [0.0]]))
+    assert np.abs(zoomed[0, 15, 15, 0].item() - int(image[15, 15])) <= 1
+    assert zoomed[0, 15, 27, 0].item() == pytest.approx(int(image[15, 25]), abs=1)
+
+
+def test_corruptions_keep_the_images_before_and_name_the_outliers() -> None:
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8))
+    augmenter = _augmenter(images, corruptions=0.5, outliers=0.25)
+    drawn = augmenter.draw(torch.arange(64), 1, _random())
+    assert drawn.before_nhwc is not None
+    assert drawn.outliers is not None
+    assert torch.equal(drawn.before_nhwc, images)
+    changed = (drawn.images_nhwc != images).flatten(1).any(1)
+    assert int(drawn.outliers.sum()) == 16
+    assert int(changed.sum()) == 48
+    assert changed[drawn.outliers].all()
+    whole = augmenter.draw(torch.arange(64), 1, _random(7)).images_nhwc
+    parts = [
+        augmenter.draw(torch.arange(64), 1, _random(7), part).images_nhwc
+        for part in (slice(0, 64, 2), slice(1, 64, 2))
+    ]
+    assert torch.equal(torch.stack(parts, 1).flatten(0, 1), whole)

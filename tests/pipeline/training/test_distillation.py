@@ -144,7 +144,7 @@ def test_finetuned_run_can_have_teachers(digits8_run: Run, tmp_path: Path) -> No
     tuned = limelight(*command, cwd=tmp_path)
     assert tuned.returncode == 0, tuned.stderr
     config = read_run(tmp_path / "second").config
-    assert config.pretrained == config.teachers[0].name == str(digits8_run.folder)
+    assert config.pretrained == config.teachers[0].name == digits8_run.folder.name
 
 
 def test_teacher_trained_on_validation_images_is_rejected(digits8_run: Run) -> None:

@@ -362,3 +362,15 @@ def test_split_keeps_images_and_labels_together() -> None:
     split = Split(np.arange(4, dtype=np.uint8)[:, None, None, None], np.arange(4))
     taken = split.take(np.array([2, 0]))
     assert taken.images.ravel().tolist() == taken.labels.tolist() == [2, 0]
+
+
+def test_target_of_an_outlier_is_the_same_for_every_class() -> None:
+    trainer = small_trainer(Recipe.load("digits8", label_smoothing=0.0))
+    logits, labels = torch.randn(3, 10), torch.tensor([4, 1, 7])
+    trainer._labels = labels
+    outliers = torch.tensor([False, True, False])
+    drawn = Drawn(torch.empty(0), outliers=outliers)
+    each = nn.functional.cross_entropy(logits, labels, reduction="none")
+    uniform = nn.functional.cross_entropy(logits[1], torch.full((10,), 0.1))
+    loss = trainer._loss(logits, torch.arange(3), drawn)
+    torch.testing.assert_close(loss, (each[0] + uniform + each[2]) / 3)
