@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limelight import predict_explain
-from limelight.artifact.manifest import Manifest
+from limelight.artifact.manifest import ImageRule, Manifest
 from limelight.artifact.store import ArtifactError, load_artifact, newest_version
 from limelight.coroutines import finish
 from limelight.explanations.options import ExplainOptions
 from limelight.image_source import ImageLike, is_one, source_of
 from limelight.imaging.preprocessing import Upload
+from limelight.predict_explain import Source
 from limelight.result_builder import ResultBuilder, Row
 from limelight.results import Explanation, Prediction
 from limelight.runtime.engine import Engine
@@ -201,8 +202,11 @@ class _DirectRunner:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def read(self, read: Callable[[], Upload], *, quick: bool) -> Upload:
-        return read()
+    async def read(self, source: Source, rule: ImageRule, *, with_picture: bool) -> Upload:
+        return source.read(rule, with_picture=with_picture)
+
+    async def prepare(self, work: Callable[[], Upload]) -> Upload:
+        return work()
 
     async def run(
         self, pixels_hwc: NDArray[np.uint8], outputs: tuple[str, ...]

@@ -4,6 +4,7 @@ LimelightError
 ├── MissingImage
 ├── UnsupportedMediaType   the image format is not accepted
 ├── ImageTooLarge
+├── ImageTooComplex        too many parts, or too slow to decode
 ├── UndecodableImage
 ├── InvalidParameter
 ├── UnknownTarget
@@ -42,6 +43,10 @@ class UnsupportedMediaType(LimelightError):
 
 class ImageTooLarge(LimelightError):
     code, title = "image_too_large", "The image has too many pixels"
+
+
+class ImageTooComplex(LimelightError):
+    code, title = "image_too_complex", "The image takes too long to decode"
 
 
 class UndecodableImage(LimelightError):

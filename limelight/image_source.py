@@ -11,16 +11,17 @@ from typing_extensions import TypeIs
 
 from limelight.artifact.manifest import ImageRule
 from limelight.errors import UndecodableImage
-from limelight.imaging.decoding import decode, plain
-from limelight.imaging.fitting import View
+from limelight.imaging.decoding import decode, least_size, plain
+from limelight.imaging.headers.header import Header
+from limelight.imaging.headers.inspection import inspect
 from limelight.imaging.preprocessing import (
     Upload,
     is_quick,
     picture_of,
+    picture_scale_of,
     prepare,
-    prepare_part,
-    read_part,
     read_upload,
+    read_with_picture,
 )
 
 ImageLike = bytes | str | Path | Image.Image | NDArray[Any]
@@ -28,24 +29,45 @@ ImageLike = bytes | str | Path | Image.Image | NDArray[Any]
 (H, W, 1), (H, W, 3) or (H, W, 4)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EncodedImage:
     """Encoded image. It is decoded when it is read, at a reduced size if that suffices."""
 
     body: bytes
     max_pixels: int
+    max_picture_pixels: int | None = None
+    """Most pixels of the picture that `read` keeps; None: its full size."""
+    _header: Header | None = None
+
+    def header(self) -> Header:
+        """Read the header once; see `limelight.imaging.headers.inspection.inspect`."""
+        if self._header is None:
+            self._header = inspect(self.body, max_pixels=self.max_pixels)
+        return self._header
+
+    def decoded_bytes(self, rule: ImageRule, *, with_picture: bool = False) -> int:
+        """Estimate the memory that `read` takes, from above."""
+        header = self.header()
+        scale = header.scale_for(least_size(rule))
+        if with_picture:
+            scale = min(scale, picture_scale_of(header, self.max_picture_pixels))
+        return header.decoded_bytes(scale)
 
     def is_quick(self, rule: ImageRule) -> bool:
         """See `limelight.imaging.preprocessing.is_quick`."""
         return is_quick(self.body, rule)
 
-    def read(self, rule: ImageRule) -> Upload:
-        """See `limelight.imaging.preprocessing.read_upload`."""
-        return read_upload(self.body, rule, max_pixels=self.max_pixels)
-
-    def read_part(self, rule: ImageRule, part: View) -> Upload:
-        """See `limelight.imaging.preprocessing.read_part`."""
-        return read_part(self.body, rule, part, max_pixels=self.max_pixels)
+    def read(self, rule: ImageRule, *, with_picture: bool = False) -> Upload:
+        """Convert the image to the network's input; see `read_upload` and `read_with_picture`."""
+        if with_picture:
+            return read_with_picture(
+                self.body,
+                rule,
+                max_pixels=self.max_pixels,
+                most_pixels=self.max_picture_pixels,
+                header=self._header,
+            )
+        return read_upload(self.body, rule, max_pixels=self.max_pixels, header=self._header)
 
     def picture(self) -> Image.Image:
         """Decode the image upright, at its full size."""
@@ -62,13 +84,10 @@ class PixelImage:
         """Return True, since there is nothing to decode."""
         return True
 
-    def read(self, rule: ImageRule) -> Upload:
-        """Convert the image to the network's input."""
-        return Upload(*prepare(self.image, rule), *self.image.size)
-
-    def read_part(self, rule: ImageRule, part: View) -> Upload:
-        """Convert a rectangle of the image to the network's input."""
-        return prepare_part(self.image, rule, part)
+    def read(self, rule: ImageRule, *, with_picture: bool = False) -> Upload:
+        """Convert the image to the network's input; its picture is the image itself."""
+        picture = self.image if with_picture else None
+        return Upload(*prepare(self.image, rule), *self.image.size, picture)
 
     def picture(self) -> Image.Image:
         """Return the image itself."""

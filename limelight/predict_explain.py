@@ -5,18 +5,18 @@ batches requests, or directly.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from limelight.artifact.manifest import ImageRule
 from limelight.explanations.map_request import MapRequest
 from limelight.explanations.methods import METHODS
 from limelight.explanations.options import ExplainOptions
 from limelight.explanations.zoom import zoomed_view
-from limelight.imaging.fitting import View
-from limelight.imaging.preprocessing import Upload
+from limelight.imaging.preprocessing import Upload, prepare_part
 from limelight.result_builder import Found, ResultBuilder, Row
 from limelight.results import Explanation, Prediction
 
@@ -24,21 +24,21 @@ from limelight.results import Explanation, Prediction
 class Source(Protocol):
     """Image of a request."""
 
-    def is_quick(self, rule: ImageRule) -> bool:
-        """Return whether `read` is too fast for a switch of threads to pay off."""
-
-    def read(self, rule: ImageRule) -> Upload:
-        """Convert the image to the network's input."""
-
-    def read_part(self, rule: ImageRule, part: View) -> Upload:
-        """Convert a rectangle of the image to the network's input."""
+    def read(self, rule: ImageRule, *, with_picture: bool = False) -> Upload:
+        """Convert the image to the network's input, and keep a picture if one is wanted."""
 
 
-class Runner(Protocol):
+SourceT = TypeVar("SourceT", bound=Source, contravariant=True)
+
+
+class Runner(Protocol[SourceT]):
     """Executor of one request: decodes images and runs forward passes."""
 
-    async def read(self, read: Callable[[], Upload], *, quick: bool) -> Upload:
+    async def read(self, source: SourceT, rule: ImageRule, *, with_picture: bool) -> Upload:
         """Decode an image."""
+
+    async def prepare(self, work: Callable[[], Upload]) -> Upload:
+        """Prepare a part of the picture of an image that was read."""
 
     async def run(self, pixels_hwc: NDArray[np.uint8], outputs: tuple[str, ...]) -> Row:
         """Run a forward pass of one image and return the outputs by name."""
@@ -51,7 +51,7 @@ class Runner(Protocol):
 
 
 async def predict(
-    results: ResultBuilder, runner: Runner, source: Source, *, top_k: int | None
+    results: ResultBuilder, runner: Runner[SourceT], source: SourceT, *, top_k: int | None
 ) -> Prediction:
     """Classify an image.
 
@@ -59,19 +59,22 @@ async def predict(
         LimelightError: the image or a parameter is rejected; see `limelight.errors`.
     """
     count = results.top_k(top_k)
-    upload = await _read(results, runner, source)
+    upload = await runner.read(source, results.manifest.image, with_picture=False)
     return results.prediction(await runner.run(upload.pixels_hwc, results.read_always), count)
 
 
 async def explain(
     results: ResultBuilder,
-    runner: Runner,
-    source: Source,
+    runner: Runner[SourceT],
+    source: SourceT,
     options: ExplainOptions,
     *,
     top_k: int | None,
+    with_picture: bool = False,
 ) -> Explanation:
     """Classify an image and compute the map of the requested class.
+
+    With `with_picture`, the explanation has the picture that its map can be laid over.
 
     Raises:
         LimelightError: the image or a parameter is rejected; see `limelight.errors`.
@@ -81,7 +84,9 @@ async def explain(
     method, every = METHODS[options.method], results.wants_every_class(options)
     target = None if every or options.target is None else results.index(options.target)
     against = None if options.against is None else results.index(options.against)
-    upload = await _read(results, runner, source)
+    upload = await runner.read(
+        source, results.manifest.image, with_picture=with_picture or options.zoom
+    )
     outputs = await runner.run(upload.pixels_hwc, (*results.read_always, method.output))
     prediction = results.prediction(outputs, count)
     index = prediction.index if target is None else target
@@ -109,32 +114,36 @@ async def explain(
     explanation = _explanation(prediction, upload, found)
     explanation.cams = cams
     if options.zoom:
-        explanation.zoom = await _zoom(results, runner, source, found, size, target, count)
+        explanation.zoom = await _zoom(results, runner, upload, found, target, count)
+    if with_picture:
+        explanation.attach(lambda: picture_in(upload), full_size=size)
     return explanation
 
 
-async def _read(results: ResultBuilder, runner: Runner, source: Source) -> Upload:
-    rule = results.manifest.image
-    return await runner.read(lambda: source.read(rule), quick=source.is_quick(rule))
+def picture_in(upload: Upload) -> Image.Image:
+    """Return the picture of an upload that was read with one."""
+    if upload.picture is None:
+        raise ValueError("the image was read without a picture")
+    return upload.picture
 
 
 async def _zoom(
     results: ResultBuilder,
-    runner: Runner,
-    source: Source,
+    runner: Runner[SourceT],
+    upload: Upload,
     first: Found,
-    size: tuple[int, int],
     target: int | None,
     top_k: int,
 ) -> Explanation | None:
     """Evaluate the zoomed crop around the box; None if it would show no more detail."""
-    rule = results.manifest.image
+    rule, size = results.manifest.image, (upload.width, upload.height)
     part = zoomed_view(first.box, size, rule)
     if part is None:
         return None
-    upload = await runner.read(lambda: source.read_part(rule, part), quick=False)
-    outputs = await runner.run_again(upload.pixels_hwc, (*results.read_always, "cams"))
-    return explain_by_cam(results, upload, outputs, target=target, top_k=top_k)
+    picture = picture_in(upload)
+    crop = await runner.prepare(lambda: prepare_part(picture, rule, part, full_size=size))
+    outputs = await runner.run_again(crop.pixels_hwc, (*results.read_always, "cams"))
+    return explain_by_cam(results, crop, outputs, target=target, top_k=top_k)
 
 
 def explain_by_cam(

@@ -56,7 +56,8 @@ class _WithImage:
 
     __slots__ = ("_picture",)
 
-    _picture: Callable[[], Image.Image]
+    _picture: Callable[[], tuple[Image.Image, tuple[int, int]]]
+    """Returns the picture, and the width and height of the upload."""
 
 
 @dataclass(slots=True)
@@ -140,12 +141,22 @@ class Explanation(Prediction):
     zoom: "Explanation | None" = None
     """Explanation of the zoomed crop, if it was requested and shows more detail than the upload"""
 
-    def attach(self, picture: Callable[[], Image.Image]) -> None:
-        """Set the function that returns the upload, for `overlay` and notebooks."""
-        self._picture = picture
+    def attach(
+        self, picture: Callable[[], Image.Image], *, full_size: tuple[int, int] | None = None
+    ) -> None:
+        """Set the function that returns the upload, for `overlay` and notebooks.
+
+        `full_size` is the upload's width and height, of which the picture may be a reduced copy.
+        """
+
+        def read_picture() -> tuple[Image.Image, tuple[int, int]]:
+            image = picture()
+            return image, full_size or image.size
+
+        self._picture = read_picture
 
     def overlay(self, *, opacity: float = 0.5, colormap: str = "turbo") -> Image.Image:
-        """Lay the map over the upload.
+        """Lay the map over the upload, or over the reduced copy of it that was attached.
 
         Raises:
             ValueError: no image was attached.
@@ -159,11 +170,11 @@ class Explanation(Prediction):
             raise ValueError("this explanation does not know its image: call attach first")
         style = OverlayStyle(opacity=opacity, colormap=colormap)
         left, top, right, bottom = self.view
+        picture, (width, height) = self._picture()
         view = View(left, top, right - left, bottom - top)
+        view = view.scaled(picture.width / width, picture.height / height)
         values_hw = np.asarray(self.cam.values)
-        return overlay(
-            self._picture(), values_hw, view, opacity=style.opacity, colormap=style.colormap
-        )
+        return overlay(picture, values_hw, view, opacity=style.opacity, colormap=style.colormap)
 
     def _repr_png_(self) -> bytes | None:
         """Show the map over the upload, in a notebook."""

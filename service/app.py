@@ -58,7 +58,7 @@ _WITH_PARAMETER = {
 # Threshold of the garbage collector. A few concurrent requests reach the default of 700. With
 # 50,000, the reference cycles that uvicorn leaves for closed connections took 10 MB.
 _GC_THRESHOLD = 10_000
-_MIN_THREADS = 2
+_THREADS = 2
 # Interval at which a worker publishes its status.
 _STATUS_INTERVAL_S = 0.25
 # Key in the ASGI scope for the exchange that early admission has created.
@@ -76,7 +76,6 @@ class Application:
         *,
         trace: Tracing | None = None,
         connection_counts: ConnectionCounts | None = None,
-        threads: int = 1,
         workers: int = 1,
     ) -> None:
         self._settings = settings
@@ -84,7 +83,6 @@ class Application:
         self._registry = registry or ModelRegistry(settings, metrics)
         self._tracing = trace
         self._connection_counts = connection_counts
-        self._threads = max(threads, _MIN_THREADS)
         self._drain = Drain(settings.drain_s)
         self._upload_budget = UploadBudget(settings.max_queued_bytes)
         self._in_flight = 0
@@ -284,10 +282,10 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                # Executor for decoding large images. Python's default is one thread per core plus
-                # four in each worker, and every thread keeps its own memory.
+                # For metrics and compression; images have threads of their own. Python's default is
+                # one thread per core plus four in each worker, and each keeps its own memory.
                 asyncio.get_running_loop().set_default_executor(
-                    ThreadPoolExecutor(self._threads, thread_name_prefix="limelight-image")
+                    ThreadPoolExecutor(_THREADS, thread_name_prefix="limelight-other")
                 )
                 self._drain.install(
                     asyncio.get_running_loop(), on_end=partial(self._stop_accepting, acceptor)

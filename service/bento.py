@@ -67,7 +67,6 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
             registry,
             trace=trace,
             connection_counts=_connection_counts(),
-            threads=parallel.threads,
             workers=parallel.workers,
         )
 

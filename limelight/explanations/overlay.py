@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from limelight.imaging.preprocessing import View, flatten
+from limelight.imaging.strips import STRIP_PIXELS
 
 # Seventeen colours of each published colormap. The colours between are interpolated, and differ
 # from the published ones by at most 7 of 255 levels.
@@ -63,14 +64,21 @@ def overlay(
         min(float(columns), (right - view.left) / view.width * columns),
         min(float(rows), (bottom - view.top) / view.height * rows),
     )
-    tint = Image.fromarray(_levels(cam_hw)).resize(
-        (right - left, bottom - top), Image.Resampling.BILINEAR, box=cells
-    )
-    # The levels are palette indices, so that Pillow looks the colours up in C.
-    tint = tint.convert("L")
-    tint.putpalette(COLORMAPS[colormap])
-    place = (left, top, right, bottom)
-    photo.paste(Image.blend(photo.crop(place), tint.convert("RGB"), opacity), place)
+    levels = Image.fromarray(_levels(cam_hw))
+    cell_height = (cells[3] - cells[1]) / (bottom - top)
+    step = max(1, STRIP_PIXELS // (right - left))
+    for start in range(top, bottom, step):
+        place = (left, start, right, min(start + step, bottom))
+        rows = (cells[1] + (start - top) * cell_height, cells[1] + (place[3] - top) * cell_height)
+        tint = levels.resize(
+            (right - left, place[3] - start),
+            Image.Resampling.BILINEAR,
+            box=(cells[0], rows[0], cells[2], min(rows[1], cells[3])),
+        )
+        # The levels are palette indices, so that Pillow looks the colours up in C.
+        tint = tint.convert("L")
+        tint.putpalette(COLORMAPS[colormap])
+        photo.paste(Image.blend(photo.crop(place), tint.convert("RGB"), opacity), place)
     return photo
 
 

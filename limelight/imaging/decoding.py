@@ -1,7 +1,8 @@
 """Decoding of uploads to upright images.
 
 Plain PNG files bypass Pillow's file parser (`limelight.imaging.png`), which takes longer than
-decoding a small image. All other files go through `Image.open`.
+decoding a small image. The header of all other files is read first (`limelight.imaging.headers`),
+so that a file that would take too much memory or time never reaches a decoder.
 """
 
 import warnings
@@ -9,56 +10,87 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin
 
 from limelight.artifact.manifest import ImageRule
-from limelight.errors import ImageTooLarge, UndecodableImage, UnsupportedMediaType
-from limelight.imaging import png
-from limelight.imaging.formats import FORMATS, accepted, has_signature, register_decoders
+from limelight.errors import UndecodableImage
+from limelight.imaging import png, webp
+from limelight.imaging.formats import FORMATS, register_decoders
+from limelight.imaging.headers.header import Header
+from limelight.imaging.headers.inspection import inspect
+from limelight.imaging.orientation import UPRIGHT, orientation_in, orientation_of
+from limelight.imaging.strips import STRIP_PIXELS, Box, Strips
 
 register_decoders()
 
-# Pillow's own limit warns at a fixed size. `decode` checks a configurable limit instead, before
+# Pillow's own limit warns at a fixed size. `inspect` checks a configurable limit instead, before
 # any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
 # Pillow also warns about unreadable metadata, which is not used here.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
 
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-# A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as the result has at least this many
-# times the input's size. Resizing then still averages over pixels. Ink needs more, because it may
-# be a small part of the image.
+# A JPEG or WebP may be decoded at 1/2, 1/4 or 1/8 of its size, as long as the result has at least
+# this many times the input's size. Resizing then still averages over pixels. Ink needs more,
+# because it may be a small part of the image.
 _OVERSAMPLING = {"crop": 2, "ink": 16}
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """Decoded image: upright, of mode L, LA, RGB or RGBA."""
+    """Decoded image. Its pixels are turned upright and converted to 8 bits when they are read."""
 
-    image: Image.Image
+    source: Image.Image
+    """Pixels as they were decoded, in any mode."""
     full_size: tuple[int, int]
-    """Width and height of the upload, of which `image` may be a reduced copy."""
+    """Width and height of the upright upload, of which `source` may be a reduced copy."""
+    orientation: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the decoded image, upright."""
+        width, height = self.source.size
+        return (height, width) if self.orientation >= 5 else (width, height)
+
+    @property
+    def image(self) -> Image.Image:
+        """Whole image: upright, of mode L, LA, RGB or RGBA."""
+        whole = plain(self.source)
+        return whole.transpose(UPRIGHT[self.orientation]) if self.orientation != 1 else whole
+
+    def pixels(self) -> Image.Image | Strips:
+        """Return the image as `image` does, or in strips if a copy of it would be large."""
+        width, height = self.size
+        if width * height <= STRIP_PIXELS:
+            return self.image
+        return Strips(self.size, self._read((0, 0, 1, 1)).mode, self._read)
+
+    def reduced(self, most_pixels: int | None) -> Image.Image:
+        """Return the image, reduced by whole factors to at most `most_pixels`; None: as it is."""
+        width, height = self.size
+        if most_pixels is None or width * height <= most_pixels:
+            return self.image
+        factor = 1
+        while -(-width // factor) * -(-height // factor) > most_pixels and factor < height:
+            factor += 1
+        columns = max(1, most_pixels // -(-height // factor))
+        whole = self.pixels()
+        return whole.reduce((max(factor, -(-width // columns)), factor))
+
+    def _read(self, box: Box) -> Image.Image:
+        strip = plain(self.source.crop(_in_source(box, self.source.size, self.orientation)))
+        return strip.transpose(UPRIGHT[self.orientation]) if self.orientation != 1 else strip
 
 
 def decode(body: bytes, *, max_pixels: int, sketch_for: ImageRule | None = None) -> DecodedImage:
-    """Decode the first frame of an upload, upright.
+    """Decode the first frame of an upload.
 
-    With `sketch_for`, a JPEG much larger than that rule's input may be decoded at a reduced size,
+    With `sketch_for`, an image much larger than that rule's input may be decoded at a reduced size,
     which is several times faster.
 
     Raises:
         UnsupportedMediaType: the bytes are not of an accepted format.
         ImageTooLarge: width x height in the header exceeds `max_pixels`; nothing was decoded.
+        ImageTooComplex: the file has too many parts, or decoding it would take too long.
         UndecodableImage: the format is accepted, but the file is truncated or damaged.
     """
     image = png.decode(body, max_pixels=max_pixels)
@@ -70,29 +102,38 @@ def decode(body: bytes, *, max_pixels: int, sketch_for: ImageRule | None = None)
 def decode_with_pillow(
     body: bytes, *, max_pixels: int, sketch_for: ImageRule | None = None
 ) -> DecodedImage:
-    """Decode any file with Pillow's file parser; the result is that of `decode`."""
-    image = _open(body)
-    if image.width * image.height > max_pixels:
-        raise ImageTooLarge(
-            f"the image has {image.width} x {image.height} pixels, more than {max_pixels} in "
-            "all: send a smaller one"
-        )
+    """Decode any file without the fast path; the result is that of `decode`."""
+    header = inspect(body, max_pixels=max_pixels)
+    return decode_at(header, body, scale=header.scale_for(least_size(sketch_for)))
+
+
+def decode_at(header: Header, body: bytes, *, scale: int) -> DecodedImage:
+    """Decode a file whose header was read, reduced by a scale that the header allows.
+
+    Raises:
+        UndecodableImage: the file is truncated or damaged.
+    """
     if body.startswith(png.SIGNATURE) and not png.is_whole(body):
         raise UndecodableImage("the image is truncated or damaged: send the whole file")
-    width, height = image.size
     try:
-        if isinstance(image, JpegImagePlugin.JpegImageFile) and sketch_for is not None:
-            image.draft(None, _least_size(sketch_for))
-        image.load()
-        orientation = _orientation(image)
-        image = plain(image)
-        if orientation in _UPRIGHT:
-            image = image.transpose(_UPRIGHT[orientation])
-            if orientation >= 5:
-                width, height = height, width
+        if header.decodes_webp:
+            size = header.width, header.height
+            image = webp.decode(header.body, size, has_alpha=header.has_alpha, scale=scale)
+            image.info = {}
+        else:
+            image = Image.open(BytesIO(header.body), formats=tuple(FORMATS))
+            if scale > 1 and isinstance(image, JpegImagePlugin.JpegImageFile):
+                image.draft(None, (header.width // scale, header.height // scale))
+            image.load()
+        plain(image.crop((0, 0, 1, 1)))  # a forged file may contradict the mode of its pixels
     except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ...
         raise UndecodableImage("the image is truncated or damaged: send the whole file") from error
-    return DecodedImage(image, (width, height))
+    if header.exif or header.xmp:
+        orientation = orientation_of(header.exif, header.xmp)
+    else:
+        orientation = orientation_in(image.info)
+    full_size = header.width, header.height
+    return DecodedImage(image, full_size[::-1] if orientation >= 5 else full_size, orientation)
 
 
 def plain(image: Image.Image) -> Image.Image:
@@ -106,37 +147,39 @@ def plain(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode in ("1", "L", "F") else "RGB")
 
 
-def _open(body: bytes) -> Image.Image:
-    """Read the header, which has the format and the size; nothing is decoded yet."""
-    try:
-        return Image.open(BytesIO(body), formats=tuple(FORMATS))
-    except UnidentifiedImageError as error:
-        if has_signature(body):
-            raise UndecodableImage("the image is damaged, or cut off in its header") from error
-        raise UnsupportedMediaType(f"the body is not a {accepted()} image") from error
-    except Exception as error:  # Pillow raises exceptions of many types on a forged header
-        raise UndecodableImage("the image's header is damaged") from error
-
-
-def _least_size(sketch_for: ImageRule) -> tuple[int, int]:
+def least_size(sketch_for: ImageRule | None) -> tuple[int, int] | None:
+    """Return the least size at which an image may be decoded for a rule; None: its full size."""
+    if sketch_for is None:
+        return None
     factor = _OVERSAMPLING[sketch_for.fit]
     return sketch_for.width * factor, sketch_for.height * factor
 
 
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 if the metadata is absent or damaged."""
-    try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # damaged metadata must not reject an image that can be decoded
-        return 1
+def _in_source(box: Box, size: tuple[int, int], orientation: int) -> Box:
+    """Return the box of an image of `size` that a box of the upright image shows."""
+    left, top, right, bottom = box
+    if orientation >= 5:
+        left, top, right, bottom = top, left, bottom, right
+    width, height = size
+    if orientation in (2, 3, 7, 8):
+        left, right = width - right, width - left
+    if orientation in (3, 4, 6, 7):
+        top, bottom = height - bottom, height - top
+    return left, top, right, bottom
+
+
+# Value in 8 bits of each level of 16 bits.
+_EIGHT_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    levels = np.asarray(image).astype(np.int64).clip(0, 65535)
-    grey = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    levels = np.asarray(image)
+    if levels.dtype.itemsize != 2:
+        levels = levels.clip(0, 65535).astype(np.uint16)
+    grey = Image.fromarray(_EIGHT_BITS[levels])
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        alpha = Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8))
+        alpha = Image.fromarray((levels != transparent).astype(np.uint8) * np.uint8(255))
         grey = Image.merge("LA", (grey, alpha))
     grey.info = {key: value for key, value in image.info.items() if key != "transparency"}
     return grey

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from limelight.artifact.manifest import ImageRule
+from limelight.imaging.strips import REDUCING_GAP, Strips
 
 # MNIST's layout: the ink's longest side is 20 of 28 pixels.
 _INK_SHARE = 20 / 28
@@ -41,22 +42,17 @@ class View:
         return View(self.left * x, self.top * y, self.width * x, self.height * y)
 
 
-def fit_crop(image: Image.Image, rule: ImageRule) -> tuple[NDArray[np.uint8], View]:
+def fit_crop(image: Image.Image | Strips, rule: ImageRule) -> tuple[NDArray[np.uint8], View]:
     """Resize the largest centred rectangle of the input's proportions."""
     scale = min(image.width / rule.width, image.height / rule.height)
     width = min(rule.width * scale, float(image.width))
     height = min(rule.height * scale, float(image.height))
     left, top = (image.width - width) / 2, (image.height - height) / 2
-    resized = image.resize(
-        (rule.width, rule.height),
-        Image.Resampling.BICUBIC,
-        box=(left, top, left + width, top + height),
-        reducing_gap=3.0,
-    )
+    resized = _resize(image, (rule.width, rule.height), (left, top, left + width, top + height))
     return np.array(resized), View(left, top, width, height)
 
 
-def fit_ink(image: Image.Image, rule: ImageRule) -> tuple[NDArray[np.uint8], View]:
+def fit_ink(image: Image.Image | Strips, rule: ImageRule) -> tuple[NDArray[np.uint8], View]:
     """Extract the ink, stretch it to the full range and lay it out as in MNIST, in grey.
 
     Memory stays bounded for any proportions of the upload: the ink is first resized to a canvas of
@@ -79,7 +75,7 @@ def fit_ink(image: Image.Image, rule: ImageRule) -> tuple[NDArray[np.uint8], Vie
     canvas_size = (rule.width * _CANVAS_SCALE, rule.height * _CANVAS_SCALE)
     scale = min(canvas_size) * _INK_SHARE / max(right - left, bottom - top)
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
-    drawn = ink.resize(size, Image.Resampling.BICUBIC, box=bounds, reducing_gap=3.0)
+    drawn = _resize(ink, size, bounds)
     centre_x, centre_y = _centre_of_mass(np.asarray(drawn))
     # In whole pixels of the input, so that straight edges stay as sharp as in MNIST.
     offset_x = round(rule.width // 2 + _MIDDLE - centre_x / _CANVAS_SCALE) * _CANVAS_SCALE
@@ -101,6 +97,14 @@ def fit_ink(image: Image.Image, rule: ImageRule) -> tuple[NDArray[np.uint8], Vie
     return np.repeat(brightened[:, :, None], rule.channels, axis=2), view
 
 
+def _resize(
+    image: Image.Image | Strips, size: tuple[int, int], box: tuple[float, float, float, float]
+) -> Image.Image:
+    if isinstance(image, Strips):
+        return image.resize(size, box)
+    return image.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=REDUCING_GAP)
+
+
 def _centre_of_mass(grey_hw: NDArray[np.uint8]) -> tuple[float, float]:
     """Return the centre of mass (x, y) of the grey levels, in pixels from the upper left corner."""
     # Integers are summed exactly, and faster than floating-point numbers.
@@ -112,7 +116,7 @@ def _centre_of_mass(grey_hw: NDArray[np.uint8]) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def border_median(image: Image.Image) -> float:
+def border_median(image: Image.Image | Strips) -> float:
     """Return the median grey level of the outermost ring of pixels."""
     width, height = image.size
     strips = [(0, 0, width, 1), (0, height - 1, width, height)]
@@ -124,6 +128,6 @@ def border_median(image: Image.Image) -> float:
     return float(middle.mean())
 
 
-def _brightest(grey: Image.Image) -> float:
+def _brightest(grey: Image.Image | Strips) -> float:
     extrema = grey.getextrema()
     return float(extrema[1]) if isinstance(extrema[1], (int, float)) else 0.0

@@ -7,6 +7,13 @@ document, the page and file suffixes are derived from the registry.
 from dataclasses import dataclass
 from importlib import import_module
 
+from limelight.imaging.headers.bmp import read_bmp
+from limelight.imaging.headers.gif import read_gif
+from limelight.imaging.headers.header import Read
+from limelight.imaging.headers.jpeg import read_jpeg
+from limelight.imaging.headers.png import read_png
+from limelight.imaging.headers.webp import read_webp
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFormat:
@@ -21,6 +28,8 @@ class ImageFormat:
         size_at: offset of the file's length (4 bytes, little-endian), for a signature that is too
             short to identify the format.
         tag: offset and value of further bytes that identify the format.
+        read_header: reads the size and the cost of decoding; None: Pillow reads the size, and the
+            cost is estimated high.
     """
 
     title: str
@@ -30,6 +39,7 @@ class ImageFormat:
     signatures: tuple[bytes, ...]
     size_at: int | None = None
     tag: tuple[int, bytes] | None = None
+    read_header: Read | None = None
 
     def recognises(self, body: bytes) -> bool:
         """Return whether `body` begins like a file of this format."""
@@ -48,6 +58,7 @@ FORMATS: dict[str, ImageFormat] = {
         media_types=("image/png", "image/x-png"),
         suffixes=(".png",),
         signatures=(b"\x89PNG\r\n\x1a\n",),
+        read_header=read_png,
     ),
     "JPEG": ImageFormat(
         title="JPEG",
@@ -55,6 +66,7 @@ FORMATS: dict[str, ImageFormat] = {
         media_types=("image/jpeg", "image/jpg", "image/pjpeg"),
         suffixes=(".jpg", ".jpeg"),
         signatures=(b"\xff\xd8\xff",),
+        read_header=read_jpeg,
     ),
     "WEBP": ImageFormat(
         title="WebP",
@@ -63,6 +75,7 @@ FORMATS: dict[str, ImageFormat] = {
         suffixes=(".webp",),
         signatures=(b"RIFF",),
         tag=(8, b"WEBP"),
+        read_header=read_webp,
     ),
     "BMP": ImageFormat(
         title="BMP",
@@ -71,6 +84,7 @@ FORMATS: dict[str, ImageFormat] = {
         suffixes=(".bmp",),
         signatures=(b"BM",),
         size_at=2,
+        read_header=read_bmp,
     ),
     "GIF": ImageFormat(
         title="GIF",
@@ -78,6 +92,7 @@ FORMATS: dict[str, ImageFormat] = {
         media_types=("image/gif",),
         suffixes=(".gif",),
         signatures=(b"GIF87a", b"GIF89a"),
+        read_header=read_gif,
     ),
 }
 """Formats by their name in Pillow."""

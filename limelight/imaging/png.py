@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from limelight.imaging.headers.header import MAX_PARTS
+from limelight.imaging.headers.png import SIGNATURE as SIGNATURE
 
 _HEADER = struct.Struct(">I4sIIBBBBB")
 _SIZE = struct.Struct(">I4sII")
@@ -33,9 +34,6 @@ _HARMLESS = {
     b"bKGD": None,
     b"sBIT": None,
 }
-# libpng writes one IDAT chunk per 8 kB, so this limit allows 512 MB. Without a limit, an upload of
-# empty chunks, 12 bytes each, would keep an interpreter busy for seconds.
-_MAX_CHUNKS = 65_536
 
 
 class DamageError(Exception):
@@ -124,7 +122,7 @@ def _chunks(body: bytes) -> Iterator[tuple[bytes, int, int]]:
     """
     view = memoryview(body)
     place, last = len(SIGNATURE), len(body) - 12
-    for _ in range(_MAX_CHUNKS):
+    for _ in range(MAX_PARTS):
         if place > last:
             raise DamageError
         length, name = _CHUNK.unpack_from(body, place)

@@ -4,7 +4,8 @@ Serving and evaluation both use `read_upload`, so that the accuracy in a manifes
 service.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,12 @@ from PIL import Image
 
 from limelight.artifact.manifest import ImageRule
 from limelight.imaging import png
-from limelight.imaging.decoding import decode, plain
+from limelight.imaging.decoding import DecodedImage, decode_at, least_size, plain
 from limelight.imaging.fitting import View as View
 from limelight.imaging.fitting import border_median, fit_crop, fit_ink
+from limelight.imaging.headers.header import Header
+from limelight.imaging.headers.inspection import inspect
+from limelight.imaging.strips import Strips
 
 _INVERTED = bytes(range(255, -1, -1))
 
@@ -34,36 +38,91 @@ class Upload:
     """Width of the upright upload, in pixels."""
     height: int
     """Height of the upright upload, in pixels."""
+    picture: Image.Image | None = None
+    """Upright upload, which may be reduced; None: only the network's input was wanted."""
+
+    def view_in(self, picture: Image.Image) -> View:
+        """Return the view in pixels of a picture of the upload."""
+        return self.view.scaled(picture.width / self.width, picture.height / self.height)
 
 
-def read_upload(body: bytes, rule: ImageRule, *, max_pixels: int) -> Upload:
+def read_upload(
+    body: bytes, rule: ImageRule, *, max_pixels: int, header: Header | None = None
+) -> Upload:
     """Decode an upload and convert it to the network's input.
+
+    `header` is that of the upload, if it was read before.
 
     Raises:
         UnsupportedMediaType: the bytes are not of an accepted format.
         ImageTooLarge: width x height in the header exceeds `max_pixels`; nothing was decoded.
+        ImageTooComplex: the file has too many parts, or decoding it would take too long.
         UndecodableImage: the format is accepted, but the file is truncated or damaged.
     """
-    decoded = decode(body, max_pixels=max_pixels, sketch_for=rule)
-    pixels_hwc, view = prepare(decoded.image, rule, full_size=decoded.full_size)
+    image = png.decode(body, max_pixels=max_pixels)
+    if image is not None:
+        return _upload(DecodedImage(image, image.size), rule)
+    header = header or inspect(body, max_pixels=max_pixels)
+    return _upload(decode_at(header, body, scale=header.scale_for(least_size(rule))), rule)
+
+
+def read_with_picture(
+    body: bytes,
+    rule: ImageRule,
+    *,
+    max_pixels: int,
+    most_pixels: int | None,
+    header: Header | None = None,
+) -> Upload:
+    """Do the same as `read_upload`, and keep a picture of at most `most_pixels`; None: any size.
+
+    The network's input is the same: it does not depend on the picture.
+    """
+    image = png.decode(body, max_pixels=max_pixels)
+    if image is not None:
+        return _with_picture(DecodedImage(image, image.size), rule, most_pixels)
+    header = header or inspect(body, max_pixels=max_pixels)
+    scale, picture_scale = header.scale_for(least_size(rule)), picture_scale_of(header, most_pixels)
+    if scale == picture_scale:
+        return _with_picture(decode_at(header, body, scale=scale), rule, most_pixels)
+    upload = _upload(decode_at(header, body, scale=scale), rule)
+    picture = decode_at(header, body, scale=picture_scale).reduced(most_pixels)
+    return replace(upload, picture=picture)
+
+
+def picture_scale_of(header: Header, most_pixels: int | None) -> int:
+    """Return the scale at which an image is decoded for a picture of at most `most_pixels`."""
+    pixels = header.width * header.height
+    if most_pixels is None or pixels <= most_pixels:
+        return 1
+    shrink = (most_pixels / pixels) ** 0.5
+    return header.scale_for((int(header.width * shrink) or 1, int(header.height * shrink) or 1))
+
+
+def _upload(decoded: DecodedImage, rule: ImageRule) -> Upload:
+    pixels_hwc, view = prepare(decoded.pixels(), rule, full_size=decoded.full_size)
     return Upload(pixels_hwc, view, *decoded.full_size)
 
 
-def read_part(body: bytes, rule: ImageRule, part: View, *, max_pixels: int) -> Upload:
-    """Decode a rectangle of an upload; the view and the size refer to the whole upload.
+def _with_picture(decoded: DecodedImage, rule: ImageRule, most_pixels: int | None) -> Upload:
+    return replace(_upload(decoded, rule), picture=decoded.reduced(most_pixels))
 
-    Raises:
-        LimelightError: see `read_upload`.
+
+def prepare_part(
+    image: Image.Image, rule: ImageRule, part: View, *, full_size: tuple[int, int] | None = None
+) -> Upload:
+    """Convert a rectangle of an image; the view and the size refer to the whole image.
+
+    `part` is in pixels of `full_size` (width, height), of which `image` may be a reduced copy.
     """
-    return prepare_part(decode(body, max_pixels=max_pixels).image, rule, part)
-
-
-def prepare_part(image: Image.Image, rule: ImageRule, part: View) -> Upload:
-    """Convert a rectangle of an image; the view and the size refer to the whole image."""
-    right, bottom = part.left + part.width, part.top + part.height
-    pixels, view = prepare(image.crop((part.left, part.top, right, bottom)), rule)
+    width, height = full_size or image.size
+    x, y = image.width / width, image.height / height
+    own = part.scaled(x, y)
+    box = (own.left, own.top, own.left + own.width, own.top + own.height)
+    pixels, view = prepare(image.crop(box), rule)
+    view = view.scaled(1 / x, 1 / y)
     view = View(view.left + part.left, view.top + part.top, view.width, view.height)
-    return Upload(pixels, view, image.width, image.height)
+    return Upload(pixels, view, width, height)
 
 
 def is_quick(body: bytes, rule: ImageRule | None = None) -> bool:
@@ -87,13 +146,16 @@ def picture_of(image_hwc: NDArray[np.uint8]) -> Image.Image:
 
 
 def prepare(
-    image: Image.Image, rule: ImageRule, *, full_size: tuple[int, int] | None = None
+    image: Image.Image | Strips, rule: ImageRule, *, full_size: tuple[int, int] | None = None
 ) -> tuple[NDArray[np.uint8], View]:
     """Convert an image to the network's input: uint8 (H, W, C), and the view that it covers.
 
     The view is in pixels of `full_size` (width, height), of which `image` may be a reduced copy.
     """
-    image = _in_mode(plain(image), rule)
+    if isinstance(image, Strips):
+        image = image.map(rule.mode, partial(_in_mode, rule=rule))
+    else:
+        image = _in_mode(plain(image), rule)
     if image.size == (rule.width, rule.height):
         pixels, view = _as_it_is(image, rule)
     else:
@@ -118,7 +180,8 @@ def flatten(image: Image.Image, background: int) -> Image.Image:
     return flat
 
 
-def _as_it_is(image: Image.Image, rule: ImageRule) -> tuple[NDArray[np.uint8], View]:
+def _as_it_is(image: Image.Image | Strips, rule: ImageRule) -> tuple[NDArray[np.uint8], View]:
+    image = image.crop((0, 0, *image.size)) if isinstance(image, Strips) else image
     levels = image.tobytes()
     if rule.invert == "light-border":
         grey = levels if rule.mode == "L" else image.convert("L").tobytes()

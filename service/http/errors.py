@@ -45,6 +45,7 @@ STATUS: dict[type[LimelightError], int] = {
     errors.ImageTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     UnsupportedEncoding: 415,
+    errors.ImageTooComplex: 422,
     errors.UndecodableImage: 422,
     errors.UnknownTarget: 422,
     errors.UnsupportedMethod: 422,

@@ -93,14 +93,17 @@ class PredictionEndpoints:
     ) -> Response:
         request, context = exchange.request, exchange.request.context
         parameters = ExplainParameters.parse(fields, request.header(b"accept", "*/*"))
-        explanation = await classifier.explain(
-            body, parameters.options, top_k=parameters.top_k, context=context
+        explanation, picture = await classifier.explain(
+            body,
+            parameters.options,
+            top_k=parameters.top_k,
+            style=parameters.style,
+            context=context,
         )
         exchange.winners = (winner_of(explanation),)
         exchange.method = explanation.cam.method
         # The Accept header selects PNG or JSON, so caches need `Vary: Accept`.
         if parameters.style is not None:
-            picture = await classifier.overlay(body, explanation, parameters.style, context)
             return Response(picture, 200, b"image/png", _VARY_ACCEPT)
         started = time.perf_counter()
         response = json_response(explanation, headers=_VARY_ACCEPT)

@@ -1,15 +1,14 @@
 """Classifier of one served model. All requests share its batches."""
 
-import asyncio
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from limelight import predict_explain
-from limelight.artifact.manifest import Manifest
+from limelight.artifact.manifest import ImageRule, Manifest
 from limelight.errors import LimelightError
 from limelight.explanations.options import ExplainOptions, OverlayStyle
 from limelight.explanations.overlay import png
@@ -19,11 +18,17 @@ from limelight.result_builder import ResultBuilder
 from limelight.results import Explanation, Prediction
 from limelight.runtime.engine import Engine
 from service.inference.batching import Batcher, Row
+from service.inference.decoding import DecodingPool, MemoryHold
 from service.request_context import RequestContext
 
 
 class Classifier:
     """Served model: decodes and prepares images, runs them in shared batches, builds the results.
+
+    Args:
+        decoding: threads that decode, shared by all models of a worker.
+        max_pixels: largest image that is accepted, width x height.
+        max_picture_pixels: most pixels of the picture that a map is drawn over.
 
     Attributes:
         results: builds results from outputs, with the model's classes, thresholds and methods.
@@ -35,14 +40,18 @@ class Classifier:
         manifest: Manifest,
         engine: Engine,
         batcher: Batcher,
+        decoding: DecodingPool,
         max_pixels: int,
+        max_picture_pixels: int,
         max_evaluations: int = 256,
     ) -> None:
         self.manifest = manifest
         self.engine = engine
         self.batcher = batcher
+        self.decoding = decoding
         self.results = ResultBuilder(manifest, max_evaluations=max_evaluations)
         self._max_pixels = max_pixels
+        self._max_picture_pixels = max_picture_pixels
 
     def rejection(self, context: RequestContext, *, low_priority: bool) -> LimelightError | None:
         """Return the reason to reject an image now; see `Admission.rejection`."""
@@ -60,8 +69,10 @@ class Classifier:
         Raises:
             LimelightError: the image or a parameter is rejected; see `limelight.errors`.
         """
-        runner = _Batched(self.batcher, context)
-        return await predict_explain.predict(self.results, runner, self._source(body), top_k=top_k)
+        with _Batched(self.batcher, self.decoding, context) as runner:
+            return await predict_explain.predict(
+                self.results, runner, self.source(body), top_k=top_k
+            )
 
     async def explain(
         self,
@@ -69,64 +80,108 @@ class Classifier:
         options: ExplainOptions,
         *,
         top_k: int | None = None,
+        style: OverlayStyle | None = None,
         context: RequestContext,
-    ) -> Explanation:
+    ) -> tuple[Explanation, bytes]:
         """Classify an encoded image, and map which positions support the requested class.
+
+        With `style`, also draw the map over the image, as PNG. The picture of a large image is
+        reduced. The second result is empty without `style`.
 
         Raises:
             LimelightError: the image or a parameter is rejected; see `limelight.errors`.
         """
-        runner = _Batched(self.batcher, context)
-        return await predict_explain.explain(
-            self.results, runner, self._source(body), options, top_k=top_k
-        )
+        with _Batched(self.batcher, self.decoding, context) as runner:
+            explanation = await predict_explain.explain(
+                self.results,
+                runner,
+                self.source(body),
+                options,
+                top_k=top_k,
+                with_picture=style is not None,
+            )
+            if style is None:
+                return explanation, b""
 
-    async def overlay(
-        self, body: bytes, explanation: Explanation, style: OverlayStyle, context: RequestContext
-    ) -> bytes:
-        """Draw the map of an explanation over its image, as PNG.
+            def draw() -> bytes:
+                return png(explanation.overlay(opacity=style.opacity, colormap=style.colormap))
 
-        The image is decoded again at full size. The network's input may be decoded at a reduced
-        size, and must not depend on the output format.
+            started = time.perf_counter()
+            picture = await self.decoding.draw(draw, runner.picture_pixels, context)
+            context.end_stage("render", started)
+            return explanation, picture
+
+    async def read_all(
+        self,
+        bodies: Sequence[bytes],
+        context: RequestContext,
+        holds: ExitStack,
+        *,
+        with_pictures: bool,
+    ) -> list[Upload]:
+        """Decode the images of one request, one after the other.
+
+        All together may take as long as one image may. With `with_pictures`, their pictures share
+        the pixels of one, and their memory is reserved until `holds` ends.
+
+        Raises:
+            LimelightError: an image is rejected, or all of them take too much memory or time.
         """
-
-        def draw() -> bytes:
-            explanation.attach(self._source(body).picture)
-            return png(explanation.overlay(opacity=style.opacity, colormap=style.colormap))
-
-        started = time.perf_counter()
-        picture = await asyncio.to_thread(draw)
-        context.end_stage("render", started)
-        return picture
+        sources = [self.source(body, images=len(bodies)) for body in bodies]
+        rule = self.manifest.image
+        await self.decoding.check_together(sources, rule, context)
+        uploads = []
+        for source in sources:
+            upload, hold = await self.decoding.read(
+                source, rule, context, with_picture=with_pictures
+            )
+            if hold is not None:
+                holds.callback(hold.shrink, 0)
+            uploads.append(upload)
+        return uploads
 
     async def close(self) -> None:
         """Finish the images in progress, and end the batcher."""
         await self.batcher.close()
 
-    async def read(self, body: bytes) -> Upload:
-        """Decode an encoded image; slow formats and sizes are decoded in a thread.
-
-        Raises:
-            LimelightError: the image is rejected; see `read_upload`.
-        """
-        source, rule = self._source(body), self.manifest.image
-        return await _read(lambda: source.read(rule), quick=source.is_quick(rule))
-
-    def _source(self, body: bytes) -> EncodedImage:
-        return EncodedImage(body, self._max_pixels)
+    def source(self, body: bytes, *, images: int = 1) -> EncodedImage:
+        """Wrap one of the `images` encoded images of a request in a source."""
+        return EncodedImage(body, self._max_pixels, max(1, self._max_picture_pixels // images))
 
 
 class _Batched:
-    """Runner of one request's forward passes in the shared batches."""
+    """Runner of one request's forward passes in the shared batches.
 
-    __slots__ = ("_batcher", "_context")
+    A context manager: at its end, the memory of the request's picture is released.
+    """
 
-    def __init__(self, batcher: Batcher, context: RequestContext) -> None:
-        self._batcher, self._context = batcher, context
+    __slots__ = ("_batcher", "_context", "_decoding", "_hold", "picture_pixels")
 
-    async def read(self, read: Callable[[], Upload], *, quick: bool) -> Upload:
+    def __init__(self, batcher: Batcher, decoding: DecodingPool, context: RequestContext) -> None:
+        self._batcher, self._decoding, self._context = batcher, decoding, context
+        self._hold: MemoryHold | None = None
+        self.picture_pixels = 0
+
+    def __enter__(self) -> "_Batched":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._hold is not None:
+            self._hold.shrink(0)
+
+    async def read(self, source: EncodedImage, rule: ImageRule, *, with_picture: bool) -> Upload:
         started = time.perf_counter()
-        upload = await _read(read, quick=quick)
+        upload, self._hold = await self._decoding.read(
+            source, rule, self._context, with_picture=with_picture
+        )
+        if upload.picture is not None:
+            self.picture_pixels = upload.picture.width * upload.picture.height
+        self._context.end_stage("decode", started)
+        return upload
+
+    async def prepare(self, work: Callable[[], Upload]) -> Upload:
+        started = time.perf_counter()
+        upload = await self._decoding.prepare(work, self._context)
         self._context.end_stage("decode", started)
         return upload
 
@@ -143,7 +198,3 @@ class _Batched:
         ):
             found = await self._batcher.submit_all(images_nhwc, ("logits",), self._context)
         return found["logits"]
-
-
-async def _read(read: Callable[[], Upload], *, quick: bool) -> Upload:
-    return read() if quick else await asyncio.to_thread(read)

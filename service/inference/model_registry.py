@@ -11,6 +11,7 @@ from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import EngineError
 from service.inference.batching import Batcher
 from service.inference.classifier import Classifier
+from service.inference.decoding import DecodingPool
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -26,6 +27,7 @@ class ModelRegistry:
 
     def __init__(self, settings: Settings, metrics: Metrics, *, threads: int = 1) -> None:
         self._settings = settings
+        self._decoding = DecodingPool(max_bytes=settings.max_decoded_bytes, threads=threads)
         self._metrics = metrics
         self._threads = threads
         self._loaded: dict[str, Classifier] = {}
@@ -106,6 +108,7 @@ class ModelRegistry:
         """Finish the images in progress of all models."""
         for classifier in self._loaded.values():
             await classifier.close()
+        self._decoding.close()
 
     def _classifier(self, folder: Path) -> Classifier:
         settings, started = self._settings, time.perf_counter()
@@ -143,7 +146,9 @@ class ModelRegistry:
             manifest=manifest,
             engine=engine,
             batcher=batcher,
+            decoding=self._decoding,
             max_pixels=settings.max_pixels,
+            max_picture_pixels=settings.max_picture_pixels,
             max_evaluations=settings.max_evaluations,
         )
 

@@ -1,18 +1,18 @@
 """Inference by the Open Inference Protocol: images in, tensors out, in the shared batches."""
 
-import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from limelight.explanations.options import OverlayStyle
 from limelight.explanations.overlay import overlay, png
-from limelight.imaging import preprocessing as images
-from limelight.imaging.decoding import decode
-from limelight.imaging.preprocessing import View
+from limelight.imaging.preprocessing import View, picture_of
 from service.inference.admission import largest_request
 from service.inference.batching import Outputs
 from service.inference.classifier import Classifier
@@ -32,20 +32,18 @@ from service.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """Input image of the network, with the upload that its map can be drawn over."""
+class _Shown:
+    """Picture of an upload that its map can be drawn over."""
 
-    pixels_hwc: NDArray[np.uint8]
+    picture: Image.Image
     view: View
-    encoded: bytes | None
-    """Encoded upload; None: the request holds only pixels."""
+    """Part of the picture that the network's input covers."""
 
 
 class Inference:
     """Inference on the batcher of a classifier, for requests of the protocol."""
 
     def __init__(self, settings: Settings) -> None:
-        self._max_pixels = settings.max_pixels
         self.max_batch = largest_request(settings)
 
     async def infer(
@@ -66,8 +64,8 @@ class Inference:
         admission = classifier.batcher.admission.admit(
             context, low_priority=planned.explains, images=len(planned.images)
         )
-        with admission:
-            pixels_nhwc, prepared = await self._prepare(planned, classifier, context)
+        with admission, ExitStack() as holds:
+            pixels_nhwc, shown = await self._prepare(planned, classifier, context, holds)
             # The metrics count predictions, so the outputs that they need are always computed.
             wanted = tuple({*planned.graph_outputs, *classifier.results.read_always})
             found = await classifier.batcher.submit_all(pixels_nhwc, wanted, context)
@@ -75,7 +73,9 @@ class Inference:
             outputs = []
             for output in planned.outputs:
                 if output.name == OVERLAY and planned.picture is not None:
-                    pictures = await self._draw(prepared, found, planned.picture, target)
+                    pictures = await self._draw(
+                        classifier, shown, found, planned.picture, target, context
+                    )
                     outputs.append(_bytes_tensor(output, (len(pictures), 1), pictures))
                 else:
                     outputs.append(_tensor(output, found, planned, manifest.classes))
@@ -90,41 +90,54 @@ class Inference:
         )
 
     async def _prepare(
-        self, planned: Plan, classifier: Classifier, context: RequestContext
-    ) -> tuple[NDArray[np.uint8], list[_Prepared]]:
-        """Return the network's input, (N, H, W, C), and the images that can be drawn on."""
+        self, planned: Plan, classifier: Classifier, context: RequestContext, holds: ExitStack
+    ) -> tuple[NDArray[np.uint8], list[_Shown]]:
+        """Return the network's input, (N, H, W, C), and the pictures that are drawn over.
+
+        `holds` releases the memory of the pictures at its end.
+        """
         if isinstance(planned.images, np.ndarray):
             rule = classifier.manifest.image
             whole = View(0, 0, rule.width, rule.height)
-            shown = () if planned.picture is None else planned.images
-            return planned.images, [_Prepared(pixels, whole, None) for pixels in shown]
+            images = () if planned.picture is None else planned.images
+            return planned.images, [_Shown(picture_of(pixels), whole) for pixels in images]
         started = time.perf_counter()
-        uploads = await asyncio.gather(*(classifier.read(body) for body in planned.images))
+        uploads = await classifier.read_all(
+            planned.images, context, holds, with_pictures=planned.picture is not None
+        )
         context.end_stage("decode", started)
-        prepared = [
-            _Prepared(upload.pixels_hwc, upload.view, body)
-            for upload, body in zip(uploads, planned.images, strict=True)
+        shown = [
+            _Shown(upload.picture, upload.view_in(upload.picture))
+            for upload in uploads
+            if upload.picture is not None
         ]
-        return np.stack([one.pixels_hwc for one in prepared]), prepared
+        return np.stack([upload.pixels_hwc for upload in uploads]), shown
 
     async def _draw(
-        self, prepared: Sequence[_Prepared], found: Outputs, picture: Picture, target: int | None
+        self,
+        classifier: Classifier,
+        shown: Sequence[_Shown],
+        found: Outputs,
+        picture: Picture,
+        target: int | None,
+        context: RequestContext,
     ) -> list[bytes]:
-        targets = found["probabilities"].argmax(1) if target is None else [target] * len(prepared)
+        targets = found["probabilities"].argmax(1) if target is None else [target] * len(shown)
         cams_nhw = [found["cams"][image, index] for image, index in enumerate(targets)]
-        return await asyncio.gather(
-            *(
-                asyncio.to_thread(self._picture, one, cam_hw, picture.style)
-                for one, cam_hw in zip(prepared, cams_nhw, strict=True)
+        # One after the other, so that a late request or one whose client has left ends between two.
+        return [
+            await classifier.decoding.draw(
+                partial(_picture, one, cam_hw, picture.style),
+                one.picture.width * one.picture.height,
+                context,
             )
-        )
+            for one, cam_hw in zip(shown, cams_nhw, strict=True)
+        ]
 
-    def _picture(self, one: _Prepared, cam_hw: NDArray[np.float32], style: OverlayStyle) -> bytes:
-        if one.encoded is None:
-            image = images.picture_of(one.pixels_hwc)
-        else:
-            image = decode(one.encoded, max_pixels=self._max_pixels).image
-        return png(overlay(image, cam_hw, one.view, opacity=style.opacity, colormap=style.colormap))
+
+def _picture(one: _Shown, cam_hw: NDArray[np.float32], style: OverlayStyle) -> bytes:
+    picture = overlay(one.picture, cam_hw, one.view, opacity=style.opacity, colormap=style.colormap)
+    return png(picture)
 
 
 def _apply_timeout(context: RequestContext, parameters: Parameters) -> None:

@@ -1,0 +1,99 @@
+"""Header of an image file: its size, and what decoding it costs in memory and processor time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from limelight.errors import ImageTooComplex
+from limelight.imaging.strips import STRIP_PIXELS
+
+SCALES = (1, 2, 4, 8)
+"""Factors by which some decoders reduce the image while they decode."""
+
+# Bytes per pixel of the copies that conversion makes of a strip.
+_CONVERTED_BYTES = 16
+
+MAX_DECODING_S = 1.0
+"""Limit of `Header.decoding_s`."""
+
+# Files of real writers have far fewer: libpng writes an IDAT chunk per 8 kB, a camera some twenty
+# segments. Each costs a step of an interpreted loop, and millions of empty ones fit into a file.
+MAX_PARTS = 16_384
+
+
+class HeaderDamageError(Exception):
+    """The header is truncated or contradicts itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """Size of an image file, and the cost of decoding it.
+
+    Attributes:
+        width: in pixels, before the orientation is applied.
+        pixel_bytes: bytes per decoded pixel, at the size that is decoded.
+        working_bytes: further bytes that the decoder holds, at any size.
+        decoding_s: estimate of the processor time in seconds, from above, on one core of 2020.
+        reducible: the decoder can reduce the image by one of `SCALES`.
+        body: file for the decoder: the given one, or a copy without metadata.
+        exif: EXIF data; empty: there is none, or the decoder finds it.
+        xmp: XMP packet; empty as above.
+        decodes_webp: `limelight.imaging.webp` decodes the file, and not Pillow.
+        has_alpha: for `decodes_webp`: the image has an alpha channel.
+    """
+
+    width: int
+    height: int
+    pixel_bytes: float
+    working_bytes: int = 0
+    decoding_s: float
+    reducible: bool = False
+    body: bytes
+    exif: bytes = b""
+    xmp: bytes = b""
+    decodes_webp: bool = False
+    has_alpha: bool = False
+
+    def scale_for(self, least: tuple[int, int] | None) -> int:
+        """Return the largest scale whose result has `least` (width, height) or more."""
+        if least is None or not self.reducible:
+            return 1
+        ratio = min(self.width // least[0], self.height // least[1])
+        return max(scale for scale in SCALES if scale <= max(1, ratio))
+
+    def decoded_bytes(self, scale: int = 1) -> int:
+        """Estimate the memory of decoding at a scale, from above."""
+        pixels = -(-self.width // scale) * -(-self.height // scale)
+        converted = min(pixels, STRIP_PIXELS) * _CONVERTED_BYTES
+        return int(pixels * self.pixel_bytes) + self.working_bytes + converted + len(self.body)
+
+
+Read = Callable[[bytes], Header]
+"""Function that reads the header of a file of one format.
+
+It never takes longer than a bounded number of steps, whatever the bytes.
+
+Raises:
+    HeaderDamageError: the file cannot be decoded.
+    ImageTooComplex: the file has too many parts.
+"""
+
+
+class Parts:
+    """Counter that ends the walk through a file of too many parts."""
+
+    __slots__ = ("_left", "_what")
+
+    def __init__(self, what: str, most: int = MAX_PARTS) -> None:
+        self._what, self._left = what, most
+
+    def count(self) -> None:
+        """Count a part.
+
+        Raises:
+            ImageTooComplex: there are too many.
+        """
+        self._left -= 1
+        if self._left < 0:
+            raise ImageTooComplex(
+                f"the file has too many {self._what}: save the image again with another program"
+            )
