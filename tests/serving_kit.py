@@ -271,6 +271,18 @@ def write_artifact(
     return folder
 
 
+def rewrite(folder: Path, file: str, content: bytes, file_format: str = "onnx") -> None:
+    """Write a file of an artefact, and its size and SHA-256 in the manifest."""
+    (folder / file).write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][file] = {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "format": FORMATS.get(file, file_format),
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 def encode(image: Image.Image, image_format: str = "PNG", **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, image_format, **options)
