@@ -57,17 +57,19 @@ class Setup:
     threads: int
 
     @property
-    def path(self) -> Path:
+    def file(self) -> str:
         """The graph of that precision; NotHereError where there is none."""
+        manifest = self.artifact.manifest
         if self.precision == "float32":
-            return self.artifact.onnx_path
-        if self.artifact.fp16_path is None:
+            return manifest.onnx_file
+        if manifest.fp16_file is None:
             raise NotHereError("the artefact has no float16 graph: export it with --fp16")
-        return self.artifact.fp16_path
+        return manifest.fp16_file
 
     def session(self) -> ort.InferenceSession:
         """A session as the service opens it."""
-        return sessions.open_session(self.path, device=self.device, threads=self.threads)
+        graph = self.artifact.graph(self.file)
+        return sessions.open_session(graph, device=self.device, threads=self.threads)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each output for one image."""
@@ -120,7 +122,8 @@ def graph(setup: Setup) -> Pass:
         raise NotHereError("CUDA graphs are for a GPU")
     options = {**sessions.CUDA_OPTIONS, "enable_cuda_graph": "1"}
     session = ort.InferenceSession(
-        str(setup.path), providers=[("CUDAExecutionProvider", options), "CPUExecutionProvider"]
+        setup.artifact.read(setup.file),
+        providers=[("CUDAExecutionProvider", options), "CPUExecutionProvider"],
     )
     binding = session.io_binding()
     given = ort.OrtValue.ortvalue_from_shape_and_type(setup.images_nhwc.shape, np.uint8, "cuda", 0)
@@ -180,7 +183,9 @@ def measure(
     Raises:
         EngineError: the device cannot be had.
     """
-    session = sessions.open_session(artifact.onnx_path, device=device, threads=threads)
+    session = sessions.open_session(
+        artifact.graph(artifact.manifest.onnx_file), device=device, threads=threads
+    )
     provider = sessions.provider_of(session)
     rule, measured, missing = artifact.manifest.image, list[Measured](), dict[str, str]()
     precisions: tuple[Precision, ...] = ("float32", "float16")

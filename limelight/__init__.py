@@ -5,9 +5,14 @@ are imported on first use: a client does not load ONNX Runtime, and `import lime
 almost nothing.
 """
 
+import os
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+# On its import, ONNX Runtime reports usage to its makers and keeps a device ID in the home folder.
+# Every module of this project runs this line before it imports ONNX Runtime.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from limelight.classifier import Classifier, load

@@ -4,14 +4,11 @@ import importlib.util
 import logging
 import os
 from pathlib import Path
-
-# BentoML sends usage statistics by default. This spelling of the value turns them off.
-os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-
 from typing import Any
 
 import bentoml
 from bentoml._internal.context import server_context
+from bentoml._internal.utils.analytics import usage_stats
 from pydantic import ValidationError
 from starlette.types import ASGIApp
 
@@ -22,6 +19,11 @@ from service.process.connection_balancer import ConnectionCounts
 from service.settings import Settings, settings_problem
 from service.telemetry import logs
 
+# BentoML sends usage statistics by default; this spelling of the value turns them off. Its command
+# line has read the variable before it imports this module, and sends after it, so it must read it
+# again.
+os.environ.setdefault(usage_stats.BENTOML_DO_NOT_TRACK, "True")
+usage_stats.do_not_track.cache_clear()
 # Read at import, so that an invalid setting stops `bentoml serve` itself, and not each worker.
 try:
     settings = Settings()

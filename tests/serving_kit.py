@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,6 +271,18 @@ def write_artifact(
     return folder
 
 
+def rewrite(folder: Path, file: str, content: bytes, file_format: str = "onnx") -> None:
+    """Write a file of an artefact, and its size and SHA-256 in the manifest."""
+    (folder / file).write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][file] = {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "format": FORMATS.get(file, file_format),
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 def encode(image: Image.Image, image_format: str = "PNG", **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, image_format, **options)
@@ -299,11 +311,14 @@ def bentoml_serve(
     bento: str | None = None,
     cwd: Path = REPOSITORY,
     port: int = 0,
+    tracer: Sequence[str] = (),
+    also: Mapping[str, str | None] | None = None,
     **environment: str,
 ) -> Iterator[Server]:
     """Plain `bentoml serve` in the repository root, on `port` or a free one, until the block ends.
 
-    `folder` takes its log and BENTOML_HOME; with `bento`, that one is served instead.
+    `folder` takes its log and BENTOML_HOME; with `bento`, that one is served instead. `also` are
+    further variables, which are unset if None. `tracer` is a command that runs the service's.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -312,14 +327,18 @@ def bentoml_serve(
     folder.mkdir(parents=True, exist_ok=True)
     log_file = folder / "serve.log"
     variables = {name: value for name, value in os.environ.items() if "LIMELIGHT_" not in name}
-    variables |= {
+    wanted: dict[str, str | None] = {
         "LIMELIGHT_MODELS": str(models),
         "LIMELIGHT_DEFAULT_MODEL": "colours",
         "BENTOML_HOME": str(folder / "home"),
         "BENTOML_DO_NOT_TRACK": "True",
         **environment,
+        **(also or {}),
     }
-    command = [sys.executable, "-m", "bentoml", "serve", "--port", str(port)]
+    variables = {
+        name: value for name, value in {**variables, **wanted}.items() if value is not None
+    }
+    command = [*tracer, sys.executable, "-m", "bentoml", "serve", "--port", str(port)]
     command += [bento] if bento else []
     with log_file.open("wb") as log:
         process = subprocess.Popen(

@@ -38,10 +38,16 @@ logit; or ViM, which combines the energy with a term from the features."""
 LAYERCAMS = "layercams"
 """Output that a graph of format ``onnx-layercam`` has in addition to those of ``onnx``."""
 FileFormat = Literal[
-    "onnx", "onnx-fp16", "onnx-layercam", "torchscript", "torch.export", "safetensors"
+    "onnx",
+    "onnx-fp16",
+    "onnx-layercam",
+    "onnx-data",
+    "torchscript",
+    "torch.export",
+    "safetensors",
 ]
 """Format of a model file. ``onnx-fp16`` is the graph of ``onnx`` with fp16 layers, for a GPU; the
-outputs of both are float32."""
+outputs of both are float32. ``onnx-data`` is a file in which a graph keeps weights."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from limelight.artifact.manifest import MANIFEST_FILE, SCHEMA_VERSION, Manifest
+from limelight.artifact.onnx_file import external_files
 
 _VERSION_FOLDER = re.compile(r"[0-9]{1,9}")
 _NAME_FOLDER = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -19,8 +21,22 @@ class ArtifactError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class OnnxGraph:
+    """Verified bytes of an ONNX file, and of the files in which it keeps weights, by name."""
+
+    path: Path
+    """Place that the bytes were read from, for messages."""
+    content: bytes = field(repr=False)
+    external: Mapping[str, bytes] = field(repr=False, default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
-    """Artefact folder whose files match the sizes and digests in its manifest."""
+    """Artefact folder whose files match the sizes and digests in its manifest.
+
+    A file can change after it was verified. So load what `read` and `graph` return: they verify the
+    same bytes that they return.
+    """
 
     folder: Path
     manifest: Manifest
@@ -41,6 +57,39 @@ class Artifact:
         """Path of the file that the service runs for LayerCAM maps; None if there is none."""
         name = self.manifest.layercam_file
         return None if name is None else self.folder / name
+
+    def read(self, name: str) -> bytes:
+        """Read a file that the manifest lists, and verify the bytes that were read.
+
+        Raises:
+            ArtifactError: the file is missing or altered.
+        """
+        path, expected = self.folder / name, self.manifest.files[name]
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        _check_size(path, len(content), expected.bytes)
+        _check_sha256(path, hashlib.sha256(content).hexdigest(), expected.sha256)
+        return content
+
+    def graph(self, name: str) -> OnnxGraph:
+        """Read an ONNX file that the manifest lists, and the files in which it keeps weights.
+
+        Raises:
+            ArtifactError: a file is missing, altered or not in the manifest, or no ONNX graph.
+        """
+        path, content = self.folder / name, self.read(name)
+        try:
+            external = external_files(content)
+        except ValueError as error:
+            raise ArtifactError(f"{path} is not an ONNX graph ({error}): export again") from error
+        for file in sorted(external - self.manifest.files.keys()):
+            raise ArtifactError(
+                f"{path} keeps weights in {file!r}, which its manifest does not list, so that they "
+                "cannot be verified: export the run again, or save the graph as one file"
+            )
+        return OnnxGraph(path, content, {file: self.read(file) for file in sorted(external)})
 
 
 def find_artifacts(root: Path) -> dict[str, Path]:
@@ -131,20 +180,31 @@ def _read_manifest(path: Path) -> Manifest:
 
 def _verify(path: Path, *, size: int, sha256: str) -> None:
     try:
-        actual_size = path.stat().st_size
-        if actual_size != size:
-            raise ArtifactError(
-                f"{path} has {actual_size} bytes, and its manifest says {size}: "
-                "restore the file (a Git LFS pointer? a partial copy?) or export again"
-            )
+        _check_size(path, path.stat().st_size, size)
         with path.open("rb") as file:
             actual_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing: restore it or export the run again") from error
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
-    if actual_sha256 != sha256:
+        raise _unreadable(path, error) from error
+    _check_sha256(path, actual_sha256, sha256)
+
+
+def _unreadable(path: Path, error: OSError) -> ArtifactError:
+    if isinstance(error, FileNotFoundError):
+        return ArtifactError(f"{path} is missing: restore it or export the run again")
+    return ArtifactError(f"{path} cannot be read: {error.strerror}")
+
+
+def _check_size(path: Path, actual: int, expected: int) -> None:
+    if actual != expected:
         raise ArtifactError(
-            f"{path} has SHA-256 {actual_sha256}, and its manifest says {sha256}: "
+            f"{path} has {actual} bytes, and its manifest says {expected}: "
+            "restore the file (a Git LFS pointer? a partial copy?) or export again"
+        )
+
+
+def _check_sha256(path: Path, actual: str, expected: str) -> None:
+    if actual != expected:
+        raise ArtifactError(
+            f"{path} has SHA-256 {actual}, and its manifest says {expected}: "
             "the file was altered or damaged; restore it or export the run again"
         )

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -57,6 +56,8 @@ class Engine:
     Raises:
         EngineError: the provider or the precision is not available, or the graph does not match
             the manifest.
+        ArtifactError: a file was altered since the artefact was loaded, or keeps weights in a file
+            that the manifest does not list.
     """
 
     def __init__(
@@ -69,16 +70,15 @@ class Engine:
         io_binding: bool | None = None,
     ) -> None:
         self.manifest = artifact.manifest
-        path, self.precision = _choose(artifact, precision, device)
-        session = open_session(path, device=device, threads=threads)
+        self.file, self.precision = _choose(artifact, precision, device)
+        session = open_session(artifact.graph(self.file), device=device, threads=threads)
         if (precision, self.precision) == ("auto", "float16") and provider_of(session) == "CPU":
             # float16 was chosen for a GPU, but the session fell back to the CPU.
-            path, self.precision = artifact.onnx_path, "float32"
-            session = open_session(path, device=device, threads=threads)
+            self.file, self.precision = self.manifest.onnx_file, "float32"
+            session = open_session(artifact.graph(self.file), device=device, threads=threads)
         self._session = session
         self._io_binding: IoBinding | None = None
         self._layercam_binding: IoBinding | None = None
-        self.file = path.name
         self._expensive = expensive = self.manifest.expensive_outputs
         _check_graph(
             self._session,
@@ -87,11 +87,9 @@ class Engine:
             [tensor for tensor in self.manifest.outputs if tensor.name not in expensive],
         )
         self._layercam: ort.InferenceSession | None = None
-        if artifact.layercam_path is not None:
-            self._layercam = open_session(artifact.layercam_path, device=device, threads=threads)
-            _check_graph(
-                self._layercam, artifact.layercam_path.name, self.manifest, self.manifest.outputs
-            )
+        if (layercam := self.manifest.layercam_file) is not None:
+            self._layercam = open_session(artifact.graph(layercam), device=device, threads=threads)
+            _check_graph(self._layercam, layercam, self.manifest, self.manifest.outputs)
         on_gpu = self.provider != "CPU"
         if on_gpu if io_binding is None else io_binding:
             self._io_binding = self._bind(session)
@@ -230,9 +228,9 @@ class Engine:
 
 def _choose(
     artifact: Artifact, precision: Literal["auto", Precision], device: Device
-) -> tuple[Path, Precision]:
-    """Choose the graph to run, and return it with the precision of its layers."""
-    fp16 = artifact.fp16_path
+) -> tuple[str, Precision]:
+    """Choose the file to run, and return its name with the precision of its layers."""
+    fp16 = artifact.manifest.fp16_file
     if precision == "float16" and fp16 is None:
         manifest = artifact.manifest
         raise EngineError(
@@ -242,7 +240,7 @@ def _choose(
     on_gpu = device != "cpu" and cuda_problem() is None
     if fp16 is not None and (precision == "float16" or (precision == "auto" and on_gpu)):
         return fp16, "float16"
-    return artifact.onnx_path, "float32"
+    return artifact.manifest.onnx_file, "float32"
 
 
 def _check_graph(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import onnxruntime as ort
 
+from limelight.artifact.store import OnnxGraph
 from limelight.runtime import cuda
 
 logger = logging.getLogger("limelight.engine")
@@ -44,11 +45,11 @@ class EngineError(Exception):
     """The network cannot be run as requested; the message says why and what to do."""
 
 
-def open_session(path: Path, *, device: Device, threads: int) -> ort.InferenceSession:
-    """Load a graph.
+def open_session(graph: OnnxGraph, *, device: Device, threads: int) -> ort.InferenceSession:
+    """Load a graph. ONNX Runtime gets its bytes, and opens no file.
 
     Args:
-        path: path of an ONNX file.
+        graph: verified bytes of an ONNX file.
         device: ``auto`` selects a GPU if one is usable, otherwise the CPU. Any other value
             raises if that device is not usable.
         threads: CPU threads of a forward pass; 0 uses every core.
@@ -61,24 +62,31 @@ def open_session(path: Path, *, device: Device, threads: int) -> ort.InferenceSe
     options.inter_op_num_threads = 1
     # Spinning threads would occupy the cores that decoding and HTTP need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Not the runtime's own format, whose external weights `Artifact.graph` does not see.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    if graph.external:
+        names, contents = list(graph.external), list(graph.external.values())
+        options.add_external_initializers_from_files_in_memory(
+            names, contents, [len(content) for content in contents]
+        )
     wanted = _WANTED.get(device)
     if wanted is None:
         problem = cuda_problem()
         if problem is None:
             with _quiet_runtime(options):
-                session = _create(path, options, "CUDA")
+                session = _create(graph, options, "CUDA")
             if provider_of(session) == "CUDA":
                 return session
             problem = _missing_library() or "ONNX Runtime could not set up CUDA"
         _warn_once(f"no usable GPU ({problem}): the networks run on the CPU")
-        return _create(path, options, "CPU")
+        return _create(graph, options, "CPU")
     if wanted == "CPU":
-        return _create(path, options, wanted)
+        return _create(graph, options, wanted)
     problem = cuda_problem()
     if problem is not None:
         raise EngineError(f"device {device!r} is demanded, but {problem}{_REMEDY}")
     with _quiet_runtime(options):
-        session = _create(path, options, wanted)
+        session = _create(graph, options, wanted)
     if provider_of(session) != wanted:
         reason = _missing_library() or f"ONNX Runtime fell back to {provider_of(session)}"
         raise EngineError(f"device {device!r} is demanded, but {reason}{_REMEDY}")
@@ -88,7 +96,9 @@ def open_session(path: Path, *, device: Device, threads: int) -> ort.InferenceSe
 _REMEDY = ": install the driver and `limelight[cuda]`, or set LIMELIGHT_DEVICE=auto"
 
 
-def _create(path: Path, options: ort.SessionOptions, provider: Provider) -> ort.InferenceSession:
+def _create(
+    graph: OnnxGraph, options: ort.SessionOptions, provider: Provider
+) -> ort.InferenceSession:
     available = set(ort.get_available_providers())
     providers = [
         entry
@@ -96,9 +106,9 @@ def _create(path: Path, options: ort.SessionOptions, provider: Provider) -> ort.
         if (entry if isinstance(entry, str) else entry[0]) in available
     ]
     try:
-        return ort.InferenceSession(str(path), options, providers=providers)
+        return ort.InferenceSession(graph.content, options, providers=providers)
     except Exception as error:  # see `Engine.run`
-        raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
+        raise EngineError(f"ONNX Runtime cannot load {graph.path}: {error}") from error
 
 
 def provider_of(session: ort.InferenceSession) -> Provider:

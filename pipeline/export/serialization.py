@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 import torch
+from google.protobuf.message import Message
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -64,22 +65,18 @@ def without_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
     """Remove what torch notes beside a graph: names of its modules, and paths of source files.
 
     They say nothing of what is computed, name folders of the machine that exported, and would give
-    the same run another hash in another folder.
+    the same run another hash in another folder. Every message of ONNX may have them: the model, its
+    functions, graphs, nodes, inputs, outputs and weights.
     """
-    del model.metadata_props[:]
-    graphs = [model.graph, *model.functions]
-    while graphs:
-        graph = graphs.pop()
-        del graph.metadata_props[:]
-        graph.doc_string = ""
-        for node in graph.node:
-            del node.metadata_props[:]
-            node.doc_string = ""
-            for attribute in node.attribute:
-                graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-        for value in (*graph.value_info, *getattr(graph, "initializer", ())):
-            del value.metadata_props[:]
-            value.doc_string = ""
+    messages: list[Message] = [model]
+    while messages:
+        message = messages.pop()
+        for name in ("doc_string", "metadata_props"):
+            if name in message.DESCRIPTOR.fields_by_name:
+                message.ClearField(name)
+        for field, value in message.ListFields():
+            if field.message_type is not None:
+                messages += [value] if isinstance(value, Message) else value
     return model
 
 

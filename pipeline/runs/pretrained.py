@@ -19,7 +19,7 @@ from pipeline.errors import RunError
 from pipeline.runs.run import read_run
 from pipeline.runs.run_setup import RunPlan
 from pipeline.runs.run_writer import CONFIG
-from pipeline.runs.tensor_files import read_tensors
+from pipeline.runs.tensor_files import parse_tensors
 from pipeline.training.distillation import Teacher
 from pipeline.training.weights import Weights
 
@@ -180,7 +180,8 @@ def _check(plan: RunPlan, pretrained: Pretrained) -> None:
 
 def _read_artifact(folder: Path) -> Pretrained:
     try:
-        manifest = load_artifact(folder).manifest
+        artifact = load_artifact(folder)
+        manifest = artifact.manifest
     except ArtifactError as error:
         raise RunError(f"{folder}: neither a run nor an artefact ({error})") from error
     file = next((name for name, f in manifest.files.items() if f.format == "safetensors"), None)
@@ -195,7 +196,7 @@ def _read_artifact(folder: Path) -> Pretrained:
         normalisation=_validated(Normalisation, manifest, "normalisation"),
         image=manifest.image,
         classes=manifest.classes,
-        weights=read_tensors(folder / file)[0],
+        weights=parse_tensors(artifact.read(file), str(folder / file)),
         data=manifest.data.name,
         data_sha256=manifest.data.sha256,
         seed=_validated(int, manifest, "seed"),

@@ -161,7 +161,19 @@ def read_run(folder: Path, *, data: RunData | None = None) -> Run:
 
 
 def describe_training(config: RunConfig) -> dict[str, JsonValue]:
-    """Return the part of a run's configuration that goes into the manifest."""
+    """Return the part of a run's configuration that goes into the manifest.
+
+    Models that it learned from are named without the folders that they lie in on this machine.
+    """
+    teachers = tuple(
+        each.model_copy(update={"name": _without_folders(each.name)}) for each in config.teachers
+    )
+    pretrained = config.pretrained and _without_folders(config.pretrained)
+    config = config.model_copy(update={"teachers": teachers, "pretrained": pretrained})
     fields = config.model_dump(mode="json")
     recorded = {key: fields[key] for key in RECORDED}
     return {"recipe": config.recipe_name, **fields["recipe"], **recorded}
+
+
+def _without_folders(name: str) -> str:
+    return Path(name).name if Path(name).is_absolute() else name

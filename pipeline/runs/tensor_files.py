@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from pipeline.errors import RunError
@@ -41,3 +41,16 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, content.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise RunError(f"{file} cannot be read: {error}") from error
+
+
+def parse_tensors(content: bytes, name: str) -> dict[str, Tensor]:
+    """Return the tensors in the bytes of a safetensors file; `name` is for messages.
+
+    Raises:
+        RunError: the bytes are damaged.
+
+    """
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise RunError(f"{name} cannot be read: {error}") from error

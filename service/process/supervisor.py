@@ -1,7 +1,8 @@
 """Supervisor in BentoML's parent process: replaces dead workers, and closes without lost requests.
 
 BentoML checks for dead workers every ten seconds, and replaces none in a container. It also keeps
-the listening socket open while its workers exit, so that new connections are reset.
+the listening socket open while its workers exit, so that new connections are reset, and takes
+commands from every user of the machine.
 """
 
 import asyncio
@@ -11,11 +12,13 @@ import logging
 import signal
 import socket
 import struct
+import tempfile
 from collections.abc import Sequence
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 from bentoml._internal.utils import circus as bentoml_circus
+from circus import arbiter as circus_arbiter
 
 from service.process.shutdown import SETTLE_S
 
@@ -37,7 +40,11 @@ class Supervisor(bentoml_circus.Arbiter):
     def __init__(self, watchers: Sequence[Any], **options: Any) -> None:
         for watcher in watchers:
             watcher.respawn = True
-        super().__init__(watchers, **(options | {"check_delay": CHECK_S}))
+        options |= {"check_delay": CHECK_S}
+        with contextlib.ExitStack() as stack:
+            options |= _private_endpoints(stack, reload="plugins" in options)
+            super().__init__(watchers, **options)
+            self.exit_stack.push(stack.pop_all())
         self._leaving: asyncio.Task[None] | None = None
         self._interrupted = False
         # Circus has set its handlers already, and treats SIGINT like SIGTERM.
@@ -94,9 +101,24 @@ class Supervisor(bentoml_circus.Arbiter):
                 listening.shutdown(socket.SHUT_RDWR)
 
 
+def _private_endpoints(stack: contextlib.ExitStack, *, reload: bool) -> dict[str, str]:
+    """Return addresses for circus's commands and events that no other user of the machine reaches.
+
+    Circus obeys whoever connects, and one of its commands starts programs. Nobody but this process
+    needs them: the addresses are in its memory. Only the reloader of `bentoml serve --reload` is
+    another process; the sockets are then in a folder of this user, which `stack` removes.
+    """
+    folder = "inproc://limelight-"
+    if reload:
+        folder = f"ipc://{stack.enter_context(tempfile.TemporaryDirectory(prefix='limelight-'))}/"
+    return {"endpoint": f"{folder}commands", "pubsub_endpoint": f"{folder}events"}
+
+
 def supervise(*, drain_s: float) -> None:
     """Make `bentoml serve` use our supervisor; call this before it starts its workers."""
     Supervisor.drain_s = drain_s
+    # Circus looks up the full name of this machine, for which the system may ask a DNS server.
+    circus_arbiter.socket = SimpleNamespace(getfqdn=socket.gethostname)
     bentoml_circus.Arbiter = Supervisor  # type: ignore[misc]  # BentoML creates its arbiter by this name
 
 

@@ -1,17 +1,25 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx.external_data_helper
 import onnxruntime as ort
 import pytest
 
-from limelight.artifact.store import Artifact, load_artifact
+from limelight.artifact.store import Artifact, ArtifactError, load_artifact
 from limelight.runtime.engine import Engine
 from limelight.runtime.io_binding import IoBinding
 from limelight.runtime.onnx_session import EngineError, cuda_problem
-from tests.serving_kit import COLOUR_NETWORK, DIGIT_NETWORK, REPOSITORY, write_artifact
+from tests.serving_kit import (
+    COLOUR_NETWORK,
+    DIGIT_NETWORK,
+    REPOSITORY,
+    rewrite,
+    write_artifact,
+)
 
 no_gpu = pytest.mark.skipif(cuda_problem() is None, reason="this machine has a usable GPU")
 
@@ -66,8 +74,8 @@ def test_a_silent_fallback_of_the_runtime_is_detected(
     monkeypatch.setattr("limelight.runtime.onnx_session.cuda_problem", lambda: None)
     monkeypatch.setattr(
         "limelight.runtime.onnx_session._create",
-        lambda path, options, provider: ort.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+        lambda graph, options, provider: ort.InferenceSession(
+            graph.content, options, providers=["CPUExecutionProvider"]
         ),
     )
     with pytest.raises(EngineError, match="'cuda' is demanded"):
@@ -110,8 +118,8 @@ def test_auto_precision_selects_fp16_on_a_gpu_only(
     monkeypatch.setattr("limelight.runtime.onnx_session.cuda_problem", lambda: None)
     monkeypatch.setattr(
         "limelight.runtime.onnx_session._create",
-        lambda path, options, provider: ort.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+        lambda graph, options, provider: ort.InferenceSession(
+            graph.content, options, providers=["CPUExecutionProvider"]
         ),
     )
     # There is a driver, but the session falls back to the CPU.
@@ -158,11 +166,62 @@ def test_serving_modules_import_neither_torch_nor_bentoml() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 
-def test_file_that_is_not_a_graph_raises_an_engine_error(tmp_path: Path) -> None:
-    artifact = load_artifact(write_artifact(tmp_path))
-    artifact.onnx_path.write_bytes(b"not a graph")
+def test_file_that_is_not_a_graph_raises_an_error(tmp_path: Path) -> None:
+    folder = write_artifact(tmp_path)
+    rewrite(folder, "model.onnx", b"\x08\x09")  # a version, and no graph
     with pytest.raises(EngineError, match="cannot load"):
+        Engine(load_artifact(folder), device="cpu")
+    rewrite(folder, "model.onnx", b"not a graph")
+    with pytest.raises(ArtifactError, match=r"model\.onnx is not an ONNX graph"):
+        Engine(load_artifact(folder), device="cpu")
+
+
+def test_file_that_changes_after_its_verification_is_not_run(tmp_path: Path) -> None:
+    artifact = load_artifact(write_artifact(tmp_path))
+    other = replace(COLOUR_NETWORK, bias=np.array([9, 0, 0], np.float32)).onnx()
+    artifact.onnx_path.write_bytes(other)
+    with pytest.raises(ArtifactError, match=r"model\.onnx has SHA-256"):
         Engine(artifact, device="cpu")
+
+
+def with_external_weights(folder: Path, location: str) -> bytes:
+    """Move the weights of the graph to `location`, and return them."""
+    model = onnx.load(folder / "model.onnx")
+    (weight,) = (each for each in model.graph.initializer if each.name == "weight")
+    content = bytes(weight.raw_data)
+    onnx.external_data_helper.set_external_data(weight, location, 0, len(content))
+    weight.ClearField("raw_data")
+    rewrite(folder, "model.onnx", model.SerializeToString())
+    return content
+
+
+def test_weights_in_a_file_of_the_manifest_are_verified_and_used(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    folder = write_artifact(tmp_path, layercam=False)
+    rewrite(folder, "weights.bin", with_external_weights(folder, "weights.bin"), "onnx-data")
+    images = rng.integers(0, 256, (3, 8, 8, 3), np.uint8)
+    artifact = load_artifact(folder)
+    engine = Engine(artifact, device="cpu")
+    expected = COLOUR_NETWORK.logits(images)
+    np.testing.assert_allclose(engine.run(images, ["logits"])["logits"], expected, atol=1e-5)
+    (folder / "weights.bin").write_bytes(np.zeros((3, 3), np.float32).tobytes())
+    with pytest.raises(ArtifactError, match=r"weights\.bin has SHA-256"):
+        load_artifact(folder)
+    with pytest.raises(ArtifactError, match=r"weights\.bin has SHA-256"):
+        Engine(artifact, device="cpu")
+    # The bytes that were verified are in memory, so nothing is read from the file any more.
+    np.testing.assert_allclose(engine.run(images, ["logits"])["logits"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "{folder}/weights.bin"])
+def test_weights_in_a_file_outside_the_manifest_are_refused(tmp_path: Path, location: str) -> None:
+    folder = write_artifact(tmp_path, layercam=False)
+    location = location.format(folder=folder)
+    content = with_external_weights(folder, location)
+    (folder / location).write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"weights\.bin', which its manifest does not list"):
+        Engine(load_artifact(folder), device="cpu")
 
 
 def test_graph_that_differs_from_its_manifest_raises_an_engine_error(tmp_path: Path) -> None:

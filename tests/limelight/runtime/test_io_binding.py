@@ -45,7 +45,7 @@ def make(
     **limits: int,
 ) -> IoBinding:
     return IoBinding(
-        open_session(artifact.onnx_path, device="cpu", threads=1),
+        open_session(artifact.graph("model.onnx"), device="cpu", threads=1),
         image_shape=(8, 8, 3),
         output_shapes=shapes,
         device="cpu",
