@@ -30,6 +30,7 @@ from limelight.runtime import onnx_session as sessions
 from limelight.runtime.engine import Engine
 from limelight.runtime.io_binding import Allocate, IoBinding
 from limelight.runtime.onnx_session import Device, EngineError, Precision, Provider
+from limelight.runtime.sessions import Sessions
 
 OUTPUTS = ("logits", "probabilities", "ood_score")
 """The outputs that a prediction reads."""
@@ -93,7 +94,7 @@ def plain(setup: Setup) -> Pass:
 def bound(setup: Setup, allocate: Allocate = np.empty) -> Pass:
     """Runs into and out of arrays that stay where they are."""
     io_binding = IoBinding(
-        setup.session(),
+        Sessions(setup.session),
         image_shape=setup.images_nhwc.shape[1:],
         output_shapes=setup.shapes(),
         device="cpu" if setup.provider == "CPU" else "cuda",

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -20,8 +21,8 @@ from limelight.runtime.onnx_session import (
     Provider,
     cuda_problem,
     open_session,
-    provider_of,
 )
+from limelight.runtime.sessions import Sessions
 
 logger = logging.getLogger("limelight.engine")
 
@@ -70,35 +71,39 @@ class Engine:
         io_binding: bool | None = None,
     ) -> None:
         self.manifest = artifact.manifest
+
+        def sessions(file: str) -> Sessions:
+            graph = artifact.graph(file)
+            return Sessions(partial(open_session, graph, device=device, threads=threads))
+
         self.file, self.precision = _choose(artifact, precision, device)
-        session = open_session(artifact.graph(self.file), device=device, threads=threads)
-        if (precision, self.precision) == ("auto", "float16") and provider_of(session) == "CPU":
+        self._sessions = sessions(self.file)
+        if (precision, self.precision, self.provider) == ("auto", "float16", "CPU"):
             # float16 was chosen for a GPU, but the session fell back to the CPU.
             self.file, self.precision = self.manifest.onnx_file, "float32"
-            session = open_session(artifact.graph(self.file), device=device, threads=threads)
-        self._session = session
+            self._sessions = sessions(self.file)
         self._io_binding: IoBinding | None = None
         self._layercam_binding: IoBinding | None = None
         self._expensive = expensive = self.manifest.expensive_outputs
         _check_graph(
-            self._session,
+            self._sessions.first,
             self.file,
             self.manifest,
             [tensor for tensor in self.manifest.outputs if tensor.name not in expensive],
         )
-        self._layercam: ort.InferenceSession | None = None
+        self._layercam: Sessions | None = None
         if (layercam := self.manifest.layercam_file) is not None:
-            self._layercam = open_session(artifact.graph(layercam), device=device, threads=threads)
-            _check_graph(self._layercam, layercam, self.manifest, self.manifest.outputs)
+            self._layercam = sessions(layercam)
+            _check_graph(self._layercam.first, layercam, self.manifest, self.manifest.outputs)
         on_gpu = self.provider != "CPU"
         if on_gpu if io_binding is None else io_binding:
-            self._io_binding = self._bind(session)
-            self._layercam_binding = self._layercam and self._bind(self._layercam)
+            self._io_binding = self._bind(self._sessions)
+            self._layercam_binding = None if self._layercam is None else self._bind(self._layercam)
 
     @property
     def provider(self) -> Provider:
         """Execution provider that the session uses."""
-        return provider_of(self._session)
+        return self._sessions.provider
 
     @property
     def bound(self) -> bool:
@@ -125,7 +130,7 @@ class Engine:
                 f"not {images_nhwc.dtype} {images_nhwc.shape}"
             )
         if self._layercam is None or self._expensive.isdisjoint(outputs):
-            return self._forward(self._session, self._io_binding, images_nhwc, outputs)
+            return self._forward(self._sessions, self._io_binding, images_nhwc, outputs)
         starts = range(0, len(images_nhwc) or 1, _MAX_LAYERCAM_BATCH)
         parts = [
             self._forward(
@@ -140,7 +145,7 @@ class Engine:
 
     def _forward(
         self,
-        session: ort.InferenceSession,
+        sessions: Sessions,
         io_binding: IoBinding | None,
         images_nhwc: NDArray[np.uint8],
         outputs: Sequence[str],
@@ -148,7 +153,7 @@ class Engine:
         try:
             results = None if io_binding is None else io_binding.run(images_nhwc, outputs)
             if results is None:
-                results = session.run(list(outputs), {"images": np.ascontiguousarray(images_nhwc)})
+                results = sessions.run(images_nhwc, outputs)
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise EngineError(
                 f"ONNX Runtime failed on {len(images_nhwc)} images: {error}"
@@ -157,10 +162,10 @@ class Engine:
             raise EngineError(f"{self.manifest.name} gave values that are not finite")
         return dict(zip(outputs, results, strict=True))
 
-    def _bind(self, session: ort.InferenceSession) -> IoBinding:
+    def _bind(self, sessions: Sessions) -> IoBinding:
         rule, on_gpu = self.manifest.image, self.provider != "CPU"
         return IoBinding(
-            session,
+            sessions,
             image_shape=(rule.height, rule.width, rule.channels),
             output_shapes={tensor.name: tensor.shape[1:] for tensor in self.manifest.outputs},
             device="cuda" if on_gpu else "cpu",
@@ -177,9 +182,11 @@ class Engine:
         self._compare_io_binding()
         cheap = [tensor for tensor in self.manifest.outputs if tensor.name not in self._expensive]
         for batch in batch_sizes:
-            self._check_outputs(self._session, batch, cheap)
+            self._check_outputs(self._sessions, batch, cheap)
         if self._layercam is not None:
-            self._check_outputs(self._layercam, 1, self.manifest.outputs)
+            for batch in batch_sizes if self._layercam.fixed_sizes else (1,):
+                if batch <= _MAX_LAYERCAM_BATCH:
+                    self._check_outputs(self._layercam, batch, self.manifest.outputs)
         return time.perf_counter() - started
 
     def _compare_io_binding(self) -> None:
@@ -195,9 +202,9 @@ class Engine:
         problem = None
         for _ in range(3):
             images = rng.integers(0, 256, shape, np.uint8)
-            wanted = self._forward(self._session, None, images, _COMPARED_OUTPUTS)
+            wanted = self._forward(self._sessions, None, images, _COMPARED_OUTPUTS)
             try:
-                found = self._forward(self._session, self._io_binding, images, _COMPARED_OUTPUTS)
+                found = self._forward(self._sessions, self._io_binding, images, _COMPARED_OUTPUTS)
             except EngineError as error:
                 problem = str(error)
                 break
@@ -211,12 +218,10 @@ class Engine:
             logger.warning("%s runs without I/O binding: %s", self.manifest.name, problem)
             self._io_binding = self._layercam_binding = None
 
-    def _check_outputs(
-        self, session: ort.InferenceSession, batch: int, outputs: Sequence[TensorSpec]
-    ) -> None:
+    def _check_outputs(self, sessions: Sessions, batch: int, outputs: Sequence[TensorSpec]) -> None:
         rule = self.manifest.image
         blank = np.zeros((batch, rule.height, rule.width, rule.channels), np.uint8)
-        results = self._forward(session, None, blank, [tensor.name for tensor in outputs])
+        results = self._forward(sessions, None, blank, [tensor.name for tensor in outputs])
         for tensor in outputs:
             shape, wanted = results[tensor.name].shape, (batch, *tensor.shape[1:])
             if shape != wanted:

@@ -1,8 +1,8 @@
 """Inference with preallocated buffers and fixed batch sizes (ONNX Runtime I/O binding).
 
-CUDA selects its algorithms again for each batch size, so batches are padded with blank images to a
-power of two. The buffers are bound to the session once instead of being allocated for every forward
-pass. Page-locked memory lets the GPU copy without the CPU.
+Batches are padded with blank images to the sizes of the sessions. The buffers are bound to a
+session once instead of being allocated for every forward pass. Page-locked memory lets the GPU copy
+without the CPU.
 """
 
 import threading
@@ -12,21 +12,23 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import DTypeLike, NDArray
 
+from limelight.runtime.sessions import Sessions, padded_batch_size
+
 Allocate = Callable[[tuple[int, ...], DTypeLike], NDArray[np.generic]]
 _MAX_BYTES = 256_000_000
 
 
 class IoBinding:
-    """Bound buffers of one session, allocated on first use. Any thread may call `run`.
+    """Bound buffers of one graph, allocated on first use. Any thread may call `run`.
 
     Forward passes of the same kind can run concurrently: each uses buffers of its own.
 
     Args:
-        session: session that takes `images`, uint8 (N, *image_shape).
+        sessions: sessions that take `images`, uint8 (N, *image_shape).
         image_shape: (H, W, C).
         output_shapes: shape of each output without its first dimension; a string stands for a
             size that is known only after a forward pass.
-        device: ONNX Runtime's name of the device that holds the session's inputs: ``cuda`` or
+        device: ONNX Runtime's name of the device that holds the sessions' inputs: ``cuda`` or
             ``cpu``.
         allocate: function that allocates an array in main memory.
         max_bytes: upper limit of the main memory of all buffers.
@@ -34,7 +36,7 @@ class IoBinding:
 
     def __init__(
         self,
-        session: ort.InferenceSession,
+        sessions: Sessions,
         *,
         image_shape: tuple[int, ...],
         output_shapes: Mapping[str, tuple[int | str, ...]],
@@ -42,7 +44,7 @@ class IoBinding:
         allocate: Allocate,
         max_bytes: int = _MAX_BYTES,
     ) -> None:
-        self._session = session
+        self._sessions = sessions
         self._image_shape = image_shape
         sizes = {
             name: [size for size in shape if isinstance(size, int)]
@@ -94,7 +96,7 @@ class IoBinding:
             self._bytes_left -= needed
         try:
             return _BoundBuffers(
-                self._session,
+                self._sessions.of_size(size),
                 (size, *self._image_shape),
                 shapes,
                 device=self._device,
@@ -143,8 +145,3 @@ class _BoundBuffers:
         self._session.run_with_iobinding(self._binding)
         # Copied, because the next forward pass overwrites the buffers.
         return [result[:batch].astype(np.float32) for result in self._results]
-
-
-def padded_batch_size(images: int) -> int:
-    """Return the power of two that a batch of `images` is padded to, at least 1."""
-    return 1 << max(0, images - 1).bit_length()

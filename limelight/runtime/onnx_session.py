@@ -84,16 +84,20 @@ def open_session(graph: OnnxGraph, *, device: Device, threads: int) -> ort.Infer
         return _create(graph, options, wanted)
     problem = cuda_problem()
     if problem is not None:
-        raise EngineError(f"device {device!r} is demanded, but {problem}{_REMEDY}")
+        raise EngineError(f"device {device!r} is demanded, but {problem}{_REMEDIES['CUDA']}")
     with _quiet_runtime(options):
         session = _create(graph, options, wanted)
     if provider_of(session) != wanted:
         reason = _missing_library() or f"ONNX Runtime fell back to {provider_of(session)}"
-        raise EngineError(f"device {device!r} is demanded, but {reason}{_REMEDY}")
+        raise EngineError(f"device {device!r} is demanded, but {reason}{_REMEDIES[wanted]}")
     return session
 
 
-_REMEDY = ": install the driver and `limelight[cuda]`, or set LIMELIGHT_DEVICE=auto"
+_REMEDIES: dict[Provider, str] = {
+    "CUDA": ": install the driver and `limelight[cuda]`, or set LIMELIGHT_DEVICE=auto",
+    "TensorRT": ": install TensorRT's libraries where the loader finds them, or set "
+    "LIMELIGHT_DEVICE=auto",
+}
 
 
 def _create(
@@ -152,7 +156,9 @@ def _quiet_runtime(options: ort.SessionOptions) -> Iterator[None]:
     ort.set_default_logger_severity(_FATAL)
     options.log_severity_level = _FATAL
     try:
-        yield
+        # A fallback is also printed.
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         options.log_severity_level = level
         ort.set_default_logger_severity(2)

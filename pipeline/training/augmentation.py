@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from pipeline.training.corruptions import Corruptions
+from pipeline.training.corruptions import Corruptions, send
 from pipeline.training.recipe import Augmentation
 
 
@@ -98,11 +98,11 @@ class Augmenter:
         if self._corruptions is None:
             return drawn
         numbers = self._corruptions.draw(len(indices), rng)[:, part]
-        before, kinds, on_device = drawn.images_nhwc, numbers[0], self._send(numbers)
+        before = drawn.images_nhwc
         return drawn._replace(
-            images_nhwc=self._corruptions.apply(before, kinds, on_device[1:]),
+            images_nhwc=self._corruptions.apply(before, numbers),
             before_nhwc=before,
-            outliers=on_device[0] < 0,
+            outliers=self._send(numbers[0] < 0),
         )
 
     def _composed(self, indices: Tensor, epoch: int, rng: Generator, part: slice) -> Drawn:
@@ -128,11 +128,7 @@ class Augmenter:
         return Drawn(torch.where(box, self._crop(partners), images), Mixture(partners[0], own))
 
     def _send(self, numbers: Tensor) -> Tensor:
-        """Copy to the images' device; to a GPU, asynchronously from page-locked memory."""
-        device = self._padded.device
-        if device.type == "cpu":
-            return numbers
-        return numbers.pin_memory().to(device, non_blocking=True)
+        return send(numbers, self._padded.device)
 
     def _crop(self, crops: Tensor) -> Tensor:
         """Crop the images: int64 (index, top, left, mirrored), (4, B) -> (B, H, W, C)."""

@@ -94,16 +94,21 @@ class Corruptions:
         kinds = kinds[torch.randperm(count, generator=rng)]
         return torch.cat([kinds[None], torch.rand(STRENGTHS, count, generator=rng)])
 
-    def apply(self, images_nhwc: Tensor, kinds: Tensor, strengths: Tensor) -> Tensor:
-        """Corrupt (N, H, W, C), by `kinds` (N,) on the CPU and `strengths` (STRENGTHS, N)."""
+    def apply(self, images_nhwc: Tensor, numbers: Tensor) -> Tensor:
+        """Corrupt (N, H, W, C) by `numbers` (1 + STRENGTHS, N) of `draw`, which are on the CPU."""
+        kinds = numbers[0].long()
+        order = kinds.argsort(stable=True)
+        counts = torch.bincount(kinds + 1, minlength=len(KINDS) + 2).tolist()
+        # One transfer: each would make a GPU wait.
+        sent = send(torch.cat([order[None].float(), numbers[1:, order]]), images_nhwc.device)
+        outliers, _, *parts = zip(
+            torch.split(sent[0].long(), counts), torch.split(sent[1:], counts, 1), strict=True
+        )
         out = images_nhwc.clone()
-        for number, corrupt in enumerate(KINDS, start=1):
-            chosen = (kinds == number).nonzero()[:, 0]
+        out[outliers[0]] = self._some_pictures(outliers[1][0])
+        for corrupt, (chosen, strengths) in zip(KINDS, parts, strict=True):
             if len(chosen):
-                on_device = chosen.to(out.device)
-                out[on_device] = corrupt(self, out[on_device], strengths[:, on_device])
-        chosen = (kinds == -1).nonzero()[:, 0].to(out.device)
-        out[chosen] = self._some_pictures(strengths[0, chosen])
+                out[chosen] = corrupt(self, out[chosen], strengths)
         return out
 
     def _jpeg(self, images_nhwc: Tensor, strengths: Tensor) -> Tensor:
@@ -222,6 +227,13 @@ def blur(images_nhwc: Tensor, along: Tensor, across: Tensor, angle: Tensor) -> T
     kernels = kernels.repeat_interleave(channels, 0)[:, None]
     blurred = nn.functional.conv2d(levels, kernels, groups=count * channels)
     return _as_bytes(blurred.view(count, channels, height, width)).permute(0, 2, 3, 1)
+
+
+def send(numbers: Tensor, device: torch.device) -> Tensor:
+    """Copy from the CPU to `device`; to a GPU, asynchronously from page-locked memory."""
+    if device.type == "cpu":
+        return numbers
+    return numbers.pin_memory().to(device, non_blocking=True)
 
 
 def _wide(values: Tensor) -> Tensor:

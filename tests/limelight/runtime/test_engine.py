@@ -9,10 +9,10 @@ import onnx.external_data_helper
 import onnxruntime as ort
 import pytest
 
-from limelight.artifact.store import Artifact, ArtifactError, load_artifact
+from limelight.artifact.store import Artifact, ArtifactError, OnnxGraph, load_artifact
 from limelight.runtime.engine import Engine
 from limelight.runtime.io_binding import IoBinding
-from limelight.runtime.onnx_session import EngineError, cuda_problem
+from limelight.runtime.onnx_session import EngineError, cuda_problem, open_session
 from tests.serving_kit import (
     COLOUR_NETWORK,
     DIGIT_NETWORK,
@@ -124,7 +124,7 @@ def test_auto_precision_selects_fp16_on_a_gpu_only(
     )
     # There is a driver, but the session falls back to the CPU.
     assert Engine(with_fp16).precision == "float32"
-    for module in ("limelight.runtime.engine", "limelight.runtime.onnx_session"):
+    for module in ("limelight.runtime.sessions", "limelight.runtime.onnx_session"):
         monkeypatch.setattr(f"{module}.provider_of", lambda session: "CUDA")
     assert Engine(with_fp16).precision == "float16"
     assert Engine(with_fp16, device="cuda").file == "model.fp16.onnx"
@@ -250,13 +250,12 @@ def test_warm_up_detects_outputs_that_are_not_finite(
 ) -> None:
     engine = Engine(colours, device="cpu")
     assert engine.warm_up() > 0
-    session = engine._session
+    run = engine._sessions.run
 
-    class Broken:
-        def run(self, *arguments: Any) -> list[np.ndarray]:
-            return [value * np.nan for value in session.run(*arguments)]
+    def broken(*arguments: Any) -> list[np.ndarray]:
+        return [value * np.nan for value in run(*arguments)]
 
-    monkeypatch.setattr(engine, "_session", Broken())
+    monkeypatch.setattr(engine._sessions, "run", broken)
     with pytest.raises(EngineError, match="not finite"):
         engine.warm_up()
 
@@ -267,7 +266,8 @@ def test_io_binding_pads_the_batch_and_returns_the_same_outputs(
 ) -> None:
     plain, bound = Engine(colours, device="cpu"), Engine(colours, device="cpu", io_binding=True)
     bound.warm_up()
-    monkeypatch.setattr(bound, "_session", None)  # a run without I/O binding would fail
+    # A run without I/O binding would fail.
+    monkeypatch.setattr(bound._sessions, "run", None)
     for _ in range(2):
         images = rng.integers(0, 256, (batch, 8, 8, 3), np.uint8)
         expected, got = (engine.run(images, ["logits", "cams"]) for engine in (plain, bound))
@@ -277,16 +277,51 @@ def test_io_binding_pads_the_batch_and_returns_the_same_outputs(
 
 
 def test_layercam_maps_run_in_buffers_of_their_own(
-    tmp_path: Path, rng: np.random.Generator
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact = load_artifact(write_artifact(tmp_path, layercam=True))
     plain, bound = Engine(artifact, device="cpu"), Engine(artifact, device="cpu", io_binding=True)
     bound.warm_up()
-    bound._layercam = object()  # a run without I/O binding would fail
+    assert bound._layercam is not None
+    # A run without I/O binding would fail.
+    monkeypatch.setattr(bound._layercam, "run", None)
     images = rng.integers(0, 256, (11, 8, 8, 3), np.uint8)
     expected, got = (engine.run(images, ["logits", "layercams"]) for engine in (plain, bound))
     for name, values in expected.items():
         np.testing.assert_allclose(got[name], values, rtol=1e-5, atol=1e-6)
+
+
+def test_on_a_gpu_no_session_sees_two_batch_sizes(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pretend that the CPU is a GPU, where a session is slow whenever the batch size changes."""
+    monkeypatch.setattr("limelight.runtime.sessions.provider_of", lambda _: "CUDA")
+    monkeypatch.setattr("limelight.runtime.engine.cuda.page_locked", np.empty)
+    seen: list[set[int]] = []
+
+    class Watched:
+        def __init__(self, session: ort.InferenceSession) -> None:
+            self.session = session
+            self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
+            seen.append(set())
+            self.sizes = seen[-1]
+
+        def run(self, names: Any, feed: Any) -> Any:
+            self.sizes.add(len(feed["images"]))
+            return self.session.run(names, feed)
+
+    def open_watched(graph: OnnxGraph, **_: object) -> Watched:
+        return Watched(open_session(graph, device="cpu", threads=1))
+
+    monkeypatch.setattr("limelight.runtime.engine.open_session", open_watched)
+    artifact = load_artifact(write_artifact(tmp_path, layercam=True))
+    engine = Engine(artifact, io_binding=False)
+    engine.warm_up((1, 2, 4, 8))
+    for batch in (3, 1, 8, 2, 5, 1):
+        images = rng.integers(0, 256, (batch, 8, 8, 3), np.uint8)
+        for outputs in (["logits", "cams"], ["layercams"]):
+            assert engine.run(images, outputs)[outputs[0]].shape[0] == batch
+    assert sorted(map(sorted, seen)) == [[1], [1], [2], [2], [4], [4], [8], [8]]
 
 
 @pytest.mark.parametrize("fault", ["stale", "broken"])

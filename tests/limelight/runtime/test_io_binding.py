@@ -10,8 +10,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from limelight.artifact.store import Artifact
 from limelight.runtime import cuda
-from limelight.runtime.io_binding import Allocate, IoBinding, padded_batch_size
+from limelight.runtime.io_binding import Allocate, IoBinding
 from limelight.runtime.onnx_session import open_session
+from limelight.runtime.sessions import Sessions
 from tests.serving_kit import COLOUR_NETWORK
 
 SHAPES: dict[str, tuple[int | str, ...]] = {"logits": (3,), "cams": (3, 4, 4)}
@@ -44,8 +45,9 @@ def make(
     shapes: dict[str, tuple[int | str, ...]] = SHAPES,
     **limits: int,
 ) -> IoBinding:
+    graph = artifact.graph("model.onnx")
     return IoBinding(
-        open_session(artifact.graph("model.onnx"), device="cpu", threads=1),
+        Sessions(lambda: open_session(graph, device="cpu", threads=1)),
         image_shape=(8, 8, 3),
         output_shapes=shapes,
         device="cpu",
@@ -62,11 +64,6 @@ def logits(io_binding: IoBinding, images_nhwc: NDArray[np.uint8]) -> NDArray[np.
     found = io_binding.run(images_nhwc, ["logits"])
     assert found is not None
     return found[0]
-
-
-@pytest.mark.parametrize(("batch", "size"), [(0, 1), (1, 1), (2, 2), (3, 4), (32, 32), (33, 64)])
-def test_batch_is_padded_to_the_next_power_of_two(batch: int, size: int) -> None:
-    assert padded_batch_size(batch) == size
 
 
 def test_outputs_come_in_the_requested_order(

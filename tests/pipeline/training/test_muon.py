@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pipeline.training import muon
 from pipeline.training.muon import Muon, orthogonalised
 
 SHAPES = [(32, 288), (176, 1008), (64, 64), (90, 20)]
@@ -79,3 +80,32 @@ def test_a_channels_last_kernel_takes_the_same_step() -> None:
         Muon([weight], lr=0.1, momentum=0.6).step()
         weights.append(weight.detach())
     torch.testing.assert_close(*weights)
+
+
+def test_compiled_step_is_the_same_and_compiles_once_for_all_rates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graphs: list[object] = []
+
+    def keep(graph: torch.fx.GraphModule, _: object) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(muon._move, backend=keep, dynamic=False)
+    torch.manual_seed(0)
+    plain = [torch.nn.Parameter(torch.randn(8, 3, 3, 3)) for _ in range(2)]
+    other = [torch.nn.Parameter(weight.detach().clone()) for weight in plain]
+    optimizers = [Muon(weights, lr=0.0, momentum=0.6) for weights in (plain, other)]
+    for rate in (0.1, 0.07, 0.02):
+        gradients = [torch.randn(8, 3, 3, 3) for _ in plain]
+        for optimizer, weights in zip(optimizers, (plain, other), strict=True):
+            with monkeypatch.context() as patch:
+                patch.setattr(muon, "compiles", lambda _, on=weights is other: on)
+                patch.setattr(muon, "_compiled_move", lambda: compiled)
+                optimizer.param_groups[0]["lr"] = rate
+                for weight, gradient in zip(weights, gradients, strict=True):
+                    weight.grad = gradient.clone()
+                optimizer.step()
+    for one, two in zip(plain, other, strict=True):
+        torch.testing.assert_close(one, two)
+    assert len(graphs) == 1
