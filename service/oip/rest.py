@@ -60,7 +60,7 @@ class Rest:
         parts = path.split("/")
         if len(parts) > 3 and parts[3]:
             parts[3] = "{name}"
-        if len(parts) > 5 and parts[4] == "versions" and parts[5].isdigit():
+        if len(parts) > 5 and parts[4] == "versions" and parts[5]:
             parts[5] = "{version}"
         route = "/".join(parts)
         return route if path.startswith(f"{ROOT}/models/") and route in self.routes else path

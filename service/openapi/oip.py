@@ -44,7 +44,9 @@ def paths(settings: Settings) -> Json:
         model = f"{ROOT}/models/{{name}}{suffix}"
         parameters = [_path_parameter("name", _STRING)]
         if suffix:
-            parameters.append(_path_parameter("version", {"type": "string", "pattern": "^[0-9]+$"}))
+            parameters.append(
+                _path_parameter("version", {"type": "string", "pattern": "^(-1|[0-9]+)$"})
+            )
         of_model: Json = {
             model: _read("Inputs and outputs of a model", "OipModel", *_UNKNOWN),
             f"{model}/ready": _read(
