@@ -17,11 +17,13 @@ _STYLE = OverlayStyle()
 _UPLOAD_ERRORS = (
     errors.MissingImage,
     http_errors.InvalidMultipart,
+    http_errors.InvalidEncoding,
     errors.UnknownModel,
     http_errors.RequestTimeout,
     http_errors.BodyTooLarge,
     errors.ImageTooLarge,
     errors.UnsupportedMediaType,
+    http_errors.UnsupportedEncoding,
     errors.UndecodableImage,
     errors.InvalidParameter,
     errors.InternalError,

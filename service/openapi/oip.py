@@ -18,6 +18,7 @@ _UNREADY = (errors.NotReady, errors.Draining)
 _UNKNOWN = (errors.UnknownModel, errors.NotReady)
 _INFER_ERRORS = (
     InvalidInference,
+    http_errors.InvalidEncoding,
     errors.UndecodableImage,
     errors.InvalidParameter,
     errors.UnknownModel,
@@ -95,8 +96,10 @@ def _index() -> Json:
             "200": answer("OK", "OipIndex"),
             **_errors(
                 InvalidInference,
+                http_errors.InvalidEncoding,
                 http_errors.RequestTimeout,
                 http_errors.BodyTooLarge,
+                http_errors.UnsupportedEncoding,
                 errors.Overloaded,
                 errors.InternalError,
             ),
