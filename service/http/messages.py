@@ -122,7 +122,9 @@ def _is_gone(cycle: object) -> bool:
 @functools.lru_cache(maxsize=1024)
 def _parse_query(text: bytes) -> Mapping[str, str]:
     """Parse a query string; cached, because the same few queries repeat."""
-    return MappingProxyType(dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True)))
+    return MappingProxyType(
+        dict(parse_qsl(text.decode("utf-8", "replace"), keep_blank_values=True))
+    )
 
 
 def choose_id(given: bytes | None) -> str:
