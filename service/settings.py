@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     metrics: bool = True
     """False leaves `/metrics` empty. Use it to measure the cost of the metrics."""
     trace_endpoint: str | None = None
-    """URL for OTLP over HTTP, e.g. ``http://collector:4318/v1/traces``. Unset: no tracing."""
+    """URL for OTLP over HTTP, e.g. ``http://collector:4318/v1/traces``. Unset: `OTEL_*` decide."""
     trace_ratio: float = Field(default=0.01, ge=0, le=1)
     """Share of requests to trace. A caller's own decision (`traceparent`) takes precedence."""
 
