@@ -20,6 +20,7 @@ from limelight.errors import (
     NotReady,
 )
 from service.http import static_files as page
+from service.http.cors import allow_origins
 from service.http.errors import MethodNotAllowed, NoSuchRoute
 from service.http.exchange import Endpoint, Exchange
 from service.http.messages import Header, Request, Response
@@ -116,10 +117,11 @@ class Application:
         self._oip = Rest(oip, self._upload_budget, metrics)
         self._port = Port(oip, self._upload_budget, metrics, self._recorder, trace)
         self._routes |= self._oip.routes
+        self._answer = allow_origins(self._http, settings.cors_origins or ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
+            await self._answer(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:  # a WebSocket: closed before the handshake, so the server answers 403
@@ -170,10 +172,13 @@ class Application:
         """Reject a request when its head arrives, before a task is created for it.
 
         Return the response and additional headers. Return None if the request must take the normal
-        path: it is admitted, it is invalid, or the fields of its form may name another model.
+        path: it is admitted, it is invalid, the fields of its form may name another model, or its
+        answer needs the headers of a trace, of the shutdown or of CORS.
         """
         path = scope["path"]
         if path not in LOW_PRIORITY or self._tracing is not None or self._drain.begun:
+            return None
+        if self._settings.cors_origins:
             return None
         request = Request(scope, receive)
         classifier = self._registry.served(request.query.get("model"))

@@ -32,7 +32,6 @@ _POLICY = "; ".join(
 )
 _COMMON_HEADERS = (
     (b"cache-control", b"no-cache"),
-    (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
 _PAGE_HEADERS = (

@@ -45,6 +45,7 @@ def document(settings: Settings) -> Json:
             "404 (`no_such_route`), other methods 405 (`method_not_allowed`) with `Allow`.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
+        "servers": [{"url": "/", "description": "The host that serves this document"}],
         "paths": {
             "/predict": {"post": _predict(settings)},
             "/explain": {"post": _explain(settings)},

@@ -432,6 +432,7 @@ def test_openapi_document_is_valid_and_lists_every_route_and_error(
     validate(document)
     assert client.get("/docs.json").json() == document
     assert document["openapi"].startswith("3.1")
+    assert [server["url"] for server in document["servers"]] == ["/"]
     routes = {"/predict", "/explain", "/models", "/models/{name}", "/livez", "/readyz", "/healthz"}
     assert routes <= set(document["paths"])
     responses = document["paths"]["/explain"]["post"]["responses"]
