@@ -29,8 +29,9 @@ try:
     settings = Settings()
 except ValidationError as error:
     raise SystemExit(f"limelight: {settings_problem(error)}") from None
-if settings.grpc_port is not None and importlib.util.find_spec("grpc_health") is None:
-    raise SystemExit("limelight: LIMELIGHT_GRPC_PORT is set: pip install 'limelight[grpc]'")
+for package in ("grpc_health", *(("grpc_reflection",) if settings.grpc_reflection else ())):
+    if settings.grpc_port is not None and importlib.util.find_spec(package) is None:
+        raise SystemExit("limelight: LIMELIGHT_GRPC_PORT is set: pip install 'limelight[grpc]'")
 cores = parallelism.usable_cores()
 parallel = parallelism.choose(
     workers=settings.workers,

@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     """Origins whose web pages may use the service, separated by commas; ``*``: any. Unset: none."""
     grpc_port: int | None = Field(default=None, ge=1, le=65535)
     """Port of the Open Inference Protocol over gRPC, on the address of HTTP. Unset: HTTP only."""
+    grpc_reflection: bool = False
+    """Let clients of the gRPC port ask for its services and messages, as grpcurl does."""
     drain_s: float = Field(default=0.0, ge=0, le=600)
     """Pause after SIGTERM, unready but still serving, for load balancers to notice."""
     access_log: bool = False
