@@ -97,6 +97,7 @@ class Application:
         )
         self._routes: dict[str, dict[str, Endpoint]] = {
             "/": {"GET": self._page},
+            "/docs": {"GET": self._docs},
             "/page/{file}": {"GET": self._file},
             "/examples/{file}": {"GET": self._file},
             "/predict": {"POST": prediction.predict},
@@ -262,6 +263,9 @@ class Application:
 
     async def _page(self, exchange: Exchange) -> Response:
         return self._files.answer(page.INDEX, exchange.request)
+
+    async def _docs(self, exchange: Exchange) -> Response:
+        return self._files.answer(page.DOCS, exchange.request)
 
     async def _file(self, exchange: Exchange) -> Response:
         path = exchange.request.path
