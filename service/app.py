@@ -118,11 +118,13 @@ class Application:
         self._oip = Rest(oip, self._upload_budget, metrics)
         self._port = Port(oip, self._upload_budget, metrics, self._recorder, trace)
         self._routes |= self._oip.routes
-        self._answer = allow_origins(self._http, settings.cors_origins or ())
+        self._cross_origin = None
+        if settings.cors_origins:
+            self._cross_origin = allow_origins(self._http, settings.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._answer(scope, receive, send)
+            await (self._cross_origin or self._http)(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:  # a WebSocket: closed before the handshake, so the server answers 403

@@ -15,12 +15,10 @@ _PREFLIGHT_CACHED_S = 600
 
 
 def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
-    """Return `app` with CORS headers for these origins, `*` for any; without origins, `app` itself.
+    """Return `app` with CORS headers for these origins; `*` is any origin.
 
     Requests with credentials are not allowed: the service has no cookies.
     """
-    if not origins:
-        return app
     middleware = CORSMiddleware(
         app,
         allow_origins=origins,
