@@ -54,7 +54,7 @@ class UndecodableImage(LimelightError):
 
 
 class InvalidParameter(LimelightError):
-    code, title = "invalid_parameter", "A query parameter is out of range"
+    code, title = "invalid_parameter", "A parameter is unknown or out of range"
 
 
 class UnknownTarget(LimelightError):

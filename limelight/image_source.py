@@ -23,6 +23,7 @@ from limelight.imaging.preprocessing import (
     read_upload,
     read_with_picture,
 )
+from limelight.imaging.transparency import has_unused_alpha
 
 ImageLike = bytes | str | Path | Image.Image | NDArray[Any]
 """An encoded image, the path of an image file, a Pillow image, or a uint8 array of shape (H, W),
@@ -114,7 +115,10 @@ def source_of(image: ImageLike, *, max_pixels: int) -> EncodedImage | PixelImage
     if isinstance(image, str | Path):
         return EncodedImage(Path(image).read_bytes(), max_pixels)
     if isinstance(image, Image.Image):
-        return PixelImage(plain(ImageOps.exif_transpose(image)))
+        upright = ImageOps.exif_transpose(image)
+        if has_unused_alpha(image):
+            upright.putalpha(255)
+        return PixelImage(plain(upright))
     if isinstance(image, np.ndarray):
         return PixelImage(_image_of(image))
     raise TypeError(f"{type(image).__name__} is no image: give bytes, a path, an image or an array")

@@ -13,6 +13,7 @@ from limelight.explanations.bounding_box import Box, locate
 from limelight.explanations.methods import METHODS
 from limelight.explanations.options import ALL, ExplainOptions
 from limelight.imaging.fitting import View
+from limelight.labels import normalized
 from limelight.results import ClassActivationMap, Prediction, Score, flags_of, raised
 
 Row = Mapping[str, NDArray[np.float32]]
@@ -58,7 +59,7 @@ class ResultBuilder:
     def __init__(self, manifest: Manifest, *, max_evaluations: int = 256) -> None:
         self.manifest = manifest
         self.max_evaluations = max_evaluations
-        self._indices = {label: index for index, label in enumerate(manifest.classes)}
+        self._indices = {normalized(label): index for index, label in enumerate(manifest.classes)}
         abstention, detection = manifest.abstention, manifest.out_of_distribution
         self._min_confidence = None if abstention is None else abstention.threshold
         self._max_ood_score = None if detection is None else detection.threshold
@@ -127,13 +128,14 @@ class ResultBuilder:
             )
 
     def index(self, target: str) -> int:
-        """Find a class by its label or its index; a label takes precedence.
+        """Find a class by its label, in any Unicode form, or its index; a label takes precedence.
 
         Raises:
             UnknownTarget: the model has no such class.
         """
-        if target in self._indices:
-            return self._indices[target]
+        index = self._indices.get(normalized(target))
+        if index is not None:
+            return index
         classes = self.manifest.classes
         if (
             target.isascii()

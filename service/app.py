@@ -20,6 +20,7 @@ from limelight.errors import (
     NotReady,
 )
 from service.http import static_files as page
+from service.http.cors import allow_origins
 from service.http.errors import MethodNotAllowed, NoSuchRoute
 from service.http.exchange import Endpoint, Exchange
 from service.http.messages import Header, Request, Response
@@ -96,6 +97,7 @@ class Application:
         )
         self._routes: dict[str, dict[str, Endpoint]] = {
             "/": {"GET": self._page},
+            "/docs": {"GET": self._docs},
             "/page/{file}": {"GET": self._file},
             "/examples/{file}": {"GET": self._file},
             "/predict": {"POST": prediction.predict},
@@ -116,10 +118,13 @@ class Application:
         self._oip = Rest(oip, self._upload_budget, metrics)
         self._port = Port(oip, self._upload_budget, metrics, self._recorder, trace)
         self._routes |= self._oip.routes
+        self._cross_origin = None
+        if settings.cors_origins:
+            self._cross_origin = allow_origins(self._http, settings.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
+            await (self._cross_origin or self._http)(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:  # a WebSocket: closed before the handshake, so the server answers 403
@@ -170,10 +175,13 @@ class Application:
         """Reject a request when its head arrives, before a task is created for it.
 
         Return the response and additional headers. Return None if the request must take the normal
-        path: it is admitted, it is invalid, or the fields of its form may name another model.
+        path: it is admitted, it is invalid, the fields of its form may name another model, or its
+        answer needs the headers of a trace, of the shutdown or of CORS.
         """
         path = scope["path"]
         if path not in LOW_PRIORITY or self._tracing is not None or self._drain.begun:
+            return None
+        if self._settings.cors_origins:
             return None
         request = Request(scope, receive)
         classifier = self._registry.served(request.query.get("model"))
@@ -257,6 +265,9 @@ class Application:
 
     async def _page(self, exchange: Exchange) -> Response:
         return self._files.answer(page.INDEX, exchange.request)
+
+    async def _docs(self, exchange: Exchange) -> Response:
+        return self._files.answer(page.DOCS, exchange.request)
 
     async def _file(self, exchange: Exchange) -> Response:
         path = exchange.request.path

@@ -29,8 +29,9 @@ try:
     settings = Settings()
 except ValidationError as error:
     raise SystemExit(f"limelight: {settings_problem(error)}") from None
-if settings.grpc_port is not None and importlib.util.find_spec("grpc_health") is None:
-    raise SystemExit("limelight: LIMELIGHT_GRPC_PORT is set: pip install 'limelight[grpc]'")
+for package in ("grpc_health", *(("grpc_reflection",) if settings.grpc_reflection else ())):
+    if settings.grpc_port is not None and importlib.util.find_spec(package) is None:
+        raise SystemExit("limelight: LIMELIGHT_GRPC_PORT is set: pip install 'limelight[grpc]'")
 cores = parallelism.usable_cores()
 parallel = parallelism.choose(
     workers=settings.workers,
@@ -52,16 +53,14 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
         # Imported here, because the parent process does not need them and they load slowly (1 s).
         from service.app import Application
         from service.inference.model_registry import ModelRegistry
+        from service.telemetry import tracing
         from service.telemetry.metrics import Metrics
-        from service.telemetry.tracing import Tracing
 
         self.inject_config()
         allocator.limit_memory_growth()
         logs.configure(settings.log_format)
         metrics = Metrics(workers=parallel.workers, enabled=settings.metrics)
-        trace = None
-        if settings.trace_endpoint is not None:
-            trace = Tracing(settings.trace_endpoint, ratio=settings.trace_ratio)
+        trace = tracing.configured(settings.trace_endpoint, ratio=settings.trace_ratio)
         registry = ModelRegistry(settings, metrics, threads=parallel.threads)
         return Application(
             settings,

@@ -1,10 +1,13 @@
 """Settings of the service, read once from the environment (`LIMELIGHT_*`)."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+")
 
 
 class Settings(BaseSettings):
@@ -44,8 +47,12 @@ class Settings(BaseSettings):
     """Upload budget of one worker. Uploads that exceed it are rejected."""
     timeout_s: float = Field(default=10.0, gt=0, le=3600)
     """Time limit. A request that would exceed it is rejected. X-Timeout-Ms can shorten it."""
+    cors_origins: Annotated[tuple[str, ...] | None, NoDecode] = None
+    """Origins whose web pages may use the service, separated by commas; ``*``: any. Unset: none."""
     grpc_port: int | None = Field(default=None, ge=1, le=65535)
     """Port of the Open Inference Protocol over gRPC, on the address of HTTP. Unset: HTTP only."""
+    grpc_reflection: bool = False
+    """Let clients of the gRPC port ask for its services and messages, as grpcurl does."""
     drain_s: float = Field(default=0.0, ge=0, le=600)
     """Pause after SIGTERM, unready but still serving, for load balancers to notice."""
     access_log: bool = False
@@ -54,9 +61,23 @@ class Settings(BaseSettings):
     metrics: bool = True
     """False leaves `/metrics` empty. Use it to measure the cost of the metrics."""
     trace_endpoint: str | None = None
-    """URL for OTLP over HTTP, e.g. ``http://collector:4318/v1/traces``. Unset: no tracing."""
+    """URL for OTLP over HTTP, e.g. ``http://collector:4318/v1/traces``. Unset: `OTEL_*` decide."""
     trace_ratio: float = Field(default=0.01, ge=0, le=1)
     """Share of requests to trace. A caller's own decision (`traceparent`) takes precedence."""
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        origins = tuple(value.lower().replace(",", " ").split())
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin[:100]!r} is not an origin: write it as https://example.com, without "
+                    "a path, or * for any"
+                )
+        return origins
 
 
 def settings_problem(error: ValidationError) -> str:

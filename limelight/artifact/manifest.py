@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from limelight.explanations.methods import METHODS
+from limelight.labels import normalized
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA_VERSION = 1
@@ -252,7 +253,7 @@ class Manifest(_Frozen):
 
     @model_validator(mode="after")
     def _is_servable(self) -> "Manifest":
-        if len(set(self.classes)) != len(self.classes):
+        if len(set(map(normalized, self.classes))) != len(self.classes):
             raise ValueError("classes: the names are not all different")
         if [tensor.name for tensor in self.inputs] != ["images"]:
             raise ValueError("inputs: the graph must take one tensor, 'images'")

@@ -14,7 +14,7 @@ from PIL import Image, JpegImagePlugin
 
 from limelight.artifact.manifest import ImageRule
 from limelight.errors import UndecodableImage
-from limelight.imaging import png, webp
+from limelight.imaging import png, transparency, webp
 from limelight.imaging.formats import FORMATS, register_decoders
 from limelight.imaging.headers.header import Header
 from limelight.imaging.headers.inspection import inspect
@@ -124,7 +124,7 @@ def decode_at(header: Header, body: bytes, *, scale: int) -> DecodedImage:
             image = Image.open(BytesIO(header.body), formats=tuple(FORMATS))
             if scale > 1 and isinstance(image, JpegImagePlugin.JpegImageFile):
                 image.draft(None, (header.width // scale, header.height // scale))
-            image.load()
+            transparency.load(image, header.body)
         plain(image.crop((0, 0, 1, 1)))  # a forged file may contradict the mode of its pixels
     except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ...
         raise UndecodableImage("the image is truncated or damaged: send the whole file") from error

@@ -27,7 +27,8 @@ class ImageFormat:
         signatures: byte sequences that a file may begin with.
         size_at: offset of the file's length (4 bytes, little-endian), for a signature that is too
             short to identify the format.
-        tag: offset and value of further bytes that identify the format.
+        tag: offset and value of further bytes that identify the format. BMP's are reserved bytes,
+            which some writers fill, so only a file that cannot be decoded is judged by them.
         read_header: reads the size and the cost of decoding; None: Pillow reads the size, and the
             cost is estimated high.
     """
@@ -48,6 +49,12 @@ class ImageFormat:
         if self.size_at is not None:
             size = len(body).to_bytes(8, "little")[:4]
             return body[self.size_at : self.size_at + 4] == size
+        return self.may_be(body)
+
+    def may_be(self, body: bytes) -> bool:
+        """Return whether `body` has the signature and the tag; the rest may be missing."""
+        if not body.startswith(self.signatures):
+            return False
         return self.tag is None or body.startswith(self.tag[1], self.tag[0])
 
 
@@ -84,6 +91,7 @@ FORMATS: dict[str, ImageFormat] = {
         suffixes=(".bmp",),
         signatures=(b"BM",),
         size_at=2,
+        tag=(6, bytes(4)),
         read_header=read_bmp,
     ),
     "GIF": ImageFormat(
@@ -127,8 +135,11 @@ def is_image(body: bytes) -> bool:
 
 
 def has_signature(body: bytes) -> bool:
-    """Return whether `body` begins with a signature; the rest may be missing."""
-    return any(body.startswith(each.signatures) for each in FORMATS.values())
+    """Return whether `body` is a file of an accepted format that may be cut off or damaged.
+
+    Letters alone do not suffice: a RIFF file may be a sound, and a text may begin with BM.
+    """
+    return is_image(body) or any(each.may_be(body) for each in FORMATS.values())
 
 
 def register_decoders() -> None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from limelight.labels import normalized
 from pipeline.data.labelled_files import FilesByClass, LabelledFiles, checked
 from pipeline.errors import DataError
 
@@ -37,7 +38,7 @@ def list_table(file: Path) -> LabelledFiles:
         part = row.get("split", "train")
         if part not in PARTS:
             raise DataError(f"{file}, line {line}: split is {part!r}, and must be train or test")
-        parts[part].setdefault(row["label"], []).append(path)
+        parts[part].setdefault(normalized(row["label"]), []).append(path)
     if not lines:
         raise DataError(f"{file} has no rows: write a line `path,label` for each image")
     files = LabelledFiles(

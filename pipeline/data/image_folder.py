@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from limelight.labels import normalized
 from pipeline.data.labelled_files import FilesByClass, LabelledFiles, checked, is_image
 from pipeline.errors import DataError
 
@@ -34,10 +35,11 @@ def list_folder(folder: Path) -> LabelledFiles:
 
 
 def _by_class(folder: Path) -> FilesByClass:
-    return {
-        path.name: [file for file in sorted(path.rglob("*")) if is_image(file)]
-        for path in _sub_folders(folder)
-    }
+    files: FilesByClass = {}
+    for path in _sub_folders(folder):
+        images = [file for file in sorted(path.rglob("*")) if is_image(file)]
+        files.setdefault(normalized(path.name), []).extend(images)
+    return files
 
 
 def _sub_folders(folder: Path) -> list[Path]:

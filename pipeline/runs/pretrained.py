@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from limelight.artifact.manifest import ImageRule, Manifest
 from limelight.artifact.store import ArtifactError, load_artifact, newest_version
+from limelight.labels import normalized
 from models import NetworkOptions
 from models.normalization import Normalisation
 from pipeline.data.registry import share_images
@@ -48,9 +49,13 @@ class Pretrained:
         """Height and width of its images."""
         return self.image.height, self.image.width
 
+    def has_classes(self, classes: Sequence[str]) -> bool:
+        """Return whether the model has these classes, in this order."""
+        return [*map(normalized, classes)] == [*map(normalized, self.classes)]
+
     def weights_for(self, classes: Sequence[str]) -> Weights:
         """Select the weights for a network of `classes`; without the head, if they are others."""
-        if tuple(classes) == self.classes:
+        if self.has_classes(classes):
             return self.weights
         return {name: value for name, value in self.weights.items() if not name.startswith(HEAD)}
 
@@ -143,7 +148,7 @@ def distil_from(plan: RunPlan, paths: Sequence[Path]) -> RunPlan:
             "--class-weights has no effect with --teacher, since labels are ignored: leave out one"
         )
     for teacher in teachers:
-        if teacher.classes != config.classes:
+        if not teacher.has_classes(config.classes):
             raise RunError(
                 f"--teacher {teacher.name} has the classes {', '.join(teacher.classes)}, and "
                 f"{config.source} has {', '.join(config.classes)}; choose another model"

@@ -30,6 +30,10 @@ class BodyTooLarge(LimelightError):
     code, title = "body_too_large", "The request body is too large"
 
 
+class InvalidEncoding(LimelightError):
+    code, title = "invalid_encoding", "The body does not have its Content-Encoding"
+
+
 class UnsupportedEncoding(LimelightError):
     code, title = "unsupported_encoding", "Not a Content-Encoding that is accepted"
 
@@ -37,6 +41,7 @@ class UnsupportedEncoding(LimelightError):
 STATUS: dict[type[LimelightError], int] = {
     errors.MissingImage: 400,
     InvalidMultipart: 400,
+    InvalidEncoding: 400,
     NoSuchRoute: 404,
     errors.UnknownModel: 404,
     MethodNotAllowed: 405,
@@ -66,9 +71,11 @@ def status_of(kind: type[LimelightError]) -> int:
 
 
 def headers_of(error: LimelightError) -> list[tuple[bytes, bytes]]:
-    """Return the headers that go with an error: `Retry-After`, in whole seconds, or `Allow`."""
+    """Return the headers of an error: `Retry-After` in seconds, `Allow`, `Accept-Encoding`."""
     if isinstance(error, errors.Unavailable):
         return [(b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s)))]
     if isinstance(error, MethodNotAllowed):
         return [(b"allow", error.allowed.encode())]
+    if isinstance(error, UnsupportedEncoding):
+        return [(b"accept-encoding", b"gzip, deflate")]
     return []

@@ -17,6 +17,9 @@ from service.request_context import RequestContext
 Header = tuple[bytes, bytes]
 """Name in lower case and value, as in ASGI."""
 
+NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
+"""Header of every response: a browser must not guess another type from the content."""
+
 _MAX_ID_LENGTH = 128
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/+=")
 
@@ -95,7 +98,8 @@ class Response:
     def all_headers(self) -> list[Header]:
         """Return the headers of the body and the additional headers."""
         length = str(len(self.body)).encode()
-        return [(b"content-length", length), (b"content-type", self.media_type), *self.headers]
+        content = (b"content-length", length), (b"content-type", self.media_type)
+        return [*content, NOSNIFF, *self.headers]
 
     async def send(
         self, send: Send, *, extra: Iterable[Header] = (), head_only: bool = False
@@ -122,7 +126,9 @@ def _is_gone(cycle: object) -> bool:
 @functools.lru_cache(maxsize=1024)
 def _parse_query(text: bytes) -> Mapping[str, str]:
     """Parse a query string; cached, because the same few queries repeat."""
-    return MappingProxyType(dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True)))
+    return MappingProxyType(
+        dict(parse_qsl(text.decode("utf-8", "replace"), keep_blank_values=True))
+    )
 
 
 def choose_id(given: bytes | None) -> str:

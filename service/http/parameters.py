@@ -9,7 +9,30 @@ from limelight.errors import InvalidParameter
 from limelight.explanations.methods import METHODS
 from limelight.explanations.options import ALL, ExplainOptions, OverlayStyle
 
+NAMES: dict[str, tuple[str, ...]] = {
+    "/predict": ("model", "top_k"),
+    "/explain": (
+        *("model", "top_k", "target", "method", "against", "evaluations", "zoom"),
+        *("format", "opacity", "colormap"),
+    ),
+}
+"""Names of the parameters of each route that has some."""
+
 _DEFAULT = OverlayStyle()
+
+
+def check_names(query: Mapping[str, str], route: str) -> None:
+    """Check that the query has no other parameters than those of its route.
+
+    Raises:
+        InvalidParameter: a parameter is unknown, such as a misspelled one.
+    """
+    known = NAMES[route]
+    for name in query:
+        if name not in known:
+            raise InvalidParameter(
+                f"there is no parameter {name[:100]!r}: {route} takes {', '.join(known)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +166,6 @@ def _prefers_png(accept: str) -> bool:
     return quality("image/png") > quality("application/json")
 
 
-_EXPLAIN_NAMES = frozenset(
-    ("target", "method", "against", "evaluations", "zoom", "opacity", "colormap", "format", "top_k")
-)
+_EXPLAIN_NAMES = frozenset(NAMES["/explain"]) - {"model"}
 _AS_JSON = ExplainParameters._read({}, "application/json")
 _AS_PICTURE = ExplainParameters._read({}, "image/png")

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from limelight.result_builder import winner_of
 from service.http.exchange import Exchange
 from service.http.messages import Response
-from service.http.parameters import ExplainParameters, PredictParameters
+from service.http.parameters import ExplainParameters, PredictParameters, check_names
 from service.http.request_body import is_form, read_form, read_image
 from service.http.responses import json_response
 from service.inference.admission import UploadBudget
@@ -48,10 +48,11 @@ class PredictionEndpoints:
         exchange: Exchange,
         answer: Callable[[Exchange, Classifier, bytes, Mapping[str, str]], Awaitable[Response]],
     ) -> Response:
-        """Reserve bytes for the body, admit the request to the queue, and answer it."""
+        """Check the query, reserve bytes for the body, admit the request, and answer it."""
         request, low_priority = exchange.request, LOW_PRIORITY[exchange.route]
         form = is_form(request)
         fields = request.query
+        check_names(fields, exchange.route)
         with self._upload_budget.reserve(
             max_bytes=self._max_bytes, declared=request.declared_length
         ) as reservation:

@@ -1,21 +1,30 @@
-"""Readers of a request's image: the raw body, or the multipart field `image`."""
+"""Readers of a request's body, and of its image: the whole body, or the multipart field `image`."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import orjson
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
 from limelight.errors import ClientGone, MissingImage, UnsupportedMediaType
-from limelight.imaging.formats import accepted, media_types
-from service.http.errors import InvalidMultipart, RequestTimeout
+from limelight.imaging.formats import accepted, has_signature, media_types
+from service.http.compression import decompress
+from service.http.errors import RequestTimeout
 from service.http.messages import Request
+from service.http.multipart import Part, parse_form
 from service.inference.admission import Reservation
 
-# Content types of clients that do not specify a type. `curl --data-binary` always sends the third.
-_UNKNOWN_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
+# Content types that do not name a format: the bytes decide. `curl --data-binary` always sends
+# application/x-www-form-urlencoded, and object stores default to binary/octet-stream.
+_UNKNOWN_TYPES = frozenset(
+    {
+        "",
+        "*/*",
+        "image/*",
+        "application/octet-stream",
+        "binary/octet-stream",
+        "application/x-www-form-urlencoded",
+    }
+)
 _ACCEPTED_TYPES = frozenset(media_types(registered=False)) | _UNKNOWN_TYPES
 _MULTIPART = "multipart/form-data"
 _FIELD = "image"
@@ -38,11 +47,9 @@ async def read_image(request: Request, reservation: Reservation) -> bytes:
     """Read a body that is an encoded image.
 
     Raises:
-        BodyTooLarge, Overloaded: see `Reservation.grow_to`; checked while the body arrives.
         UnsupportedMediaType: the Content-Type is not that of a supported image.
         MissingImage: the body is empty.
-        RequestTimeout: the body does not arrive before the request's deadline.
-        ClientGone: the client disconnected before the end of the body.
+        BodyTooLarge, Overloaded, RequestTimeout, ClientGone, ...: see `read_body`.
     """
     _check_type(_media_type(request.header(b"content-type")))
     body = await read_body(request, reservation)
@@ -57,49 +64,41 @@ async def read_form(request: Request, reservation: Reservation) -> Form:
     Raises:
         InvalidMultipart: the form cannot be parsed.
         MissingImage, UnsupportedMediaType: the form has no supported image.
-        BodyTooLarge, Overloaded, RequestTimeout, ClientGone: see `read_image`.
+        BodyTooLarge, Overloaded, RequestTimeout, ClientGone, ...: see `read_body`.
     """
     body = await read_body(request, reservation)
-
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    try:
-        headers = Headers(raw=request.scope["headers"])
-        form = await MultiPartParser(headers, stream(), max_part_size=len(body) + 1).parse()
-    # The parser raises KeyError if a disposition or the boundary is missing.
-    except (MultiPartException, KeyError, ValueError) as error:
-        reason = getattr(error, "message", "a header is missing or malformed")
-        raise InvalidMultipart(f"{reason} Send multipart/form-data with a file 'image'") from error
-    try:
-        image = form.get(_FIELD)
-        if not isinstance(image, UploadFile):
-            problem = "is not a file" if image is not None else "is missing"
-            raise MissingImage(f"the field {_FIELD!r} {problem}: send a file under this name")
-        _check_type(_media_type(image.content_type or ""))
-        content = await image.read()
-        texts = ((name, value) for name, value in form.items() if isinstance(value, str))
-        fields = {name: _unquoted(text) for name, text in texts if text != "null"}
-    finally:
-        await form.close()
-    if not content:
+    parts = {part.name: part for part in parse_form(body, request.header(b"content-type"))}
+    image = parts.pop(_FIELD, None)
+    if image is None or not _is_file(image):
+        problem = "is not a file" if image is not None else "is missing"
+        raise MissingImage(f"the field {_FIELD!r} {problem}: send a file under this name")
+    _check_type(_media_type(image.content_type))
+    if not image.content:
         raise MissingImage(f"the file in the field {_FIELD!r} is empty")
-    return Form(content, fields)
+    texts = {name: part.text for name, part in parts.items() if not part.has_filename}
+    fields = {name: _unquoted(text) for name, text in texts.items() if text != "null"}
+    return Form(image.content, fields)
 
 
 async def read_body(request: Request, reservation: Reservation) -> bytes:
-    """Read the whole body, of any type.
+    """Read the whole body, of any type, and undo its Content-Encoding.
 
     Raises:
-        BodyTooLarge, Overloaded, RequestTimeout, ClientGone: see `read_image`.
+        BodyTooLarge, Overloaded: see `Reservation.grow_to`; checked while the body arrives.
+        RequestTimeout: the body does not arrive before the request's deadline.
+        ClientGone: the client disconnected before the end of the body.
+        UnsupportedEncoding, InvalidEncoding: see `decompress`.
     """
     if request.arrived():
-        return await _chunks(request, reservation)
-    try:
-        async with asyncio.timeout(max(request.remaining_s(), 0)):
-            return await _chunks(request, reservation)
-    except TimeoutError as error:
-        raise RequestTimeout("the body did not arrive in time: send it faster") from error
+        body = await _chunks(request, reservation)
+    else:
+        try:
+            async with asyncio.timeout(max(request.remaining_s(), 0)):
+                body = await _chunks(request, reservation)
+        except TimeoutError as error:
+            raise RequestTimeout("the body did not arrive in time: send it faster") from error
+    encoding = request.header(b"content-encoding")
+    return await decompress(body, encoding, reservation) if encoding else body
 
 
 async def _chunks(request: Request, reservation: Reservation) -> bytes:
@@ -121,6 +120,11 @@ async def _chunk(request: Request) -> tuple[bytes, bool]:
     if message["type"] != "http.request":
         raise ClientGone("the client disconnected while it sent its body")
     return message.get("body", b""), message.get("more_body", False)
+
+
+def _is_file(part: Part) -> bool:
+    """Return True unless the part is text: a file name is optional (RFC 7578, 4.2)."""
+    return part.has_filename or bool(part.content_type) or has_signature(part.content)
 
 
 def _unquoted(text: str) -> str:

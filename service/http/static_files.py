@@ -1,6 +1,7 @@
-"""Static files: the web page and the example images, read once into memory, with their headers."""
+"""Static files: web pages and example images, read once into memory, with their headers."""
 
 import hashlib
+from importlib.util import find_spec
 from pathlib import Path
 
 from limelight.imaging.formats import media_types
@@ -15,14 +16,18 @@ _TYPES = {
     ".png": b"image/png",
     ".svg": b"image/svg+xml",
 }
-INDEX = "/page/index.html"
+# Swagger UI, which BentoML brings along.
+_SWAGGER_FOLDER = "_internal/server/static_content"
+_SWAGGER = ("swagger-ui.css", "swagger-ui-bundle.js")
+INDEX, DOCS = "/page/index.html", "/page/docs.html"
 _POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        # The page shows drawings, dropped files and photographs from blob URLs.
-        "img-src 'self' blob:",
+        # The page shows drawings, dropped files and photographs from blob URLs, and Swagger UI its
+        # icons from data URLs.
+        "img-src 'self' blob: data:",
         "media-src 'self' blob:",
         "connect-src 'self'",
         "base-uri 'none'",
@@ -32,7 +37,6 @@ _POLICY = "; ".join(
 )
 _COMMON_HEADERS = (
     (b"cache-control", b"no-cache"),
-    (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
 _PAGE_HEADERS = (
@@ -50,7 +54,7 @@ class Files:
             for prefix, folder in _FOLDERS.items()
             for file in sorted(folder.glob("*"))
             if file.suffix in _TYPES
-        }
+        } | {f"/page/{file.name}": _file(file) for file in _swagger_files()}
 
     def __contains__(self, path: str) -> bool:
         return path in self._files
@@ -66,6 +70,14 @@ class Files:
         if tag in (each.strip().removeprefix("W/") for each in known.split(",")):
             return Response(b"", 304, whole.media_type, whole.headers)
         return whole
+
+
+def _swagger_files() -> list[Path]:
+    """Return the files of Swagger UI; none if BentoML has moved them. The page then says so."""
+    package = find_spec("bentoml")  # does not import BentoML
+    folders = () if package is None else package.submodule_search_locations or ()
+    files = (Path(folder, _SWAGGER_FOLDER, name) for folder in folders for name in _SWAGGER)
+    return [file for file in files if file.is_file()]
 
 
 def _file(file: Path) -> tuple[str, Response]:

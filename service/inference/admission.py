@@ -165,8 +165,8 @@ class Reservation:
     def __init__(self, budget: UploadBudget, max_bytes: int) -> None:
         self._budget, self._max_bytes, self.size = budget, max_bytes, 0
 
-    def grow_to(self, size: int) -> None:
-        """Reserve `size` bytes in total.
+    def grow_to(self, size: int, *, beside: int = 0) -> None:
+        """Reserve `size` bytes in total, and `beside` more for another form of the same body.
 
         Raises:
             BodyTooLarge: `size` is more than one request may have.
@@ -174,8 +174,8 @@ class Reservation:
         """
         if size > self._max_bytes:
             raise self.too_large()
-        if size > self.size:
-            self._budget.grow(self, size)
+        if size + beside > self.size:
+            self._budget.grow(self, size + beside)
 
     def too_large(self) -> BodyTooLarge:
         """Return the error for a body that is too large."""

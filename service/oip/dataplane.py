@@ -14,6 +14,8 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
 NAME = "limelight"
+LATEST = "-1"
+"""Version that means the newest one, which is the one that is served."""
 EXTENSIONS = (
     "binary_tensor_data",
     "classification",
@@ -56,7 +58,7 @@ class Server:
         self._workers = workers
 
     def classifier(self, name: str, requested_version: str = "") -> Classifier:
-        """Return the model of this name. A version must be the served version.
+        """Return the model of this name. A version must be the served version, or `LATEST`.
 
         Raises:
             UnknownModel: there is no model of this name or version.
@@ -64,7 +66,7 @@ class Server:
         """
         classifier = self._registry.get(name)
         served = classifier.manifest.version
-        if requested_version not in ("", served):
+        if requested_version not in ("", LATEST, served):
             raise UnknownModel(
                 f"Request for unknown model: {name[:100]!r} version {requested_version[:20]} is "
                 f"not found: version {served} is served"

@@ -18,6 +18,7 @@ from service.oip.types import (
     Raw,
     RequestedOutput,
 )
+from service.oip.validation import check_memory
 
 Json = dict[str, Any]
 Content = Callable[[str, Mapping[str, Any], Parameters], Raw | Sequence[Any]]
@@ -110,8 +111,7 @@ def dump(tree: Any) -> bytes:
 
 def _input(entry: Mapping[str, Any], content: Content) -> InputTensor:
     name, parameters = _name("inputs", entry), read_parameters(entry)
-    if any(parameter.startswith("shared_memory") for parameter in parameters):
-        raise InvalidInference(f"input {name[:100]!r}: shared memory is not supported")
+    check_memory(f"input {name[:100]!r}", parameters)
     return InputTensor(
         name=name,
         datatype=_text("datatype", entry.get("datatype")),

@@ -4,13 +4,13 @@ import asyncio
 import time
 from collections.abc import Mapping
 
+from service.http.compression import compress
 from service.http.exchange import Endpoint, Exchange
 from service.http.messages import Response
 from service.http.request_body import read_body
 from service.http.responses import json_response
 from service.inference.admission import UploadBudget
 from service.oip.binary_codec import decode_request, encode_response
-from service.oip.compression import compress, decompress
 from service.oip.dataplane import EXTENSIONS, NAME, Server, server_version
 from service.oip.errors import InvalidInference
 from service.oip.json_codec import parse_json
@@ -60,7 +60,7 @@ class Rest:
         parts = path.split("/")
         if len(parts) > 3 and parts[3]:
             parts[3] = "{name}"
-        if len(parts) > 5 and parts[4] == "versions" and parts[5].isdigit():
+        if len(parts) > 5 and parts[4] == "versions" and parts[5]:
             parts[5] = "{version}"
         route = "/".join(parts)
         return route if path.startswith(f"{ROOT}/models/") and route in self.routes else path
@@ -125,7 +125,6 @@ class Rest:
                 with classifier.admit(context, low_priority=False):
                     pass
             body = await read_body(request, reservation)
-            body = await decompress(body, request.header(b"content-encoding"), reservation)
             length = request.headers.get(_HEADER_LENGTH)
             wanted = decode_request(
                 body,

@@ -1,11 +1,11 @@
 """Readers and writers of tensor contents. They allocate no more than the received bytes justify."""
 
 import base64
-import binascii
 import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from service.oip.types import InputTensor, Raw
 
 LENGTH_BYTES = 4
 """Size of the length before each element of BYTES, little-endian."""
+
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_LINE_BREAKS = b" \t\r\n"
 
 
 def read_uint8(tensor: InputTensor) -> NDArray[np.uint8]:
@@ -33,7 +36,7 @@ def read_uint8(tensor: InputTensor) -> NDArray[np.uint8]:
 
 
 def read_bytes(tensor: InputTensor) -> list[bytes]:
-    """Return the elements of a BYTES tensor. Strings, as in JSON, are base64.
+    """Return the elements of a BYTES tensor. Strings, as in JSON, are base64; see `read_base64`.
 
     Raises:
         InvalidInference: the number of elements is wrong, or one is truncated or malformed.
@@ -46,6 +49,23 @@ def read_bytes(tensor: InputTensor) -> list[bytes]:
         elements = [_element(tensor.name, value) for value in _flat(content)]
     _check_count(tensor, len(elements))
     return elements
+
+
+def read_base64(text: str) -> bytes:
+    """Decode base64 (RFC 4648), of either alphabet, wrapped or not, with or without padding.
+
+    A data URL (RFC 2397) may contain it.
+
+    Raises:
+        ValueError: the text is not base64, or the data URL has another encoding.
+    """
+    if text[:5].lower() == "data:":
+        head, comma, text = text.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise ValueError("a data URL without base64")
+        text = unquote(text)
+    content = text.encode("ascii").translate(_URL_SAFE, delete=_LINE_BREAKS)
+    return base64.b64decode(content + b"=" * (-len(content) % 4), validate=True)
 
 
 def write_bytes(elements: Iterable[bytes]) -> bytes:
@@ -88,8 +108,8 @@ def _element(name: str, value: object) -> bytes:
         return value
     if isinstance(value, str):
         try:
-            return base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError) as error:
+            return read_base64(value)
+        except ValueError as error:
             raise InvalidInference(
                 f"input {name!r} is not base64: send images in JSON as base64"
             ) from error

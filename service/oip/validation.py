@@ -1,6 +1,7 @@
 """Validation of a request against a model's manifest. The result is a plan of the work."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,22 @@ class Plan:
     """True if the request needs maps, not only predictions."""
     method: str | None
     """Explanation method of the requested class maps; None: there are none."""
+
+
+def check_memory(tensor: str, parameters: Iterable[str]) -> None:
+    """Check that a tensor is part of the message, and not in shared memory.
+
+    Args:
+        tensor: kind and name, such as ``input 'images'``.
+        parameters: names of the tensor's parameters.
+
+    Raises:
+        InvalidInference: a parameter refers to shared memory.
+    """
+    if any(name.startswith("shared_memory") for name in parameters):
+        raise InvalidInference(
+            f"{tensor}: shared memory is not supported: send and receive tensors in the message"
+        )
 
 
 def plan(request: InferRequest, manifest: Manifest, *, max_batch: int) -> Plan:
@@ -140,6 +157,7 @@ def _requested(
                 f"unexpected inference output {name[:_SHOWN]!r}: there are "
                 f"{', '.join([*given, OVERLAY])}"
             )
+        check_memory(f"output {name!r}", outputs[name].parameters)
     if not outputs:
         return tuple(RequestedOutput(name=name) for name in given if name not in expensive)
     return tuple(reversed(outputs.values()))

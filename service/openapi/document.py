@@ -17,11 +17,13 @@ _STYLE = OverlayStyle()
 _UPLOAD_ERRORS = (
     errors.MissingImage,
     http_errors.InvalidMultipart,
+    http_errors.InvalidEncoding,
     errors.UnknownModel,
     http_errors.RequestTimeout,
     http_errors.BodyTooLarge,
     errors.ImageTooLarge,
     errors.UnsupportedMediaType,
+    http_errors.UnsupportedEncoding,
     errors.UndecodableImage,
     errors.InvalidParameter,
     errors.InternalError,
@@ -33,6 +35,15 @@ _UPLOAD_ERRORS = (
 
 def document(settings: Settings) -> Json:
     """Return the document for a service with these settings, as a JSON tree."""
+    tree = _document(settings)
+    for item in tree["paths"].values():
+        for operation in item.values():
+            if isinstance(operation, dict):
+                operation.setdefault("tags", ["Limelight"])
+    return tree
+
+
+def _document(settings: Settings) -> Json:
     return {
         "openapi": "3.1.0",
         "info": {
@@ -43,6 +54,7 @@ def document(settings: Settings) -> Json:
             "404 (`no_such_route`), other methods 405 (`method_not_allowed`) with `Allow`.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
+        "servers": [{"url": "/", "description": "The host that serves this document"}],
         "paths": {
             "/predict": {"post": _predict(settings)},
             "/explain": {"post": _explain(settings)},
@@ -94,7 +106,14 @@ def document(settings: Settings) -> Json:
             "/schema.json": {
                 "get": _read("Schema for BentoML's clients", "Document", operation="bentoml_schema")
             },
-            "/": {"get": _page()},
+            "/": {
+                "get": _page(
+                    "page", "Web page to try the models, with its files under /page and /examples"
+                )
+            },
+            "/docs": {
+                "get": _page("docs_page", "Web page to read this document and to try it out")
+            },
             **oip.paths(settings),
         },
         "components": {"schemas": schemas() | oip.schemas()},
@@ -209,7 +228,7 @@ def _upload(settings: Settings) -> Json:
     binary: Json = {"type": "string", "format": "binary"}
     content: Json = {
         media_type: {"schema": binary}
-        for media_type in (*sorted(media_types()), "application/octet-stream")
+        for media_type in ("application/octet-stream", *sorted(media_types()))
     }
     content["multipart/form-data"] = {
         "schema": {"type": "object", "required": ["image"], "properties": {"image": binary}}
@@ -222,11 +241,11 @@ def _upload(settings: Settings) -> Json:
     }
 
 
-def _page() -> Json:
+def _page(operation: str, summary: str) -> Json:
     html = {"text/html": {"schema": {"type": "string"}}}
     return {
-        "operationId": "page",
-        "summary": "Web page to try the models, with its files under /page and /examples",
+        "operationId": operation,
+        "summary": summary,
         "responses": {
             "200": {"description": "HTML", "content": html},
             "304": {"description": "Not modified, for `If-None-Match`"},

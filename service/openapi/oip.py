@@ -18,6 +18,7 @@ _UNREADY = (errors.NotReady, errors.Draining)
 _UNKNOWN = (errors.UnknownModel, errors.NotReady)
 _INFER_ERRORS = (
     InvalidInference,
+    http_errors.InvalidEncoding,
     errors.UndecodableImage,
     errors.InvalidParameter,
     errors.UnknownModel,
@@ -44,7 +45,9 @@ def paths(settings: Settings) -> Json:
         model = f"{ROOT}/models/{{name}}{suffix}"
         parameters = [_path_parameter("name", _STRING)]
         if suffix:
-            parameters.append(_path_parameter("version", {"type": "string", "pattern": "^[0-9]+$"}))
+            parameters.append(
+                _path_parameter("version", {"type": "string", "pattern": "^(-1|[0-9]+)$"})
+            )
         of_model: Json = {
             model: _read("Inputs and outputs of a model", "OipModel", *_UNKNOWN),
             f"{model}/ready": _read(
@@ -93,8 +96,10 @@ def _index() -> Json:
             "200": answer("OK", "OipIndex"),
             **_errors(
                 InvalidInference,
+                http_errors.InvalidEncoding,
                 http_errors.RequestTimeout,
                 http_errors.BodyTooLarge,
+                http_errors.UnsupportedEncoding,
                 errors.Overloaded,
                 errors.InternalError,
             ),

@@ -5,6 +5,8 @@ import struct
 from limelight.imaging.headers.header import Header, HeaderDamageError
 
 _OLD_HEADER_BYTES = 12
+# Sizes that identify the kinds of header. A text that begins with BM has none of them.
+_HEADER_BYTES = frozenset((_OLD_HEADER_BYTES, 40, 52, 56, 64, 108, 124))
 _RUN_LENGTH = frozenset((1, 2))
 # Pillow expands run-length encoding in an interpreted loop: times of a pixel and of a byte.
 _PIXEL_S, _RUN_PIXEL_S, _RUN_BYTE_S = 4e-9, 1.2e-7, 4e-7
@@ -15,6 +17,8 @@ def read_bmp(body: bytes) -> Header:
     if len(body) < 30:
         raise HeaderDamageError
     (size,) = struct.unpack_from("<I", body, 14)
+    if size not in _HEADER_BYTES:
+        raise HeaderDamageError
     if size == _OLD_HEADER_BYTES:
         width, height, _, bits = struct.unpack_from("<HHHH", body, 18)
         compression = 0

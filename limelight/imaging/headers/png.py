@@ -18,6 +18,8 @@ _ANIMATION = frozenset((b"acTL", b"fcTL", b"fdAT"))
 # Time for a byte of the filtered rows: inflating, and the slowest filter (Paeth). Interlacing adds
 # an eighth.
 _BYTE_S = 5.5e-9
+# Time for comparing a pixel with a transparent colour of 16 bits a channel.
+_COMPARED_PIXEL_S = 1e-8
 
 
 def read_png(body: bytes) -> Header:
@@ -28,26 +30,34 @@ def read_png(body: bytes) -> Header:
     channels = _CHANNELS.get(colour)
     if name != b"IHDR" or length != 13 or channels is None or not (width and height):
         raise HeaderDamageError
-    kept, texts = _chunks(body)
+    kept, texts, transparent = _chunks(body)
     row_bytes = (width * channels * depth + 7) // 8
     # Pillow has one byte per pixel for one channel, two for 16 bits, and four for everything else.
     pixel_bytes = (2 if depth == 16 else 1) if channels == 1 else 4
+    seconds = row_bytes * height * _BYTE_S
+    if transparent and depth == 16 and channels == 3:  # see `transparency.load`
+        pixel_bytes += 1
+        seconds = 2 * seconds + width * height * _COMPARED_PIXEL_S
     return Header(
         width=width,
         height=height,
         pixel_bytes=pixel_bytes,
         working_bytes=2 * row_bytes + texts * _TEXT_BYTES,
-        decoding_s=row_bytes * height * _BYTE_S,
+        decoding_s=seconds,
         body=kept,
     )
 
 
-def _chunks(body: bytes) -> tuple[bytes, int]:
-    """Return the file without chunks of an animation, and the number of its compressed texts."""
+def _chunks(body: bytes) -> tuple[bytes, int, bool]:
+    """Walk through the chunks.
+
+    Return the file without chunks of an animation, the number of its compressed texts, and whether
+    it has a transparent colour.
+    """
     parts, texts = Parts("chunks"), Parts("compressed texts", _MAX_COMPRESSED_TEXTS)
     place, last, found = len(SIGNATURE), len(body) - 12, 0
     kept: list[bytes] = []
-    start = 0
+    transparent, start = False, 0
     while place <= last:
         parts.count()
         length, name = _CHUNK.unpack_from(body, place)
@@ -58,7 +68,9 @@ def _chunks(body: bytes) -> tuple[bytes, int]:
         elif name in _COMPRESSED_TEXTS:
             texts.count()
             found += 1
+        elif name == b"tRNS":
+            transparent = True
         elif name == b"IEND":
             break
         place = end
-    return (b"".join((*kept, body[start:])) if kept else body), found
+    return (b"".join((*kept, body[start:])) if kept else body), found, transparent

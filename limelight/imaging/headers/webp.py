@@ -19,6 +19,8 @@ _PIXEL_S, _BYTE_S = 1.8e-8, 2e-8
 
 def read_webp(body: bytes) -> Header:
     """Read the header of a WebP file; see `header.Read`."""
+    if body[8:12] != b"WEBP":  # another RIFF file, such as a sound
+        raise HeaderDamageError
     parts = Parts("chunks")
     place, end = 12, min(len(body), int.from_bytes(body[4:8], "little") + 8)
     size: tuple[int, int] | None = None

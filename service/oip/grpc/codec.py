@@ -13,6 +13,7 @@ from service.oip.types import (
     Parameters,
     RequestedOutput,
 )
+from service.oip.validation import check_memory
 
 _ModelInferResponse = message_class("ModelInferResponse")
 # Fields of the supported input datatypes. The validation rejects tensors of other datatypes.
@@ -36,8 +37,7 @@ def read_request(message: Any) -> InferRequest:
             raise InvalidInference("send either contents or raw_input_contents, not both")
         field = _CONTENTS.get(tensor.datatype)
         values = getattr(tensor.contents, field) if field is not None else ()
-        if any(parameter.startswith("shared_memory") for parameter in tensor.parameters):
-            raise InvalidInference("shared memory is not supported")
+        check_memory(f"input {tensor.name[:100]!r}", tensor.parameters)
         inputs.append(
             InputTensor(
                 name=tensor.name,

@@ -43,6 +43,10 @@ class Listener:
         self._grpc.add_generic_rpc_handlers((servicer.handler(),))
         self._health: Any = aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        if settings.grpc_reflection:
+            from service.oip.grpc.reflection import reflection_handlers
+
+            self._grpc.add_generic_rpc_handlers(reflection_handlers())
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._health_task: asyncio.Task[None] | None = None
 

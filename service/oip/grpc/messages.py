@@ -5,6 +5,7 @@ classes in a descriptor pool of its own. Generated modules would use the global 
 and KServe's clients register other classes under the same names.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,15 @@ PACKAGE = "inference"
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
 FILE = Path(__file__).with_name("open_inference.binpb")
 
+
+def file_descriptors() -> Iterable[Any]:
+    """Return the descriptors of the compiled files."""
+    files: Iterable[Any] = descriptor_pb2.FileDescriptorSet.FromString(FILE.read_bytes()).file
+    return files
+
+
 _POOL = DescriptorPool()
-for _file in descriptor_pb2.FileDescriptorSet.FromString(FILE.read_bytes()).file:
+for _file in file_descriptors():
     _POOL.Add(_file)
 
 METHODS: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """Images of one's own: a folder, a CSV file, and what may be wrong with either."""
 
 import logging
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -175,3 +176,18 @@ def test_error_about_too_few_images_says_how_many_are_needed(tmp_path: Path) -> 
         DataError, match="20% of 4 images is too few for 2 classes: provide at least 10"
     ):
         load_dataset(str(tmp_path))
+
+
+def test_class_names_compare_in_any_unicode_form(tmp_path: Path) -> None:
+    """macOS writes an umlaut in file names as two characters."""
+    make_folder(tmp_path, 10)
+    composed, decomposed = (unicodedata.normalize(form, "Käse") for form in ("NFC", "NFD"))
+    (tmp_path / "red").rename(tmp_path / decomposed)
+    (tmp_path / composed).mkdir()
+    (tmp_path / decomposed / "9.png").rename(tmp_path / composed / "9.png")
+    by_folder = load_dataset(str(tmp_path), image_size=16)
+    assert by_folder.classes == (composed, "blue")
+    rows = [f"{decomposed}/{n}.png,{(composed, decomposed)[n % 2]}" for n in range(9)]
+    rows += [f"{composed}/9.png,{decomposed}", *(f"blue/{n}.png,blue" for n in range(10))]
+    by_table = load_dataset(str(make_table(tmp_path, rows)), image_size=16)
+    assert by_table.classes == by_folder.classes

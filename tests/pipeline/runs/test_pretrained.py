@@ -104,6 +104,12 @@ def test_run_and_its_artefact_give_the_same_pretrained_model(
         assert torch.equal(by_artifact.weights[name], value)
 
 
+def test_head_is_kept_for_the_same_classes_in_another_unicode_form(digits8_run: Run) -> None:
+    pretrained = replace(read_pretrained(digits8_run.folder), classes=("Ka\u0308se", "Brot"))
+    assert pretrained.weights_for(("Käse", "Brot")) == pretrained.weights
+    assert pretrained.weights_for(("Brot", "Käse")).keys() < pretrained.weights.keys()
+
+
 def test_network_of_other_classes_gets_a_new_head(digits8_run: Run) -> None:
     pretrained = read_pretrained(digits8_run.folder)
     names = set(pretrained.weights)

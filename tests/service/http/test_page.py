@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
 from service.settings import Settings
 from tests.serving_kit import (
@@ -352,3 +352,52 @@ def test_picture_can_be_taken_with_the_camera(page: Page) -> None:
     expect(page.get_by_role("button", name="Camera")).to_have_attribute("aria-pressed", "false")
     assert page.evaluate("document.getElementById('video').srcObject.active") is False
     expect(page.locator("#save")).to_have_attribute("download", "camera.png")
+
+
+# The page at /docs
+
+
+def try_out(page: Page, operation: str, image: str) -> Locator:
+    """Open an operation, upload an image and return the area of the response."""
+    block = page.locator(f"#operations-Limelight-{operation}")
+    block.locator(".opblock-summary-control").click()
+    block.locator("input[type=file]").set_input_files(EXAMPLES / image)
+    block.locator(".execute").click()
+    response = block.locator(".live-responses-table")
+    expect(response.locator("tbody .response-col_status")).to_have_text("200")
+    return response
+
+
+def test_docs_page_describes_every_route_and_sends_requests(page: Page, shipped: Server) -> None:
+    page.goto(f"{shipped.url}/docs")
+    document = httpx.get(f"{shipped.url}/openapi.json").json()
+    operations = sum(
+        method in ("get", "post") for item in document["paths"].values() for method in item
+    )
+    expect(page.locator(".opblock")).to_have_count(operations)
+    expect(try_out(page, "predict", "seven.png")).to_contain_text('"label": "7"')
+    expect(try_out(page, "explain", "two.png")).to_contain_text('"cam"')
+
+
+def test_docs_page_works_below_a_path_of_a_proxy(page: Page, shipped: Server) -> None:
+    def proxy(route: Route) -> None:
+        route.continue_(url=route.request.url.replace("/below/", "/"))
+
+    page.route("**/below/**", proxy)
+    with page.expect_request("**/below/predict*"):
+        page.goto(f"{shipped.url}/below/docs")
+        expect(try_out(page, "predict", "seven.png")).to_contain_text('"label": "7"')
+
+
+def test_docs_page_may_load_nothing_from_other_hosts(shipped: Server) -> None:
+    answer = httpx.get(f"{shipped.url}/docs")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = dict(
+        each.split(" ", 1) for each in answer.headers["content-security-policy"].split("; ")
+    )
+    assert policy["default-src"] == "'none'"
+    sources = {source for value in policy.values() for source in value.split()}
+    assert sources <= {"'none'", "'self'", "blob:", "data:"}
+    for name in ("swagger-ui.css", "swagger-ui-bundle.js", "docs.js"):
+        assert httpx.get(f"{shipped.url}/page/{name}").status_code == 200
+        assert f'"page/{name}"' in answer.text

@@ -12,6 +12,7 @@ import pytest
 from openapi_spec_validator import validate
 from PIL import Image
 
+from service.http.parameters import NAMES
 from tests.service.telemetry.scraping import let_workers_count
 from tests.serving_kit import (
     COLOUR_NETWORK,
@@ -294,6 +295,25 @@ class TestEveryUploadRoute:
         response = client.post(route, params={"top_k": top_k}, content=PNG)
         expect_problem(response, 422, "invalid_parameter")
 
+    @pytest.mark.parametrize("name", ["topk", "Model", "image", "_", "", "model ", "x" * 5000])
+    def test_unknown_parameter_is_rejected_and_the_known_ones_are_named(
+        self, client: httpx.Client, route: str, name: str
+    ) -> None:
+        response = client.post(route, params={"top_k": "1", name: "1"}, content=PNG)
+        detail = expect_problem(response, 422, "invalid_parameter")["detail"]
+        assert f"no parameter {name[:100]!r}: {route} takes model, top_k" in detail
+        assert ("target" in detail) == (route == "/explain")
+        assert len(detail) < 300
+        form = {"files": {"image": ("a", PNG)}, "params": {name: "1"}}
+        expect_problem(client.post(route, **form), 422, "invalid_parameter")  # type: ignore[arg-type]
+
+    def test_known_parameters_are_those_of_the_openapi_document(
+        self, client: httpx.Client, route: str
+    ) -> None:
+        parameters = client.get("/openapi.json").json()["paths"][route]["post"]["parameters"]
+        names = [each["name"] for each in parameters if each["in"] == "query"]
+        assert sorted(names) == sorted(NAMES[route])
+
     def test_other_methods_are_rejected_and_the_allowed_one_is_named(
         self, client: httpx.Client, route: str
     ) -> None:
@@ -301,6 +321,27 @@ class TestEveryUploadRoute:
             response = client.request(method, route)
             expect_problem(response, 405, "method_not_allowed")
             assert response.headers["allow"] == "POST"
+
+
+def test_parameter_of_the_other_route_is_unknown(client: httpx.Client) -> None:
+    detail = expect_problem(
+        client.post("/predict?target=blue", content=PNG), 422, "invalid_parameter"
+    )["detail"]
+    assert detail == "there is no parameter 'target': /predict takes model, top_k"
+
+
+def test_routes_without_parameters_ignore_a_query(client: httpx.Client) -> None:
+    """Probes, scrapers and browsers add some of their own."""
+    for path in (
+        "/",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/models",
+        "/models/colours",
+        "/page/page.js",
+    ):
+        assert client.get(path, params={"_": "1"}).status_code == 200
 
 
 @pytest.mark.parametrize("target", ["purple", "3", "-1", "", "1.0", "9" * 5000])
@@ -391,6 +432,7 @@ def test_openapi_document_is_valid_and_lists_every_route_and_error(
     validate(document)
     assert client.get("/docs.json").json() == document
     assert document["openapi"].startswith("3.1")
+    assert [server["url"] for server in document["servers"]] == ["/"]
     routes = {"/predict", "/explain", "/models", "/models/{name}", "/livez", "/readyz", "/healthz"}
     assert routes <= set(document["paths"])
     responses = document["paths"]["/explain"]["post"]["responses"]

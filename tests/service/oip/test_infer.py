@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -15,6 +16,7 @@ from tests.service.oip.kit import (
     INFER,
     LENGTH,
     binary,
+    expect_error,
     images_input,
     matches,
     names,
@@ -131,6 +133,50 @@ async def test_encoded_images_are_decoded_like_uploads(
     ):
         found = outputs(await http.post(INFER, content=body, headers=headers))
         np.testing.assert_array_equal(found["probabilities"], np.array(expected, np.float32))
+
+
+def _spellings(body: bytes) -> dict[str, str]:
+    """Return an image as base64, in the forms that clients send."""
+    plain = base64.b64encode(body).decode()
+    url_safe = base64.urlsafe_b64encode(body).decode()
+    return {
+        "plain": plain,
+        "without padding": plain.rstrip("="),
+        "url-safe": url_safe,
+        "url-safe without padding": url_safe.rstrip("="),
+        "wrapped": base64.encodebytes(body).decode(),
+        "wrapped with CRLF": "\r\n".join(plain[at : at + 64] for at in range(0, len(plain), 64)),
+        "data URL": f"data:image/png;base64,{plain}",
+        "data URL in capitals": f"DATA:;BASE64,{plain}",
+        "data URL with a parameter": f"data:image/png;name=a.png;base64,{plain}",
+        "escaped data URL": f"data:image/png;base64,{quote(plain, safe='')}",
+    }
+
+
+@pytest.mark.parametrize("spelling", _spellings(b""))
+async def test_base64_may_have_any_of_its_usual_forms(
+    http: httpx.AsyncClient, rng: np.random.Generator, spelling: str
+) -> None:
+    body = encode(colour_image(rng, 20))
+    text = _spellings(body + bytes(-len(body) % 3 + 2))[spelling]  # its plain form is padded
+    tensor = {"name": "image_bytes", "datatype": "BYTES", "shape": [1], "data": [text]}
+    asked = request(tensor, outputs=[{"name": "probabilities"}])
+    found = outputs(await http.post(INFER, json=asked))["probabilities"]
+    answer = (await http.post("/predict?top_k=3", content=body)).json()
+    expected = {score["index"]: score["probability"] for score in answer["scores"]}
+    assert found[0].tolist() == pytest.approx([expected[index] for index in range(3)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("data:image/png,abcd", "data:image/png;base64", "data:;base64,ab%", "AB==CD", "AB=C"),
+        *("abcd\x00", "äbcd", "ab+/*", "A", "====", "data:"),
+    ],
+)
+async def test_text_that_is_not_base64_is_rejected(http: httpx.AsyncClient, text: str) -> None:
+    tensor = {"name": "image_bytes", "datatype": "BYTES", "shape": [1], "data": [text]}
+    assert "base64" in expect_error(await http.post(INFER, json=request(tensor)), 400)
 
 
 @pytest.mark.parametrize("binary_out", [False, True])

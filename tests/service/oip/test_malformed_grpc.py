@@ -33,9 +33,11 @@ def broken() -> list[tuple[str, Any, grpc.StatusCode]]:
     both, few = changed(), changed()
     both.inputs[0].contents.uint_contents.append(1)
     few.raw_input_contents.append(b"")
-    empty, shared, classes = changed(), changed(), changed()
+    empty, shared, classes, shared_output = changed(), changed(), changed(), changed()
     empty.parameters["a"].Clear()
     shared.inputs[0].parameters["shared_memory_region"].string_param = "a"
+    region = shared_output.outputs.add(name="logits").parameters["shared_memory_region"]
+    region.string_param = "a"
     classes.outputs.add(name="logits").parameters["classification"].int64_param = -1
     nothing = rpc_message(images_nhwc)
     large = rpc_message(images_nhwc)
@@ -54,6 +56,8 @@ def broken() -> list[tuple[str, Any, grpc.StatusCode]]:
         ("a number that is no byte", large, invalid),
         ("a parameter without a value", empty, invalid),
         ("shared memory", shared, invalid),
+        ("shared memory for an output", shared_output, invalid),
+        ("a version below -1", changed(model_version="-2"), grpc.StatusCode.NOT_FOUND),
         ("fewer than no classes", classes, invalid),
     ]
 

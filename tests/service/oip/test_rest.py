@@ -52,6 +52,30 @@ async def test_model_metadata_is_the_same_with_and_without_the_version(
         assert answer == {"name": "colours", "ready": True}
 
 
+async def test_version_minus_1_is_the_newest(
+    http: httpx.AsyncClient, rng: np.random.Generator
+) -> None:
+    newest = "/v2/models/colours/versions/-1"
+    assert (await http.get(newest)).json() == (await http.get("/v2/models/colours")).json()
+    assert (await http.get(f"{newest}/ready")).json() == {"name": "colours", "ready": True}
+    (model,) = (await http.get(f"{newest}/stats")).json()["model_stats"]
+    assert model["version"] == "1"
+    answer = await http.post(f"{newest}/infer", json=request(images_input(pixels(rng))))
+    assert (answer.status_code, answer.json()["model_version"]) == (200, "1")
+
+
+@pytest.mark.parametrize("version", ["0", "2", "-2", "x", "1.0", "latest", "9" * 200])
+@pytest.mark.parametrize("suffix", ["", "/ready", "/config", "/stats", "/infer"])
+async def test_unknown_version_is_named_with_the_served_one(
+    http: httpx.AsyncClient, version: str, suffix: str
+) -> None:
+    path = f"/v2/models/colours/versions/{version}{suffix}"
+    answer = await http.request("POST" if suffix == "/infer" else "GET", path)
+    why = expect_error(answer, 404)
+    assert f"version {version[:20]} is not found: version 1 is served" in why
+    assert len(why) < 200
+
+
 async def test_the_configuration_agrees_with_the_metadata(http: httpx.AsyncClient) -> None:
     model = (await http.get("/v2/models/digits")).json()
     config = (await http.get("/v2/models/digits/versions/12/config")).json()
@@ -137,6 +161,8 @@ async def test_timeout_parameter_limits_the_request(
         {"outputs": [{"name": "overlay_png", "parameters": {"target": "purple"}}]},
         {"outputs": [{"name": "overlay_png", "parameters": {"opacity": 2}}]},
         {"outputs": [{"name": "overlay_png", "parameters": {"colormap": 5}}]},
+        {"outputs": [{"name": "logits", "parameters": {"shared_memory_region": "a"}}]},
+        {"outputs": [{"name": "overlay_png", "parameters": {"shared_memory_byte_size": 9}}]},
         {"outputs": "logits"},
         {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 8, 8, 3], "data": "x"}]},
     ],
@@ -146,6 +172,18 @@ async def test_invalid_parameter_is_rejected(
 ) -> None:
     body = request(images_input(pixels(rng))) | changes
     expect_error(await http.post(INFER, json=body), 400)
+
+
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+async def test_shared_memory_is_rejected_with_words_on_either_side(
+    http: httpx.AsyncClient, rng: np.random.Generator, side: str
+) -> None:
+    region = {"shared_memory_region": "a", "shared_memory_byte_size": 192}
+    tensor = images_input(pixels(rng))
+    body = request(tensor, outputs=[{"name": "logits"}])
+    body[side][0]["parameters"] = region
+    why = expect_error(await http.post(INFER, json=body), 400)
+    assert f"{side[:-1]} {body[side][0]['name']!r}: shared memory is not supported" in why
 
 
 async def test_damaged_image_is_a_client_error(http: httpx.AsyncClient) -> None:

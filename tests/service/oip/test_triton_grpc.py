@@ -110,6 +110,15 @@ def test_inference_matches_numpy_with_every_compression(
     assert (answer.id, answer.model_name, answer.model_version) == ("a call", "colours", "1")
 
 
+def test_version_minus_1_is_the_newest(remote: Any, stub: Any, rng: np.random.Generator) -> None:
+    assert remote.is_model_ready("colours", "-1")
+    assert remote.get_model_metadata("colours", "-1").versions == ["1"]
+    images_nhwc = pixels(rng)
+    message = rpc_message(images_nhwc, model_version="-1")
+    message.raw_input_contents.append(images_nhwc.tobytes())
+    assert stub.ModelInfer(message).model_version == "1"
+
+
 def test_typed_contents_are_read_like_raw_ones(stub: Any, rng: np.random.Generator) -> None:
     images_nhwc = pixels(rng, 2)
     typed, raw = rpc_message(images_nhwc), rpc_message(images_nhwc)

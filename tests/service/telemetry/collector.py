@@ -19,6 +19,9 @@ class Collector:
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.services: set[str] = set()
+        self.resources: list[dict[str, str]] = []
+        self.headers: list[dict[str, str]] = []
+        """Headers of each request, with their names in lower case."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}/v1/traces"
 
@@ -41,6 +44,8 @@ class Collector:
             def do_POST(self) -> None:
                 assert self.path == "/v1/traces"
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                named = {name.lower(): value for name, value in self.headers.items()}
+                collector.headers.append(named)
                 collector._take(ExportTraceServiceRequest.FromString(body))
                 answer = ExportTraceServiceResponse().SerializeToString()
                 self.send_response(200)
@@ -56,8 +61,11 @@ class Collector:
 
     def _take(self, request: ExportTraceServiceRequest) -> None:
         for resource in request.resource_spans:
-            attributes = {entry.key: entry.value for entry in resource.resource.attributes}
-            self.services.add(attributes["service.name"].string_value)
+            attributes = {
+                entry.key: entry.value.string_value for entry in resource.resource.attributes
+            }
+            self.resources.append(attributes)
+            self.services.add(attributes["service.name"])
             for scope in resource.scope_spans:
                 self.spans.extend(scope.spans)
 

@@ -4,9 +4,8 @@ import asyncio
 import gzip
 import zlib
 
-from service.http.errors import UnsupportedEncoding
+from service.http.errors import InvalidEncoding, UnsupportedEncoding
 from service.inference.admission import Reservation
-from service.oip.errors import InvalidInference
 
 # Window sizes of zlib.decompressobj: gzip header, zlib header, and raw deflate without a header.
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
@@ -22,11 +21,11 @@ _LEVEL = 1
 async def decompress(body: bytes, encoding: str, reservation: Reservation) -> bytes:
     """Decompress the body of a request with the Content-Encoding `encoding`, if there is one.
 
-    `reservation` grows with the decompressed size, and limits it.
+    `reservation` grows with the decompressed size, and limits it while it is decompressed.
 
     Raises:
         UnsupportedEncoding: the encoding is not supported.
-        InvalidInference: the body does not have this encoding, or is truncated.
+        InvalidEncoding: the body does not have this encoding, or is truncated.
         BodyTooLarge, Overloaded: see `Reservation.grow_to`.
     """
     match encoding.strip().lower():
@@ -41,7 +40,7 @@ async def decompress(body: bytes, encoding: str, reservation: Reservation) -> by
                 f"the Content-Encoding is {other[:100]!r}: send gzip, deflate or none"
             )
     chunks: list[bytes] = []
-    decompressor, start, packed, size = zlib.decompressobj(window), 0, b"", reservation.size
+    decompressor, start, packed, size = zlib.decompressobj(window), 0, b"", 0
     quick = len(body) <= _QUICK_BYTES
     while not decompressor.eof:
         if not packed:
@@ -53,15 +52,15 @@ async def decompress(body: bytes, encoding: str, reservation: Reservation) -> by
             else:
                 chunk = await asyncio.to_thread(decompressor.decompress, packed, _CHUNK_BYTES)
         except zlib.error as error:
-            raise InvalidInference(f"the body is not {encoding}: {error}") from error
+            raise InvalidEncoding(f"the body is not {encoding}: {error}") from error
         if not packed and not chunk:
-            raise InvalidInference(f"the body is truncated: the {encoding} stream is incomplete")
+            raise InvalidEncoding(f"the body is truncated: the {encoding} stream is incomplete")
         size += len(chunk)
-        reservation.grow_to(size)
+        reservation.grow_to(size, beside=len(body))
         chunks.append(chunk)
         packed = decompressor.unconsumed_tail
     if decompressor.unused_data or start < len(body):
-        raise InvalidInference(f"there are extra bytes after the {encoding} stream")
+        raise InvalidEncoding(f"there are extra bytes after the {encoding} stream")
     return b"".join(chunks)
 
 
