@@ -20,7 +20,7 @@ train-setup: $(DEVELOP) ## Install the training pipeline: the command .venv/bin/
 
 test: lint types imports unit ## Run everything that CI checks: format, lint, types, imports, tests
 
-gpu: $(DEVELOP) ## Measure and train everything that needs a GPU, into build/gpu (8 minutes)
+gpu: $(DEVELOP) ## Measure and train everything that needs a GPU, into build/gpu (14 minutes)
 	$(BIN)/python -m bench.gpu
 
 lint: $(DEVELOP)

@@ -5,11 +5,13 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import onnxruntime as ort
 import torch
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from bench.common import ROOT
@@ -19,7 +21,8 @@ from bench.gpu.scale import Scale
 from bench.training_step import make_step
 from limelight.artifact.store import load_artifact, newest_version
 from limelight.runtime.engine import Engine
-from limelight.runtime.onnx_session import Device
+from limelight.runtime.onnx_session import Device, open_session
+from limelight.runtime.sessions import Sessions
 from pipeline.training.device import uses_bfloat16
 from pipeline.training.recipe import Recipe
 
@@ -128,4 +131,33 @@ def infer(scale: Scale, device: torch.device) -> dict[str, JsonValue]:
     error = float(np.abs(wanted["probabilities"] - got["probabilities"]).max())
     if not error <= 1e-4:
         raise ValueError(f"I/O binding differs from session.run by {error:.2g}")
-    return {"provider": bound.provider, "largest difference with I/O binding": error}
+    graph = artifact.graph(bound.file)
+    single = Sessions(partial(open_session, graph, device=on, threads=0), fixed_sizes=False)
+    return {
+        "provider": bound.provider,
+        "largest difference with I/O binding": error,
+        "one session, ms": changing_sizes(
+            lambda batch: single.run(batch, ["probabilities"]), shape
+        ),
+        "engine, ms": changing_sizes(lambda batch: bound.run(batch, ["probabilities"]), shape),
+    }
+
+
+def changing_sizes(
+    run: Callable[[NDArray[np.uint8]], object], shape: tuple[int, ...]
+) -> dict[str, JsonValue]:
+    """Time forward passes of one batch size, and of eight sizes in turn: median milliseconds."""
+    found: dict[str, JsonValue] = {}
+    for name, sizes in (
+        ("batches of 8", [8]),
+        ("batches of 1 to 8 in turn", [1, 6, 3, 8, 5, 2, 7, 4]),
+    ):
+        times = []
+        for number in range(5 * _STEPS):
+            images = np.zeros((sizes[number % len(sizes)], *shape[1:]), np.uint8)
+            started = time.perf_counter()
+            run(images)
+            times.append(time.perf_counter() - started)
+        # The first passes of a size prepare it.
+        found[name] = round(1000 * float(np.median(times[len(sizes) :])), 3)
+    return found

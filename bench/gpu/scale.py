@@ -31,7 +31,7 @@ class Scale:
     """Networks that are trained, and loads that are measured.
 
     Attributes:
-        limit_s: of each part; together they are thirteen minutes on a GPU.
+        limit_s: of each part; together they are fourteen minutes on a GPU.
         data: what `train` trains on.
         recipe: what its candidates differ from.
         marks: accuracies to reach, and what may reach each, the cheapest first.
