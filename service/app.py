@@ -21,13 +21,13 @@ from limelight.errors import (
 )
 from service.http import static_files as page
 from service.http.cors import allow_origins
-from service.http.errors import MethodNotAllowed, NoSuchRoute
+from service.http.errors import MethodNotAllowed, NoSuchRoute, status_of
 from service.http.exchange import Endpoint, Exchange
 from service.http.messages import Header, Request, Response
 from service.http.prediction_endpoints import LOW_PRIORITY, PredictionEndpoints
 from service.http.request_body import is_form
 from service.http.responses import json_response, model_content, problem_response
-from service.http.uvicorn_protocol import CLOSE
+from service.http.whole_response import CLOSE
 from service.inference.admission import UploadBudget
 from service.inference.model_registry import ModelRegistry
 from service.oip import errors as oip_errors
@@ -36,12 +36,13 @@ from service.oip.grpc_port import Port
 from service.oip.rest import Rest
 from service.openapi.bentoml import bentoml_schema
 from service.openapi.document import document
-from service.process.connection_balancer import Acceptor, ConnectionCounts
+from service.process.connection_balancer import Acceptor
+from service.process.connection_counts import ConnectionCounts
 from service.process.shutdown import Drain
 from service.settings import Settings
 from service.telemetry import metrics as prometheus
 from service.telemetry import tracing
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import Metrics, RequestLabels
 from service.telemetry.recorder import Recorder
 from service.telemetry.tracing import Tracing
 
@@ -202,6 +203,10 @@ class Application:
         self._recorder.record(exchange, path, response.status, rejection.code, seconds, None)
         return response, (_id_header(request),)
 
+    def _count_refusal(self, error: LimelightError) -> None:
+        labels = RequestLabels("other", code=status_of(type(error)), error_code=error.code)
+        self._metrics.observe_request(labels, seconds=0.0, stages=())
+
     async def _send(
         self, request: Request, response: Response, send: Send, span: "Span | None"
     ) -> None:
@@ -288,7 +293,10 @@ class Application:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Load the models before the first request. After a failure, the service stays unready."""
         acceptor = Acceptor.of_this_process(
-            self._connection_counts, reject_early=self._reject_early
+            self._settings,
+            self._connection_counts,
+            reject_early=self._reject_early,
+            on_refusal=self._count_refusal,
         )
         while True:
             message = await receive()
@@ -328,10 +336,10 @@ class Application:
         self._port.stop()
 
     async def _publish_status(self, acceptor: Acceptor) -> None:
-        """Keep the metrics and the connection count of this worker current for other workers."""
+        """Keep the metrics and the connections of this worker current."""
         flushed = 0.0
         while True:
-            acceptor.publish_count()
+            acceptor.check()
             self._update_metrics()
             if time.perf_counter() > flushed + prometheus.FLUSH_S:
                 self._metrics.flush()

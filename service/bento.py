@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from limelight.runtime import cuda
 from service.process import malloc as allocator
 from service.process import workers as parallelism
-from service.process.connection_balancer import ConnectionCounts
+from service.process.connection_counts import ConnectionCounts
 from service.settings import Settings, settings_problem
 from service.telemetry import logs
 

@@ -49,6 +49,24 @@ class Settings(BaseSettings):
     """Time limit. A request that would exceed it is rejected. X-Timeout-Ms can shorten it."""
     cors_origins: Annotated[tuple[str, ...] | None, NoDecode] = None
     """Origins whose web pages may use the service, separated by commas; ``*``: any. Unset: none."""
+    max_connections: int = Field(default=1000, ge=1)
+    """Connections of one worker. For more, idle ones are closed, and then new ones are rejected."""
+    max_head_bytes: int = Field(default=32_768, ge=1024)
+    """Maximum size of a request's head, and of its trailers."""
+    max_head_fields: int = Field(default=100, ge=1)
+    """Maximum number of header fields in a request."""
+    max_pipelined: int = Field(default=16, ge=1)
+    """Maximum number of requests that wait on one connection. More are not read."""
+    max_unsent_bytes: int = Field(default=256_000_000, ge=1)
+    """Responses that the clients of one worker have not read. Above it, the slowest are dropped."""
+    keep_alive_s: float = Field(default=75.0, gt=0, le=3600)
+    """Time after which an idle connection is closed."""
+    head_timeout_s: float = Field(default=10.0, gt=0, le=3600)
+    """Time in which the head of a request must arrive."""
+    write_timeout_s: float = Field(default=10.0, gt=0, le=3600)
+    """Time in which a client must read a response, or the next 65,536 bytes of it."""
+    linger_s: float = Field(default=30.0, gt=0, le=3600)
+    """Time in which the rest of an upload is discarded after its response."""
     grpc_port: int | None = Field(default=None, ge=1, le=65535)
     """Port of the Open Inference Protocol over gRPC, on the address of HTTP. Unset: HTTP only."""
     grpc_reflection: bool = False

@@ -6,6 +6,14 @@ from limelight import errors
 from limelight.errors import LimelightError
 
 
+class MalformedRequest(LimelightError):
+    code, title = "malformed_request", "Not a valid HTTP request"
+
+
+class HeadTooLarge(LimelightError):
+    code, title = "head_too_large", "The head of the request is too large"
+
+
 class InvalidMultipart(LimelightError):
     code, title = "invalid_multipart", "The multipart body cannot be parsed"
 
@@ -23,7 +31,7 @@ class MethodNotAllowed(LimelightError):
 
 
 class RequestTimeout(LimelightError):
-    code, title = "request_timeout", "The request's body did not arrive in time"
+    code, title = "request_timeout", "The request did not arrive in time"
 
 
 class BodyTooLarge(LimelightError):
@@ -39,6 +47,7 @@ class UnsupportedEncoding(LimelightError):
 
 
 STATUS: dict[type[LimelightError], int] = {
+    MalformedRequest: 400,
     errors.MissingImage: 400,
     InvalidMultipart: 400,
     InvalidEncoding: 400,
@@ -55,6 +64,7 @@ STATUS: dict[type[LimelightError], int] = {
     errors.UnknownTarget: 422,
     errors.UnsupportedMethod: 422,
     errors.InvalidParameter: 422,
+    HeadTooLarge: 431,
     errors.ClientGone: 499,
     errors.InternalError: 500,
     errors.NotReady: 503,

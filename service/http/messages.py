@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope, Send
 
 from limelight.errors import InvalidParameter
-from service.http.uvicorn_protocol import cycle_behind, write_whole
+from service.http.whole_response import cycle_behind, write_whole
 from service.request_context import RequestContext
 
 Header = tuple[bytes, bytes]
@@ -19,7 +19,8 @@ Header = tuple[bytes, bytes]
 
 NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 """Header of every response: a browser must not guess another type from the content."""
-
+MAX_CACHED_TEXT = 256
+"""Length of the longest text of a client that is kept as the key of a cache."""
 _MAX_ID_LENGTH = 128
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/+=")
 
@@ -50,7 +51,8 @@ class Request:
     @property
     def query(self) -> Mapping[str, str]:
         """Parameters of the query string. If one is repeated, the last value counts."""
-        return _parse_query(self.scope["query_string"])
+        text = self.scope["query_string"]
+        return (_cached_query if len(text) <= MAX_CACHED_TEXT else _parse_query)(text)
 
     @property
     def declared_length(self) -> bytes:
@@ -123,12 +125,14 @@ def _is_gone(cycle: object) -> bool:
     return bool(getattr(cycle, "disconnected", False))
 
 
-@functools.lru_cache(maxsize=1024)
 def _parse_query(text: bytes) -> Mapping[str, str]:
-    """Parse a query string; cached, because the same few queries repeat."""
     return MappingProxyType(
         dict(parse_qsl(text.decode("utf-8", "replace"), keep_blank_values=True))
     )
+
+
+# The same few queries repeat.
+_cached_query = functools.lru_cache(maxsize=1024)(_parse_query)
 
 
 def choose_id(given: bytes | None) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 from limelight.errors import InvalidParameter
 from limelight.explanations.methods import METHODS
 from limelight.explanations.options import ALL, ExplainOptions, OverlayStyle
+from service.http.messages import MAX_CACHED_TEXT
 
 NAMES: dict[str, tuple[str, ...]] = {
     "/predict": ("model", "top_k"),
@@ -144,9 +145,12 @@ def _format(query: Mapping[str, str], accept: str) -> Literal["json", "png"]:
             raise InvalidParameter(f"format is {other[:100]!r}, and must be json or png")
 
 
-@functools.lru_cache(maxsize=256)
 def _prefers_png(accept: str) -> bool:
     """Return True if Accept prefers PNG to JSON (RFC 9110, 12.5.1); equal weights mean JSON."""
+    return (_cached_preference if len(accept) <= MAX_CACHED_TEXT else _read_preference)(accept)
+
+
+def _read_preference(accept: str) -> bool:
     weights: dict[str, float] = {}
     for entry in accept.lower().split(","):
         media_type, *parameters = (part.strip() for part in entry.split(";"))
@@ -166,6 +170,8 @@ def _prefers_png(accept: str) -> bool:
     return quality("image/png") > quality("application/json")
 
 
+# The same few values repeat.
+_cached_preference = functools.lru_cache(maxsize=256)(_read_preference)
 _EXPLAIN_NAMES = frozenset(NAMES["/explain"]) - {"model"}
 _AS_JSON = ExplainParameters._read({}, "application/json")
 _AS_PICTURE = ExplainParameters._read({}, "image/png")

@@ -1,19 +1,19 @@
-"""Shortcuts past ASGI: write a whole response in one piece, and reject a request at its head.
+"""Uvicorn's protocol with early rejection, refusals of the server itself, and time limits."""
 
-Both use the objects of uvicorn's httptools protocol. Under any other server, requests take the
-normal ASGI path.
-"""
-
-import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
-from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from starlette.types import Receive, Scope
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from limelight.errors import LimelightError, Overloaded
+from service.http.bounded_parser import BODY, HEAD
+from service.http.closing import ClosingProtocol, abandon
+from service.http.errors import RequestTimeout
+from service.http.messages import choose_id
+from service.http.responses import problem_response
+from service.http.whole_response import CLOSE, encode, write_whole, writes_only
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.http.messages import Header, Response
@@ -21,24 +21,120 @@ if TYPE_CHECKING:
 EarlyRejection = Callable[[Scope, Receive], "tuple[Response, Iterable[Header]] | None"]
 """Function that rejects a request by its head: the response and additional headers, or None."""
 
-CLOSE = (b"connection", b"close")
+_ALWAYS_ANSWERED = frozenset({"/livez", "/readyz", "/healthz"})
+# Part of a response that a client must take in each period of LIMELIGHT_WRITE_TIMEOUT_S.
+_MIN_TAKEN_BYTES = 65_536
 
 
-class Protocol(HttpToolsProtocol):
-    """Uvicorn's protocol, with rejection of a request before a task is created for it.
+class Protocol(ClosingProtocol):
+    """Protocol of one connection.
 
-    Under overload most requests are rejected, and the time for that is lost to the others.
+    Args:
+        reject_early: called for the head of each request. Under overload most requests are
+            rejected, and the time of a task for each of them would be lost to the others.
+        on_refusal: called for each error that is answered without the application.
+
+    Attributes:
+        surplus: True for a connection over the limit. Only its requests for health are answered.
     """
 
-    def __init__(self, *arguments: Any, reject_early: EarlyRejection, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(
+        self,
+        *arguments: Any,
+        settings: Settings,
+        reject_early: EarlyRejection,
+        on_refusal: Callable[[LimelightError], None],
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, settings=settings, **options)
+        self.surplus = False
+        self._settings = settings
         self._reject_early = reject_early
+        self._on_refusal = on_refusal
+        self._refusal: LimelightError | None = None
+        # Time since which the client takes too little of a response, and what it had taken then.
+        self._stalled_since, self._taken_bytes = 0.0, -1
+
+    def refuse(self, error: LimelightError) -> None:
+        """Close the input, and answer with an error after the responses in progress."""
+        self.input_closed = True
+        if self.phase is BODY:
+            if self.cycle.response_complete:
+                self._close()
+                return
+            if self.cycle is not self._answering:
+                self.pipeline.popleft()
+            elif self.cycle.response_started:
+                self._raw.abort()
+                return
+            abandon(self.cycle)
+        self._refusal = error
+        if self.is_answering():
+            self.flow.pause_reading()
+        else:
+            self._write_refusal(error)
+
+    def on_response_complete(self) -> None:
+        """Continue with the next request, or answer the one that has been refused."""
+        super().on_response_complete()
+        if self._refusal is not None and not (self.is_answering() or self._is_closing()):
+            self._write_refusal(self._refusal)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes of responses that the client has not taken."""
+        return self._raw.get_write_buffer_size()
+
+    def stalled_s(self, now: float) -> float:
+        """Return the seconds in which the client has taken too little of a response."""
+        unsent = self.unsent_bytes
+        taken = self.written_bytes - unsent
+        if not unsent:
+            self._taken_bytes = -1
+            return 0.0
+        if self._taken_bytes < 0 or taken - self._taken_bytes >= _MIN_TAKEN_BYTES:
+            self._stalled_since, self._taken_bytes = now, taken
+        return now - self._stalled_since
+
+    def close_if_late(self, now: float) -> None:
+        """Close the connection if it has exceeded one of its time limits; call this regularly."""
+        settings, waited_s = self._settings, now - self.since
+        if self.stalled_s(now) > settings.write_timeout_s:
+            self._raw.abort()
+        elif self.unsent_bytes:
+            return
+        elif self.lingering or (self.phase is BODY and not self.is_answering()):
+            if waited_s > settings.linger_s:
+                self._raw.abort()
+        elif self.is_answering():
+            return
+        elif self.phase is HEAD:
+            if waited_s > settings.head_timeout_s:
+                self.refuse(RequestTimeout("the head of the request did not arrive in time"))
+        elif waited_s > (settings.head_timeout_s if self.cycle is None else settings.keep_alive_s):
+            self._raw.close()
+
+    def can_be_closed(self) -> bool:
+        """Return True if no response would be lost by closing the connection."""
+        return not (self.is_answering() or self.unsent_bytes or self._raw.is_closing())
+
+    def abort(self) -> None:
+        """Close the connection at once, and free its memory."""
+        self._raw.abort()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        # Starlette and uvicorn declare different types for the same objects.
+        scope, receive = cast(Scope, cycle.scope), cast(Receive, cycle.receive)
+        if self.surplus:
+            cycle.keep_alive = False
+            if scope["path"] not in _ALWAYS_ANSWERED:
+                error = Overloaded("too many connections: try again", retry_after_s=1)
+                write_whole(cycle, problem_response(error), (self._id_header(),))
+                self._on_refusal(error)
+                return
         # Pipelined requests, and clients that wait for "100 Continue", take the normal path.
-        if _writes_only(cycle) and not (self.pipeline or cycle.waiting_for_100_continue):
-            # Starlette and uvicorn declare different types for the same objects.
-            scope, receive = cast(Scope, cycle.scope), cast(Receive, cycle.receive)
+        if writes_only(cycle) and not (self.pipeline or cycle.waiting_for_100_continue):
             rejection = self._reject_early(scope, receive)
             if rejection is not None:
                 response, extra = rejection
@@ -46,49 +142,13 @@ class Protocol(HttpToolsProtocol):
                 return
         super()._start_asgi_task(cycle, app)
 
+    def _write_refusal(self, error: LimelightError) -> None:
+        response = problem_response(error)
+        headers = [*self.server_state.default_headers, *response.all_headers()]
+        self._write(encode(response, [*headers, self._id_header(), CLOSE]))
+        self._on_refusal(error)
+        self._close()
 
-def cycle_behind(send: Send) -> RequestResponseCycle | None:
-    """Return uvicorn's object for the request of `send`; None if `write_whole` cannot use it."""
-    cycle = getattr(send, "__self__", None)
-    return cycle if isinstance(cycle, RequestResponseCycle) and _writes_only(cycle) else None
-
-
-def write_whole(
-    cycle: RequestResponseCycle,
-    response: "Response",
-    extra: "Iterable[Header]" = (),
-    *,
-    head_only: bool = False,
-) -> None:
-    """Write a whole response, head and body in one piece.
-
-    Two separate writes would be two packets, and two system calls on either side.
-
-    Raises:
-        ValueError: a header contains a line break.
-    """
-    if cycle.disconnected:
-        return
-    headers = [*cycle.default_headers, *response.all_headers(), *extra]
-    if CLOSE in headers:
-        cycle.keep_alive = False
-    elif not cycle.keep_alive:
-        headers.append(CLOSE)
-    head = b"\r\n".join([b"%s: %s" % header for header in headers])
-    breaks = len(headers) - 1
-    if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
-        raise ValueError(f"a header has a line break in it: {headers}")
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    cycle.message_event.set()
-    body = b"" if head_only else response.body
-    cycle.transport.write(b"".join((STATUS_LINE[response.status], head, b"\r\n\r\n", body)))
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
-
-
-def _writes_only(cycle: RequestResponseCycle) -> bool:
-    """Return True if uvicorn need not log the request, nor wait for the client to read."""
-    logs = cycle.access_log and cycle.access_logger.isEnabledFor(logging.INFO)
-    return not (logs or cycle.flow.write_paused)
+    def _id_header(self) -> "Header":
+        given = dict(self.headers or ()).get(b"x-request-id")
+        return b"x-request-id", choose_id(given).encode()

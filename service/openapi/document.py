@@ -51,7 +51,9 @@ def _document(settings: Settings) -> Json:
             "version": "1",
             "summary": "Image classifiers that show what they looked at.",
             "description": "Every error is a Problem, below /v2 an OipError; unknown paths are "
-            "404 (`no_such_route`), other methods 405 (`method_not_allowed`) with `Allow`.",
+            "404 (`no_such_route`), other methods 405 (`method_not_allowed`) with `Allow`; "
+            "requests that are not HTTP are 400 (`malformed_request`), heads over the limit 431 "
+            "(`head_too_large`).",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/", "description": "The host that serves this document"}],

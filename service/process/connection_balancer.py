@@ -7,19 +7,17 @@ worker accepts one connection at a time, and first yields to a worker with fewer
 
 import asyncio
 import logging
-import mmap
-import os
 import signal
 import socket
-import struct
-import time
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
+from limelight.errors import LimelightError
 from service.http.uvicorn_protocol import EarlyRejection, Protocol
+from service.process.connection_counts import ConnectionCounts
+from service.process.open_connections import OpenConnections, connection_limits
+from service.settings import Settings
 
 logger = logging.getLogger("limelight.accepting")
 
@@ -28,44 +26,6 @@ _CHECK_S = 0.001
 _YIELD_S = 0.001
 # Pause after a failure to accept.
 _RETRY_S = 0.1
-# Age from which a published count is ignored: its worker is dead or blocked.
-_STALE_S = 1.0
-_SLOT = struct.Struct("=dq")
-
-
-class ConnectionCounts:
-    """Worker connection counts, in memory that all workers share.
-
-    Args:
-        path: file behind the shared memory; created if it does not exist.
-        worker: number of this worker, from 0.
-        workers: number of workers.
-    """
-
-    def __init__(self, path: Path, *, worker: int, workers: int) -> None:
-        self._own = worker
-        self._others = [number for number in range(workers) if number != worker]
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            size = workers * _SLOT.size
-            if os.fstat(descriptor).st_size < size:
-                os.ftruncate(descriptor, size)
-            self._memory = mmap.mmap(descriptor, size)
-        finally:
-            os.close(descriptor)
-
-    def publish(self, connections: int) -> None:
-        """Write the number of connections of this worker."""
-        _SLOT.pack_into(self._memory, self._own * _SLOT.size, time.monotonic(), connections)
-
-    def least(self) -> int | None:
-        """Return the lowest count of another worker; None if there is no other worker."""
-        oldest, counts = time.monotonic() - _STALE_S, []
-        for number in self._others:
-            published, connections = _SLOT.unpack_from(self._memory, number * _SLOT.size)
-            if published > oldest:
-                counts.append(int(connections))
-        return min(counts, default=None)
 
 
 class Acceptor:
@@ -73,33 +33,48 @@ class Acceptor:
 
     Args:
         server: running `uvicorn.Server`; None under another server, which then accepts itself.
+        settings: limits of a connection.
         connection_counts: connection counts of all workers; None if this is the only worker.
-        reject_early: called for the head of each request; see `service.http.uvicorn_protocol`.
+        reject_early, on_refusal: see `service.http.uvicorn_protocol`.
     """
 
     def __init__(
         self,
         server: Any | None,
-        connection_counts: ConnectionCounts | None = None,
+        settings: Settings,
+        connection_counts: ConnectionCounts | None,
         *,
-        reject_early: EarlyRejection = lambda scope, receive: None,
+        reject_early: EarlyRejection,
+        on_refusal: Callable[[LimelightError], None],
     ) -> None:
         self._server = server
-        self._reject_early = reject_early
+        self._settings = settings
         self._connection_counts = connection_counts
+        self._reject_early, self._on_refusal = reject_early, on_refusal
+        self._open = OpenConnections(settings)
+        if server is not None:
+            # From its first connection on, also before `take_over`.
+            server.config.http_protocol_class = self._protocol
         self._sockets: list[socket.socket] = []
         self._connecting: set[asyncio.Task[Any]] = set()
         self._yielded = False
 
     @classmethod
     def of_this_process(
-        cls, connection_counts: ConnectionCounts | None, *, reject_early: EarlyRejection
+        cls,
+        settings: Settings,
+        connection_counts: ConnectionCounts | None,
+        *,
+        reject_early: EarlyRejection,
+        on_refusal: Callable[[LimelightError], None],
     ) -> "Acceptor":
         """Create the acceptor for the server of this process; call this at its startup."""
         server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
         if not hasattr(server, "server_state"):
             server = None
-        return cls(server, connection_counts, reject_early=reject_early)
+        return cls(
+            server, settings, connection_counts, reject_early=reject_early, on_refusal=on_refusal
+        )
 
     async def take_over(self) -> None:
         """Wait until the server listens, then listen in its place."""
@@ -110,6 +85,8 @@ class Acceptor:
         for listener in self._server.servers:
             self._sockets += [shared.dup() for shared in listener.sockets]
             listener.close()
+        limit, _ = connection_limits(self._settings, len(self._connections()))
+        self._open.set_limit(limit)
         for listening in self._sockets:
             listening.setblocking(False)
             self._listen(listening)
@@ -121,10 +98,10 @@ class Acceptor:
         hosts = (one.getsockname()[0] for one in self._sockets if one.family in families)
         return next(hosts, None)
 
-    def publish_count(self) -> None:
-        """Publish the connection count of this worker; call this regularly."""
-        if self._connection_counts is not None and self._server is not None:
-            self._connection_counts.publish(len(self._server.server_state.connections))
+    def check(self) -> None:
+        """Publish the connection count, and apply the limits of time; call this regularly."""
+        self._publish_count()
+        self._open.close_late(self._connections())
 
     def stop(self) -> None:
         """Accept no more connections; existing connections stay open."""
@@ -133,6 +110,10 @@ class Acceptor:
             loop.remove_reader(listening)
             listening.close()
         self._sockets.clear()
+
+    def _publish_count(self) -> None:
+        if self._connection_counts is not None and self._server is not None:
+            self._connection_counts.publish(len(self._connections()))
 
     def _listen(self, listening: socket.socket) -> None:
         if listening in self._sockets:
@@ -155,10 +136,12 @@ class Acceptor:
             connection, _ = listening.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return  # another worker was faster, or the client disconnected
-        except OSError as error:  # e.g. no file descriptors are left; some will be closed later
+        except OSError as error:  # e.g. no file descriptors are left
             logger.warning("a connection cannot be accepted: %s", error)
+            self._open.close_idle(self._connections())
             self._listen_later(listening, _RETRY_S)
             return
+        regular = self._open.make_room(self._connections(), len(self._connecting))
         connection.setblocking(False)
         if connection.family in (socket.AF_INET, socket.AF_INET6):
             # Not every event loop sets TCP_NODELAY for a connection that was accepted elsewhere.
@@ -166,8 +149,14 @@ class Acceptor:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop = asyncio.get_running_loop()
         server: Any = self._server
+        ssl = server.config.ssl
         task = loop.create_task(
-            loop.connect_accepted_socket(self._protocol, connection, ssl=server.config.ssl)
+            loop.connect_accepted_socket(
+                partial(self._accepted, surplus=not regular),
+                connection,
+                ssl=ssl,
+                ssl_handshake_timeout=None if ssl is None else self._settings.head_timeout_s,
+            )
         )
         self._connecting.add(task)
         task.add_done_callback(self._connected)
@@ -176,26 +165,35 @@ class Acceptor:
         self._connecting.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.info("a connection was interrupted: %s", task.exception())
-        self.publish_count()
+        self._publish_count()
 
-    def _connections(self) -> set[Any]:
-        connections: set[Any] = self._server.server_state.connections if self._server else set()
+    def _connections(self) -> set[Protocol]:
+        connections: set[Protocol] = (
+            self._server.server_state.connections if self._server else set()
+        )
         return connections
 
-    def _protocol(self) -> asyncio.Protocol:
-        server: Any = self._server
-        factory = server.config.http_protocol_class
-        if factory is HttpToolsProtocol:
-            factory = partial(Protocol, reject_early=self._reject_early)
-        protocol: asyncio.Protocol = factory(
-            config=server.config, server_state=server.server_state, app_state=server.lifespan.state
+    def _protocol(self, **options: Any) -> Protocol:
+        protocol = Protocol(
+            settings=self._settings,
+            reject_early=self._reject_early,
+            on_refusal=self._on_refusal,
+            **options,
         )
         lost = protocol.connection_lost
 
         def connection_lost(error: Exception | None) -> None:
             lost(error)
-            self.publish_count()
+            self._publish_count()
 
         if self._connection_counts is not None:
             protocol.connection_lost = connection_lost  # type: ignore[assignment,method-assign]
+        return protocol
+
+    def _accepted(self, *, surplus: bool) -> Protocol:
+        server: Any = self._server
+        protocol = self._protocol(
+            config=server.config, server_state=server.server_state, app_state=server.lifespan.state
+        )
+        protocol.surplus = surplus
         return protocol
