@@ -141,6 +141,13 @@ def test_egress_is_limited_to_dns_and_traces(rendered: Manifests) -> None:
     assert bool(endpoint) == ("tracing" in rendered.name)
 
 
+def test_image_has_the_extras_that_the_components_need() -> None:
+    extras = re.findall(r"extra='\[([a-z,]+)\]'", (ROOT / "Dockerfile").read_text())
+    assert len(extras) == 2  # for a GPU and for a CPU
+    for extra in extras:
+        assert {"serve", "grpc", "tracing"} <= set(extra.split(","))
+
+
 def test_every_selector_matches_the_pods(rendered: Manifests) -> None:
     template = rendered["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert template == LABELS

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.timeout(900)
 IMAGES = np.random.default_rng(20261121).integers(0, 256, (2, 8, 8, 3), np.uint8)
 RAW = IMAGES.tobytes()
 MODEL = "/v2/models/colours"
+NEWEST = "-1 means the newest version over HTTP and gRPC; Triton has no such path"
 PARSED = "Triton reports a request that it cannot parse as an internal error"
 Case = tuple[str, str, bytes, dict[str, str]]
 
@@ -75,6 +76,7 @@ CASES: dict[str, Case] = {
     **{f"GET {path}": plain("GET", path) for path in (
         *("/v2", "/v2/", "/v2/nope", "/v2/health/live", "/v2/health/ready", "/v2/models"),
         *(MODEL, f"{MODEL}/versions/1", f"{MODEL}/versions/2", f"{MODEL}/versions/x"),
+        f"{MODEL}/versions/-1",
         *(f"{MODEL}/ready", f"{MODEL}/versions/1/ready", f"{MODEL}/versions/2/ready"),
         *(f"{MODEL}/config", f"{MODEL}/versions/1/config", f"{MODEL}/stats", f"{MODEL}/nope"),
         *("/v2/models/nope", "/v2/models/nope/ready", "/v2/models/nope/config"),
@@ -90,6 +92,8 @@ CASES: dict[str, Case] = {
     "json nested otherwise": changed(data=IMAGES.reshape(16, 24).tolist()),
     "version 1": infer(path=f"{MODEL}/versions/1/infer"),
     "version 2": infer(path=f"{MODEL}/versions/2/infer"),
+    "version -1": infer(path=f"{MODEL}/versions/-1/infer"),
+    "an output in shared memory": asked(shared_memory_region="a", shared_memory_byte_size=12),
     "another model": infer(path="/v2/models/nope/infer"),
     "every output": infer(outputs=[]),
     "an output twice": infer(outputs=[{"name": "logits"}] * 2),
@@ -160,6 +164,9 @@ STATUSES: dict[str, tuple[int, int, str]] = {
     "GET /v2/models/nope/ready": (400, 404, "as in the specification's OpenAPI document"),
     "load": (503, 404, "models are loaded and removed by a rollout, not by requests"),
     "GET /v2/models/nope/stats": (400, 404, "as with every other path of an unknown model"),
+    f"GET {MODEL}/versions/-1": (404, 200, NEWEST),
+    "version -1": (404, 200, NEWEST),
+    "an output in shared memory": (404, 400, "there is no shared memory, as for inputs"),
     "another encoding": (501, 415, "the client can choose another encoding (RFC 9110, 15.5.16)"),
     "a value over 255": (200, 400, "Triton wraps the value around without an error"),
     "whole values with a point": (500, 200, "JSON has only one type of number"),
