@@ -9,6 +9,7 @@ import io
 from collections.abc import Iterator
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.timeout(1800)
 
 MODELS = {"digits": "mnist", "cifar10": "cifar10"}
 CONNECTIONS = 32
+JPEG_IMAGES = 1000
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def test_accuracy_over_http_equals_the_manifest(model: str, server: Server) -> N
     except DataError as error:
         pytest.skip(str(error))
     manifest = httpx.get(f"{server.url}/models/{model}").json()["manifest"]
-    answers = asyncio.run(_predict_all(server.url, model, test))
+    answers = asyncio.run(_predict_all(server.url, model, test, "PNG"))
     right = sum(answer == label for answer, label in zip(answers, test.labels, strict=True))
     expected = round(manifest["metrics"]["accuracy"] * manifest["metrics"]["images"])
     print(f"\n{model}: {right:,} of {len(test):,} right over HTTP, {expected:,} in the manifest")
@@ -44,7 +46,24 @@ def test_accuracy_over_http_equals_the_manifest(model: str, server: Server) -> N
     assert right == expected
 
 
-async def _predict_all(url: str, model: str, test: Split) -> list[int]:
+@pytest.mark.parametrize(("quality", "most_lost"), [(75, 0.04), (50, 0.07)])
+def test_jpeg_costs_little_accuracy(quality: int, most_lost: float, server: Server) -> None:
+    """Pillow halves the resolution of the colours (4:2:0), as cameras and browsers do."""
+    try:
+        test = load_dataset("cifar10").test.take(np.arange(JPEG_IMAGES))
+    except DataError as error:
+        pytest.skip(str(error))
+    right = {}
+    for form in ("PNG", "JPEG"):
+        answers = asyncio.run(_predict_all(server.url, "cifar10", test, form, quality))
+        right[form] = float(np.mean(answers == test.labels))
+    print(f"\ncifar10, {len(test):,} images: {right}, JPEG of quality {quality}")
+    assert right["JPEG"] >= right["PNG"] - most_lost
+
+
+async def _predict_all(
+    url: str, model: str, test: Split, form: str, quality: int = 75
+) -> list[int]:
     limits = httpx.Limits(max_connections=CONNECTIONS)
     free = asyncio.Semaphore(CONNECTIONS)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
@@ -54,8 +73,8 @@ async def _predict_all(url: str, model: str, test: Split) -> list[int]:
                 response = await client.post(
                     "/predict",
                     params={"model": model, "top_k": 1},
-                    content=_png(test, index),
-                    headers={"Content-Type": "image/png"},
+                    content=_encoded(test, index, form, quality),
+                    headers={"Content-Type": f"image/{form.lower()}"},
                 )
             response.raise_for_status()
             return int(response.json()["index"])
@@ -63,9 +82,9 @@ async def _predict_all(url: str, model: str, test: Split) -> list[int]:
         return await asyncio.gather(*map(predict, range(len(test))))
 
 
-def _png(test: Split, index: int) -> bytes:
+def _encoded(test: Split, index: int, form: str, quality: int) -> bytes:
     pixels = test.images[index]
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
+    image.save(buffer, form, compress_level=1, quality=quality)
     return buffer.getvalue()
