@@ -126,9 +126,14 @@ class Calibration(_Frozen):
 
     method: Literal["temperature"]
     temperature: float = Field(gt=0)
+    interval: tuple[float, float] | None = None
+    """95 % interval of the temperature. If it contains 1, the temperature is 1."""
     images: int
     ece_before: float
     ece_after: float
+    """Calibration error of images that a temperature was not fitted to."""
+    log_loss_before: float | None = None
+    log_loss_after: float | None = None
 
 
 class Abstention(_Frozen):

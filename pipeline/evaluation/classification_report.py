@@ -70,7 +70,7 @@ class ClassificationReport:
     uncalibrated: Confidence
     """At a temperature of 1."""
     calibrated: Confidence
-    """At `temperature`, as served."""
+    """After calibration, as served."""
     confusion: Integers
     """Images by true class (rows) and predicted class: (K, K)."""
     classes: tuple[ClassScores, ...]
@@ -84,16 +84,23 @@ def make_classification_report(
     classes: Sequence[str],
     temperature: float,
     *,
+    calibrated_nk: Tensor | None = None,
     top_losses: int = 16,
 ) -> ClassificationReport:
-    """Compare logits (N, K) with labels (N,)."""
+    """Compare logits (N, K) with labels (N,).
+
+    `calibrated_nk` are the logits divided by temperatures that were fitted to other images. By
+    default they are divided by `temperature`.
+    """
     predicted = logits_nk.argmax(1)
     return ClassificationReport(
         images=len(labels),
         accuracy=float((predicted == labels).double().mean()),
         temperature=temperature,
         uncalibrated=_confidence(logits_nk, labels),
-        calibrated=_confidence(logits_nk / temperature, labels),
+        calibrated=_confidence(
+            logits_nk / temperature if calibrated_nk is None else calibrated_nk, labels
+        ),
         confusion=confusion_matrix(labels, predicted, labels=range(len(classes))),
         classes=_class_scores(labels, predicted, classes),
         top_losses=_top_losses(logits_nk.double() / temperature, labels, top_losses),

@@ -13,7 +13,7 @@ from limelight.runtime.engine import Engine
 from models.serving_graph import ServingGraph
 from pipeline.data.registry import Split
 from pipeline.evaluation.abstention import choose_threshold, measure_abstention
-from pipeline.evaluation.calibration import calibrate, confidence_of
+from pipeline.evaluation.calibration import calibrate, check_calibration, confidence_of
 from pipeline.evaluation.faithfulness import (
     check_faithfulness,
     images_to_explain,
@@ -77,8 +77,9 @@ def measure(
     """Measure an artefact's files, and return the measured fields of its manifest.
 
     Raises:
-        GateError: a format does not agree with eager torch, or the class activation maps say no
-            more about what the network depends on than noise does.
+        GateError: a format does not agree with eager torch, the temperature raises the log loss,
+            or the class activation maps say no more about what the network depends on than noise
+            does.
 
     """
     manifest, dataset = artifact.manifest, data.dataset
@@ -88,6 +89,7 @@ def measure(
     tell(f"comparing each format with eager torch on {len(test):,} test images")
     parity = compare_formats(artifact, engine, graphs, test)
     predictions = predict(engine, test)
+    check_calibration(predictions.logits, predictions.labels, predictions.temperature)
     tell(f"measuring the maps of {', '.join(manifest.methods)}")
     faithfulness = measure_faithfulness(
         engine.run,

@@ -5,7 +5,13 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from pipeline.evaluation.calibration import calibrate, expected_calibration_error, fit_temperature
+from pipeline.errors import GateError
+from pipeline.evaluation.calibration import (
+    calibrate,
+    check_calibration,
+    expected_calibration_error,
+    fit_temperature,
+)
 
 
 def _overconfident(temperature: float, images: int = 20_000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -18,7 +24,9 @@ def _overconfident(temperature: float, images: int = 20_000) -> tuple[torch.Tens
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_fit_finds_the_temperature_that_generated_the_labels(temperature: float) -> None:
-    assert fit_temperature(*_overconfident(temperature)) == pytest.approx(temperature, rel=0.04)
+    fitted = fit_temperature(*_overconfident(temperature))
+    assert fitted.value == pytest.approx(temperature, rel=0.04)
+    assert fitted.low < temperature < fitted.high < 1.1 * fitted.low
 
 
 def test_calibration_lowers_log_loss_and_calibration_error() -> None:
@@ -28,14 +36,68 @@ def test_calibration_lowers_log_loss_and_calibration_error() -> None:
     after = log_loss(labels, (logits.double() / calibration.temperature).softmax(1))
     assert after < before - 0.1
     assert calibration.ece_after < 0.02 < calibration.ece_before
+    assert calibration.log_loss_before == pytest.approx(before)
+    assert calibration.log_loss_after == pytest.approx(after, rel=1e-3)
 
 
-def test_confidence_stays_below_1_without_validation_errors() -> None:
+def _calibrated(
+    images: int, classes: int, scale: float, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits that are calibrated by construction: labels are drawn from their softmax."""
+    rng = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(images, classes, generator=rng, dtype=torch.double)
+    return logits, torch.multinomial(logits.softmax(1), 1, generator=rng)[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "scale"),
+    [(2, 12, 3.0), (4, 21, 4.0), (10, 30, 5.0), (10, 150, 5.0), (37, 150, 6.0), (300, 2000, 9.0)],
+)
+def test_calibration_does_no_harm_to_calibrated_logits(
+    classes: int, images: int, scale: float
+) -> None:
+    fresh, labels = _calibrated(4000, classes, scale, seed=99)
+    before = expected_calibration_error(fresh.softmax(1), labels)
+    rises = []
+    for seed in range(10 if images < 1000 else 3):
+        temperature = calibrate(*_calibrated(images, classes, scale, seed)).temperature
+        after = expected_calibration_error((fresh / temperature).softmax(1), labels)
+        rises.append(after - before)
+    assert np.mean(rises) < 0.005
+    # The interval misses 1 in one fit of twenty, where the temperature may be wrong by its width.
+    assert np.count_nonzero(np.abs(rises) > 1e-6) <= 3
+
+
+def test_many_classes_that_are_nearly_always_right_stay_confident() -> None:
+    """Platt's correction for each class gave 1 + N / K images too little confidence here."""
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(600) % 120
+    logits = torch.randn(600, 120, generator=rng) + 12 * torch.nn.functional.one_hot(labels, 120)
+    right = logits.argmax(1)
+    right[:24] = (right[:24] + 1) % 120
+    calibration = calibrate(logits, right)
+    assert calibration.ece_after < 0.03
+
+
+def test_network_without_validation_errors_is_as_sure_as_their_number_allows() -> None:
     labels = torch.arange(200) % 10
     logits = 5 * torch.nn.functional.one_hot(labels, 10).float()
-    confidence = (logits / fit_temperature(logits, labels)).softmax(1).max()
-    # Platt's target for 200 images in 10 classes without an error.
-    assert float(confidence) == pytest.approx(201 / 210, abs=1e-3)
+    confidence = (logits / fit_temperature(logits, labels).value).softmax(1).max()
+    assert float(confidence) == pytest.approx(201 / 202, abs=1e-4)
+
+
+def test_temperature_that_the_images_do_not_demand_is_one() -> None:
+    logits, labels = _overconfident(1.15, images=60)
+    fitted = fit_temperature(logits, labels)
+    assert fitted.low < 1 < fitted.high
+    assert fitted.value == 1
+
+
+def test_calibration_that_hurts_test_images_is_rejected() -> None:
+    logits, labels = _overconfident(1.0, images=2000)
+    check_calibration(logits, labels, 1.02)
+    with pytest.raises(GateError, match=r"temperature 3\.000.* raises the log loss"):
+        check_calibration(logits, labels, 3.0)
 
 
 def test_calibration_error_equals_hand_computed_value() -> None:
@@ -47,5 +109,5 @@ def test_calibration_error_equals_hand_computed_value() -> None:
 
 def test_temperature_does_not_change_predicted_classes() -> None:
     logits, labels = _overconfident(3.0, images=500)
-    scaled = logits / fit_temperature(logits, labels)
+    scaled = logits / fit_temperature(logits, labels).value
     np.testing.assert_array_equal(scaled.argmax(1), logits.argmax(1))
