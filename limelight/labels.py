@@ -10,3 +10,8 @@ def normalized(label: str) -> str:
     keyboards one.
     """
     return unicodedata.normalize("NFC", label)
+
+
+def longest_form(label: str) -> int:
+    """Return the length of the longest text that compares equal to a label."""
+    return len(unicodedata.normalize("NFD", label))

@@ -13,7 +13,7 @@ from limelight.explanations.bounding_box import Box, locate
 from limelight.explanations.methods import METHODS
 from limelight.explanations.options import ALL, ExplainOptions
 from limelight.imaging.fitting import View
-from limelight.labels import normalized
+from limelight.labels import longest_form, normalized
 from limelight.results import ClassActivationMap, Prediction, Score, flags_of, raised
 
 Row = Mapping[str, NDArray[np.float32]]
@@ -60,6 +60,8 @@ class ResultBuilder:
         self.manifest = manifest
         self.max_evaluations = max_evaluations
         self._indices = {normalized(label): index for index, label in enumerate(manifest.classes)}
+        # The time of a normalisation grows with the square of a text of combining characters.
+        self._longest_label = max(map(longest_form, manifest.classes))
         abstention, detection = manifest.abstention, manifest.out_of_distribution
         self._min_confidence = None if abstention is None else abstention.threshold
         self._max_ood_score = None if detection is None else detection.threshold
@@ -133,9 +135,10 @@ class ResultBuilder:
         Raises:
             UnknownTarget: the model has no such class.
         """
-        index = self._indices.get(normalized(target))
-        if index is not None:
-            return index
+        if len(target) <= self._longest_label:
+            index = self._indices.get(normalized(target))
+            if index is not None:
+                return index
         classes = self.manifest.classes
         if (
             target.isascii()

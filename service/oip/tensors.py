@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,8 @@ LENGTH_BYTES = 4
 
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _LINE_BREAKS = b" \t\r\n"
+# Escapes that base64 can have in a URL. Python's `unquote` takes seconds for millions of others.
+_ESCAPED = {"%2B": "+", "%2F": "/", "%3D": "=", "%20": " ", "%0D": "\r", "%0A": "\n"}
 
 
 def read_uint8(tensor: InputTensor) -> NDArray[np.uint8]:
@@ -63,7 +64,8 @@ def read_base64(text: str) -> bytes:
         head, comma, text = text.partition(",")
         if not comma or not head.lower().endswith(";base64"):
             raise ValueError("a data URL without base64")
-        text = unquote(text)
+        for escaped, character in _ESCAPED.items():
+            text = text.replace(escaped, character).replace(escaped.lower(), character)
     content = text.encode("ascii").translate(_URL_SAFE, delete=_LINE_BREAKS)
     return base64.b64decode(content + b"=" * (-len(content) % 4), validate=True)
 

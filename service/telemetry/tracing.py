@@ -37,10 +37,8 @@ def configured(endpoint: str | None, *, ratio: float) -> "Tracing | None":
     Raises:
         TracingUnavailableError: our setting is set, and the exporter is not installed.
     """
-    if _variable("SDK_DISABLED").lower() == "true" or _variable("TRACES_EXPORTER") not in (
-        "",
-        "otlp",
-    ):
+    exporters = [each.strip() for each in (_variable("TRACES_EXPORTER") or "otlp").split(",")]
+    if _variable("SDK_DISABLED").lower() == "true" or "otlp" not in exporters:
         return None
     if endpoint is None:
         if not (_variable("EXPORTER_OTLP_TRACES_ENDPOINT") or _variable("EXPORTER_OTLP_ENDPOINT")):

@@ -148,6 +148,10 @@ def test_image_has_the_extras_that_the_components_need() -> None:
         assert {"serve", "grpc", "tracing"} <= set(extra.split(","))
 
 
+def test_idle_connections_are_kept_longer_than_by_load_balancers(rendered: Manifests) -> None:
+    assert rendered.settings.keep_alive_s > 60
+
+
 def test_every_selector_matches_the_pods(rendered: Manifests) -> None:
     template = rendered["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert template == LABELS

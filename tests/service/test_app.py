@@ -65,7 +65,8 @@ def break_engine(served: Served, monkeypatch: pytest.MonkeyPatch, value: float |
                 raise RuntimeError("out of memory at 0xdeadbeef")
             return [np.full((len(feed["images"]), 3), value, np.float32) for _ in names]
 
-    monkeypatch.setattr(served.registry.classifiers["colours"].engine, "_session", Broken())
+    engine = served.registry.classifiers["colours"].engine
+    monkeypatch.setattr(engine._sessions, "first", Broken())
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])

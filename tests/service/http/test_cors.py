@@ -1,7 +1,9 @@
 """Cross-origin requests, and headers for browsers that every response has."""
 
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -9,7 +11,7 @@ from pydantic import ValidationError
 
 from service.settings import Settings, settings_problem
 from tests.service.test_app import PNG, Served
-from tests.serving_kit import bentoml_serve
+from tests.serving_kit import Server, bentoml_serve
 
 SHOP, OTHER = "https://shop.example", "http://localhost:5173"
 PREFLIGHT = {
@@ -136,3 +138,22 @@ def test_every_response_forbids_to_guess_its_type(client: httpx.Client) -> None:
     answers.append(client.post("/predict", content=PNG, headers=late))
     for answer in answers:
         assert answer.headers.get_list("x-content-type-options") == ["nosniff"], answer.url
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nno header\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nA: " + b"a" * 40_000 + b"\r\n\r\n", 431),
+    ],
+)
+def test_response_of_the_server_itself_forbids_it_as_well(
+    server: Server, head: bytes, status: int
+) -> None:
+    address = urlsplit(server.url)
+    with socket.create_connection((str(address.hostname), address.port), timeout=10) as connection:
+        connection.sendall(head)
+        with connection.makefile("rb") as answer:
+            lines = answer.read().partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert int(lines[0].split()[1]) == status
+    assert b"x-content-type-options: nosniff" in lines

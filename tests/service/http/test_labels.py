@@ -1,5 +1,6 @@
 """Classes named in requests: labels compare in any Unicode form."""
 
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -58,6 +59,16 @@ async def test_label_that_is_not_escaped_in_the_query_is_utf_8(served: Served) -
     query = f"target={COMPOSED}".encode()
     await served.application(scope | {"query_string": query}, receive, send)
     assert sent[0]["status"] == 200
+
+
+async def test_long_target_takes_little_time(served: Served) -> None:
+    """Normalising it would take minutes."""
+    target = "a" + "\u0301\u0327" * 200_000
+    started = time.process_time()
+    form = {"data": {"target": target}, "files": {"image": ("a", PNG)}}
+    answer = await served.http.post("/explain", **form)  # type: ignore[arg-type]
+    assert (answer.status_code, answer.json()["code"]) == (422, "unknown_target")
+    assert time.process_time() - started < 2
 
 
 async def test_similar_label_is_another_class(served: Served) -> None:

@@ -166,7 +166,7 @@ async def test_requests_of_disconnected_clients_are_not_computed(
     async with listening(served) as (server, port):
         network = Gated()
         classifier = served.registry.classifiers["colours"]
-        monkeypatch.setattr(classifier.engine, "_session", network)
+        monkeypatch.setattr(classifier.engine._sessions, "first", network)
         head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(PNG)}\r\n\r\n".encode()
 
         def waiting(number: int) -> bool:

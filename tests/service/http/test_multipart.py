@@ -1,5 +1,7 @@
 """Parser of forms: any bytes give parts or one kind of error, and a form comes back whole."""
 
+import time
+
 import httpx
 import pytest
 from hypothesis import given
@@ -67,3 +69,12 @@ def test_content_that_resembles_boundaries_is_kept(size: int) -> None:
     body = b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\n' + content + b"\r\n--x--"
     (part,) = parse_form(b"before\r\n" + body + b"\r\nafter", TYPE)
     assert part.content == content
+
+
+def test_form_of_forged_heads_takes_little_time() -> None:
+    head = (
+        b'--x\r\nContent-Disposition: form-data; name="image"; a="' + b";" * 3900 + b'"\r\n\r\n\r\n'
+    )
+    started = time.process_time()
+    assert "more than 100 parts" in outcome(head * 2000 + b"--x--", TYPE)
+    assert time.process_time() - started < 1

@@ -1,8 +1,10 @@
 """Input and output tensors over HTTP, without a client library: JSON, binary and mixed."""
 
 import base64
+import contextlib
 import io
 import json
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from limelight.artifact.store import Artifact
+from service.oip.tensors import read_base64
 from tests.service.oip.kit import (
     INFER,
     LENGTH,
@@ -177,6 +180,14 @@ async def test_base64_may_have_any_of_its_usual_forms(
 async def test_text_that_is_not_base64_is_rejected(http: httpx.AsyncClient, text: str) -> None:
     tensor = {"name": "image_bytes", "datatype": "BYTES", "shape": [1], "data": [text]}
     assert "base64" in expect_error(await http.post(INFER, json=request(tensor)), 400)
+
+
+@pytest.mark.parametrize("text", ["%41", "%", "%4", "A\n"])
+def test_base64_of_any_text_takes_little_time(text: str) -> None:
+    started = time.process_time()
+    with contextlib.suppress(ValueError):
+        read_base64("data:;base64," + text * (10_000_000 // len(text)))
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("binary_out", [False, True])

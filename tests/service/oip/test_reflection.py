@@ -11,12 +11,14 @@ import grpc
 import pytest
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_reflection.v1alpha import reflection_pb2
 
 from service.oip.grpc.messages import METHODS, SERVICE
 from tests.service.oip.kit import free_port
 from tests.serving_kit import REPOSITORY, bentoml_serve
 
+reflection_pb2 = pytest.importorskip(
+    "grpc_reflection.v1alpha.reflection_pb2", reason="needs grpcio-reflection, of the extra grpc"
+)
 VERSIONS = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 Request = reflection_pb2.ServerReflectionRequest
 

@@ -156,6 +156,7 @@ def test_our_endpoint_precedes_that_of_the_variables(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9/v1/traces")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")  # not for this endpoint
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console, otlp")
     tracing = configured(collector.endpoint, ratio=1)
     assert tracing is not None
     span = tracing.begin("a", headers("01"))
