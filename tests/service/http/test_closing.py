@@ -34,14 +34,14 @@ async def service(zoo: Path) -> AsyncIterator[Service]:
 @pytest.fixture
 def gate(service: Service, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Hold every forward pass until the event is set."""
-    engine, event = service.served.registry.classifiers["colours"].engine, threading.Event()
-    run = engine.run
+    batcher, event = service.served.registry.classifiers["colours"].batcher, threading.Event()
+    run = batcher._run
 
     def wait(*arguments: Any) -> Any:
         assert event.wait(10)
         return run(*arguments)
 
-    monkeypatch.setattr(engine, "run", wait)
+    monkeypatch.setattr(batcher, "_run", wait)
     return event
 
 
