@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from limelight.runtime import cuda
 from service.process import malloc as allocator
 from service.process import workers as parallelism
+from service.process.metrics_folder import accept_full_disk
 from service.process.orphans import end_with_parent
 from service.process.worker_status import WorkerStatus
 from service.settings import Settings, settings_problem
@@ -25,6 +26,7 @@ from service.telemetry import logs
 # again.
 os.environ.setdefault(usage_stats.BENTOML_DO_NOT_TRACK, "True")
 usage_stats.do_not_track.cache_clear()
+accept_full_disk()
 # Read at import, so that an invalid setting stops `bentoml serve` itself, and not each worker.
 try:
     settings = Settings()

@@ -16,6 +16,20 @@ _PREFIX = "limelight-metrics-"
 _LOCK = "lock"
 
 
+def accept_full_disk() -> None:
+    """Use the folder for temporary files although its disk is full; call this before the first use.
+
+    Python tries to write a file there, and else takes the current folder, or none. But only folders
+    and sockets are made here, which need no room.
+    """
+    try:
+        usable = Path(tempfile.gettempdir()) != Path.cwd()
+    except FileNotFoundError:
+        usable = False
+    if not usable:
+        tempfile.tempdir = os.environ.get("TMPDIR", "/tmp")  # noqa: S108  # Python's own choice
+
+
 class MetricsFolder:
     """A new folder that only this user can read.
 
