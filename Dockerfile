@@ -51,8 +51,8 @@ COPY . .
 RUN python -m compileall -q limelight service
 
 FROM base-${DEVICE}
-# BentoML reports usage to its makers unless BENTOML_DO_NOT_TRACK is exactly `True`. It writes its
-# counters to BENTOML_HOME. The user has no entry in /etc/passwd, so HOME is set here.
+# BentoML reports usage to its makers unless BENTOML_DO_NOT_TRACK is exactly `True`. It makes folders
+# in BENTOML_HOME. The user has no entry in /etc/passwd, so HOME is set here.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -37,11 +37,11 @@ from service.oip.rest import Rest
 from service.openapi.bentoml import bentoml_schema
 from service.openapi.document import document
 from service.process.connection_balancer import Acceptor
-from service.process.connection_counts import ConnectionCounts
 from service.process.shutdown import Drain
+from service.process.worker_status import WorkerStatus
 from service.settings import Settings
+from service.telemetry import logs, tracing
 from service.telemetry import metrics as prometheus
-from service.telemetry import tracing
 from service.telemetry.metrics import Metrics, RequestLabels
 from service.telemetry.recorder import Recorder
 from service.telemetry.tracing import Tracing
@@ -77,14 +77,14 @@ class Application:
         registry: ModelRegistry | None = None,
         *,
         trace: Tracing | None = None,
-        connection_counts: ConnectionCounts | None = None,
+        worker_status: WorkerStatus | None = None,
         workers: int = 1,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._registry = registry or ModelRegistry(settings, metrics)
         self._tracing = trace
-        self._connection_counts = connection_counts
+        self._worker_status = worker_status
         self._drain = Drain(settings.drain_s)
         self._upload_budget = UploadBudget(settings.max_queued_bytes)
         self._in_flight = 0
@@ -294,7 +294,7 @@ class Application:
         """Load the models before the first request. After a failure, the service stays unready."""
         acceptor = Acceptor.of_this_process(
             self._settings,
-            self._connection_counts,
+            self._worker_status,
             reject_early=self._reject_early,
             on_refusal=self._count_refusal,
         )
@@ -343,6 +343,7 @@ class Application:
             self._update_metrics()
             if time.perf_counter() > flushed + prometheus.FLUSH_S:
                 self._metrics.flush()
+                logs.report_suppressed()
                 flushed = time.perf_counter()
             await asyncio.sleep(_STATUS_INTERVAL_S)
 

@@ -1,9 +1,9 @@
 """BentoML service: `bentoml serve` and `bentoml build` find it through pyproject.toml."""
 
+import faulthandler
 import importlib.util
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
 import bentoml
@@ -15,7 +15,9 @@ from starlette.types import ASGIApp
 from limelight.runtime import cuda
 from service.process import malloc as allocator
 from service.process import workers as parallelism
-from service.process.connection_counts import ConnectionCounts
+from service.process.metrics_folder import accept_full_disk
+from service.process.orphans import end_with_parent
+from service.process.worker_status import WorkerStatus
 from service.settings import Settings, settings_problem
 from service.telemetry import logs
 
@@ -24,6 +26,7 @@ from service.telemetry import logs
 # again.
 os.environ.setdefault(usage_stats.BENTOML_DO_NOT_TRACK, "True")
 usage_stats.do_not_track.cache_clear()
+accept_full_disk()
 # Read at import, so that an invalid setting stops `bentoml serve` itself, and not each worker.
 try:
     settings = Settings()
@@ -50,6 +53,9 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """Create the application; BentoML calls this once in each worker."""
+        end_with_parent()
+        # Fatal signals write where each thread was; the parent ends a hung worker with one.
+        faulthandler.enable()
         # Imported here, because the parent process does not need them and they load slowly (1 s).
         from service.app import Application
         from service.inference.model_registry import ModelRegistry
@@ -67,19 +73,29 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
             metrics,
             registry,
             trace=trace,
-            connection_counts=_connection_counts(),
+            worker_status=_worker_status(),
             workers=parallel.workers,
         )
 
 
-def _connection_counts() -> ConnectionCounts | None:
-    """Return the worker connection counts, in the folder that the workers share for metrics."""
-    folder, worker = os.environ.get("PROMETHEUS_MULTIPROC_DIR"), server_context.worker_index
-    if folder is None or worker is None or parallel.workers == 1:
-        return None
-    # BentoML numbers workers from 1, and gives a replaced worker a new number.
-    number = (worker - 1) % parallel.workers
-    return ConnectionCounts(Path(folder) / "connections", worker=number, workers=parallel.workers)
+def _worker_status() -> WorkerStatus | None:
+    # BentoML numbers workers from 1.
+    worker = server_context.worker_index
+    return None if worker is None else WorkerStatus.of_worker(worker - 1)
+
+
+def _check_tracing() -> None:
+    """Stop the start if the workers could not trace: they would end, and be replaced for ever."""
+    if settings.trace_endpoint is None:
+        return
+    from service.telemetry import tracing
+
+    try:
+        trace = tracing.configured(settings.trace_endpoint, ratio=settings.trace_ratio)
+    except Exception as error:  # OpenTelemetry's settings, in its own variables, are checked too
+        raise SystemExit(f"limelight: there can be no tracing: {error}") from None
+    if trace is not None:
+        trace.close()
 
 
 @bentoml.service(name="limelight", service_class=OwnApplication, workers=parallel.workers)
@@ -93,7 +109,8 @@ class Limelight:
         from service.process import supervisor as supervision  # the workers do not need it
 
         logs.configure(settings.log_format)
-        supervision.supervise(drain_s=settings.drain_s)
+        _check_tracing()
+        supervision.supervise(settings)
         logging.getLogger("bentoml.serve").info(
             "%d worker(s) of %d thread(s) on %d usable core(s)",
             *(parallel.workers, parallel.threads, cores),

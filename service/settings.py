@@ -3,11 +3,19 @@
 import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+")
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("it is no URL: give one that begins with http:// or https://")
+    return value
 
 
 class Settings(BaseSettings):
@@ -73,12 +81,14 @@ class Settings(BaseSettings):
     """Let clients of the gRPC port ask for its services and messages, as grpcurl does."""
     drain_s: float = Field(default=0.0, ge=0, le=600)
     """Pause after SIGTERM, unready but still serving, for load balancers to notice."""
+    worker_timeout_s: float = Field(default=30.0, ge=0, le=3600)
+    """Time without a sign of life after which a worker is killed and replaced. 0: never."""
     access_log: bool = False
     """Log one line per request. Failures of the service are always logged."""
     log_format: Literal["text", "json"] = "text"
     metrics: bool = True
     """False leaves `/metrics` empty. Use it to measure the cost of the metrics."""
-    trace_endpoint: str | None = None
+    trace_endpoint: Annotated[str, AfterValidator(_http_url)] | None = None
     """URL for OTLP over HTTP, e.g. ``http://collector:4318/v1/traces``. Unset: `OTEL_*` decide."""
     trace_ratio: float = Field(default=0.01, ge=0, le=1)
     """Share of requests to trace. A caller's own decision (`traceparent`) takes precedence."""
@@ -97,11 +107,22 @@ class Settings(BaseSettings):
                 )
         return origins
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_not_empty(cls, value: object) -> object:
+        if value == "":
+            raise ValueError("it is empty: give it a value, or unset it")
+        return value
+
 
 def settings_problem(error: ValidationError) -> str:
     """Describe the errors in the environment, with the names of the variables."""
     return "; ".join(
-        f"LIMELIGHT_{'_'.join(map(str, problem['loc'])).upper()} is {problem['input']!r}: "
-        f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
+        f"LIMELIGHT_{str(problem['loc'][0]).upper()} is {problem['input']!r}: "
+        f"{_lower_first(problem['msg'].removeprefix('Value error, '))}"
         for problem in error.errors()
     )
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -75,9 +75,8 @@ class Watch:
         return found
 
     def written(self) -> list[str]:
-        """Return the files in the home folder, without BentoML's own folder for its store."""
-        files = [path.relative_to(self.home) for path in self.home.rglob("*") if path.is_file()]
-        return [str(file) for file in files if file.parts[0] != "bentoml"]
+        """Return the files in the home folder."""
+        return [str(path.relative_to(self.home)) for path in self.home.rglob("*") if path.is_file()]
 
 
 def begin_watch(folder: Path) -> Watch:

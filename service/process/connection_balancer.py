@@ -15,8 +15,8 @@ from typing import Any
 
 from limelight.errors import LimelightError
 from service.http.uvicorn_protocol import EarlyRejection, Protocol
-from service.process.connection_counts import ConnectionCounts
 from service.process.open_connections import OpenConnections, connection_limits
+from service.process.worker_status import WorkerStatus
 from service.settings import Settings
 
 logger = logging.getLogger("limelight.accepting")
@@ -34,7 +34,7 @@ class Acceptor:
     Args:
         server: running `uvicorn.Server`; None under another server, which then accepts itself.
         settings: limits of a connection.
-        connection_counts: connection counts of all workers; None if this is the only worker.
+        status: status of all workers; None without our parent process.
         reject_early, on_refusal: see `service.http.uvicorn_protocol`.
     """
 
@@ -42,14 +42,14 @@ class Acceptor:
         self,
         server: Any | None,
         settings: Settings,
-        connection_counts: ConnectionCounts | None,
+        status: WorkerStatus | None,
         *,
         reject_early: EarlyRejection,
         on_refusal: Callable[[LimelightError], None],
     ) -> None:
         self._server = server
         self._settings = settings
-        self._connection_counts = connection_counts
+        self._status = status
         self._reject_early, self._on_refusal = reject_early, on_refusal
         self._open = OpenConnections(settings)
         if server is not None:
@@ -63,7 +63,7 @@ class Acceptor:
     def of_this_process(
         cls,
         settings: Settings,
-        connection_counts: ConnectionCounts | None,
+        status: WorkerStatus | None,
         *,
         reject_early: EarlyRejection,
         on_refusal: Callable[[LimelightError], None],
@@ -72,9 +72,7 @@ class Acceptor:
         server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
         if not hasattr(server, "server_state"):
             server = None
-        return cls(
-            server, settings, connection_counts, reject_early=reject_early, on_refusal=on_refusal
-        )
+        return cls(server, settings, status, reject_early=reject_early, on_refusal=on_refusal)
 
     async def take_over(self) -> None:
         """Wait until the server listens, then listen in its place."""
@@ -99,7 +97,10 @@ class Acceptor:
         return next(hosts, None)
 
     def check(self) -> None:
-        """Publish the connection count, and apply the limits of time; call this regularly."""
+        """Publish the connection count, the worker's sign of life, and apply the limits of time.
+
+        Call this regularly.
+        """
         self._publish_count()
         self._open.close_late(self._connections())
 
@@ -112,8 +113,8 @@ class Acceptor:
         self._sockets.clear()
 
     def _publish_count(self) -> None:
-        if self._connection_counts is not None and self._server is not None:
-            self._connection_counts.publish(len(self._connections()))
+        if self._status is not None:
+            self._status.publish(len(self._connections()))
 
     def _listen(self, listening: socket.socket) -> None:
         if listening in self._sockets:
@@ -125,8 +126,8 @@ class Acceptor:
         loop.call_later(seconds, self._listen, listening)
 
     def _accept(self, listening: socket.socket) -> None:
-        if self._connection_counts is not None and not self._yielded:
-            least = self._connection_counts.least()
+        if self._status is not None and not self._yielded:
+            least = self._status.least()
             if least is not None and least < len(self._connections()):
                 self._yielded = True  # once only: the other worker may be busy
                 self._listen_later(listening, _YIELD_S)
@@ -186,7 +187,7 @@ class Acceptor:
             lost(error)
             self._publish_count()
 
-        if self._connection_counts is not None:
+        if self._status is not None:
             protocol.connection_lost = connection_lost  # type: ignore[assignment,method-assign]
         return protocol
 

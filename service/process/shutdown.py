@@ -6,6 +6,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from service.process.orphans import is_orphan
+
 SETTLE_S = 0.2
 """Time for TCP handshakes in progress to finish, before a listening socket is closed."""
 
@@ -14,8 +16,8 @@ class Drain:
     """Handler of SIGTERM and SIGINT that delays the server's own handler.
 
     After SIGTERM, the worker stays open but unready. Load balancers stop sending requests in this
-    pause, and the last handshakes end. SIGINT comes from a person and has no pause. A second signal
-    ends the server at once.
+    pause, and the last handshakes end. SIGINT comes from a person and has no pause. A worker whose
+    parent died has none, because it holds the port. A second signal ends the server at once.
     """
 
     def __init__(self, pause_s: float) -> None:
@@ -57,7 +59,8 @@ class Drain:
                 handler(number, frame)
                 return
             self.begun = True
-            pause_s = self._pause_s if number == signal.SIGTERM else 0.0
+            drains = number == signal.SIGTERM and not is_orphan()
+            pause_s = self._pause_s if drains else 0.0
             loop.call_soon_threadsafe(loop.call_later, pause_s + SETTLE_S, end, number, frame)
 
         return on_signal

@@ -2,44 +2,58 @@
 
 BentoML checks for dead workers every ten seconds, and replaces none in a container. It also keeps
 the listening socket open while its workers exit, so that new connections are reset, and takes
-commands from every user of the machine.
+commands from every user of the machine. It does not log that a worker died, or notice a hung one.
 """
 
 import asyncio
 import contextlib
-import ctypes
 import logging
+import os
 import signal
 import socket
-import struct
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import FrameType, SimpleNamespace
 from typing import Any
 
 from bentoml._internal.utils import circus as bentoml_circus
+from bentoml.exceptions import BentoMLException
 from circus import arbiter as circus_arbiter
 
+from service.process import metrics_folder
+from service.process.handshakes import drop_handshakes
+from service.process.metrics_folder import MetricsFolder
+from service.process.orphans import PARENT
 from service.process.shutdown import SETTLE_S
+from service.process.worker_status import DESCRIPTOR, WorkerStatus
+from service.process.worker_watch import NoWorkerStartsError, WorkerWatch
+from service.settings import Settings
 
 logger = logging.getLogger("limelight.supervision")
 
 CHECK_S = 0.5
 """Interval between two checks for dead workers."""
 
-_SO_ATTACH_FILTER = 26
-# Classic BPF: load byte 13 of the TCP header (its flags); drop the packet where SYN is set.
-_DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
-
 
 class Supervisor(bentoml_circus.Arbiter):
     """BentoML's arbiter that always respawns workers and closes its sockets before they exit."""
 
     drain_s = 0.0
+    worker_timeout_s = 0.0
+    grpc_port: int | None = None
 
     def __init__(self, watchers: Sequence[Any], **options: Any) -> None:
+        workers = sum(watcher.numprocesses for watcher in watchers)
+        # Circus numbers processes up to twice their number: a reload runs old and new ones.
+        status = WorkerStatus.create(2 * workers)
+        self._watch = WorkerWatch(status, workers=workers, timeout_s=self.worker_timeout_s)
+        self._metrics = _metrics_folder()
         for watcher in watchers:
             watcher.respawn = True
+            watcher.hooks["after_spawn"] = self._note_start
+            watcher.env |= {DESCRIPTOR: str(status.descriptor), PARENT: str(os.getpid())}
+            if self._metrics is not None:
+                watcher.env[metrics_folder.VARIABLE] = str(self._metrics.path)
         options |= {"check_delay": CHECK_S}
         with contextlib.ExitStack() as stack:
             options |= _private_endpoints(stack, reload="plugins" in options)
@@ -49,6 +63,27 @@ class Supervisor(bentoml_circus.Arbiter):
         self._interrupted = False
         # Circus has set its handlers already, and treats SIGINT like SIGTERM.
         self._on_sigint = signal.signal(signal.SIGINT, self._interrupt)
+        self._handle_other_signals()
+
+    def initialize(self) -> None:
+        """Open the sockets.
+
+        Raises:
+            BentoMLException: a port is in use, or not permitted.
+        """
+        place = " or ".join(each.location for each in self.sockets.values())
+        try:
+            super().initialize()
+            if self.grpc_port is not None:
+                place = f"the gRPC port {self.grpc_port}"
+                _check_free(self.sockets.values(), self.grpc_port)
+        except OSError as error:
+            if self._metrics is not None:
+                self._metrics.remove()
+            raise BentoMLException(
+                f"limelight cannot listen on {place} ({error.strerror}): stop the program that has "
+                "the port, or choose another port"
+            ) from error
 
     def stop(self) -> "asyncio.Task[None]":  # type: ignore[override]  # circus returns an untyped future
         """Stop the workers; a second call stops them at once.
@@ -71,7 +106,52 @@ class Supervisor(bentoml_circus.Arbiter):
         """Check the workers every `CHECK_S`; skip the check while circus runs another command."""
         if self._exclusive_running_command is not None:
             return None
+        for pid, number in self._watch.check(CHECK_S):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
         return super().manage_watchers()
+
+    def reap_processes(self) -> None:
+        """Collect the workers that have ended; circus calls this before it replaces them."""
+        watchers = {pid: watcher for watcher in self.watchers for pid in watcher.processes}
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            try:
+                self._watch.ended(pid, status, stopping=self._leaving is not None)
+            except NoWorkerStartsError as error:
+                self._exception = BentoMLException(f"limelight: {error}")
+                self.stop()
+            if pid in watchers:
+                watchers[pid].reap_process(pid, status)
+
+    def stop_controller_and_close_sockets(self) -> None:
+        """Clean up after the last worker has ended."""
+        super().stop_controller_and_close_sockets()
+        if self._metrics is not None:
+            self._metrics.remove()
+
+    def _note_start(self, watcher: Any, pid: int, **others: Any) -> bool:
+        self._watch.begun(pid, watcher.processes[pid].wid)
+        return True
+
+    def _handle_other_signals(self) -> None:
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, _ignore)  # by default, they would end this process alone
+        # A terminal that closes sends SIGHUP, after which circus would start new workers. With
+        # `nohup`, it was ignored from the start.
+        if self.ctrl.sys_hdl._old[signal.SIGHUP] == signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        else:
+            signal.signal(signal.SIGHUP, self._hang_up)
+
+    def _hang_up(self, number: int, frame: FrameType | None) -> None:
+        logger.warning("SIGHUP (the terminal was closed?): the service stops")
+        self.ctrl.sys_hdl.quit()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._interrupted = True
@@ -101,6 +181,27 @@ class Supervisor(bentoml_circus.Arbiter):
                 listening.shutdown(socket.SHUT_RDWR)
 
 
+def _check_free(listening: Iterable[socket.socket], port: int) -> None:
+    """Raise OSError if another program has `port` on an address that we listen on."""
+    for each in listening:
+        if each.family in (socket.AF_INET, socket.AF_INET6):
+            with socket.socket(each.family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((each.getsockname()[0], port))
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    logger.warning("%s is ignored: stop the service with SIGTERM", signal.Signals(number).name)
+
+
+def _metrics_folder() -> MetricsFolder | None:
+    try:
+        return MetricsFolder()
+    except OSError as error:
+        logger.error("/metrics cannot add up the workers, without a folder for it: %s", error)
+        return None
+
+
 def _private_endpoints(stack: contextlib.ExitStack, *, reload: bool) -> dict[str, str]:
     """Return addresses for circus's commands and events that no other user of the machine reaches.
 
@@ -114,26 +215,11 @@ def _private_endpoints(stack: contextlib.ExitStack, *, reload: bool) -> dict[str
     return {"endpoint": f"{folder}commands", "pubsub_endpoint": f"{folder}events"}
 
 
-def supervise(*, drain_s: float) -> None:
+def supervise(settings: Settings) -> None:
     """Make `bentoml serve` use our supervisor; call this before it starts its workers."""
-    Supervisor.drain_s = drain_s
+    Supervisor.drain_s = settings.drain_s
+    Supervisor.worker_timeout_s = settings.worker_timeout_s
+    Supervisor.grpc_port = settings.grpc_port
     # Circus looks up the full name of this machine, for which the system may ask a DNS server.
     circus_arbiter.socket = SimpleNamespace(getfqdn=socket.gethostname)
     bentoml_circus.Arbiter = Supervisor  # type: ignore[misc]  # BentoML creates its arbiter by this name
-
-
-def drop_handshakes(listening: socket.socket) -> None:
-    """Drop the first packet of each new connection, for every process that shares the socket.
-
-    The client's kernel sends the packet again after a second. By then the socket is closed, so the
-    connection is refused, and a load balancer tries another server. If the kernel does not support
-    such filters, a warning is logged.
-    """
-    program = b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN)
-    buffer = ctypes.create_string_buffer(program)
-    # struct sock_fprog: the number of instructions, and their address.
-    filter_program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(buffer))
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_program)
-    except OSError as error:
-        logger.warning("new connections cannot be dropped while closing: %s", error)

@@ -6,7 +6,14 @@ from typing import Literal
 
 import orjson
 
+from service.telemetry.log_limit import RepeatFilter
+
+logger = logging.getLogger("limelight.logs")
+
 _FIELDS = ("request_id", "trace_id", "method", "route", "status", "duration_ms", "model")
+
+
+_limit = RepeatFilter()
 
 
 class JsonFormatter(logging.Formatter):
@@ -30,15 +37,27 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(log_format: Literal["text", "json"]) -> None:
-    """Enable the `limelight` loggers, and give every logger of the process the same format."""
+    """Enable the `limelight` loggers, and give every logger of the process the same format.
+
+    No logger writes the same line without limit: see `service.telemetry.log_limit`.
+    """
     logging.getLogger("limelight").setLevel(logging.INFO)
     # Uvicorn's access log is not shown, but costs time in each request while it has a handler.
     logging.getLogger("uvicorn.access").propagate = False
-    if log_format == "text":
-        return
     formatter = JsonFormatter()
     for name in ("", "bentoml", "circus", "uvicorn", "uvicorn.error"):
-        for handler in logging.getLogger(name).handlers:
-            handler.setFormatter(formatter)
-            # BentoML's filter would overwrite our `request_id` with its own, which is empty.
-            handler.filters.clear()
+        each = logging.getLogger(name)
+        if name and each.handlers:
+            each.propagate = False  # BentoML's root logger has the same handler: a second line
+        for handler in each.handlers:
+            if log_format == "json":
+                handler.setFormatter(formatter)
+                # BentoML's filter would overwrite our `request_id` with its own, which is empty.
+                handler.filters.clear()
+            if _limit not in handler.filters:
+                handler.addFilter(_limit)
+
+
+def report_suppressed() -> None:
+    """Say how many lines were suppressed, if any; call this regularly."""
+    _limit.report(logger)

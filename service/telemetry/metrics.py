@@ -4,6 +4,7 @@ A request only appends one row. The rows are aggregated every second and before 
 Updating the metrics within each request would take a tenth of the time of a fast model's request.
 """
 
+import logging
 import math
 import os
 from array import array
@@ -20,7 +21,9 @@ from prometheus_client.samples import Sample
 
 from limelight.artifact.manifest import Manifest
 from service.request_context import STAGES, Stage
-from service.telemetry import gpu
+from service.telemetry import gpu, shared_values
+
+logger = logging.getLogger("limelight.metrics")
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 FLUSH_S = 1.0
@@ -30,6 +33,8 @@ _SECONDS = (
     *(1.0, 2.5, 5.0, 10.0, 30.0),
 )
 _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+# Before the first metric is made.
+shared_values.install()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ _EMPTY_ROW = [math.nan] * len(_COLUMNS)
 
 
 class Metrics:
-    """Metrics of one worker. BentoML sets PROMETHEUS_MULTIPROC_DIR; `render` then sums all workers.
+    """Metrics of one worker. Our parent sets PROMETHEUS_MULTIPROC_DIR; `render` then sums all workers.
 
     The caller must pass closed sets of labels: `RequestLabels.route` is a route of the application
     or "other", and `model` is a served model or "none".
@@ -76,6 +81,7 @@ class Metrics:
         self._request_rows: dict[RequestLabels, array[float]] = {}
         self._prediction_rows: dict[PredictionLabels, array[float]] = {}
         self._batches: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
+        self._shared = True
         self._registry = CollectorRegistry()
         self._requests = self._counter(
             "requests", "Requests answered.", "route", "model", "version", "code"
@@ -201,7 +207,8 @@ class Metrics:
         self._warm_up.labels(manifest.name).set(warm_up_s)
 
     def flush(self) -> None:
-        """Aggregate the observations since the last call."""
+        """Aggregate the observations since the last call, and repair the files of the metrics."""
+        self._repair()
         request_rows, self._request_rows = self._request_rows, {}
         by_route: defaultdict[str, list[NDArray[np.float64]]] = defaultdict(list)
         by_model: defaultdict[str, list[NDArray[np.float64]]] = defaultdict(list)
@@ -233,15 +240,33 @@ class Metrics:
     def render(self) -> bytes:
         """Return the text format, summed over all workers of this service. Call `flush` first."""
         self._gpus.read()
-        return generate_latest(self._all_workers())
+        try:
+            return generate_latest(self._all_workers())
+        except Exception:  # the library raises errors of many types for a damaged file
+            logger.exception(
+                "the metrics of all workers cannot be read: those of this one are shown"
+            )
+            return generate_latest(self._registry)
 
     def samples(self) -> list[Sample]:
         """Return the samples that `render` writes as text."""
         return [sample for metric in self._all_workers().collect() for sample in metric.samples]
 
+    def _repair(self) -> None:
+        problem = shared_values.repair_all()
+        if problem is not None and self._shared:
+            logger.error(
+                "the metrics of this worker cannot be written, so /metrics lacks them or shows old "
+                "values; requests are served as before: %s",
+                problem,
+            )
+        if problem is None and not self._shared:
+            logger.warning("the metrics of this worker are written again")
+        self._shared = problem is None
+
     def _all_workers(self) -> CollectorRegistry:
         folder = os.environ.get(_DIRECTORY)
-        if folder is None:
+        if folder is None or not Path(folder).is_dir():
             return self._registry
         _remove_dead_workers(Path(folder))
         all_workers = CollectorRegistry()

@@ -13,7 +13,7 @@ from service.telemetry.tracing import Tracing
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-logger = logging.getLogger("limelight.app")
+logger = logging.getLogger("limelight.access")
 
 
 class RecordedRequest(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.process.supervisor import drop_handshakes
+from service.process.handshakes import drop_handshakes
 from tests.serving_kit import REPOSITORY
 
 
@@ -46,7 +46,7 @@ def test_open_connections_are_served_and_new_handshakes_are_dropped(
 
 CHILD = """
 import socket, sys
-from service.process.supervisor import drop_handshakes
+from service.process.handshakes import drop_handshakes
 drop_handshakes(socket.socket(fileno=int(sys.argv[1])))
 """
 
