@@ -25,6 +25,9 @@ from limelight.imaging.preprocessing import (
 )
 from limelight.imaging.transparency import has_unused_alpha
 
+# Bytes per pixel of a picture that is kept.
+_PICTURE_BYTES = 4
+
 ImageLike = bytes | str | Path | Image.Image | NDArray[Any]
 """An encoded image, the path of an image file, a Pillow image, or a uint8 array of shape (H, W),
 (H, W, 1), (H, W, 3) or (H, W, 4)."""
@@ -50,9 +53,13 @@ class EncodedImage:
         """Estimate the memory that `read` takes, from above."""
         header = self.header()
         scale = header.scale_for(least_size(rule))
-        if with_picture:
-            scale = min(scale, picture_scale_of(header, self.max_picture_pixels))
-        return header.decoded_bytes(scale)
+        if not with_picture:
+            return header.decoded_bytes(scale)
+        scale = min(scale, picture_scale_of(header, self.max_picture_pixels))
+        picture_pixels = header.width * header.height
+        if self.max_picture_pixels is not None:
+            picture_pixels = min(picture_pixels, self.max_picture_pixels)
+        return header.decoded_bytes(scale) + picture_pixels * _PICTURE_BYTES
 
     def is_quick(self, rule: ImageRule) -> bool:
         """See `limelight.imaging.preprocessing.is_quick`."""

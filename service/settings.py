@@ -43,8 +43,8 @@ class Settings(BaseSettings):
     """Maximum width x height of a picture with a map, and of the picture that `zoom` crops. Larger
     uploads are reduced."""
     max_decoded_bytes: int = Field(default=200_000_000, ge=1_000_000)
-    """Memory for decoding in one worker. An image that needs more is rejected, and one that has to
-    wait too long for it as well."""
+    """Most memory that decoding one image may take. An image that needs more is rejected; one that
+    would have to wait for others until its deadline is rejected as well."""
     max_batch: int = Field(default=32, ge=1, le=1024)
     """Maximum number of images in a batch."""
     max_evaluations: int = Field(default=256, ge=4, le=4096)

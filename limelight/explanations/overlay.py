@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from limelight.imaging.preprocessing import View, flatten
-from limelight.imaging.strips import STRIP_PIXELS
+from limelight.imaging.strips import WHOLE_PIXELS
 
 # Seventeen colours of each published colormap. The colours between are interpolated, and differ
 # from the published ones by at most 7 of 255 levels.
@@ -66,7 +66,7 @@ def overlay(
     )
     levels = Image.fromarray(_levels(cam_hw))
     cell_height = (cells[3] - cells[1]) / (bottom - top)
-    step = max(1, STRIP_PIXELS // (right - left))
+    step = max(1, WHOLE_PIXELS // (right - left))
     for start in range(top, bottom, step):
         place = (left, start, right, min(start + step, bottom))
         rows = (cells[1] + (start - top) * cell_height, cells[1] + (place[3] - top) * cell_height)

@@ -19,7 +19,7 @@ from limelight.imaging.formats import FORMATS, register_decoders
 from limelight.imaging.headers.header import Header
 from limelight.imaging.headers.inspection import inspect
 from limelight.imaging.orientation import UPRIGHT, orientation_in, orientation_of
-from limelight.imaging.strips import STRIP_PIXELS, Box, Strips
+from limelight.imaging.strips import WHOLE_PIXELS, Box, Strips
 
 register_decoders()
 
@@ -60,7 +60,7 @@ class DecodedImage:
     def pixels(self) -> Image.Image | Strips:
         """Return the image as `image` does, or in strips if a copy of it would be large."""
         width, height = self.size
-        if width * height <= STRIP_PIXELS:
+        if width * height <= WHOLE_PIXELS:
             return self.image
         return Strips(self.size, self._read((0, 0, 1, 1)).mode, self._read)
 
@@ -168,15 +168,13 @@ def _in_source(box: Box, size: tuple[int, int], orientation: int) -> Box:
     return left, top, right, bottom
 
 
-# Value in 8 bits of each level of 16 bits.
-_EIGHT_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)
-
-
 def _from_16_bits(image: Image.Image) -> Image.Image:
     levels = np.asarray(image)
     if levels.dtype.itemsize != 2:
-        levels = levels.clip(0, 65535).astype(np.uint16)
-    grey = Image.fromarray(_EIGHT_BITS[levels])
+        levels = levels.clip(0, 65535)
+    # The same as (level + 128) // 257, for every level, and faster.
+    rounded = (levels.astype(np.uint32) * np.uint32(255) + np.uint32(32895)) >> np.uint32(16)
+    grey = Image.fromarray(rounded.astype(np.uint8))
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         alpha = Image.fromarray((levels != transparent).astype(np.uint8) * np.uint8(255))

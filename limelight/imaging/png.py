@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from limelight.imaging.headers.header import MAX_PARTS
+from limelight.imaging.headers.header import MAX_PARTS, MAX_SIDE
 from limelight.imaging.headers.png import SIGNATURE as SIGNATURE
 
 _HEADER = struct.Struct(">I4sIIBBBBB")
@@ -77,7 +77,7 @@ def decode(body: bytes, *, max_pixels: int) -> Image.Image | None:
     mode = _MODES.get(colour)
     if mode is None or depth != 8 or compression or filtering or interlace:
         return None
-    if not 0 < width * height <= max_pixels:
+    if not 0 < width * height <= max_pixels or max(width, height) > MAX_SIDE:
         return None
     try:
         compressed = _pixel_data(body)

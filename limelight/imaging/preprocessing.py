@@ -4,6 +4,7 @@ Serving and evaluation both use `read_upload`, so that the accuracy in a manifes
 service.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +17,7 @@ from limelight.imaging import png
 from limelight.imaging.decoding import DecodedImage, decode_at, least_size, plain
 from limelight.imaging.fitting import View as View
 from limelight.imaging.fitting import border_median, fit_crop, fit_ink
-from limelight.imaging.headers.header import Header
+from limelight.imaging.headers.header import Header, scale_for
 from limelight.imaging.headers.inspection import inspect
 from limelight.imaging.strips import Strips
 
@@ -95,8 +96,10 @@ def picture_scale_of(header: Header, most_pixels: int | None) -> int:
     pixels = header.width * header.height
     if most_pixels is None or pixels <= most_pixels:
         return 1
-    shrink = (most_pixels / pixels) ** 0.5
-    return header.scale_for((int(header.width * shrink) or 1, int(header.height * shrink) or 1))
+    shrink = math.sqrt(pixels / most_pixels)
+    if header.reducible_freely:
+        return min(math.ceil(shrink), header.width, header.height)
+    return header.scale_for((int(header.width / shrink) or 1, int(header.height / shrink) or 1))
 
 
 def _upload(decoded: DecodedImage, rule: ImageRule) -> Upload:
@@ -154,6 +157,10 @@ def prepare(
     """
     if isinstance(image, Strips):
         image = image.map(rule.mode, partial(_in_mode, rule=rule))
+        # Ink is looked for in the whole image, several times.
+        scale = scale_for(image.size, least_size(rule)) if rule.fit == "ink" else 1
+        if scale > 1:
+            image = image.reduce((scale, scale))
     else:
         image = _in_mode(plain(image), rule)
     if image.size == (rule.width, rule.height):

@@ -5,14 +5,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image
 
-STRIP_PIXELS = 1 << 20
-"""Pixels of a strip. Smaller images are converted in one piece."""
+WHOLE_PIXELS = 1 << 20
+"""Most pixels of an image that is converted in one piece."""
+STRIP_PIXELS = 30_000
+"""Pixels of a strip: its copies stay in the processor's cache, and in the memory of the thread."""
 
 REDUCING_GAP = 3.0
 """Pillow's parameter: blocks are averaged first, to about this many times the wanted size."""
 
-# Pixels beside a pixel that the bicubic filter looks at, at the wanted size; from the middle.
-_SUPPORT = 1.5
+# Pixels beside a box that the bicubic filter looks at, at the wanted size; and those that Pillow
+# reduces with the box.
+_FULL_SUPPORT, _REDUCED_SUPPORT = 2.0, 1.5
 
 Box = tuple[int, int, int, int]
 
@@ -79,8 +82,12 @@ class Strips:
         left, top, right, bottom = box
         factor_x = int((right - left) / size[0] / REDUCING_GAP) or 1
         factor_y = int((bottom - top) / size[1] / REDUCING_GAP) or 1
-        beside_x = _SUPPORT * (right - left) / size[0]
-        beside_y = _SUPPORT * (bottom - top) / size[1]
+        if (factor_x, factor_y) == (1, 1):  # the filter sees more pixels beside the box
+            beside_x = 1 + _FULL_SUPPORT * max(1.0, (right - left) / size[0])
+            beside_y = 1 + _FULL_SUPPORT * max(1.0, (bottom - top) / size[1])
+        else:
+            beside_x = _REDUCED_SUPPORT * (right - left) / size[0]
+            beside_y = _REDUCED_SUPPORT * (bottom - top) / size[1]
         safe = (
             max(0, int(left - beside_x)),
             max(0, int(top - beside_y)),

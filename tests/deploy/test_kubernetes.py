@@ -16,6 +16,8 @@ from kubernetes_validate import (  # type: ignore[import-untyped]
 from pydantic import ValidationError as ModelError
 
 from service.openapi.document import document as openapi
+from service.process.memory import needed_bytes
+from service.process.workers import choose
 from service.settings import Settings
 from tests.deploy import manifests
 from tests.deploy.manifests import KUBERNETES, ROOT, VERSIONS, Manifests
@@ -104,6 +106,19 @@ def test_termination_grace_period_covers_drain_and_timeout(rendered: Manifests) 
     assert settings.drain_s > 0
     strategy = rendered["Deployment"]["spec"]["strategy"]["rollingUpdate"]
     assert strategy == {"maxUnavailable": 0, "maxSurge": 1}
+
+
+def test_memory_limit_covers_what_the_settings_allow(rendered: Manifests) -> None:
+    limits = rendered.container["resources"]["limits"]
+    gigabytes = int(limits["memory"].removesuffix("Gi"))
+    chosen = choose(
+        workers=rendered.settings.workers,
+        threads=0,
+        cores=int(limits["cpu"]),
+        gpu="nvidia.com/gpu" in limits,
+    )
+    needed = needed_bytes(rendered.settings, workers=chosen.workers)
+    assert gigabytes * 2**30 > needed * 1.1  # room for the page cache of /tmp
 
 
 def test_http_and_grpc_ports_agree_in_every_object(rendered: Manifests) -> None:

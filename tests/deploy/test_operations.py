@@ -4,8 +4,11 @@ import re
 
 import pytest
 
+from limelight.imaging.headers.inspection import inspect
+from service.process.memory import needed_bytes
 from service.settings import Settings
 from tests.deploy.manifests import ROOT, read
+from tests.hostile_images import large
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 ALERTS = [
@@ -79,3 +82,53 @@ def test_named_metrics_are_exposed_or_recorded() -> None:
     for name in set(re.findall(r"`(limelight[_:][a-z_:0-9]+)`", PAGE)):
         own = name.removeprefix("limelight_").removesuffix("_total")  # the library adds the suffix
         assert name in known or f'"{own}"' in known, name
+
+
+def test_sizing_rule_names_the_memory_of_two_workers() -> None:
+    settings = Settings.model_construct()
+    needed = needed_bytes(settings, workers=2)
+    assert f"With the defaults and two workers that is {needed / 1e6:,.0f} MB" in PAGE
+    assert needed_bytes(settings, workers=3) - needed == needed - needed_bytes(settings, workers=1)
+
+
+# Rows of the table of memory per pixel, and images of each.
+KINDS = {
+    "PNG, grey or with a palette; GIF; BMP with a palette": (
+        *("png grey", "png palette", "png black and white"),
+        *("png palette with a transparent colour", "gif", "bmp black and white"),
+    ),
+    "PNG, grey, 16 bits": ("png grey 16 bits",),
+    "PNG, any other; BMP, any other": (
+        *("png colour", "png colour alpha", "png grey alpha", "png interlaced"),
+        *("png colour 16 bits", "png grey alpha 16 bits"),
+    ),
+    "JPEG, in colour": ("jpeg", "jpeg progressive", "jpeg cmyk"),
+    "WebP": ("webp lossy", "webp lossless", "webp lossless alpha", "webp lossy alpha"),
+}
+
+
+@pytest.mark.parametrize("row", KINDS)
+def test_table_of_memory_per_pixel_is_that_of_the_headers(row: str) -> None:
+    table = dict(re.findall(r"^\| ([A-Z][^|]+?) \| (\d+) \| (?:yes|no) \|$", PAGE, re.MULTILINE))
+    size = 400, 300
+    images = dict(large(size))
+    for name in KINDS[row]:
+        header = inspect(images[name](), max_pixels=10**6)
+        assert header.pixel_bytes == int(table[row]), name
+
+
+@pytest.mark.parametrize(
+    ("name", "further"),
+    [
+        ("jpeg progressive", 3),
+        ("jpeg progressive 4:4:4", 6),
+        ("webp lossless", 4),
+        ("webp lossy alpha", 5),
+    ],
+)
+def test_further_bytes_per_pixel_are_those_of_the_headers(name: str, further: int) -> None:
+    size = 1600, 1600
+    header = inspect(dict(large(size))[name](), max_pixels=10**7)
+    assert header.working_bytes / (size[0] * size[1]) == pytest.approx(further, abs=0.25)
+    kind = {"webp lossless": "a lossless WebP 4", "webp lossy alpha": "an alpha channel\n5"}
+    assert kind.get(name, f"{further} ({'4:4:4' if '4:4:4' in name else '4:2:0'})") in PAGE

@@ -4,16 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from limelight.errors import ImageTooComplex
-from limelight.imaging.strips import STRIP_PIXELS
+from limelight.imaging.strips import STRIP_PIXELS, WHOLE_PIXELS
 
 SCALES = (1, 2, 4, 8)
-"""Factors by which some decoders reduce the image while they decode."""
+"""Factors by which an image may be reduced before anything else, by the decoder if it can."""
 
-# Bytes per pixel of the copies that conversion makes of a strip.
+# Bytes per pixel of the copies that conversion makes of a strip, or of a whole small image.
 _CONVERTED_BYTES = 16
 
 MAX_DECODING_S = 1.0
 """Limit of `Header.decoding_s`."""
+
+MAX_SIDE = 65_535
+"""Limit of width and height, as in JPEG and GIF. Each row and column has a cost of its own."""
 
 # Files of real writers have far fewer: libpng writes an IDAT chunk per 8 kB, a camera some twenty
 # segments. Each costs a step of an interpreted loop, and millions of empty ones fit into a file.
@@ -34,6 +37,7 @@ class Header:
         working_bytes: further bytes that the decoder holds, at any size.
         decoding_s: estimate of the processor time in seconds, from above, on one core of 2020.
         reducible: the decoder can reduce the image by one of `SCALES`.
+        reducible_freely: the decoder can reduce the image by any whole factor.
         body: file for the decoder: the given one, or a copy without metadata.
         exif: EXIF data; empty: there is none, or the decoder finds it.
         xmp: XMP packet; empty as above.
@@ -47,6 +51,7 @@ class Header:
     working_bytes: int = 0
     decoding_s: float
     reducible: bool = False
+    reducible_freely: bool = False
     body: bytes
     exif: bytes = b""
     xmp: bytes = b""
@@ -55,16 +60,21 @@ class Header:
 
     def scale_for(self, least: tuple[int, int] | None) -> int:
         """Return the largest scale whose result has `least` (width, height) or more."""
-        if least is None or not self.reducible:
-            return 1
-        ratio = min(self.width // least[0], self.height // least[1])
-        return max(scale for scale in SCALES if scale <= max(1, ratio))
+        return scale_for((self.width, self.height), least) if self.reducible else 1
 
     def decoded_bytes(self, scale: int = 1) -> int:
         """Estimate the memory of decoding at a scale, from above."""
         pixels = -(-self.width // scale) * -(-self.height // scale)
-        converted = min(pixels, STRIP_PIXELS) * _CONVERTED_BYTES
+        converted = (pixels if pixels <= WHOLE_PIXELS else STRIP_PIXELS) * _CONVERTED_BYTES
         return int(pixels * self.pixel_bytes) + self.working_bytes + converted + len(self.body)
+
+
+def scale_for(size: tuple[int, int], least: tuple[int, int] | None) -> int:
+    """Return the largest of `SCALES` that leaves `least` (width, height) of `size`, or more."""
+    if least is None:
+        return 1
+    ratio = min(size[0] // least[0], size[1] // least[1])
+    return max(scale for scale in SCALES if scale <= max(1, ratio))
 
 
 Read = Callable[[bytes], Header]

@@ -11,7 +11,7 @@ from limelight.errors import (
     UnsupportedMediaType,
 )
 from limelight.imaging.formats import FORMATS, ImageFormat, accepted, has_signature
-from limelight.imaging.headers.header import MAX_DECODING_S, Header, HeaderDamageError
+from limelight.imaging.headers.header import MAX_DECODING_S, MAX_SIDE, Header, HeaderDamageError
 
 # For a format without a reader of headers: more than any of Pillow's decoders needs.
 _UNKNOWN_PIXEL_BYTES, _UNKNOWN_PIXEL_S = 20, 5e-8
@@ -22,11 +22,16 @@ def inspect(body: bytes, *, max_pixels: int) -> Header:
 
     Raises:
         UnsupportedMediaType: the bytes are not of an accepted format.
-        ImageTooLarge: the image has more than `max_pixels` pixels.
+        ImageTooLarge: the image has more than `max_pixels` pixels, or a side is too long.
         ImageTooComplex: the file has too many parts, or decoding it takes too long.
         UndecodableImage: the format is accepted, but the header is truncated or damaged.
     """
     header = _read(body)
+    if max(header.width, header.height) > MAX_SIDE:
+        raise ImageTooLarge(
+            f"the image has {header.width} x {header.height} pixels, and a side may have "
+            f"{MAX_SIDE}: send a smaller one"
+        )
     if header.width * header.height > max_pixels:
         raise ImageTooLarge(
             f"the image has {header.width} x {header.height} pixels, more than {max_pixels} in "

@@ -12,7 +12,7 @@ _VP8L_START = 0x2F
 # Bytes per pixel: of Pillow's decoder, of the result, of the lossless decoder, and of the alpha
 # plane with its decoder.
 _PILLOW, _RESULT, _LOSSLESS, _ALPHA_PLANE = 20, 4, 4, 5
-_ROW_BYTES = 2048
+_ROW_BYTES = 256
 # Time of a pixel: four transforms of the lossless decoder, or the lossy one with its loop filter.
 _PIXEL_S, _BYTE_S = 1.8e-8, 2e-8
 
@@ -32,6 +32,8 @@ def read_webp(body: bytes) -> Header:
         start = place + 8
         place = start + length + (length & 1)
         if name == b"VP8X" and length >= 10 and size is None:
+            if end < start + 10:
+                raise HeaderDamageError
             flags = body[start]
             alpha, animated = bool(flags & _ALPHA), bool(flags & _ANIMATION)
             size = (_uint24(body, start + 4) + 1, _uint24(body, start + 7) + 1)
@@ -60,6 +62,7 @@ def read_webp(body: bytes) -> Header:
         working_bytes=0 if by_pillow else working,
         decoding_s=pixels * _PIXEL_S * (1 + by_pillow) + len(body) * _BYTE_S,
         reducible=not by_pillow,
+        reducible_freely=not by_pillow,
         body=body,
         exif=exif.removeprefix(b"Exif\0\0"),
         xmp=xmp,

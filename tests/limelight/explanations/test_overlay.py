@@ -61,3 +61,19 @@ def test_overlay_supports_every_image_mode_and_colormap(mode: str, colormap: str
     with Image.open(io.BytesIO(png(picture))) as decoded:
         assert decoded.size == (9, 7)
         np.testing.assert_array_equal(np.asarray(decoded), np.asarray(picture))
+
+
+@pytest.mark.parametrize(
+    "view", [View(0, 0, 90, 70), View(-10.5, 8.3, 70, 50), View(3, -20, 99, 99)]
+)
+def test_overlay_in_strips_is_that_of_the_whole_picture(
+    view: View, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    photo = Image.fromarray(rng.integers(0, 256, (70, 90, 3), np.uint8))
+    cam = rng.normal(size=(5, 7)).astype(np.float32)
+    whole = overlay(photo, cam, view, opacity=0.6, colormap="turbo")
+    monkeypatch.setattr("limelight.explanations.overlay.WHOLE_PIXELS", 200)
+    striped = overlay(photo, cam, view, opacity=0.6, colormap="turbo")
+    difference = np.abs(np.asarray(striped).astype(int) - np.asarray(whole))
+    assert difference.max() <= 4  # a palette index more or less
+    assert difference.mean() < 0.1
