@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container bench-serve bench-resilience bench-maps bench-train pictures test-triton protocol lock clean
+.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container bench-serve bench-resilience soak bench-maps bench-train pictures test-triton protocol lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -64,6 +64,9 @@ bench-serve: $(DEVELOP) ## Measure the service beside other servers, into build/
 
 bench-resilience: $(DEVELOP) ## Measure overload, stops, kills and memory, into build/ (15 minutes)
 	$(BIN)/python -m bench.resilience
+
+soak: $(DEVELOP) ## Serve honest and hostile clients for an hour while workers are killed; fail if anything grows
+	$(BIN)/python -m bench.resilience soak
 
 bench-maps: $(DEVELOP) ## Time the maps beside other libraries, into build/ (minutes, on an idle machine)
 	$(BIN)/python -m bench.maps --to build

@@ -1,4 +1,4 @@
-"""Resilience of the service: overload, drain, a killed worker, memory.
+"""Resilience of the service: overload, drain, a killed worker, memory; `soak` only if it is named.
 
 `python -m bench.resilience` starts what it needs on free ports of loopback, says what it measured
 and whether the targets were reached, writes that into build/, and fails where one was missed. The
@@ -11,24 +11,26 @@ import sys
 from pathlib import Path
 
 from bench.common.report import Report
-from bench.resilience import drain, kill, memory, overload
+from bench.resilience import drain, kill, memory, overload, soak
 
 MEASURES = {
     "overload": overload.measure,
     "drain": drain.measure,
     "kill": kill.measure,
     "memory": memory.measure,
+    "soak": soak.measure,
 }
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m bench.resilience", description=__doc__)
-    made.add_argument("--only", nargs="+", choices=list(MEASURES), default=list(MEASURES))
+    made.add_argument("parts", nargs="*", choices=list(MEASURES), help="without any: all but soak")
     made.add_argument("--to", type=Path, default=Path("build"), help="folder of the reports")
     made.add_argument("--repeats", type=int, default=3, help="of overload, stops and kills")
     made.add_argument("--seconds", type=float, default=15, help="of each step of overload")
     made.add_argument("--requests", type=int, default=100_000, help="of memory")
+    made.add_argument("--minutes", type=float, default=60, help="of soak")
     return made
 
 
@@ -39,7 +41,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = {name: str(value) for name, value in vars(arguments).items()}
     statuses = []
-    for name in arguments.only:
+    for name in arguments.parts or [name for name in MEASURES if name != "soak"]:
         report = Report(f"resilience-{name}", settings)
         MEASURES[name](arguments, report)
         statuses.append(report.finish(arguments.to))

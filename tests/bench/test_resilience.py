@@ -2,17 +2,22 @@
 
 import asyncio
 import itertools
+import json
 import os
 import random
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from bench.common import ROOT
 from bench.common.client import Outcome
 from bench.common.load import Load
 from bench.common.report import Report
-from bench.resilience import drain, kill, memory, overload
+from bench.resilience import drain, kill, memory, overload, soak_verdicts
 from bench.resilience.drain import sort_out
 from bench.resilience.kill import client_ports
 from bench.resilience.memory import mixed_calls, stray_calls
@@ -133,3 +138,82 @@ async def test_the_kernel_names_the_clients_of_a_process() -> None:
     await writer.wait_closed()
     server.close()
     await server.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("sent_s", "seconds", "result", "failed"),
+    [
+        (9.0, 0.1, "200", False),
+        (9.0, 0.1, "closed before the answer", True),
+        (9.0, 1.5, "closed before the answer", False),
+        (14.0, 0.1, "reset before the answer", False),
+        (16.0, 0.1, "reset before the answer", True),
+        (14.0, 0.1, "not connected (ConnectionRefusedError)", False),
+        (14.0, 0.1, "503 overloaded", False),
+        (16.0, 0.1, "503 overloaded", True),
+        (14.0, 0.1, "500 internal_error", True),
+        (14.0, 0.1, "UNAVAILABLE", False),
+        (14.0, 0.1, "INTERNAL", True),
+        (14.0, 30.0, "no answer", True),
+    ],
+)
+def test_only_lost_connections_and_503_near_a_kill_are_excused(
+    sent_s: float, seconds: float, result: str, failed: bool
+) -> None:
+    outcome = Outcome("predict", sent_s, seconds, result)
+    assert soak_verdicts.failures([outcome], [10.0]) == ([outcome] if failed else [])
+
+
+def seen(result: str = "200", stray: str = "404", growth: float = 1.0) -> soak_verdicts.Seen:
+    found = soak_verdicts.Seen(seconds=100, kills_s=[50.0], hostile=Counter({f"stray: {stray}": 1}))
+    found.honest = [Outcome("predict", 10.0, 0.1, result)]
+    for role, factor in (("parent", 1.0), ("oldest worker", growth), ("other worker", 1.09)):
+        found.samples += [
+            soak_verdicts.Sample(at_s, role, 1, 100 * (factor if at_s > 80 else 1), 40, 10)
+            for at_s in range(100)
+        ]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("found", "died", "workers", "missed"),
+    [
+        (seen(), set(), 2, None),
+        (seen(growth=1.2), set(), 2, "oldest worker: memory"),
+        (seen(result="500 internal_error"), set(), 2, "no honest request fails"),
+        (seen(stray="503 overloaded"), set(), 2, None),
+        (seen(stray="500 internal_error"), set(), 2, "no hostile request fails"),
+        (seen(), {7}, 2, "workers die only of kills"),
+        (seen(), set(), 1, "workers die only of kills"),
+    ],
+)
+def test_soak_has_to_be_flat_and_without_failures_or_other_deaths(
+    found: soak_verdicts.Seen, died: set[int], workers: int, missed: str | None
+) -> None:
+    report = Report("soak", {})
+    soak_verdicts.judge(report, found, died=died, workers=workers)
+    wrong = [each.target for each in report.verdicts if not each.reached]
+    assert len(report.verdicts) == 6
+    assert len(wrong) == (missed is not None)
+    assert not wrong or wrong[0].startswith(str(missed))
+
+
+def test_soak_of_seconds_kills_a_worker_and_answers_everybody(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.resilience", "soak", "--minutes", "0.1"]
+    done = subprocess.run(
+        [*command, "--to", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    found = json.loads((tmp_path / "resilience-soak.json").read_text())
+    reached = {each["target"]: each["reached"] for each in found["verdicts"]}
+    # Whether memory is flat cannot be seen in seconds.
+    assert done.returncode == (0 if all(reached.values()) else 1), done.stderr
+    assert [reached[target] for target in reached if "grow" not in target] == [True] * 3, (
+        done.stdout
+    )
+    assert found["measurements"]["kills_s"]
+    assert sum(minute["requests"] for minute in found["measurements"]["minutes"]) > 50
+    assert {name.partition(":")[0] for name in found["measurements"]["hostile"]} >= {
+        "broken image",
+        "stray",
+        "stray parameter",
+    }
