@@ -69,7 +69,7 @@ _EMPTY_ROW = [math.nan] * len(_COLUMNS)
 
 
 class Metrics:
-    """Metrics of one worker. Our parent sets PROMETHEUS_MULTIPROC_DIR; `render` then sums all workers.
+    """Metrics of one worker. With PROMETHEUS_MULTIPROC_DIR set, `render` sums all workers.
 
     The caller must pass closed sets of labels: `RequestLabels.route` is a route of the application
     or "other", and `model` is a served model or "none".
