@@ -11,7 +11,7 @@ import typer
 
 from pipeline.cli.console import say
 from pipeline.cli.training_bar import training_bar
-from pipeline.data.registry import imbalance_report
+from pipeline.data.registry import Dataset, imbalance_report
 from pipeline.errors import PipelineError
 from pipeline.runs.run import read_run
 from pipeline.runs.run_setup import RunPlan
@@ -157,8 +157,9 @@ def _introduce(plan: RunPlan) -> None:
     fit, validation = plan.data.fit, plan.data.validation
     processes = f" by {config.processes} processes" if config.processes > 1 else ""
     say(
-        f"{config.source}: {len(fit):,} images to fit, {len(validation):,} to validate on, "
-        f"{len(config.classes)} classes, on {config.device}"
+        f"{config.source}: {len(config.classes)} classes, {len(fit):,} images to fit, "
+        f"{len(validation):,} to validate on, {len(plan.dataset.test):,} to test"
+        f"{_not_read(plan.dataset)}; on {config.device}"
         f"{' in bfloat16' if config.bfloat16 else ''}{processes}"
     )
     if config.teachers:
@@ -167,3 +168,12 @@ def _introduce(plan: RunPlan) -> None:
     uneven = imbalance_report(plan.dataset.train.labels, config.classes)
     if uneven and not config.recipe.class_weights:
         say(uneven)
+
+
+def _not_read(dataset: Dataset) -> str:
+    """Say how many files were skipped: unknown suffixes, and images that cannot be read."""
+    kinds = [f"{count:,} {suffix}" for suffix, count in dataset.unread.items()]
+    if dataset.skipped:
+        kinds.append(f"{len(dataset.skipped):,} unreadable")
+    count = sum(dataset.unread.values()) + len(dataset.skipped)
+    return f" ({count:,} files skipped: {', '.join(kinds)})" if count else ""

@@ -6,27 +6,34 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from limelight.labels import normalized
-from pipeline.data.labelled_files import FilesByClass, LabelledFiles, checked
+from pipeline.data.labelled_files import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    FilesByClass,
+    LabelledFiles,
+    checked,
+    part_called,
+)
 from pipeline.errors import DataError
 
 COLUMNS: tuple[str, ...] = ("path", "label", "split")
-PARTS = ("train", "test")
 
 
 def list_table(file: Path) -> LabelledFiles:
     """List the images that the rows of `file` name; other columns are ignored.
 
-    A path is absolute or relative to the file's folder. The column
-    `split` has the values ``train`` and ``test``; without it, test images must be held out.
+    A path is absolute or relative to the file's folder. The column `split` has the values
+    ``train``, ``val`` and ``test``, or the other names of `part_called`. What it does not name must
+    be held out.
 
     Raises:
         DataError: a column or a value is missing or invalid, an image is named twice, or there are
             fewer than two classes.
 
     """
-    parts: dict[str, FilesByClass] = {"train": {}, "test": {}}
+    parts: dict[str, FilesByClass] = {TRAIN: {}}
     lines: dict[Path, int] = {}
-    has_split = False
     for line, row in _rows(file):
         path = _path(row["path"], file, line)
         if path in lines:
@@ -34,15 +41,20 @@ def list_table(file: Path) -> LabelledFiles:
                 f"{file}, lines {lines[path]} and {line}: both name {row['path']}: keep one"
             )
         lines[path] = line
-        has_split = "split" in row
-        part = row.get("split", "train")
-        if part not in PARTS:
-            raise DataError(f"{file}, line {line}: split is {part!r}, and must be train or test")
-        parts[part].setdefault(normalized(row["label"]), []).append(path)
+        written = row.get("split", TRAIN)
+        part = part_called(written)
+        if part is None:
+            raise DataError(
+                f"{file}, line {line}: split is {written!r}, and must be train, val or test"
+            )
+        parts.setdefault(part, {}).setdefault(normalized(row["label"]), []).append(path)
     if not lines:
         raise DataError(f"{file} has no rows: write a line `path,label` for each image")
     files = LabelledFiles(
-        parts["train"], parts["test"] if has_split else None, "a table of labelled images"
+        train=parts[TRAIN],
+        validation=parts.get(VALIDATION),
+        test=parts.get(TEST),
+        described="a table of labelled images",
     )
     return checked(files, file, "rows")
 

@@ -1,7 +1,8 @@
 """A loaded data set: its images, and the facts that travel into the manifest."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,23 +12,29 @@ from pipeline.data.splits import Split
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:
-    """Training and test images, with their classes, image rule, licence and source."""
+    """Training and test images, with their classes, image rule, licence and source.
+
+    If there are no `validation` images, a share of the training images is held out for a run.
+    """
 
     name: str
     classes: tuple[str, ...]
     image: ImageRule
     train: Split
+    validation: Split | None = None
     test: Split
     licence: str
     source: str
     skipped: tuple[str, ...] = ()
     """Each file that could not be read, and why."""
+    unread: Mapping[str, int] = field(default_factory=dict)
+    """Number of the files that are no images, by their suffix."""
 
     @property
     def sha256(self) -> str:
-        """Digest of the four arrays, in the order train images, labels, test images, labels."""
+        """Digest of the images and labels of train, test and, if there are some, validation."""
         digest = hashlib.sha256()
-        for split in (self.train, self.test):
+        for split in (self.train, self.test, *([self.validation] if self.validation else [])):
             digest.update(np.ascontiguousarray(split.images).tobytes())
             digest.update(split.labels.astype("<i8").tobytes())
         return digest.hexdigest()

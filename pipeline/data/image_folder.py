@@ -1,50 +1,128 @@
 """Folders of labelled images: one sub-folder for each class (torchvision's ImageFolder layout)."""
 
+import os
+from collections import Counter
 from pathlib import Path
 
 from limelight.labels import normalized
-from pipeline.data.labelled_files import FilesByClass, LabelledFiles, checked, is_image
+from pipeline.data.labelled_files import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    FilesByClass,
+    LabelledFiles,
+    checked,
+    is_image,
+    part_called,
+)
 from pipeline.errors import DataError
+
+# Folders and files that systems leave beside a user's own.
+_LEFT_BY_SYSTEMS = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
+# Folders around the data, as in an unpacked archive.
+_MOST_WRAPPINGS = 3
 
 
 def list_folder(folder: Path) -> LabelledFiles:
-    """List FOLDER/CLASS/IMAGE, or FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE.
+    """List FOLDER/CLASS/IMAGE, or FOLDER/PART/CLASS/IMAGE for the parts train, val and test.
 
-    Without FOLDER/test, test images must be held out. Hidden folders are skipped.
+    The parts may have the other names of `part_called`. Parts without a folder must be held out.
+    Links to folders are followed. Hidden files and folders are skipped, and so are the folders
+    around the data: those that contain a single folder and nothing else.
 
     Raises:
-        DataError: there are fewer than two classes, or another folder beside train and test.
+        DataError: there are fewer than two classes, or the folders of the parts are not clear.
 
     """
-    train, test = folder / "train", None
-    if _sub_folders(train):
-        # A class can be called train; then it contains images and no folders.
-        parts = {path.name for path in _sub_folders(folder)}
-        if parts - {"train", "test"}:
-            raise DataError(
-                f"{folder}: beside train there is {', '.join(sorted(parts - {'train', 'test'}))}, "
-                "and only test is allowed: merge it into train, from which validation images are "
-                "held out, or name it test"
-            )
-        if "test" in parts:
-            test = _by_class(folder / "test")
-    else:
-        train = folder
-    files = LabelledFiles(_by_class(train), test, "a folder of labelled images")
+    root = _unwrapped(folder)
+    unread: Counter[str] = Counter()
+    parts = _parts(root)
+    listed = {part: _by_class(path, unread) for part, path in parts.items()}
+    files = LabelledFiles(
+        train=listed[TRAIN],
+        validation=listed.get(VALIDATION),
+        test=listed.get(TEST),
+        described="a folder of labelled images",
+        unread=dict(unread.most_common()),
+    )
     return checked(files, folder, "a sub-folder of images")
 
 
-def _by_class(folder: Path) -> FilesByClass:
+def _parts(root: Path) -> dict[str, Path]:
+    """Find the folder of each part; without parts, `root` is the folder of the training images."""
+    children = _sub_folders(root)
+    named = [(part_called(path.name), path) for path in children]
+    # A class can be called train; then it contains images and no folders.
+    if not any(part == TRAIN and _sub_folders(path) for part, path in named):
+        if len(children) > 1 and all(part for part, _ in named):
+            names = ", ".join(path.name for path in children)
+            raise DataError(
+                f"{root}: {names} are names of parts, not of classes, and hold no folder for each "
+                "class: sort the images of each part into such folders"
+            )
+        return {TRAIN: root}
+    others = [path.name for part, path in named if part is None]
+    if others:
+        raise DataError(
+            f"{root}: beside the folder of the training images there is {', '.join(others)}, which "
+            "is no name of a part: call it val or test, or move it away"
+        )
+    parts: dict[str, Path] = {}
+    for part, path in named:
+        if part is not None and part in parts:
+            raise DataError(
+                f"{root}: {parts[part].name} and {path.name} both mean {part}: keep one, or merge "
+                "them"
+            )
+        parts[str(part)] = path
+    return parts
+
+
+def _unwrapped(folder: Path) -> Path:
+    for _ in range(_MOST_WRAPPINGS):
+        children = _sub_folders(folder)
+        if len(children) != 1 or part_called(children[0].name) or not _sub_folders(children[0]):
+            break
+        if any(is_image(path) for path in folder.iterdir()):
+            break
+        folder = children[0]
+    return folder
+
+
+def _by_class(folder: Path, unread: Counter[str]) -> FilesByClass:
     files: FilesByClass = {}
     for path in _sub_folders(folder):
-        images = [file for file in sorted(path.rglob("*")) if is_image(file)]
-        files.setdefault(normalized(path.name), []).extend(images)
+        files.setdefault(normalized(path.name), []).extend(_images(path, unread))
     return files
+
+
+def _images(folder: Path, unread: Counter[str]) -> list[Path]:
+    """List the images in `folder` and below, sorted; count the other files by suffix."""
+    images: list[Path] = []
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:  # a link back to where it lies
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        for name in names:
+            path = Path(root, name)
+            if _is_hidden(name):
+                continue
+            if is_image(path):
+                images.append(path)
+            else:
+                unread[path.suffix.lower() or "without a suffix"] += 1
+    return sorted(images)
 
 
 def _sub_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(
-        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _LEFT_BY_SYSTEMS

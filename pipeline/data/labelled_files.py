@@ -1,6 +1,7 @@
-"""Image files by class, as listed from a folder or a CSV file."""
+"""Image files by class and part, as listed from a folder or a CSV file."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from limelight.imaging.formats import suffixes
@@ -11,14 +12,37 @@ MAX_PIXELS = 200_000_000
 
 FilesByClass = dict[str, list[Path]]
 
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+_PARTS = {
+    "train": TRAIN,
+    "training": TRAIN,
+    "val": VALIDATION,
+    "valid": VALIDATION,
+    "validation": VALIDATION,
+    "dev": VALIDATION,
+    "test": TEST,
+    "testing": TEST,
+}
 
-@dataclass(frozen=True, slots=True)
+
+def part_called(name: str) -> str | None:
+    """Return the part of a data set that `name` means, in any case; None if it means none.
+
+    These are the names that Kaggle, Roboflow, ImageNet and ultralytics use.
+    """
+    return _PARTS.get(name.casefold())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledFiles:
-    """Files of each class; `test` is None if test images must be held out."""
+    """Files of each class; what is None for `validation` or `test` must be held out."""
 
     train: FilesByClass
+    validation: FilesByClass | None
     test: FilesByClass | None
     described: str
+    unread: Mapping[str, int] = field(default_factory=dict)
+    """Number of the files that are no images, by their suffix."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -30,18 +54,19 @@ def checked(files: LabelledFiles, source: Path, needed: str) -> LabelledFiles:
     """Check `files` and return them; an error says that each class needs `needed`.
 
     Raises:
-        DataError: there are fewer than two classes, or training and test differ in them.
+        DataError: there are fewer than two classes, or the parts differ in them.
 
     """
     if len(files.train) < 2:
         raise DataError(
             f"{source}: needs {needed} for each of at least two classes, found {len(files.train)}"
         )
-    if files.test is not None and set(files.test) != set(files.train):
-        raise DataError(
-            f"{source}: train has the classes {', '.join(files.classes)}, and test "
-            f"{', '.join(sorted(files.test)) or 'none'}: both need the same"
-        )
+    for name, part in ((VALIDATION, files.validation), (TEST, files.test)):
+        if part is not None and set(part) != set(files.train):
+            raise DataError(
+                f"{source}: train has the classes {', '.join(files.classes)}, and {name} "
+                f"{', '.join(sorted(part)) or 'none'}: both need the same"
+            )
     return files
 
 

@@ -7,7 +7,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.image_folder import list_folder
 from pipeline.data.image_reader import ImageReader
 from pipeline.data.image_rules import photo_rule
-from pipeline.data.labelled_files import LabelledFiles
+from pipeline.data.labelled_files import TEST, TRAIN, VALIDATION, LabelledFiles
 from pipeline.data.splits import hold_out
 
 
@@ -28,8 +28,11 @@ def load_own_images(path: Path, image_size: int | tuple[int, int]) -> Dataset | 
 def _read(path: Path, files: LabelledFiles, image_size: int | tuple[int, int]) -> Dataset:
     rule = photo_rule(image_size)
     reader = ImageReader(rule)
-    train = reader.read(files.train)
-    test = None if files.test is None else reader.read(files.test)
+    train = reader.read(files.train, part=TRAIN)
+    validation, test = (
+        None if listed is None else reader.read(listed, part=part)
+        for part, listed in ((VALIDATION, files.validation), (TEST, files.test))
+    )
     reader.report()
     if test is None:
         train, test = hold_out("test images", train, share=0.2, seed=0, classes=files.classes)
@@ -38,8 +41,10 @@ def _read(path: Path, files: LabelledFiles, image_size: int | tuple[int, int]) -
         classes=files.classes,
         image=rule,
         train=train,
+        validation=validation,
         test=test,
         licence="the owner's",
         source=files.described,
         skipped=tuple(reader.skipped),
+        unread=files.unread,
     )

@@ -219,6 +219,21 @@ def share_images(first: str, second: str) -> bool:
     return not classes[0].isdisjoint(classes[1])
 
 
+def check_unambiguous(source: str) -> None:
+    """Check that a data set is not named like a folder of folders in the working directory.
+
+    Raises:
+        DataError: it is; the message says how to mean the one or the other.
+
+    """
+    folder = Path(source)
+    if source in DATASETS and folder.is_dir() and any(path.is_dir() for path in folder.iterdir()):
+        raise DataError(
+            f"{source!r} is a data set, and also a folder here: write ./{source} for the folder, "
+            "or run this elsewhere for the data set"
+        )
+
+
 def load_dataset(source: str, *, image_size: int | tuple[int, int] = 64) -> Dataset:
     """Load a data set by its name, a folder of labelled images or a CSV file of paths and labels.
 

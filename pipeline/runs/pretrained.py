@@ -174,6 +174,8 @@ def _check(plan: RunPlan, pretrained: Pretrained) -> None:
             f"{pretrained.name} takes images of {pretrained.image.channels} channel(s), and "
             f"{config.source} has {channels}; choose another model"
         )
+    if plan.dataset.validation is not None and config.data_sha256 == pretrained.data_sha256:
+        return  # its own validation images are the same for every run
     pretrained.check_validation(
         config.source,
         config.data_sha256,

@@ -80,6 +80,12 @@ class RunConfig(BaseModel):
         """
         if data.sha256 != self.data_sha256:
             raise RunError(f"{self.source} has changed since this run was trained; train again")
+        if data.dataset.classes != self.classes:
+            raise RunError(
+                f"{self.source} has the classes {', '.join(data.dataset.classes)}, and this run "
+                f"was trained on {', '.join(self.classes)}: give them their old names, or train "
+                "again"
+            )
 
 
 @dataclass(frozen=True)

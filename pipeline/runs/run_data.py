@@ -22,9 +22,14 @@ class RunData:
 def split_run_data(dataset: Dataset, *, validation: float, seed: int) -> RunData:
     """Split the training images of `dataset`; `validation` is the share to validate on.
 
+    Validation images of the data set's own are taken instead.
+
     Raises:
         DataError: a class has too few images to be split.
 
     """
-    fit, held_out = split_validation(dataset.train, validation, seed, dataset.classes)
+    if dataset.validation is not None:
+        fit, held_out = dataset.train, dataset.validation
+    else:
+        fit, held_out = split_validation(dataset.train, validation, seed, dataset.classes)
     return RunData(dataset=dataset, fit=fit, validation=held_out, sha256=dataset.sha256)

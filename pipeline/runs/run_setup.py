@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from models.normalization import Normalisation
-from pipeline.data.registry import DATASETS, Dataset, load_dataset
+from pipeline.data.registry import DATASETS, Dataset, check_unambiguous, load_dataset
 from pipeline.errors import PipelineError, RunError
 from pipeline.runs.atomic_files import write_text
 from pipeline.runs.run import Run, RunConfig, is_finished, library_versions, read_config, read_run
@@ -146,6 +146,7 @@ def plan_run(
 
     """
     if dataset is None:
+        check_unambiguous(source)
         dataset = load_dataset(source, image_size=image_size)
     source = source if source in DATASETS else str(Path(source).resolve())
     data = split_run_data(dataset, validation=recipe.validation, seed=seed)

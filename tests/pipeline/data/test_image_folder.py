@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.registry import load_dataset
+from pipeline.data.image_folder import list_folder
+from pipeline.data.registry import check_unambiguous, load_dataset
 from pipeline.errors import DataError
+from pipeline.runs.run_data import split_run_data
 from tests.pipeline.data.test_registry import COLOURS, make_folder
 
 
@@ -82,13 +84,15 @@ def image_names(colour: str) -> list[str]:
         ("path,label\n\n\n", "has no rows"),
         ("path,label\na.png\n", "line 2: no label"),
         ("path,label\n,x\n", "line 2: no path"),
-        ("path,label,split\na.png,x,valid\n", "line 2: split is 'valid', and must be train or"),
+        (
+            "path,label,split\na.png,x,extra\n",
+            "line 2: split is 'extra', and must be train, val or",
+        ),
         ("path,label,split\na.png,x,\n", "line 2: no split"),
         ("path,label\na.png,x\n../b.png,y\n", "line 3: ../b.png is outside the folder"),
         ("path,label\nc/../../b.png,y\n", "line 2: c/../../b.png is outside the folder"),
         ("path,label\na.png,x\nb.png,y\n./a.png,y\n", "lines 2 and 4: both name ./a.png"),
         ("path,label\na.png,x\n", "needs rows for each of at least two classes, found 1"),
-        ("path,label,split\na.png,x,train\nb.png,y,train\n", "classes x, y, and test none"),
         ("path,label\n\xe4.png,x\n", "is not UTF-8"),
         ("path,label\n" + "a" * 200_000 + ",x\n", "is not CSV"),
     ],
@@ -120,7 +124,8 @@ def test_unreadable_training_and_test_files_are_reported_together(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for part in ("train", "test"):
-        (make_folder(tmp_path / part) / "red" / "broken.png").touch()
+        folder = make_folder(tmp_path / part, size=(48, 40 + len(part)))
+        (folder / "red" / "broken.png").touch()
     dataset = load_dataset(str(tmp_path))
     assert len(caplog.records) == len(dataset.skipped) == 2
 
@@ -153,11 +158,156 @@ def test_class_can_be_called_train(tmp_path: Path) -> None:
     assert load_dataset(str(tmp_path)).classes == ("blue", "train")
 
 
-def test_folder_beside_train_and_test_is_rejected(tmp_path: Path) -> None:
+def test_folder_beside_the_parts_is_rejected(tmp_path: Path) -> None:
     make_folder(tmp_path / "train")
-    make_folder(tmp_path / "valid")
-    with pytest.raises(DataError, match="beside train there is valid, and only test is allowed"):
+    make_folder(tmp_path / "extra")
+    with pytest.raises(DataError, match="there is extra, which is no name of a part: call it val"):
         load_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("train", "val", "test"),  # ImageNet, ultralytics
+        ("train", "valid", "test"),  # Roboflow
+        ("Training", "Validation", "Testing"),  # Kaggle
+        ("TRAIN", "Dev", "Test"),
+        ("Train", None, "Test"),
+        ("train", "val", None),
+    ],
+)
+@pytest.mark.parametrize("around", ["", "archive/pictures"])
+def test_parts_have_the_names_that_people_use(
+    train: str, validation: str | None, test: str | None, around: str, tmp_path: Path
+) -> None:
+    parts = {train: 12, validation: 4, test: 3}
+    for part, images in parts.items():
+        if part is not None:
+            make_folder(tmp_path / around / part, images)
+    dataset = load_dataset(str(tmp_path))
+    data = split_run_data(dataset, validation=0.25, seed=0)
+    assert dataset.classes == ("blue", "red")
+    fitted = 24
+    if test is None:
+        fitted -= 5
+    if validation is None:
+        fitted -= 6
+    assert len(data.fit) == fitted
+    assert len(data.validation) == (8 if validation else 6)
+    assert len(dataset.test) == (6 if test else 5)
+
+
+def test_validation_images_of_their_own_belong_to_the_identity_of_the_data(tmp_path: Path) -> None:
+    for part in ("train", "val", "test"):
+        make_folder(tmp_path / part, 5)
+    before = load_dataset(str(tmp_path)).sha256
+    (tmp_path / "val" / "red" / "0.png").unlink()
+    assert load_dataset(str(tmp_path)).sha256 != before
+
+
+def test_split_column_takes_the_same_names_as_folders(tmp_path: Path) -> None:
+    parts = ["Training"] * 6 + ["val"] * 2 + ["TEST"] * 2
+    rows = [f"{row},{parts[number % 10]}" for number, row in enumerate(image_rows(tmp_path))]
+    dataset = load_dataset(str(make_table(tmp_path, rows, "path,label,split")))
+    assert dataset.validation is not None
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (12, 4, 4)
+
+
+def test_two_names_for_one_part_are_rejected(tmp_path: Path) -> None:
+    for part in ("train", "val", "valid"):
+        make_folder(tmp_path / part)
+    with pytest.raises(DataError, match="val and valid both mean validation: keep one"):
+        load_dataset(str(tmp_path))
+
+
+def test_parts_without_folders_of_classes_are_not_taken_for_classes(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    (tmp_path / "red").rename(tmp_path / "Training")
+    (tmp_path / "blue").rename(tmp_path / "Testing")
+    with pytest.raises(DataError, match="Testing, Training are names of parts, not of classes"):
+        load_dataset(str(tmp_path))
+
+
+def test_parts_need_the_same_classes(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train")
+    make_folder(tmp_path / "val")
+    (tmp_path / "val" / "red").rename(tmp_path / "val" / "green")
+    with pytest.raises(DataError, match="train has the classes blue, red, and validation blue, gr"):
+        load_dataset(str(tmp_path))
+
+
+def test_what_systems_leave_behind_is_no_image(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    image = (tmp_path / "red" / "0.png").read_bytes()
+    for junk in (".thumbnails/a.png", "@eaDir/b.png", "__MACOSX/c.png", "red/._0.png"):
+        (tmp_path / junk).parent.mkdir(exist_ok=True)
+        (tmp_path / junk).write_bytes(image)
+    (tmp_path / "red" / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / "red" / "@eaDir").mkdir()
+    (tmp_path / "red" / "@eaDir" / "d.png").write_bytes(image)
+    dataset = load_dataset(str(tmp_path))
+    assert dataset.classes == ("blue", "red")
+    assert len(dataset.train) + len(dataset.test) == 20
+    assert not dataset.unread
+
+
+def test_links_to_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    make_folder(tmp_path / "data")
+    (tmp_path / "data" / "red").rename(tmp_path / "elsewhere")
+    (tmp_path / "data" / "red").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "more").symlink_to(tmp_path / "data")
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "elsewhere")
+    files = list_folder(tmp_path / "data")
+    assert len(files.train["blue"]) == 10
+    # Its own ten, and those of blue by the link to the whole.
+    assert len(files.train["red"]) == 20
+
+
+def test_files_of_other_kinds_are_counted_by_their_suffix(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    for number in range(3):
+        (tmp_path / "red" / f"{number}.TIFF").write_bytes(b"II*")
+    (tmp_path / "blue" / "one.heic").write_bytes(b"x")
+    (tmp_path / "blue" / "notes").write_text("x")
+    unread = load_dataset(str(tmp_path)).unread
+    assert unread == {".tiff": 3, ".heic": 1, "without a suffix": 1}
+
+
+def test_copies_are_named_with_their_classes_and_parts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for part in ("train", "test"):
+        make_folder(tmp_path / part)
+        for name in COLOURS:
+            for number in range(10):
+                file = tmp_path / part / name / f"{number}.png"
+                noise = np.random.default_rng([number, len(part), len(name)])
+                Image.fromarray(noise.integers(0, 256, (8, 8, 3), np.uint8)).save(file)
+    copies = {
+        "train/red/0.png": "train/blue/0.png",
+        "train/red/1.png": "test/red/1.png",
+        "train/red/2.png": "train/red/3.png",
+    }
+    for one, other in copies.items():
+        (tmp_path / other).write_bytes((tmp_path / one).read_bytes())
+    load_dataset(str(tmp_path))
+    warned = caplog.messages
+    assert any("1 images are in two classes" in text and "red/0.png" in text for text in warned)
+    assert any("in train and in test" in text and "test/red/1.png" in text for text in warned)
+    assert any("copies" in text and "train/red/3.png" in text for text in warned)
+    assert len(warned) == 3
+
+
+def test_data_set_named_like_a_folder_of_images_is_ambiguous(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits8").mkdir()
+    check_unambiguous("digits8")  # the folder of a run
+    make_folder(tmp_path / "digits8")
+    with pytest.raises(DataError, match=r"also a folder here: write \./digits8 for the folder"):
+        check_unambiguous("digits8")
+    check_unambiguous("./digits8")
 
 
 def test_classes_with_a_single_image_are_named(tmp_path: Path) -> None:

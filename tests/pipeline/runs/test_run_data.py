@@ -13,6 +13,7 @@ from pipeline.runs.run import read_run
 from pipeline.runs.run_setup import complete_run, plan_run
 from pipeline.training.recipe import Recipe
 from tests.pipeline.cli.running import limelight
+from tests.pipeline.data.test_registry import make_folder
 from tests.pipeline.training.small_trainings import CPU
 
 
@@ -53,7 +54,7 @@ def test_train_report_export_and_lr_find_each_load_and_split_once(
         assert done.returncode == 0, done.stderr
         return counts.take()
 
-    assert run("train", "digits8", "--epochs", "1", "--out", "run") == (1, 1)
+    assert run("train", "digits8", "--epochs", "4", "--out", "run") == (1, 1)
     assert run("report", "run", "--no-tta") == (1, 1)
     assert run("export", "run", "--no-layercam") == (1, 1)
     assert run("lr-find", "digits8", "--steps", "60", "--train") == (1, 1)
@@ -90,3 +91,17 @@ def test_run_is_not_read_with_other_data_than_it_was_trained_on(tmp_path: Path) 
     run = read_run(tmp_path / "run")
     with pytest.raises(RunError, match=changed):
         _ = run.data
+
+
+def test_class_that_was_renamed_after_training_is_noticed(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data", 12)
+    recipe = Recipe.load("folder", epochs=1, batch_size=4, validation=0.25)
+    plan = plan_run(
+        str(folder), recipe_name="folder", recipe=recipe, seed=0, device=CPU, image_size=16
+    )
+    plan.train(tmp_path / "run")
+    (folder / "red").rename(folder / "rouge")
+    with pytest.raises(
+        RunError, match="has the classes blue, rouge, and this run was trained on blue, red: give"
+    ):
+        _ = read_run(tmp_path / "run").data
