@@ -58,6 +58,8 @@ class Acceptor:
         self._sockets: list[socket.socket] = []
         self._connecting: set[asyncio.Task[Any]] = set()
         self._yielded = False
+        self.max_grpc_connections = settings.max_connections
+        """Connections of the gRPC port that the limit of open files allows."""
 
     @classmethod
     def of_this_process(
@@ -83,7 +85,8 @@ class Acceptor:
         for listener in self._server.servers:
             self._sockets += [shared.dup() for shared in listener.sockets]
             listener.close()
-        limit, _ = connection_limits(self._settings, len(self._connections()))
+        limit, grpc = connection_limits(self._settings, len(self._connections()))
+        self.max_grpc_connections = grpc
         self._open.set_limit(limit)
         for listening in self._sockets:
             listening.setblocking(False)
