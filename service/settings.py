@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     """Maximum number of header fields in a request."""
     max_pipelined: int = Field(default=16, ge=1)
     """Maximum number of requests that wait on one connection. More are not read."""
-    max_unsent_bytes: int = Field(default=256_000_000, ge=1)
+    max_unsent_bytes: int = Field(default=64_000_000, ge=1)
     """Responses that the clients of one worker have not read. Above it, the slowest are dropped."""
     keep_alive_s: float = Field(default=75.0, gt=0, le=3600)
     """Time after which an idle connection is closed."""

@@ -20,8 +20,9 @@ from service.settings import Settings
 
 HEAD_BYTES = 65_536
 """Allowance for a message beyond the bytes of its tensors: names, shapes and parameters."""
-# Share of the upload budget for the unfinished messages of single calls, and of streams.
-_SHARE = 0.4
+# Unfinished messages of single calls, and as many of streams, as a share of the upload budget.
+# They come on top of it.
+_SHARE = 0.25
 # Largest share of the places that the calls of one connection take.
 _CONNECTION_SHARE = 0.5
 # Calls that wait for a place. Each takes up to a window of its stream.

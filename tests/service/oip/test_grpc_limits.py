@@ -28,7 +28,7 @@ HEALTH = "grpc.health.v1.Health"
 REFLECTION = "grpc.reflection.v1.ServerReflection"
 UNFINISHED = message(bytes(SIZE))[:-1]
 # With them, messages are read from three calls at a time, and from one of each connection.
-SMALL: dict[str, Any] = {"max_bytes": SIZE, "max_queued_bytes": 10 * SIZE, "timeout_s": 1}
+SMALL: dict[str, Any] = {"max_bytes": SIZE, "max_queued_bytes": 14 * SIZE, "timeout_s": 1}
 _WINDOW = 65_535
 
 
