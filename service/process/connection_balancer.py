@@ -13,6 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
 from limelight.errors import LimelightError
 from service.http.uvicorn_protocol import EarlyRejection, Protocol
 from service.process.open_connections import OpenConnections, connection_limits
@@ -55,6 +57,9 @@ class Acceptor:
         if server is not None:
             # From its first connection on, also before `take_over`.
             server.config.http_protocol_class = self._protocol
+            # The service needs neither the client's address nor the scheme.
+            if isinstance(server.config.loaded_app, ProxyHeadersMiddleware):
+                server.config.loaded_app = server.config.loaded_app.app
         self._sockets: list[socket.socket] = []
         self._connecting: set[asyncio.Task[Any]] = set()
         self._yielded = False
