@@ -117,7 +117,9 @@ class Application:
             settings, metrics, self._registry, workers=workers, unready_error=self._unready_error
         )
         self._oip = Rest(oip, self._upload_budget, metrics)
-        self._port = Port(oip, self._upload_budget, metrics, self._recorder, trace)
+        self._port = Port(
+            oip, self._upload_budget, metrics, self._recorder, trace, self._count_refusal
+        )
         self._routes |= self._oip.routes
         self._cross_origin = None
         if settings.cors_origins:
@@ -317,7 +319,7 @@ class Application:
                 self._status_task = asyncio.create_task(self._publish_status(acceptor))
                 await send({"type": "lifespan.startup.complete"})
                 await acceptor.take_over()
-                await self._port.open(acceptor.host)
+                await self._port.open(acceptor.host, max_connections=acceptor.max_grpc_connections)
             else:
                 self._stop_accepting(acceptor)
                 await self._port.close()

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     """Maximum number of header fields in a request."""
     max_pipelined: int = Field(default=16, ge=1)
     """Maximum number of requests that wait on one connection. More are not read."""
-    max_unsent_bytes: int = Field(default=256_000_000, ge=1)
+    max_unsent_bytes: int = Field(default=64_000_000, ge=1)
     """Responses that the clients of one worker have not read. Above it, the slowest are dropped."""
     keep_alive_s: float = Field(default=75.0, gt=0, le=3600)
     """Time after which an idle connection is closed."""
@@ -77,6 +77,14 @@ class Settings(BaseSettings):
     """Time in which the rest of an upload is discarded after its response."""
     grpc_port: int | None = Field(default=None, ge=1, le=65535)
     """Port of the Open Inference Protocol over gRPC, on the address of HTTP. Unset: HTTP only."""
+    grpc_max_streams: int = Field(default=100, ge=1)
+    """Maximum number of calls at a time on one gRPC connection."""
+    grpc_idle_s: float = Field(default=300.0, ge=1, le=86_400)
+    """Time after which a gRPC connection without calls, or a stream without messages, is closed."""
+    grpc_connection_age_s: float = Field(default=3600.0, ge=1, le=86_400)
+    """Time after which a gRPC connection is closed; its client opens another one."""
+    grpc_keepalive_s: float = Field(default=60.0, ge=1, le=86_400)
+    """Interval at which gRPC clients are pinged; those that do not answer are disconnected."""
     grpc_reflection: bool = False
     """Let clients of the gRPC port ask for its services and messages, as grpcurl does."""
     drain_s: float = Field(default=0.0, ge=0, le=600)

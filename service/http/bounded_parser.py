@@ -1,7 +1,7 @@
 """Parser of requests, with limits that apply while the bytes arrive.
 
 httptools keeps whatever a client sends until a head is complete, and parses all requests in the
-bytes at once. So it gets the bytes in pieces here, and no piece goes beyond the end of a head.
+bytes at once. So it gets the bytes in pieces here, and no piece has more than one head.
 """
 
 from enum import Enum, auto
@@ -90,7 +90,7 @@ class BoundedParser(HttpToolsProtocol):
     def _parse(self, data: bytes) -> None:
         at, end = 0, len(data)
         while at < end and not self.input_closed:
-            in_body = self.phase is BODY
+            in_body, measured = self.phase is BODY, True
             if in_body:
                 missing = self._missing_bytes
                 upto = min(end, at + (_CHUNKED_PIECE if missing < 0 else missing))
@@ -98,6 +98,8 @@ class BoundedParser(HttpToolsProtocol):
                 self._held = data[at:]
                 self.flow.pause_reading()
                 return
+            elif at == 0 and self._is_one_request(data):
+                upto, measured = end, False
             else:
                 limit = at + self._max_head_bytes - self._head_bytes
                 found = data.find(_END_OF_HEAD, at, limit)
@@ -115,10 +117,18 @@ class BoundedParser(HttpToolsProtocol):
             if in_body:
                 if self._missing_bytes < 0:
                     self._check_framing(len(piece), self._body_bytes - before)
-            elif self.phase is HEAD:
+            elif self.phase is HEAD and measured:
                 self._head_bytes += len(piece)
                 if self._head_bytes >= self._max_head_bytes:
                     self.refuse(self._too_large())
+
+    def _is_one_request(self, data: bytes) -> bool:
+        """Return True if the bytes begin with a request, and end before the end of another head."""
+        return (
+            self.phase is BETWEEN
+            and len(data) < self._max_head_bytes
+            and data.count(_END_OF_HEAD) == 1
+        )
 
     def _check_framing(self, size: int, content: int) -> None:
         """Limit chunk extensions, trailers, and the overhead of tiny chunks."""
@@ -154,7 +164,7 @@ class BoundedParser(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         if self.phase is HEAD:
-            super().on_url(url)
+            self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.phase is not HEAD:

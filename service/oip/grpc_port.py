@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from limelight.errors import LimelightError
 from service.inference.admission import UploadBudget
 from service.oip.dataplane import Server
 from service.telemetry.metrics import Metrics
@@ -26,7 +28,9 @@ class Port:
         metrics: Metrics,
         recorder: Recorder,
         trace: Tracing | None,
+        on_refusal: Callable[[LimelightError], None],
     ) -> None:
+        self._on_refusal = on_refusal
         self._servicer_arguments = server, upload_budget, metrics, recorder, trace
         self._number = server.settings.grpc_port
         self._listener: Listener | None = None
@@ -39,7 +43,7 @@ class Port:
         """Number of calls in progress."""
         return 0 if self._listener is None else self._listener.in_flight
 
-    async def open(self, host: str | None) -> None:
+    async def open(self, host: str | None, *, max_connections: int) -> None:
         """Listen on `host`, or on 127.0.0.1 only. After a failure, `unready_reason` is set."""
         if self._number is None:
             return
@@ -48,7 +52,12 @@ class Port:
 
         server = self._servicer_arguments[0]
         listener = Listener(
-            server, Servicer(*self._servicer_arguments), host=host or "127.0.0.1", port=self._number
+            server,
+            Servicer(*self._servicer_arguments),
+            host=host or "127.0.0.1",
+            port=self._number,
+            max_connections=max_connections,
+            on_refusal=self._on_refusal,
         )
         try:
             listener.bind()

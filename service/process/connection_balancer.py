@@ -13,6 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
 from limelight.errors import LimelightError
 from service.http.uvicorn_protocol import EarlyRejection, Protocol
 from service.process.open_connections import OpenConnections, connection_limits
@@ -55,9 +57,14 @@ class Acceptor:
         if server is not None:
             # From its first connection on, also before `take_over`.
             server.config.http_protocol_class = self._protocol
+            # The service needs neither the client's address nor the scheme.
+            if isinstance(server.config.loaded_app, ProxyHeadersMiddleware):
+                server.config.loaded_app = server.config.loaded_app.app
         self._sockets: list[socket.socket] = []
         self._connecting: set[asyncio.Task[Any]] = set()
         self._yielded = False
+        self.max_grpc_connections = settings.max_connections
+        """Connections of the gRPC port that the limit of open files allows."""
 
     @classmethod
     def of_this_process(
@@ -83,7 +90,8 @@ class Acceptor:
         for listener in self._server.servers:
             self._sockets += [shared.dup() for shared in listener.sockets]
             listener.close()
-        limit, _ = connection_limits(self._settings, len(self._connections()))
+        limit, grpc = connection_limits(self._settings, len(self._connections()))
+        self.max_grpc_connections = grpc
         self._open.set_limit(limit)
         for listening in self._sockets:
             listening.setblocking(False)

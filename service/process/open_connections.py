@@ -91,12 +91,14 @@ class OpenConnections:
     def close_late(self, connections: set[Protocol]) -> None:
         """Close the connections that have exceeded a limit; call this regularly."""
         now, unsent = asyncio.get_running_loop().time(), 0
+        unread = []
         for one in list(connections):
             one.close_if_late(now)
-            unsent += one.unsent_bytes
-        if unsent <= self._max_unsent_bytes:
-            return
-        for one in sorted(connections, key=lambda one: one.stalled_s(now), reverse=True):
+            if one.unsent_bytes:
+                unread.append(one)
+                unsent += one.unsent_bytes
+        unread.sort(key=lambda one: one.stalled_s(now), reverse=True)
+        for one in unread[:-1]:  # a single response may exceed the limit
             if unsent <= self._max_unsent_bytes:
                 break
             unsent -= one.unsent_bytes

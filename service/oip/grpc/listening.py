@@ -3,42 +3,54 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio
 
+from limelight.errors import LimelightError
 from service.oip.dataplane import Server
 from service.oip.grpc.messages import SERVICE
+from service.oip.grpc.reading import HEAD_BYTES, BoundedReading
 from service.oip.grpc.servicer import Servicer
 from service.process.shutdown import SETTLE_S
+from service.settings import Settings
 
 logger = logging.getLogger("limelight.rpc")
 
 _HEALTH_INTERVAL_S = 0.25
 """Interval at which the health service is updated."""
 _POLL_S = 0.02
-# Allowance for a message beyond the bytes of its tensors: names, shapes and parameters.
-_HEAD_BYTES = 65_536
+# Shortest interval at which clients may ping. Many do every 30 s; the default allows every 300 s.
+_MIN_PING_S = 10.0
+_MS = 1000
 
 
 class Listener:
-    """gRPC server on `port` of `host`. Workers share the port; the kernel spreads connections."""
+    """gRPC server on `port` of `host`. Workers share the port; the kernel spreads connections.
 
-    def __init__(self, server: Server, servicer: Servicer, *, host: str, port: int) -> None:
+    At most `max_connections` are open; the library closes the others at once.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        servicer: Servicer,
+        *,
+        host: str,
+        port: int,
+        max_connections: int,
+        on_refusal: Callable[[LimelightError], None],
+    ) -> None:
         settings = server.settings
         self._server = server
         self._servicer = servicer
         self._grace_s = settings.timeout_s
-        max_bytes = settings.max_bytes + _HEAD_BYTES
+        self._reading = BoundedReading(settings, on_refusal)
         self._grpc: Any = grpc.aio.server(
-            options=[
-                ("grpc.so_reuseport", 1),
-                ("grpc.max_receive_message_length", max_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.max_concurrent_streams", settings.max_queued),
-            ]
+            interceptors=[self._reading], options=_options(settings, max_connections)
         )
         self._grpc.add_generic_rpc_handlers((servicer.handler(),))
         self._health: Any = aio.HealthServicer()
@@ -85,7 +97,7 @@ class Listener:
         await stopping
 
     async def _update_health(self) -> None:
-        """Keep the health service in agreement with /readyz."""
+        """Keep the health service in agreement with /readyz, and end late calls."""
         response, published = health_pb2.HealthCheckResponse, None
         while True:
             ready = self._server.unready_error() is None
@@ -94,4 +106,27 @@ class Listener:
                 for name in ("", SERVICE):
                     await self._health.set(name, status)
                 published = status
+            self._reading.end_late()
             await asyncio.sleep(_HEALTH_INTERVAL_S)
+
+
+def _options(settings: Settings, max_connections: int) -> list[tuple[str, int]]:
+    """Return the limits of the gRPC library for a server."""
+    return [
+        ("grpc.so_reuseport", 1),
+        ("grpc.max_receive_message_length", settings.max_bytes + HEAD_BYTES),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_allowed_incoming_connections", max_connections),
+        ("grpc.max_concurrent_streams", settings.grpc_max_streams),
+        # Otherwise the window of a stream that nobody reads from grows to megabytes.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.server_handshake_timeout_ms", int(settings.head_timeout_s * _MS)),
+        ("grpc.max_connection_idle_ms", int(settings.grpc_idle_s * _MS)),
+        ("grpc.max_connection_age_ms", int(settings.grpc_connection_age_s * _MS)),
+        ("grpc.max_connection_age_grace_ms", int(settings.timeout_s * _MS)),
+        ("grpc.keepalive_time_ms", int(settings.grpc_keepalive_s * _MS)),
+        ("grpc.keepalive_timeout_ms", int(settings.write_timeout_s * _MS)),
+        ("grpc.http2.ping_timeout_ms", int(settings.write_timeout_s * _MS)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", int(_MIN_PING_S * _MS)),
+    ]

@@ -95,7 +95,7 @@ async def test_client_that_reads_slowly_is_not_dropped(zoo: Path) -> None:
 
 
 async def test_unread_responses_of_all_clients_are_limited(zoo: Path) -> None:
-    async with serving(zoo, max_unsent_bytes=LARGE) as service:
+    async with serving(zoo, max_unsent_bytes=1_000_000) as service:
         service.serve("/large", bytes(LARGE))
         first, second = await service.connect(receive_bytes=4096), None
         first.send(GET.replace(b"/livez", b"/large"))

@@ -173,6 +173,15 @@ async def test_requests_in_pieces_of_any_size_are_answered_in_order(
     assert statuses == [200, 200, 200, 200, 400, 200]
 
 
+async def test_body_in_front_of_a_head_does_not_count_as_its_head(service: Service) -> None:
+    wire = await service.connect()
+    first = GET + b"Content-Length: 30000\r\n\r\n" + bytes(30_000)
+    wire.send(first, GET[:30])
+    assert (await wire.answer()).status == 200
+    wire.send(GET[30:], b"X: " + b"a" * 10_000 + b"\r\n\r\n")
+    assert (await wire.answer()).status == 200
+
+
 @pytest.mark.parametrize(
     "request_bytes",
     [
