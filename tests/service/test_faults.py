@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.service.http.test_request_body import begin_upload, connect
 from tests.service.http.test_routes import PNG
 from tests.service.telemetry.scraping import find, samples
 from tests.service.test_operation import slowness, until, workers
@@ -201,9 +202,15 @@ def test_workers_end_with_their_parent(zoo: Path, tmp_path: Path) -> None:
     ) as server:
         assert len(workers(server)) == 2
         (left,) = tmp_path.glob("limelight-metrics-*")
+        halfway = connect(server, 20)
+        begin_upload(halfway, len(PNG))
+        halfway.send(PNG[:50])
         server.process.kill()
         server.process.wait()
         until(lambda: is_free(server), 5 * slowness(), "a free port")
+        halfway.send(PNG[50:])  # the port is free, and the accepted request is answered
+        assert halfway.getresponse().status == 200
+        halfway.close()
     with bentoml_serve(zoo, tmp_path, port=port_of(server), TMPDIR=str(tmp_path)) as again:
         assert predict(again) == 200
         assert not left.exists()  # the next start removes what the killed one left
