@@ -6,6 +6,7 @@ worker accepts one connection at a time, and first yields to a worker with fewer
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -18,6 +19,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from limelight.errors import LimelightError
 from service.http.uvicorn_protocol import EarlyRejection, Protocol
 from service.process.open_connections import OpenConnections, connection_limits
+from service.process.orphans import is_orphan
 from service.process.worker_status import WorkerStatus
 from service.settings import Settings
 
@@ -117,6 +119,9 @@ class Acceptor:
         loop = asyncio.get_running_loop()
         for listening in self._sockets:
             loop.remove_reader(listening)
+            if is_orphan():  # for every worker: the next start gets the port at once
+                with contextlib.suppress(OSError):
+                    listening.shutdown(socket.SHUT_RDWR)
             listening.close()
         self._sockets.clear()
 

@@ -72,5 +72,11 @@ class WorkerStatus:
         times = [published for process, published, _ in self._all() if process == pid]
         return max(times, default=None)
 
+    def clear(self, pid: int) -> None:
+        """Remove what a process that has ended published: another one may get its ID."""
+        for slot, (process, _, _) in enumerate(self._all()):
+            if process == pid:
+                _SLOT.pack_into(self._memory, slot * _SLOT.size, 0, 0.0, 0)
+
     def _all(self) -> list[tuple[int, float, int]]:
         return [_SLOT.unpack_from(self._memory, slot * _SLOT.size) for slot in self._slots]

@@ -10,6 +10,9 @@ from service.process.worker_status import WorkerStatus
 
 logger = logging.getLogger("limelight.supervision")
 
+_START = 10
+"""A worker that starts, and loads its models, may be silent for this many times as long."""
+
 
 class NoWorkerStartsError(Exception):
     """Every worker dies before it serves; the message says what to do."""
@@ -53,6 +56,7 @@ class WorkerWatch:
         Raises:
             NoWorkerStartsError: see `WorkerWatch`.
         """
+        self._status.clear(pid)
         worker = self._alive.pop(pid, None)
         if worker is None or stopping:
             return
@@ -82,11 +86,12 @@ class WorkerWatch:
         for pid, worker in self._alive.items():
             published = self._status.published(pid)
             self._served |= published is not None
-            if published is None or published != worker.published:
+            if published != worker.published:
                 worker.published, worker.silent_s = published, 0.0
                 continue
             worker.silent_s += interval_s
-            if self._timeout_s and worker.silent_s >= self._timeout_s:
+            timeout_s = self._timeout_s * (_START if published is None else 1)
+            if timeout_s and worker.silent_s >= timeout_s:
                 if not worker.killed:
                     logger.error(
                         "worker %d (process %d) has hung for %.0f s: it is killed and replaced",

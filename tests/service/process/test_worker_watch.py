@@ -36,9 +36,19 @@ def test_a_silent_worker_is_aborted_and_then_killed(caplog: pytest.LogCaptureFix
     assert watch.check(0.5) == []
 
 
-def test_a_worker_that_still_starts_is_not_hung() -> None:
+def test_a_worker_that_starts_may_be_silent_for_ten_times_as_long() -> None:
     watch, _ = make()
-    assert [watch.check(0.5) for _ in range(100)] == [[]] * 100
+    assert [watch.check(0.5) for _ in range(39)] == [[]] * 39
+    assert watch.check(0.5) == [(os.getpid(), signal.SIGABRT)]
+
+
+def test_a_worker_does_not_inherit_the_signs_of_life_of_an_earlier_process() -> None:
+    watch, status = make()
+    status.publish(3)
+    watch.check(0.5)
+    watch.ended(os.getpid(), signal.SIGKILL, stopping=False)
+    watch.begun(os.getpid(), 1)
+    assert [watch.check(0.5) for _ in range(10)] == [[]] * 10
 
 
 def test_without_a_timeout_no_worker_is_hung() -> None:
