@@ -1,7 +1,7 @@
 """Shared by the commands that train: their options, and the training run itself."""
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from pipeline.training.activation_stats import ActivationStatistics
 from pipeline.training.callbacks import Callback
 from pipeline.training.device import choose_device
 from pipeline.training.distributed import World, joined
+from pipeline.training.small_data import ADAPTED
 
 Out = Annotated[Path | None, typer.Option(help="run folder; default runs/NAME-TIME")]
 Seed = Annotated[int, typer.Option(help="of the split, the weights and the augmentation")]
@@ -91,6 +92,16 @@ def parse_settings(texts: list[str] | None) -> dict[str, object]:
     return changes
 
 
+def chosen_options(options: Mapping[str, object], recipe: str) -> frozenset[str]:
+    """Name the options of `Recipe.load` that the user chose: all, in a recipe file of their own."""
+    chosen = {name for name, value in options.items() if value is not None}
+    if "schedule" in chosen:
+        chosen.add("schedule__peak")
+    if recipe.endswith(".toml"):
+        chosen |= ADAPTED
+    return frozenset(chosen)
+
+
 def parse_size(text: str) -> int | tuple[int, int]:
     """Parse `--image-size`: a side, or (height, width).
 
@@ -161,6 +172,11 @@ def _introduce(plan: RunPlan) -> None:
         f"{len(validation):,} to validate on, {len(plan.dataset.test):,} to test"
         f"{_not_read(plan.dataset)}; on {config.device}"
         f"{' in bfloat16' if config.bfloat16 else ''}{processes}"
+    )
+    recipe = config.recipe
+    say(
+        f"{recipe.epochs:,} epochs of {len(fit) // recipe.batch_size:,} batches of "
+        f"{recipe.batch_size:,} images"
     )
     if config.teachers:
         names = ", ".join(teacher.name for teacher in config.teachers)

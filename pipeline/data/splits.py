@@ -1,5 +1,6 @@
 """Labelled images, and stratified splits of them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,8 @@ def stratified_indices(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Choose images by their labels, (N,), and return the indices of (rest, held out).
 
+    At least as many images as there are classes are held out, and left.
+
     Raises:
         ValueError: a class has too few images.
 
@@ -69,7 +72,10 @@ def stratified_indices(
     # scikit-learn is slow to import, and `limelight --help` does not need it.
     from sklearn.model_selection import StratifiedShuffleSplit
 
-    splitter = StratifiedShuffleSplit(n_splits=1, test_size=share, random_state=seed)
+    count, classes = math.ceil(share * len(labels)), len(np.unique(labels))
+    if count < classes <= len(labels) - classes:
+        count = classes
+    splitter = StratifiedShuffleSplit(n_splits=1, test_size=count, random_state=seed)
     rest, held_out = next(splitter.split(labels, labels))
     return np.sort(rest), np.sort(held_out)
 
@@ -87,10 +93,15 @@ def _too_few(labels: NDArray[np.int64], share: float, classes: Sequence[str]) ->
             f"the {kind} {', '.join(single)} {verb} only one image, and each needs at least 2: "
             f"add images, or remove the {kind}"
         )
-    fewest = min(share, 1 - share) * len(labels)
+    if len(labels) < 2 * len(present):
+        return (
+            f"{len(labels)} images are too few for {len(present)} classes: provide at least "
+            f"{2 * len(present)}"
+        )
+    fewest = (1 - share) * len(labels)
     if fewest < len(present):
         return (
-            f"{share:.0%} of {len(labels)} images is too few for {len(present)} classes: "
-            f"provide at least {int(np.ceil(len(present) / min(share, 1 - share)))} images"
+            f"{1 - share:.0%} of {len(labels)} images is too few for {len(present)} classes: "
+            f"provide at least {int(np.ceil(len(present) / (1 - share)))} images"
         )
     return None

@@ -1,6 +1,6 @@
 """Plan a run, train it, or resume an interrupted one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from pipeline.training.device import uses_bfloat16
 from pipeline.training.distillation import Teachers
 from pipeline.training.distributed import World
 from pipeline.training.recipe import Recipe
+from pipeline.training.small_data import recipe_for
 from pipeline.training.step_history import History
 from pipeline.training.trainer import Record, Trainer, train
 from pipeline.training.weights import Weights
@@ -49,6 +50,19 @@ class RunPlan:
         """Return a plan with the same data and another recipe, whose validation share is equal."""
         changes = {"recipe": recipe, "processes": processes}
         return replace(self, config=self.config.model_copy(update=changes))
+
+    def fitted_to_size(self, keep: Collection[str]) -> "RunPlan":
+        """Return the plan with a recipe for the number of images, if they are the user's own.
+
+        `keep` are the options that the user chose, as `recipe_for` names them.
+        """
+        config = self.config
+        if config.source in DATASETS:
+            return self
+        recipe = recipe_for(
+            config.recipe, len(self.data.fit), processes=config.processes, keep=keep
+        )
+        return replace(self, config=config.model_copy(update={"recipe": recipe}))
 
     def trainer(self, world: World | None = None) -> Trainer:
         """Make the trainer of the run; nothing is written.

@@ -18,6 +18,7 @@ from pipeline.cli.training_options import (
     Set,
     Teachers,
     Track,
+    chosen_options,
     parse_rates,
     parse_settings,
     parse_size,
@@ -71,7 +72,7 @@ def finetune(
 
     def make_plan(world: World) -> RunPlan:
         begin = read_pretrained(pretrained)
-        options = {
+        options: dict[str, object] = {
             "network": asdict(begin.network),
             "freeze_epochs": freeze_epochs,
             "epochs": epochs,
@@ -80,10 +81,11 @@ def finetune(
             "bn_freeze": bn_freeze,
             "class_weights": class_weights or None,
         }
+        options |= parse_settings(choices)
         plan = plan_run(
             source,
             recipe_name=recipe,
-            recipe=Recipe.load(recipe, **options | parse_settings(choices)),
+            recipe=Recipe.load(recipe, **options),
             seed=seed,
             device=choose_device(device),
             image_size=begin.image_size if image_size is None else parse_size(image_size),
@@ -91,6 +93,7 @@ def finetune(
             pretrained=begin.name,
             processes=world.size,
         )
+        plan = plan.fitted_to_size(chosen_options(options, recipe))
         return distil_from(initialise_from(plan, begin), teachers or ())
 
     run_training(make_plan, out=out, device=device, track=track, report=report)

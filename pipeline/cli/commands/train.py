@@ -18,6 +18,7 @@ from pipeline.cli.training_options import (
     Set,
     Teachers,
     Track,
+    chosen_options,
     parse_rates,
     parse_settings,
     parse_size,
@@ -81,7 +82,7 @@ def train(
         if source is None:
             raise PipelineError("name the data to train on, or a run to --resume")
         name = recipe or default_recipe(source)
-        options = {
+        options: dict[str, object] = {
             "epochs": epochs,
             "batch_size": batch_size,
             "schedule__peak": parse_rates(lr),
@@ -89,7 +90,8 @@ def train(
             "network": {"architecture": arch} if arch else None,
             "network__pretrained": pretrained or None,
         }
-        chosen = Recipe.load(name, **options | parse_settings(choices))
+        options |= parse_settings(choices)
+        chosen = Recipe.load(name, **options)
         plan = plan_run(
             source,
             recipe_name=name,
@@ -99,7 +101,7 @@ def train(
             image_size=parse_size(image_size),
             processes=world.size,
         )
-        return distil_from(plan, teachers or ())
+        return distil_from(plan.fitted_to_size(chosen_options(options, name)), teachers or ())
 
     run_training(
         make_plan,
