@@ -1,5 +1,6 @@
 """BentoML service: `bentoml serve` and `bentoml build` find it through pyproject.toml."""
 
+import contextlib
 import faulthandler
 import importlib.util
 import logging
@@ -55,7 +56,8 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
         """Create the application; BentoML calls this once in each worker."""
         end_with_parent()
         # Fatal signals write where each thread was; the parent ends a hung worker with one.
-        faulthandler.enable()
+        with contextlib.suppress(RuntimeError, OSError, ValueError):  # there may be no stderr
+            faulthandler.enable()
         # Imported here, because the parent process does not need them and they load slowly (1 s).
         from service.app import Application
         from service.inference.model_registry import ModelRegistry

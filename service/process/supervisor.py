@@ -11,8 +11,7 @@ import logging
 import os
 import signal
 import socket
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -21,6 +20,7 @@ from bentoml.exceptions import BentoMLException
 from circus import arbiter as circus_arbiter
 
 from service.process import metrics_folder
+from service.process.addresses import check_free, private_endpoints
 from service.process.handshakes import drop_handshakes
 from service.process.metrics_folder import MetricsFolder
 from service.process.orphans import PARENT
@@ -33,12 +33,15 @@ logger = logging.getLogger("limelight.supervision")
 
 CHECK_S = 0.5
 """Interval between two checks for dead workers."""
+# Time for workers to end after the last request; a second signal gives them less.
+_LATE_S, _AT_ONCE_S = 10.0, 2.0
 
 
 class Supervisor(bentoml_circus.Arbiter):
     """BentoML's arbiter that always respawns workers and closes its sockets before they exit."""
 
     drain_s = 0.0
+    timeout_s = 0.0
     worker_timeout_s = 0.0
     grpc_port: int | None = None
 
@@ -56,10 +59,11 @@ class Supervisor(bentoml_circus.Arbiter):
                 watcher.env[metrics_folder.VARIABLE] = str(self._metrics.path)
         options |= {"check_delay": CHECK_S}
         with contextlib.ExitStack() as stack:
-            options |= _private_endpoints(stack, reload="plugins" in options)
+            options |= private_endpoints(stack, reload="plugins" in options)
             super().__init__(watchers, **options)
             self.exit_stack.push(stack.pop_all())
         self._leaving: asyncio.Task[None] | None = None
+        self._killing: asyncio.TimerHandle | None = None
         self._interrupted = False
         # Circus has set its handlers already, and treats SIGINT like SIGTERM.
         self._on_sigint = signal.signal(signal.SIGINT, self._interrupt)
@@ -76,7 +80,7 @@ class Supervisor(bentoml_circus.Arbiter):
             super().initialize()
             if self.grpc_port is not None:
                 place = f"the gRPC port {self.grpc_port}"
-                _check_free(self.sockets.values(), self.grpc_port)
+                check_free(self.sockets.values(), self.grpc_port)
         except OSError as error:
             if self._metrics is not None:
                 self._metrics.remove()
@@ -97,9 +101,8 @@ class Supervisor(bentoml_circus.Arbiter):
                     watcher.stop_signal = signal.SIGINT
             self._leaving = asyncio.get_running_loop().create_task(self._leave())
         else:
-            for watcher in self.watchers:
-                for process in list(watcher.processes.values()):
-                    watcher.send_signal_process(process, signal.SIGINT)
+            self._signal_workers(signal.SIGINT)
+            self._kill_after(_AT_ONCE_S)
         return self._leaving
 
     def manage_watchers(self) -> Any:
@@ -160,11 +163,30 @@ class Supervisor(bentoml_circus.Arbiter):
 
     async def _leave(self) -> None:
         closing = asyncio.get_running_loop().create_task(self._close_sockets())
+        self._kill_after(self.drain_s + self.timeout_s + _LATE_S)
         # Circus rejects a command while another runs. Without this wait, the signal would be lost.
         while self._exclusive_running_command is not None:
             await asyncio.sleep(0.02)
         await super().stop()  # type: ignore[misc]  # see above
         closing.cancel()
+        if self._killing is not None:
+            self._killing.cancel()
+
+    def _kill_after(self, seconds: float) -> None:
+        """Kill the workers that have not ended after this time, because they hang."""
+        if self._killing is not None:
+            self._killing.cancel()
+        loop = asyncio.get_running_loop()
+        self._killing = loop.call_later(seconds, self._kill_late)
+
+    def _kill_late(self) -> None:
+        logger.error("a worker does not end: it is killed")
+        self._signal_workers(signal.SIGKILL)
+
+    def _signal_workers(self, number: signal.Signals) -> None:
+        for watcher in self.watchers:
+            for process in list(watcher.processes.values()):
+                watcher.send_signal_process(process, number)
 
     async def _close_sockets(self) -> None:
         """Close the sockets to new clients while the workers answer the connected ones.
@@ -181,15 +203,6 @@ class Supervisor(bentoml_circus.Arbiter):
                 listening.shutdown(socket.SHUT_RDWR)
 
 
-def _check_free(listening: Iterable[socket.socket], port: int) -> None:
-    """Raise OSError if another program has `port` on an address that we listen on."""
-    for each in listening:
-        if each.family in (socket.AF_INET, socket.AF_INET6):
-            with socket.socket(each.family) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((each.getsockname()[0], port))
-
-
 def _ignore(number: int, frame: FrameType | None) -> None:
     logger.warning("%s is ignored: stop the service with SIGTERM", signal.Signals(number).name)
 
@@ -202,22 +215,10 @@ def _metrics_folder() -> MetricsFolder | None:
         return None
 
 
-def _private_endpoints(stack: contextlib.ExitStack, *, reload: bool) -> dict[str, str]:
-    """Return addresses for circus's commands and events that no other user of the machine reaches.
-
-    Circus obeys whoever connects, and one of its commands starts programs. Nobody but this process
-    needs them: the addresses are in its memory. Only the reloader of `bentoml serve --reload` is
-    another process; the sockets are then in a folder of this user, which `stack` removes.
-    """
-    folder = "inproc://limelight-"
-    if reload:
-        folder = f"ipc://{stack.enter_context(tempfile.TemporaryDirectory(prefix='limelight-'))}/"
-    return {"endpoint": f"{folder}commands", "pubsub_endpoint": f"{folder}events"}
-
-
 def supervise(settings: Settings) -> None:
     """Make `bentoml serve` use our supervisor; call this before it starts its workers."""
     Supervisor.drain_s = settings.drain_s
+    Supervisor.timeout_s = settings.timeout_s
     Supervisor.worker_timeout_s = settings.worker_timeout_s
     Supervisor.grpc_port = settings.grpc_port
     # Circus looks up the full name of this machine, for which the system may ask a DNS server.

@@ -245,11 +245,12 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert (settings.max_bytes, settings.device) == (123, "cpu")
 
 
-def test_bentoml_usage_tracking_is_off() -> None:
+def test_bentoml_usage_tracking_is_off_although_bentoml_has_decided_before() -> None:
     code = (
-        "import os; os.environ.pop('BENTOML_DO_NOT_TRACK', None); import service.bento;"
+        "import os; os.environ.pop('BENTOML_DO_NOT_TRACK', None);"
         "from bentoml._internal.utils.analytics.usage_stats import do_not_track;"
-        "assert do_not_track(); print(type(service.bento.Limelight.to_asgi()).__name__)"
+        "assert not do_not_track(); import service.bento; assert do_not_track();"
+        "print(type(service.bento.Limelight.to_asgi()).__name__)"
     )
     # BentoML emits warnings when it is imported, so this runs in a separate process.
     process = subprocess.run(

@@ -238,6 +238,18 @@ def test_a_terminal_that_closes_ends_the_service(zoo: Path, tmp_path: Path) -> N
         assert is_free(server)
 
 
+def test_a_hung_worker_does_not_keep_the_service_from_ending(zoo: Path, tmp_path: Path) -> None:
+    with bentoml_serve(zoo, tmp_path, LIMELIGHT_WORKERS="1") as server:
+        (hung,) = workers(server)
+        os.kill(hung, signal.SIGSTOP)
+        server.process.send_signal(signal.SIGINT)
+        until(lambda: not accepts(server), 10, "the end of accepting")
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(timeout=10 * slowness()) == 0
+        assert "a worker does not end: it is killed" in server.log()
+        assert is_free(server)
+
+
 def test_nohup_keeps_the_service(zoo: Path, tmp_path: Path) -> None:
     with bentoml_serve(zoo, tmp_path, tracer=["nohup"], LIMELIGHT_WORKERS="1") as server:
         before = workers(server)
@@ -308,6 +320,14 @@ def start(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]
 
 def port_of(server: Server) -> int:
     return urlsplit(server.url).port or 0
+
+
+def accepts(server: Server) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port_of(server)), timeout=0.2).close()
+    except OSError:
+        return False
+    return True
 
 
 def is_free(server: Server) -> bool:
