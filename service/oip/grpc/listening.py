@@ -14,6 +14,7 @@ from limelight.errors import LimelightError
 from service.oip.dataplane import Server
 from service.oip.grpc.messages import SERVICE
 from service.oip.grpc.reading import HEAD_BYTES, BoundedReading
+from service.oip.grpc.reads import TURN_S
 from service.oip.grpc.servicer import Servicer
 from service.process.shutdown import SETTLE_S
 from service.settings import Settings
@@ -60,7 +61,7 @@ class Listener:
 
             self._grpc.add_generic_rpc_handlers(reflection_handlers())
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._health_task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def in_flight(self) -> int:
@@ -77,16 +78,19 @@ class Listener:
 
     async def start(self) -> None:
         """Accept calls; call this after `bind`."""
-        self._health_task = asyncio.create_task(self._update_health())
+        self._tasks = [
+            asyncio.create_task(self._update_health()),
+            asyncio.create_task(self._end_late_calls()),
+        ]
         await self._grpc.start()
         logger.info("gRPC listens on %s", self._address)
 
     async def close(self) -> None:
         """Accept no more calls, and finish the calls in progress."""
-        if self._health_task is not None:
-            self._health_task.cancel()
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._health_task
+                await task
         await self._health.enter_graceful_shutdown()
         stopping = asyncio.create_task(self._grpc.stop(self._grace_s))
         await asyncio.sleep(SETTLE_S)
@@ -96,8 +100,13 @@ class Listener:
         await self._grpc.stop(SETTLE_S)
         await stopping
 
+    async def _end_late_calls(self) -> None:
+        while True:
+            await asyncio.sleep(TURN_S)
+            self._reading.end_late()
+
     async def _update_health(self) -> None:
-        """Keep the health service in agreement with /readyz, and end late calls."""
+        """Keep the health service in agreement with /readyz."""
         response, published = health_pb2.HealthCheckResponse, None
         while True:
             ready = self._server.unready_error() is None
@@ -106,7 +115,6 @@ class Listener:
                 for name in ("", SERVICE):
                     await self._health.set(name, status)
                 published = status
-            self._reading.end_late()
             await asyncio.sleep(_HEALTH_INTERVAL_S)
 
 

@@ -16,7 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from service.oip.grpc import reading
+from service.oip.grpc import reads
 from service.oip.grpc.messages import SERVICE
 from tests.service.http.wire import serving
 from tests.service.oip.http2 import Http2, message
@@ -27,7 +27,7 @@ SIZE = 1_000_000
 HEALTH = "grpc.health.v1.Health"
 REFLECTION = "grpc.reflection.v1.ServerReflection"
 UNFINISHED = message(bytes(SIZE))[:-1]
-# With them, messages are read from three calls at a time, and from one of each connection.
+# With them, three unfinished messages of calls are read at a time, and five of streams.
 SMALL: dict[str, Any] = {"max_bytes": SIZE, "max_queued_bytes": 14 * SIZE, "timeout_s": 1}
 _WINDOW = 65_535
 
@@ -88,8 +88,8 @@ async def test_unfinished_messages_are_limited_and_then_reset(
         client = Http2(port)
         for _ in range(calls):
             client.call(method, UNFINISHED, service=service)
-        sent = await asyncio.to_thread(client.run, 0.5)
-        assert SIZE * 0.9 < sent < SIZE + calls * _WINDOW
+        await asyncio.to_thread(run_until, client, lambda: len(client.ended) >= calls - 5)
+        assert 3 <= calls - len(client.ended) <= 5
         started = time.monotonic()
         assert await asyncio.to_thread(infer, port) == "colours"
         assert time.monotonic() - started < 2
@@ -97,23 +97,37 @@ async def test_unfinished_messages_are_limited_and_then_reset(
         client.close()
 
 
-async def test_reads_of_many_connections_give_place_to_a_call(
+async def test_connection_with_most_unfinished_messages_loses_one(zoo: Path) -> None:
+    async with port_of(zoo, **(SMALL | {"timeout_s": 60})) as port:
+        greedy, modest = Http2(port), Http2(port)
+        for client, calls in ((modest, 1), (greedy, 2), (greedy, 3)):
+            for _ in range(calls):
+                client.call("ModelInfer", UNFINISHED)
+            await asyncio.to_thread(client.run, 0.4)
+        await asyncio.to_thread(run_until, greedy, lambda: len(greedy.ended) == 3)
+        await asyncio.to_thread(modest.run, 0.3)
+        assert not modest.ended
+        greedy.close()
+        modest.close()
+
+
+async def test_idle_stream_gives_its_place_to_another_one(
     zoo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_CALL_PATIENCE_S", 0.5)
-    async with port_of(zoo, **(SMALL | {"timeout_s": 60})) as port:
-        clients = [Http2(port) for _ in range(3)]
-        for client in clients:
-            client.call("ModelInfer", UNFINISHED)
-            await asyncio.to_thread(client.run, 0.2)
-        assert [len(client.ended) for client in clients] == [0, 0, 0]
-        started = time.monotonic()
-        assert await asyncio.to_thread(infer, port) == "colours"
-        assert time.monotonic() - started < 3
-        await asyncio.to_thread(run_until, clients[0], lambda: clients[0].ended)
-        assert [len(client.ended) for client in clients[1:]] == [0, 0]
-        for client in clients:
-            client.close()
+    async with port_of(zoo, **SMALL) as port:
+        client = Http2(port)
+        streams = [client.call("ModelStreamInfer") for _ in range(5)]
+        await asyncio.to_thread(client.run, 0.3)
+        rejected = client.call("ModelStreamInfer")
+        await asyncio.to_thread(run_until, client, lambda: client.ended)
+        assert client.ended == {rejected}
+        monkeypatch.setattr(reads, "_STREAM_PATIENCE_S", 0.1)
+        accepted = client.call("ModelStreamInfer")
+        await asyncio.to_thread(run_until, client, lambda: len(client.ended) == 2)
+        assert client.ended == {rejected, streams[0]}
+        await asyncio.to_thread(client.run, 0.2)
+        assert accepted not in client.ended
+        client.close()
 
 
 async def test_message_that_arrives_in_parts_is_answered(zoo: Path) -> None:
