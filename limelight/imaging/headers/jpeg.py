@@ -42,7 +42,8 @@ class _Frame:
 def read_jpeg(body: bytes) -> Header:
     """Read the header of a JPEG file; see `header.Read`."""
     parts = Parts("segments")
-    exif = xmp = b""
+    exif: list[bytes] = []
+    xmp = b""
     frame: _Frame | None = None
     end = 2
     while True:
@@ -55,7 +56,7 @@ def read_jpeg(body: bytes) -> Header:
         elif marker == _APP1:
             content = body[start + 4 : end]
             if content.startswith(_EXIF):
-                exif += content[len(_EXIF) :]
+                exif.append(content[len(_EXIF) :])
             elif content.startswith(_XMP):
                 xmp = content[len(_XMP) :]
         elif marker in _UNREADABLE:
@@ -77,7 +78,7 @@ def read_jpeg(body: bytes) -> Header:
         reducible=True,
         jpeg_mode=_MODES[channels],
         body=body,
-        exif=exif,
+        exif=b"".join(exif),
         xmp=xmp,
     )
 

@@ -19,12 +19,22 @@ from limelight.imaging import webp
 from limelight.imaging.decoding import decode
 from limelight.imaging.headers.header import MAX_DECODING_S, MAX_SIDE
 from limelight.imaging.headers.inspection import inspect
-from tests.hostile_images import PNG, chunk, crafted, large, overlapping_exif, png, saved, scans
+from tests.hostile_images import (
+    PNG,
+    chunk,
+    cluttered,
+    crafted,
+    large,
+    overlapping_exif,
+    png,
+    saved,
+    scans,
+)
 from tests.serving_kit import REPOSITORY
 
 MAX_PIXELS = 40_000_000
 LARGE = dict(large((70, 50)))
-CRAFTED = dict(crafted())
+CRAFTED, CLUTTERED = dict(crafted()), dict(cluttered())
 # Every crafted file is rejected within this time; Pillow alone takes seconds, or minutes.
 REJECTED_S = 0.5
 
@@ -44,6 +54,14 @@ def test_crafted_file_is_rejected_before_it_is_decoded(name: str) -> None:
     started = time.process_time()
     with pytest.raises((ImageTooComplex, ImageTooLarge)):
         decode(body, max_pixels=MAX_PIXELS)
+    assert time.process_time() - started < REJECTED_S
+
+
+@pytest.mark.parametrize("name", CLUTTERED)
+def test_metadata_of_any_kind_takes_little_time(name: str) -> None:
+    body = CLUTTERED[name]()
+    started = time.process_time()
+    assert decode(body, max_pixels=MAX_PIXELS).full_size == (9, 7)
     assert time.process_time() - started < REJECTED_S
 
 
