@@ -1,6 +1,6 @@
 """Uploads of 40 million pixels and crafted files, at a service with the default settings.
 
-`make test-hostile` runs this (minutes). It says how much memory and time each kind takes, and what
+`make test-uploads` runs this (minutes). It says how much memory and time each kind takes, and what
 honest clients notice of 64 hostile ones. Two workers, and no limit but those of the service: the
 measured memory is compared with the sizing rule, which the Kubernetes manifests follow.
 """
@@ -8,6 +8,7 @@ measured memory is compared with the sizing rule, which the Kubernetes manifests
 import asyncio
 import collections
 import io
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,7 @@ def _honest() -> list[tuple[str, bytes]]:
 
 async def test_honest_clients_are_served_beside_64_hostile_ones(shipped: Server) -> None:
     before = workers(shipped)
+    busy = os.getloadavg()[0] / (os.cpu_count() or 1)
     resting = _memory(shipped)
     names = [
         *("png colour alpha", "png grey 16 bits", "png palette", "png interlaced", "gif"),
@@ -154,11 +156,13 @@ async def test_honest_clients_are_served_beside_64_hostile_ones(shipped: Server)
     print(f"{len(watched)} health checks, metrics and pages, p99 {watched_s:.3f} s")
     needed = needed_bytes(Settings(), workers=2)
     print(f"memory: at rest {resting / 1e6:.0f}, most {peak / 1e6:.0f}, rule {needed / 1e6:.0f} MB")
-    assert p99_s < 1
-    assert watched_s < 1
     assert peak <= needed
     await asyncio.sleep(1)
     assert _memory(shipped) <= resting * 1.1
+    if busy > 1:
+        pytest.skip(f"{busy:.1f} processes per core were running before: no times are compared")
+    assert p99_s < 1
+    assert watched_s < 1
 
 
 def _memory(server: Server) -> int:
