@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container bench-serve bench-resilience soak bench-maps bench-train pictures test-triton protocol lock clean
+.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container test-uploads bench-serve bench-resilience soak bench-maps bench-train pictures test-triton protocol lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -58,6 +58,9 @@ test-container: ## Build the container image, start it, send requests, stop it
 
 test-triton: $(DEVELOP) ## Compare with Triton; run KServe's client and perf_analyzer against the service
 	$(BIN)/pytest tests/long/test_triton_oracle.py tests/long/test_foreign_clients.py
+
+test-uploads: $(DEVELOP) ## Post images that cost much to decode, alone and beside honest clients (5 minutes)
+	$(BIN)/pytest --capture=tee-sys tests/long/test_costly_uploads.py
 
 bench-serve: $(DEVELOP) ## Measure the service beside other servers, into build/ (30 minutes)
 	$(BIN)/python -m bench.serve

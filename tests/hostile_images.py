@@ -209,6 +209,30 @@ def crafted(length: int = 9_600_000) -> Iterator[tuple[str, Callable[[], bytes]]
     yield "png row", lambda: png((40_000_000, 1))
 
 
+def cluttered(length: int = 9_600_000) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yield names and makers of small images with `length` bytes of metadata, in few parts."""
+    image = Image.new("RGB", (9, 7))
+    jpeg, mark = saved(image, "JPEG"), b"Exif\0\0"
+    part = segment(0xE1, mark + bytes(600))
+    yield "jpeg exif parts", lambda: jpeg[:2] + part * (length // len(part)) + jpeg[2:]
+    yield (
+        "jpeg exif marks",
+        lambda: jpeg[:2] + segment(0xE1, mark * 10_000) * (length // 60_000) + jpeg[2:],
+    )
+    xmp = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + b"tiff:Orientation" * 3000)
+    yield "jpeg xmp parts", lambda: jpeg[:2] + xmp * (length // len(xmp)) + jpeg[2:]
+    yield "webp exif marks", lambda: saved(image, "WEBP", exif=mark * (length // 6))
+    yield "webp xmp", lambda: saved(image, "WEBP", xmp=b"tiff:Orientation=" * (length // 17))
+    yield "png exif marks", lambda: png((9, 7), extra=chunk(b"eXIf", mark * (length // 6)))
+    text = b"Raw profile type exif\0" + b"\n" * (length - 30)
+    yield "png raw profile", lambda: png((9, 7), extra=chunk(b"tEXt", text))
+    other = chunk(b"tEXt", b"a\0" + b"b" * (length // 10_000))
+    yield "png texts", lambda: png((9, 7), extra=other * 9000)
+    entries = overlapping_exif(3000, length - 50_000)
+    yield "png overlapping exif", lambda: png((9, 7), extra=chunk(b"eXIf", entries))
+    yield "webp overlapping exif", lambda: saved(image, "WEBP", exif=entries)
+
+
 def overlapping_exif(entries: int, size: int) -> bytes:
     """EXIF data whose entries all point to the same `size` bytes."""
     count = struct.pack("<H", entries)

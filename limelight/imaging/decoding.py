@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, JpegImagePlugin
+from PIL import Image
 
 from limelight.artifact.manifest import ImageRule
 from limelight.errors import UndecodableImage
@@ -33,6 +33,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
 # this many times the input's size. Resizing then still averages over pixels. Ink needs more,
 # because it may be a small part of the image.
 _OVERSAMPLING = {"crop": 2, "ink": 16}
+_MODES = frozenset(("L", "LA", "RGB", "RGBA"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +120,13 @@ def decode_at(header: Header, body: bytes, *, scale: int) -> DecodedImage:
         if header.decodes_webp:
             size = header.width, header.height
             image = webp.decode(header.body, size, has_alpha=header.has_alpha, scale=scale)
-            image.info = {}
+        elif header.jpeg_mode:
+            image = _decode_jpeg(header, scale)
         else:
             image = Image.open(BytesIO(header.body), formats=tuple(FORMATS))
-            if scale > 1 and isinstance(image, JpegImagePlugin.JpegImageFile):
-                image.draft(None, (header.width // scale, header.height // scale))
             transparency.load(image, header.body)
-        plain(image.crop((0, 0, 1, 1)))  # a forged file may contradict the mode of its pixels
+            if image.mode not in _MODES or "transparency" in image.info:
+                plain(image.crop((0, 0, 1, 1)))  # a forged file may contradict its pixels' mode
     except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ...
         raise UndecodableImage("the image is truncated or damaged: send the whole file") from error
     if header.exif or header.xmp:
@@ -136,12 +137,24 @@ def decode_at(header: Header, body: bytes, *, scale: int) -> DecodedImage:
     return DecodedImage(image, full_size[::-1] if orientation >= 5 else full_size, orientation)
 
 
+def _decode_jpeg(header: Header, scale: int) -> Image.Image:
+    """Decode a JPEG with Pillow's decoder, but without Pillow's file parser.
+
+    The parser reads all metadata, of any size, in an interpreted loop.
+    """
+    size = -(-header.width // scale), -(-header.height // scale)
+    mode = header.jpeg_mode
+    # Pillow assumes Adobe's convention too: CMYK is inverted.
+    raw_mode = "CMYK;I" if mode == "CMYK" else mode
+    return Image.frombytes(mode, size, header.body, "jpeg", raw_mode, "", scale, 0)
+
+
 def plain(image: Image.Image) -> Image.Image:
     """Convert any mode to L, LA, RGB or RGBA: 8 bits a channel, transparency as alpha channel."""
+    if image.mode in _MODES and "transparency" not in image.info:
+        return image
     if image.mode.startswith("I"):
         return _from_16_bits(image)
-    if image.mode in ("L", "LA", "RGB", "RGBA") and "transparency" not in image.info:
-        return image
     if image.has_transparency_data:
         return image.convert("RGBA")
     return image.convert("L" if image.mode in ("1", "L", "F") else "RGB")

@@ -18,6 +18,8 @@ _ENTRY_BYTES = 12
 _TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _RAW_PROFILE = "Raw profile type exif"
+# Hexadecimal digits of 64 kB, the most that JPEG allows, with line breaks.
+_MAX_PROFILE = 140_000
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,9 +51,10 @@ def orientation_of(exif: bytes, xmp: bytes = b"") -> int:
 def orientation_in(info: Mapping[Any, Any]) -> int:
     """Return the orientation from the metadata that Pillow found in a file."""
     exif = info.get("exif") or b""
-    if not exif and _RAW_PROFILE in info:
+    profile = str(info.get(_RAW_PROFILE, ""))
+    if not exif and 0 < len(profile) <= _MAX_PROFILE:
         try:
-            exif = bytes.fromhex("".join(str(info[_RAW_PROFILE]).split("\n")[3:]))
+            exif = bytes.fromhex("".join(profile.split("\n")[3:]))
         except ValueError:
             exif = b""
     xmp = info.get("XML:com.adobe.xmp") or info.get("xmp") or b""
@@ -64,8 +67,8 @@ def _from_exif(exif: bytes) -> int | None:
     Raises:
         struct.error: the data is truncated.
     """
-    while exif.startswith(b"Exif\0\0"):
-        exif = exif[6:]
+    for _ in range(2):  # Pillow accepts two as well
+        exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:
         return None

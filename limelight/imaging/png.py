@@ -77,7 +77,7 @@ def decode(body: bytes, *, max_pixels: int) -> Image.Image | None:
     mode = _MODES.get(colour)
     if mode is None or depth != 8 or compression or filtering or interlace:
         return None
-    if not 0 < width * height <= max_pixels or max(width, height) > MAX_SIDE:
+    if not 0 < width * height <= max_pixels or width > MAX_SIDE or height > MAX_SIDE:
         return None
     try:
         compressed = _pixel_data(body)

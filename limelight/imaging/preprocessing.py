@@ -19,7 +19,7 @@ from limelight.imaging.fitting import View as View
 from limelight.imaging.fitting import border_median, fit_crop, fit_ink
 from limelight.imaging.headers.header import Header, scale_for
 from limelight.imaging.headers.inspection import inspect
-from limelight.imaging.strips import Strips
+from limelight.imaging.strips import WHOLE_PIXELS, Strips
 
 _INVERTED = bytes(range(255, -1, -1))
 
@@ -62,7 +62,10 @@ def read_upload(
     """
     image = png.decode(body, max_pixels=max_pixels)
     if image is not None:
-        return _upload(DecodedImage(image, image.size), rule)
+        size = width, height = image.size
+        if width * height <= WHOLE_PIXELS:
+            return Upload(*prepare(image, rule), width, height)
+        return _upload(DecodedImage(image, size), rule)
     header = header or inspect(body, max_pixels=max_pixels)
     return _upload(decode_at(header, body, scale=header.scale_for(least_size(rule))), rule)
 

@@ -38,9 +38,10 @@ class Header:
         decoding_s: estimate of the processor time in seconds, from above, on one core of 2020.
         reducible: the decoder can reduce the image by one of `SCALES`.
         reducible_freely: the decoder can reduce the image by any whole factor.
-        body: file for the decoder: the given one, or a copy without metadata.
+        body: file for the decoder: the given one, or a copy without what the decoder cannot bound.
         exif: EXIF data; empty: there is none, or the decoder finds it.
         xmp: XMP packet; empty as above.
+        jpeg_mode: Pillow mode of a JPEG; empty: another format.
         decodes_webp: `limelight.imaging.webp` decodes the file, and not Pillow.
         has_alpha: for `decodes_webp`: the image has an alpha channel.
     """
@@ -55,6 +56,7 @@ class Header:
     body: bytes
     exif: bytes = b""
     xmp: bytes = b""
+    jpeg_mode: str = ""
     decodes_webp: bool = False
     has_alpha: bool = False
 

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 from limelight.imaging.headers.header import Header, HeaderDamageError, Parts
 
-_SOF0, _SOF1, _SOF2 = 0xC0, 0xC1, 0xC2
+_FRAMES = frozenset((0xC0, 0xC1, 0xC2))
+_PROGRESSIVE = 0xC2
+_SOS, _EOI, _APP1 = 0xDA, 0xD9, 0xE1
 # Arithmetic coding, lossless and hierarchical files: browsers do not read them either, and
 # libjpeg's time for them is not bounded by the figures below.
-_OTHER_FRAMES = frozenset((0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
-_SOS, _EOI, _APP0, _APP1, _APP14, _COM = 0xDA, 0xD9, 0xE0, 0xE1, 0xEE, 0xFE
-_STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
+_UNREADABLE = frozenset((0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), _EOI))
+_STANDALONE = frozenset((0x01, *range(0xD0, 0xDA)))
+_NO_MARKERS = (b"\0", b"\xff", b"")
+_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 # The next marker after entropy-coded data: neither a stuffed byte, a restart nor padding.
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
@@ -37,25 +40,18 @@ class _Frame:
 
 
 def read_jpeg(body: bytes) -> Header:
-    """Read the header of a JPEG file; see `header.Read`.
-
-    The decoder gets a copy without metadata: Pillow would parse it all, in an interpreted loop.
-    """
+    """Read the header of a JPEG file; see `header.Read`."""
     parts = Parts("segments")
-    kept, exif, xmp = [body[:2]], [b""], b""
+    exif: list[bytes] = []
+    xmp = b""
     frame: _Frame | None = None
-    place = 2
+    end = 2
     while True:
         parts.count()
-        marker, start, end = _segment(body, place)
-        place = end
+        marker, start, end = _segment(body, end)
         if marker == _SOS:
             break
-        if marker in _STANDALONE:
-            continue
-        if marker == _EOI or marker in _OTHER_FRAMES:
-            raise HeaderDamageError
-        if marker in (_SOF0, _SOF1, _SOF2):
+        if marker in _FRAMES:
             frame = _frame(marker, body[start + 4 : end])
         elif marker == _APP1:
             content = body[start + 4 : end]
@@ -63,23 +59,25 @@ def read_jpeg(body: bytes) -> Header:
                 exif.append(content[len(_EXIF) :])
             elif content.startswith(_XMP):
                 xmp = content[len(_XMP) :]
-        if not (_APP0 < marker < _APP14 or marker in (0xEF, _COM)):
-            kept.append(body[start:end])
+        elif marker in _UNREADABLE:
+            raise HeaderDamageError
     if frame is None:
         raise HeaderDamageError
-    kept.append(body[start:])
     scans_s, multiple = _scans(body, start, end, frame, parts)
-    channels = len(frame.blocks)
-    blocks = sum(frame.blocks.values())
     pixels = frame.width * frame.height
+    channels = len(frame.blocks)
+    working_bytes = frame.width * _ROW_BYTES
+    if multiple:
+        working_bytes += sum(frame.blocks.values()) * _BLOCK_BYTES
     return Header(
         width=frame.width,
         height=frame.height,
         pixel_bytes=1 if channels == 1 else 4,
-        working_bytes=blocks * _BLOCK_BYTES * multiple + frame.width * _ROW_BYTES,
+        working_bytes=working_bytes,
         decoding_s=scans_s + len(body) * _BYTE_S + pixels * _PIXEL_S,
         reducible=True,
-        body=b"".join(kept),
+        jpeg_mode=_MODES[channels],
+        body=body,
         exif=b"".join(exif),
         xmp=xmp,
     )
@@ -87,30 +85,27 @@ def read_jpeg(body: bytes) -> Header:
 
 def _segment(body: bytes, place: int) -> tuple[int, int, int]:
     """Return marker, start and end of the next segment at or after `place`."""
-    start = body.find(b"\xff", place)
-    while start >= 0 and body[start + 1 : start + 2] in (b"\xff", b"\0"):
-        found = _MARKER.search(body, start)  # skips padding and stuffed bytes
-        start = -1 if found is None else found.start()
-    if start < 0 or start + 2 > len(body):
+    if body[place : place + 1] != b"\xff" or body[place + 1 : place + 2] in _NO_MARKERS:
+        found = _MARKER.search(body, place)  # skips padding and stray bytes
+        if found is None:
+            raise HeaderDamageError
+        place = found.start()
+    if len(body) < place + 4:
         raise HeaderDamageError
-    marker = body[start + 1]
+    marker, length = body[place + 1], body[place + 2] << 8 | body[place + 3]
     if marker in _STANDALONE:
-        return marker, start, start + 2
-    if marker == _EOI:
-        return marker, start, start + 2
-    if start + 4 > len(body):
+        return marker, place, place + 2
+    end = place + 2 + length
+    if end > len(body) or length < 2:
         raise HeaderDamageError
-    end = start + 2 + int.from_bytes(body[start + 2 : start + 4], "big")
-    if end > len(body) or end < start + 4:
-        raise HeaderDamageError
-    return marker, start, end
+    return marker, place, end
 
 
 def _frame(marker: int, content: bytes) -> _Frame:
     if len(content) < 6:
         raise HeaderDamageError
-    _, height, width, count = struct.unpack_from(">BHHB", content)
-    if not (width and height) or not 1 <= count <= 4 or len(content) < 6 + 3 * count:
+    bits, height, width, count = struct.unpack_from(">BHHB", content)
+    if bits != 8 or not (width and height) or count not in _MODES or len(content) < 6 + 3 * count:
         raise HeaderDamageError
     components = [content[6 + 3 * at : 9 + 3 * at] for at in range(count)]
     factors = [(number, both >> 4, both & 15) for number, both, _ in components]
@@ -122,7 +117,7 @@ def _frame(marker: int, content: bytes) -> _Frame:
     blocks = {number: groups * x * y for number, x, y in factors}
     if len(blocks) != count:
         raise HeaderDamageError
-    return _Frame(marker == _SOF2, width, height, blocks)
+    return _Frame(marker == _PROGRESSIVE, width, height, blocks)
 
 
 def _scans(body: bytes, start: int, end: int, frame: _Frame, parts: Parts) -> tuple[float, bool]:

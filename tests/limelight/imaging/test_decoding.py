@@ -16,7 +16,7 @@ from limelight.artifact.manifest import ImageRule
 from limelight.errors import ImageTooLarge, LimelightError, UndecodableImage
 from limelight.imaging import fitting, png
 from limelight.imaging import preprocessing as images
-from limelight.imaging.decoding import decode, decode_with_pillow
+from limelight.imaging.decoding import decode, decode_with_pillow, least_size
 from limelight.imaging.preprocessing import is_quick, prepare, read_upload
 from tests.serving_kit import encode
 
@@ -145,6 +145,50 @@ def test_full_size_of_any_jpeg_is_that_of_the_upload(
         )
     body = encode(noise(size, mode, seed), "JPEG", **options)
     assert decode(body, max_pixels=MANY, sketch_for=rule).full_size == size
+
+
+def by_pillow(body: bytes, rule: ImageRule | None) -> Any:
+    """Return the pixels that Pillow's file parser and decoder give, or None for an error."""
+    try:
+        with Image.open(io.BytesIO(body), formats=("JPEG",)) as image:
+            if rule is not None:
+                image.draft(None, least_size(rule))
+            image.load()
+            return image.mode, image.size, image.tobytes()
+    except Exception:
+        return None
+
+
+@given(
+    size=st.tuples(st.integers(1, 200), st.integers(1, 200)),
+    mode=st.sampled_from(["L", "RGB", "CMYK"]),
+    options=st.fixed_dictionaries(
+        {"quality": st.integers(1, 100), "progressive": st.booleans()},
+        optional={
+            "subsampling": st.sampled_from([0, 1, 2]),
+            "restart_marker_blocks": st.integers(1, 3),
+            "comment": st.binary(max_size=9),
+        },
+    ),
+    cut=st.none() | st.integers(0, 30_000),
+    rule=st.none() | rules,
+)
+@settings(max_examples=300, deadline=None)
+def test_jpeg_has_the_pixels_of_pillow_or_is_rejected_as_by_pillow(
+    size: tuple[int, int],
+    mode: str,
+    options: dict[str, Any],
+    cut: int | None,
+    rule: ImageRule | None,
+) -> None:
+    body = encode(noise(size, mode), "JPEG", **options)[:cut]
+    expected = by_pillow(body, rule)
+    try:
+        image = decode(body, max_pixels=MANY, sketch_for=rule).source
+    except LimelightError:
+        assert expected is None
+    else:
+        assert (image.mode, image.size, image.tobytes()) == expected
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from limelight.artifact.manifest import ImageRule
 from limelight.imaging import decoding, preprocessing, strips
@@ -128,6 +129,16 @@ def test_orientation_is_read_from_exif_and_else_from_xmp(
     exif: bytes, xmp: bytes, expected: int
 ) -> None:
     assert orientation_of(exif, xmp) == expected
+
+
+def test_orientation_is_read_from_a_raw_profile() -> None:
+    """ImageMagick writes EXIF data as text into PNG files."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
+    profile = f"\nexif\n      {len(exif)}\n{exif.hex()}\n"
+    info = PngInfo()
+    info.add_text("Raw profile type exif", profile)
+    body = encode(noise((9, 7), "RGB"), "PNG", pnginfo=info)
+    assert decode(body, max_pixels=MANY).size == (7, 9)
 
 
 @pytest.mark.parametrize("rule", [CROP, INK], ids=["crop", "ink"])
