@@ -1,0 +1,195 @@
+"""At least 200 hostile inputs for a service with two workers in 1 GiB: `make test-hostile`.
+
+Each is answered with 200, an honest 4xx or 503, within limits of time and of processor time. In the
+end the workers are the same, their memory is as at the start, and honest clients noticed nothing.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.long.hostile.artifacts import ArtifactInput, artifacts
+from tests.long.hostile.attack import Result, Target, attack, table
+from tests.long.hostile.hoarding import Hoarder
+from tests.long.hostile.honest import Honest
+from tests.long.hostile.image_files import photo
+from tests.long.hostile.images import EXPENSIVE, images
+from tests.long.hostile.inputs import HttpInput
+from tests.long.hostile.limits import Limit, memory_limit, proportional_bytes, workers
+from tests.long.hostile.open_inference import GrpcInput, calls, open_inference
+from tests.long.hostile.requests import requests
+from tests.service.oip.kit import free_port
+from tests.serving_kit import REPOSITORY, bentoml_serve
+
+MODEL = "cifar10"
+INPUTS: list[HttpInput | GrpcInput] = [
+    *images(),
+    *requests(),
+    *open_inference(MODEL),
+    *calls(MODEL),
+]
+ARTIFACTS = list(artifacts())
+MEMORY_BYTES = 1 << 30
+_GROWTH = 1.1
+_LOADING_S = 30
+
+
+@dataclass
+class Siege:
+    """Service under attack, with honest traffic."""
+
+    target: Target
+    limit: Limit
+    honest: Honest
+    pids: frozenset[int]
+    start_bytes: int
+    results: list[Result] = field(default_factory=list)
+
+    def worker_pids(self) -> frozenset[int]:
+        return frozenset(each.pid for each in workers(self.target.parent))
+
+    def check(self) -> None:
+        """Check that no process has died or exceeds the memory."""
+        assert self.worker_pids() == self.pids
+        assert self.limit.kills() == 0
+        if self.limit.folder is None:
+            assert proportional_bytes(self.target.parent) <= MEMORY_BYTES
+
+
+@pytest.fixture(scope="module")
+def siege(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Siege]:
+    grpc_port = free_port()
+    with (
+        memory_limit(MEMORY_BYTES) as limit,
+        bentoml_serve(
+            REPOSITORY / "zoo",
+            tmp_path_factory.mktemp("hostile"),
+            tracer=limit.command,
+            LIMELIGHT_DEFAULT_MODEL=MODEL,
+            LIMELIGHT_WORKERS="2",
+            LIMELIGHT_GRPC_PORT=str(grpc_port),
+        ) as server,
+    ):
+        target = Target(int(server.url.rpartition(":")[2]), server.process.pid, grpc_port)
+        _warm_up(server.url)
+        target.idle_cpu_s()
+        honest = Honest(server.url, MODEL)
+        pids = frozenset(each.pid for each in workers(target.parent))
+        siege = Siege(target, limit, honest, pids, proportional_bytes(target.parent))
+        honest.start()
+        yield siege
+        honest.stop()
+        print(f"\n\n{table(siege.results)}\n\nmemory limit: {limit.description}")
+
+
+def _warm_up(url: str) -> None:
+    bodies = [photo("PNG", 32), photo("JPEG", 512), photo("WEBP", 512), photo("PNG", 1024)]
+    targets = ("/predict", "/explain", "/explain?format=png", "/explain?method=layercam")
+    for _ in range(10):
+        for body in bodies:
+            for target in targets:  # each over a connection of its own, for either worker
+                assert httpx.post(url + target, content=body, timeout=30).status_code == 200
+
+
+def test_there_are_at_least_200_inputs() -> None:
+    names = [str(each) for each in INPUTS]
+    assert len(set(names)) == len(names)
+    assert len(names) + len(ARTIFACTS) >= 200
+
+
+@pytest.mark.parametrize("hostile", INPUTS, ids=str)
+def test_input_is_answered_honestly_and_cheaply(
+    siege: Siege, hostile: HttpInput | GrpcInput
+) -> None:
+    result = attack(siege.target, hostile)
+    siege.results.append(result)
+    assert not result.problems()
+    siege.check()
+
+
+def test_unfinished_grpc_messages_are_not_hoarded(siege: Siege) -> None:
+    port = siege.target.grpc_port
+    assert port is not None
+    hoarders = [
+        Hoarder(port, streams=60, size=9_000_000),
+        Hoarder(port, streams=60, size=9_000_000, method="ModelStreamInfer"),
+        Hoarder(port, streams=4_000, size=100_000),
+    ]
+    try:
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(lambda each: each.fill(10), hoarders))
+        # Room for what each worker may hold of uploads, and not for 1.5 GB.
+        assert proportional_bytes(siege.target.parent) - siege.start_bytes < 500_000_000
+        end_s = time.monotonic() + 20
+        while time.monotonic() < end_s and any(
+            not each.closed and each.refused < 60 for each in hoarders
+        ):
+            for each in hoarders:
+                each.listen()
+        assert all(each.closed or each.refused >= 60 for each in hoarders)
+    finally:
+        for each in hoarders:
+            each.close()
+    siege.check()
+
+
+def test_64_expensive_uploads_at_once_kill_nobody(siege: Siege) -> None:
+    expensive = [each for each in INPUTS if each.kind in EXPENSIVE]
+    many = (expensive * 64)[:64]
+    with ThreadPoolExecutor(64) as threads:
+        results = list(threads.map(lambda each: attack(siege.target, each), many))
+    answers = {answer for each in results for answer in each.answers}
+    assert answers <= {"200", "413", "422", "503"}, answers
+    siege.check()
+
+
+@pytest.mark.parametrize("hostile", ARTIFACTS, ids=str)
+def test_artifact_is_loaded_or_refused(tmp_path: Path, hostile: ArtifactInput) -> None:
+    folder = hostile.write(tmp_path)
+    code = (
+        "import resource, sys; from pathlib import Path; import limelight; "
+        "resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30)); "
+        "from limelight.artifact.store import ArtifactError; "
+        "from limelight.runtime.onnx_session import EngineError\n"
+        "try: limelight.load(Path(sys.argv[1]), device='cpu')\n"
+        "except (ArtifactError, EngineError) as error: print(str(error)[:500]); sys.exit(3)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=_LOADING_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == (0 if hostile.loads else 3), done.stdout + done.stderr[-2000:]
+    assert done.stdout.strip()
+
+
+def test_service_is_as_before_the_attack(siege: Siege) -> None:
+    siege.target.idle_cpu_s()
+    end_s = time.monotonic() + 60  # for connections that linger
+    while time.monotonic() < end_s:
+        now_bytes = proportional_bytes(siege.target.parent)
+        if now_bytes <= siege.start_bytes * _GROWTH:
+            break
+        time.sleep(1)
+    honest = siege.honest
+    report = {
+        "memory at the start, MB": siege.start_bytes // 10**6,
+        "memory at the end, MB": now_bytes // 10**6,
+        "peak with page cache, MB": (siege.limit.peak_bytes() or 0) // 10**6,
+        "honest requests": len(honest.seconds),
+        "honest failures": dict(honest.failures),
+        "honest p99, s": round(honest.p99_s(), 3),
+    }
+    print(json.dumps(report, indent=1))
+    siege.check()
+    assert now_bytes <= siege.start_bytes * _GROWTH, report
+    assert not honest.failures, report
+    assert honest.p99_s() < 1, report
