@@ -15,7 +15,7 @@ import psutil  # type: ignore[import-untyped]
 
 from service.oip.grpc.messages import SERVICE
 from tests.long.hostile.inputs import HTTP_OK, SHED, HttpInput
-from tests.long.hostile.limits import workers
+from tests.long.hostile.limits import proportional_bytes, workers
 from tests.long.hostile.open_inference import GrpcInput
 
 # Beyond the service's own limit of 10 s for a request and for a head.
@@ -69,6 +69,8 @@ class Result:
     cpu_s: float = 0.0
     total_s: float = 0.0
     """Time until the workers were idle again."""
+    memory_bytes: int = 0
+    """Memory of the service then."""
 
     def problems(self) -> list[str]:
         """Name what is not honest, or takes too long."""
@@ -105,6 +107,7 @@ def attack(target: Target, hostile: HttpInput | GrpcInput) -> Result:
     result.seconds = time.monotonic() - started_s
     result.cpu_s = target.idle_cpu_s() - before_s
     result.total_s = time.monotonic() - started_s
+    result.memory_bytes = proportional_bytes(target.parent)
     return result
 
 
@@ -177,10 +180,13 @@ def table(results: Iterable[Result]) -> str:
     kinds: dict[str, list[Result]] = {}
     for result in results:
         kinds.setdefault(result.hostile.kind, []).append(result)
-    lines = ["| kind | inputs | answers | slowest | most processor time |", "|---|--:|---|--:|--:|"]
+    heads = "kind | inputs | answers | slowest | most processor time | memory afterwards"
+    lines = [f"| {heads} |", "|---|--:|---|--:|--:|--:|"]
     for kind, found in kinds.items():
         answers: Counter[str] = sum((each.answers for each in found), Counter())
         shown = ", ".join(f"{count} x {name}" for name, count in answers.most_common())
         slowest, most = max(each.seconds for each in found), max(each.cpu_s for each in found)
-        lines.append(f"| {kind} | {len(found)} | {shown} | {slowest:.1f} s | {most:.1f} s |")
+        memory_mb = found[-1].memory_bytes / 1e6
+        figures = f"{slowest:.1f} s | {most:.1f} s | {memory_mb:.0f} MB"
+        lines.append(f"| {kind} | {len(found)} | {shown} | {figures} |")
     return "\n".join(lines)

@@ -19,7 +19,7 @@ class Honest(threading.Thread):
     def __init__(self, url: str, model: str) -> None:
         super().__init__(daemon=True)
         self._url, self._model = url, model
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self.seconds: list[float] = []
         self.failures: Counter[str] = Counter()
 
@@ -42,11 +42,11 @@ class Honest(threading.Thread):
                 self.seconds.append(time.perf_counter() - started_s)
                 if result != "200":
                     self.failures[f"{path}: {result}"] += 1
-                if self._stop.wait(1 / _RATE):
+                if self._ended.wait(1 / _RATE):
                     return
 
     def stop(self) -> None:
-        self._stop.set()
+        self._ended.set()
         self.join()
 
     def p99_s(self) -> float:
