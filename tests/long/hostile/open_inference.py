@@ -194,7 +194,7 @@ def _binary(infer: str) -> Iterator[HttpInput]:
 def _many_images(infer: str) -> Iterator[HttpInput]:
     for name, make in (
         ("PNG", partial(png, SIDE, 8, 6)),
-        ("16-bit PNG", partial(png, SIDE, 16, 6)),
+        ("16-bit PNG", partial(png, 4_000, 16, 6)),
         ("WebP", partial(webp, 2441, 16383, alpha=True)),
         ("GIF that is none", lambda: b"GIF89a" * 99),
     ):

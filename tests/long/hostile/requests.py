@@ -6,8 +6,6 @@ import zlib
 from collections.abc import Iterator
 from functools import partial
 
-import brotli  # type: ignore[import-untyped]
-
 from service.http.parameters import NAMES
 from tests.long.hostile.image_files import photo, zeros
 from tests.long.hostile.inputs import HOST, HTTP_OK, REJECTED, HttpInput, post, upload
@@ -160,7 +158,7 @@ def _encodings() -> Iterator[HttpInput]:
         ("gzip, 1 GB", "gzip", bomb * 1_000),
         ("deflate, 1 GB", "deflate", zeros(1_000_000_000)),
         ("raw deflate, 1 GB", "deflate", zeros(1_000_000_000)[2:-4]),
-        ("brotli, 1 GB", "br", brotli.compress(bytes(100_000_000), quality=1)),
+        ("brotli, which is not accepted", "br", b"\xbf" + bytes(1_000)),
         ("gzip twice", "gzip, gzip", gzip.compress(bomb * 100)),
         ("gzip in gzip, said once", "gzip", gzip.compress(gzip.compress(image))),
         ("200,000 members", "gzip", gzip.compress(b"") * 200_000),
