@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container test-uploads bench-serve bench-resilience soak bench-maps bench-train pictures test-triton protocol lock clean
+.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container test-hostile test-uploads bench-serve bench-resilience soak bench-maps bench-train pictures test-triton protocol lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -52,6 +52,10 @@ test-data: $(DEVELOP) ## Download the data sets again and compare them with the 
 
 test-accuracy: $(DEVELOP) ## Post all 20,000 test images to a running service and compare with the manifests
 	$(BIN)/pytest tests/long/test_served_accuracy.py
+
+# In a memory cgroup where one can be made, as root or in a delegated one.
+test-hostile: $(DEVELOP) ## Send 500 hostile images, requests and artefacts to a service in 1 GiB (10 minutes)
+	$(BIN)/pytest tests/long/hostile
 
 test-container: ## Build the container image, start it, send requests, stop it
 	tests/long/container.sh

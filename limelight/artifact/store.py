@@ -157,12 +157,14 @@ def load_artifact(folder: Path, *, in_place: bool = True) -> Artifact:
 
 def _read_manifest(path: Path) -> Manifest:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be read for ever
+            raise ArtifactError(f"{path} is not a file: restore it or export again")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing: export the run again") from error
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not JSON ({error}): restore it or export again") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:

@@ -1,4 +1,6 @@
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,10 +70,22 @@ def test_unknown_schema_version_is_rejected_before_the_fields_are_validated(tmp_
         load_artifact(folder)
 
 
-@pytest.mark.parametrize("content", ["", "[1", "null", "[]", '"text"'])
+@pytest.mark.parametrize("content", ["", "[1", "null", "[]", '"text"', "[" * 100_000])
 def test_malformed_manifest_is_rejected(tmp_path: Path, content: str) -> None:
     folder = write_artifact(tmp_path)
     (folder / "manifest.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"manifest\.json"):
+        load_artifact(folder)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path)])
+def test_manifest_that_is_no_file_is_rejected(
+    tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    """The attempt to read a pipe would never end."""
+    folder = write_artifact(tmp_path)
+    (folder / "manifest.json").unlink()
+    make(folder / "manifest.json")
     with pytest.raises(ArtifactError, match=r"manifest\.json"):
         load_artifact(folder)
 
