@@ -75,6 +75,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> Temperature:
         best = 0.0
     elif best < 0:
         best = max(best, min(0.0, _sharpest(logits, labels)))
+        high = max(high, best)
     return Temperature(math.exp(best), math.exp(low), math.exp(high))
 
 
