@@ -5,10 +5,10 @@ It works with any extra of the package: a command whose extra is not installed s
 
 import ast
 import logging
-import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ COMMANDS = {
 The module and the function have the command's name, with `_` for `-`.
 """
 _HELP = "Train image classifiers that show what they looked at, and export them for serving."
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
 _OURS = ("limelight", "models", "pipeline", "service")
 
 
@@ -54,37 +55,35 @@ def make_app(arguments: list[str]) -> "typer.Typer":
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode="rich",
+        context_settings=_CONTEXT,
+        pretty_exceptions_enable=False,
     )
     for name in COMMANDS:
         command = _load(name) if arguments[:1] == [name] else _outline(name)
         if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name)
+            app.add_typer(command, name=name, context_settings=_CONTEXT)
         else:
-            app.command(name)(command)
+            app.command(name, context_settings=_CONTEXT)(command)
     return app
 
 
 def main() -> None:
     """Run the command line; an error is one line and exit status 1."""
     arguments = sys.argv[1:]
+    if arguments[:1] == ["--version"]:
+        print(f"limelight {version('limelight')}")
+        return
     if find_spec("typer") is None or find_spec("rich") is None:
         sys.exit(_without_typer(arguments))
-    from rich.console import Console
     from rich.logging import RichHandler
-    from rich.markup import escape
 
-    console = Console(stderr=True)
+    from pipeline.cli.console import console
+    from pipeline.cli.failures import run_command
+
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console)]
     )
-    try:
-        make_app(arguments)()
-    except PipelineError as error:
-        # Of the processes that train together one speaks.
-        if os.environ.get("RANK", "0") == "0":
-            message = f"[bold red]error:[/] {escape(str(error))}"
-            console.print(message, highlight=False, soft_wrap=True)
-        sys.exit(1)
+    run_command(lambda: make_app(arguments)())
 
 
 def _without_typer(arguments: list[str]) -> int:

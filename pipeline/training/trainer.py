@@ -99,6 +99,13 @@ class Trainer:
             )
         self.recipe, self.device, self.world = recipe, device, world or World()
         self.teachers = teachers
+        height, width = fit.images.shape[1:3]
+        side, pad = min(height, width), recipe.augmentation.pad
+        if pad >= side:
+            raise RunError(
+                f"images of {width} x {height} pixels cannot be padded by {pad}: pass "
+                f"--set augmentation.pad={side // 8}, or a larger --image-size"
+            )
         if recipe.batch_size % self.world.size:
             raise RunError(
                 f"a batch of {recipe.batch_size} cannot be shared by {self.world.size} "

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from limelight.results import Prediction
@@ -74,11 +75,13 @@ def _table(answers: Iterable[tuple[Path, Prediction | Exception]]) -> Table:
     for file, answer in answers:
         if isinstance(answer, Prediction):
             rivals = (f"{score.label} {score.probability:.1%}" for score in answer.scores[1:])
-            table.add_row(
+            cells = (
                 str(file),
                 answer.label,
                 f"{answer.confidence:.1%}",
                 ", ".join(rivals),
                 doubts(answer),
             )
+            # File names and classes may look like Rich's markup.
+            table.add_row(*map(escape, cells))
     return table

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,65 @@ def test_list_of_commands_does_not_import_torch(tmp_path: Path) -> None:
     assert "torch" not in imported
     for name in COMMANDS:
         assert name in shown.stdout
+
+
+def test_version_and_short_help_are_shown(tmp_path: Path) -> None:
+    version = limelight("--version", cwd=tmp_path)
+    assert (version.returncode, version.stdout) == (
+        0,
+        f"limelight {metadata.version('limelight')}\n",
+    )
+    for arguments in (("-h",), ("predict", "-h")):
+        shown = limelight(*arguments, cwd=tmp_path)
+        assert shown.returncode == 0
+        assert "Usage: limelight" in shown.stdout
+
+
+def test_unforeseen_failure_is_a_sentence_and_a_traceback_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("tensors [/x] do not match\nand more")
+
+    monkeypatch.setattr("pipeline.cli.commands.summary.summarise", fail)
+    failed = limelight("summary", "resnet", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(
+        "error: RuntimeError: tensors [/x] do not match. Nobody foresaw"
+    )
+    (file,) = tmp_path.glob("limelight-*.txt")
+    assert str(file) in failed.stderr
+    assert "Traceback" in file.read_text()
+    assert len(failed.stderr.splitlines()) == 1
+
+
+def test_failure_of_the_system_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/locked/run")
+
+    monkeypatch.setattr("pipeline.cli.commands.summary.summarise", fail)
+    failed = limelight("summary", "resnet", cwd=tmp_path)
+    assert (failed.returncode, failed.stderr) == (1, "error: /locked/run: Permission denied\n")
+
+
+def test_interruption_is_one_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.cli.main.make_app", interrupt)
+    stopped = limelight("export", "run", cwd=tmp_path)
+    assert (stopped.returncode, stopped.stderr) == (130, "interrupted\n")
+
+
+def test_images_that_are_smaller_than_their_padding_are_rejected_with_a_remedy(
+    tmp_path: Path,
+) -> None:
+    make_folder(tmp_path / "photos", images=20)
+    failed = limelight("train", "photos", "--image-size", "8", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert "8 x 8 pixels cannot be padded by 8: pass --set augmentation.pad=1" in failed.stderr
