@@ -1,4 +1,4 @@
-"""CSV files of labelled images: UTF-8, with the columns `path`, `label` and optionally `split`."""
+"""CSV files of labelled images: UTF-8, with columns for path, label and optionally split."""
 
 import csv
 import os
@@ -17,7 +17,13 @@ from pipeline.data.labelled_files import (
 )
 from pipeline.errors import DataError
 
-COLUMNS: tuple[str, ...] = ("path", "label", "split")
+COLUMNS = {
+    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path"),
+    "label": ("label", "class", "category"),
+    "split": ("split", "set", "subset", "partition"),
+}
+"""Names that a column may have, in any case."""
+_DELIMITERS = ",;\t"
 
 
 def list_table(file: Path) -> LabelledFiles:
@@ -64,15 +70,12 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         # Files by Excel begin with a byte order mark.
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            missing = [name for name in ("path", "label") if name not in columns]
-            if missing:
-                raise DataError(
-                    f"{file} has no column {' and no column '.join(missing)}, but "
-                    f"{', '.join(columns) or 'nothing'}: begin it with the line `path,label`, "
-                    "with commas between the columns"
-                )
+            header = stream.readline()
+            stream.seek(0)
+            # Excel writes semicolons where the comma is the decimal point.
+            delimiter = max(_DELIMITERS, key=header.count)
+            reader = csv.DictReader(stream, delimiter=delimiter)
+            columns = _known_columns(file, [name.strip() for name in reader.fieldnames or ()])
             reader.fieldnames = columns
             wanted = [name for name in COLUMNS if name in columns]
             for row in reader:
@@ -85,6 +88,28 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise DataError(f"{file} is not UTF-8 ({error}): save it as CSV UTF-8") from error
     except csv.Error as error:
         raise DataError(f"{file} is not CSV ({error}): save it as CSV UTF-8") from error
+
+
+def _known_columns(file: Path, header: list[str]) -> list[str]:
+    """Rename the columns that mean one of `COLUMNS`.
+
+    Raises:
+        DataError: path or label is missing, or two columns mean the same.
+
+    """
+    known = {name: ours for ours, names in COLUMNS.items() for name in names}
+    columns = [known.get(name.casefold(), f"other {name}") for name in header]
+    missing = [name for name in ("path", "label") if name not in columns]
+    if missing:
+        raise DataError(
+            f"{file} has no column {' and no column '.join(missing)}, but "
+            f"{', '.join(header) or 'nothing'}: begin it with the line `path,label`"
+        )
+    for name in COLUMNS:
+        if columns.count(name) > 1:
+            same = [there for there, ours in zip(header, columns, strict=True) if ours == name]
+            raise DataError(f"{file}: the columns {' and '.join(same)} both mean {name}: keep one")
+    return columns
 
 
 def _path(written: str, file: Path, line: int) -> Path:

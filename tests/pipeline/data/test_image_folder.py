@@ -47,6 +47,18 @@ def test_byte_order_mark_crlf_and_other_columns_are_ignored(
     assert load_dataset(str(tmp_path / "labels.csv")).sha256 == plain.sha256
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("header", ["Path,Label", "FILENAME,class", "image_path,category"])
+def test_delimiters_and_headers_that_people_use_are_understood(
+    delimiter: str, header: str, tmp_path: Path
+) -> None:
+    rows = image_rows(tmp_path)
+    plain = load_dataset(str(make_table(tmp_path, rows)))
+    written = [row.replace(",", delimiter) for row in rows]
+    other = make_table(tmp_path, written, header.replace(",", delimiter))
+    assert load_dataset(str(other)).sha256 == plain.sha256
+
+
 def test_split_column_selects_test_images(tmp_path: Path) -> None:
     rows = [
         f"{row},{'test' if number % 5 == 0 else 'train'}"
@@ -78,8 +90,9 @@ def image_names(colour: str) -> list[str]:
     ("text", "words"),
     [
         ("", "has no column path and no column label, but nothing: begin it with"),
-        ("file,label\na.png,x\n", "has no column path, but file, label"),
-        ("path;label\na.png;x\n", "no column label, but path;label: .* commas between the columns"),
+        ("where,label\na.png,x\n", "has no column path, but where, label: begin it with the line"),
+        ("path|label\na.png|x\n", "no column path and no column label, but path.label: begin"),
+        ("Path,file,label\na.png,a.png,x\n", "the columns Path and file both mean path: keep one"),
         ("path,label\n", "has no rows"),
         ("path,label\n\n\n", "has no rows"),
         ("path,label\na.png\n", "line 2: no label"),
