@@ -18,7 +18,8 @@ from limelight.result_builder import ResultBuilder
 from limelight.results import Explanation, Prediction
 from limelight.runtime.engine import Engine
 from service.inference.batching import Batcher, Row
-from service.inference.decoding import DecodingPool, MemoryHold
+from service.inference.decoding import DecodingPool
+from service.inference.decoding_budget import MemoryHold
 from service.request_context import RequestContext
 
 

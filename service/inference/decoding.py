@@ -6,15 +6,14 @@ metrics and the page do not wait for them.
 """
 
 import asyncio
-import bisect
 import contextlib
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 from limelight.artifact.manifest import ImageRule
@@ -22,136 +21,26 @@ from limelight.errors import (
     ClientGone,
     DeadlineExceeded,
     ImageTooComplex,
-    ImageTooLarge,
     LimelightError,
-    Overloaded,
 )
 from limelight.image_source import EncodedImage
 from limelight.imaging.headers.header import MAX_DECODING_S
 from limelight.imaging.preprocessing import Upload
+from service.inference.decoding_budget import DecodingBudget, MemoryHold
 from service.request_context import RequestContext
 
 SMALL_BYTES = 24_000_000
 """Most memory that an image of the threads for small images takes."""
 SMALL_THREADS = 2
-BUDGET_SHARE = 1.25
-"""Memory of all large images and pictures at a time, beside the most that one image takes."""
 DRAWN_BYTES = 12
 """Bytes per pixel of a picture that is drawn over: itself, the overlay, and the encoded answer."""
 _SMALL_S = 0.1
 _SMALL_PICTURE_PIXELS = 1 << 18
-# Interval at which waiting requests whose client has left are dropped.
-_CHECK_S = 0.25
-# Weight of the newest value in the running mean.
-_NEWEST = 0.2
 # Under 64 large uploads at a time, this raised the throughput of small images by a half, and
 # lowered their 99th percentile by a third.
 _NICENESS = 10
 
 _T = TypeVar("_T")
-
-
-class MemoryHold:
-    """Reserved part of a `DecodingBudget`."""
-
-    __slots__ = ("_budget", "size")
-
-    def __init__(self, budget: "DecodingBudget", size: int) -> None:
-        self._budget, self.size = budget, size
-
-    def shrink(self, size: int) -> None:
-        """Release all but `size` bytes."""
-        released, self.size = self.size - size, size
-        self._budget.release(released)
-
-
-class DecodingBudget:
-    """Limit on the memory of decoded images in one worker. The smallest request goes first.
-
-    Args:
-        largest: most bytes of one reservation. The budget is `BUDGET_SHARE` times as large, so that
-            pictures and smaller images go on beside the largest one.
-
-    Attributes:
-        reserved_bytes: sum of the present reservations.
-    """
-
-    def __init__(self, largest: int) -> None:
-        self.largest = largest
-        self._max_bytes = int(largest * BUDGET_SHARE)
-        self.reserved_bytes = 0
-        self._waiting: list[tuple[int, float, asyncio.Future[None]]] = []
-        self._held_s = 0.0
-
-    @contextmanager
-    def observe(self) -> Iterator[None]:
-        """Update the mean time for which a reservation is held, with that of the block."""
-        started = time.perf_counter()
-        yield
-        self._held_s += (time.perf_counter() - started - self._held_s) * _NEWEST
-
-    def check(self, size: int) -> None:
-        """Check that `size` bytes can be reserved at all.
-
-        Raises:
-            ImageTooLarge: they are more than one image may take.
-        """
-        if size > self.largest:
-            raise ImageTooLarge(
-                f"decoding the image would take {size / 1e6:.0f} MB, more than "
-                f"{self.largest / 1e6:.0f}: send a smaller one"
-            )
-
-    async def reserve(self, size: int, context: RequestContext) -> MemoryHold:
-        """Reserve `size` bytes, as soon as they are free.
-
-        Raises:
-            ImageTooLarge: see `check`.
-            Overloaded: they will not be free before the deadline.
-            ClientGone: the client disconnected meanwhile.
-        """
-        self.check(size)
-        if not self._fits(size) or (self._waiting and self._waiting[0][0] <= size):
-            ahead = bisect.bisect_right(self._waiting, size, key=lambda waiting: waiting[0])
-            wait_s = (ahead + 1) * self._held_s
-            if time.perf_counter() + wait_s > context.deadline:
-                raise _overloaded(wait_s)
-            await self._wait(size, context)
-        else:
-            self.reserved_bytes += size
-        return MemoryHold(self, size)
-
-    def release(self, size: int) -> None:
-        """Release bytes, and give them to waiting requests."""
-        self.reserved_bytes -= size
-        while self._waiting and self._fits(self._waiting[0][0]):
-            needed, _, future = self._waiting.pop(0)
-            if not future.done():
-                self.reserved_bytes += needed
-                future.set_result(None)
-
-    def _fits(self, size: int) -> bool:
-        return self.reserved_bytes + size <= self._max_bytes
-
-    async def _wait(self, size: int, context: RequestContext) -> None:
-        future = asyncio.get_running_loop().create_future()
-        entry = (size, time.perf_counter(), future)
-        bisect.insort(self._waiting, entry, key=lambda waiting: waiting[:2])
-        try:
-            while not future.done():
-                left_s = context.deadline - time.perf_counter()
-                if left_s <= 0:
-                    raise _overloaded(self._held_s)
-                if context.gone():
-                    raise ClientGone("the client has disconnected")
-                await asyncio.wait((future,), timeout=min(left_s, _CHECK_S))
-        except BaseException:
-            if future.done():  # granted at the moment of a cancellation
-                self.release(size)
-            else:
-                self._waiting.remove(entry)
-                future.cancel()
-            raise
 
 
 class DecodingPool:
@@ -189,28 +78,31 @@ class DecodingPool:
         if not with_picture and source.is_quick(rule):
             return source.read(rule), None
 
-        def read_small() -> Upload | None:
-            # Here, because the header of a crafted file takes some milliseconds.
-            if source.header().decoding_s > _SMALL_S:
-                return None
-            if source.decoded_bytes(rule, with_picture=with_picture) > SMALL_BYTES:
-                return None
-            return source.read(rule, with_picture=with_picture)
+        # Headers are read in a thread, because that of a crafted file takes some milliseconds.
+        def read_small() -> Upload | tuple[int, bool]:
+            """Read the image, or return the memory to reserve first, and if the image is small."""
+            needed = source.decoded_bytes(rule, with_picture=with_picture)
+            small = source.header().decoding_s <= _SMALL_S and needed <= SMALL_BYTES
+            return (needed, small) if with_picture or not small else source.read(rule)
 
-        upload = await self._run(self._small, read_small, context)
-        if upload is not None:
-            return upload, await self._hold_picture(upload, context)
-        needed = source.decoded_bytes(rule, with_picture=with_picture)
+        found = await self._run(self._small, read_small, context)
+        if isinstance(found, Upload):
+            return found, None
+        needed, small = found
         hold = await self.budget.reserve(needed, context)
+        pool = self._small if small else self._large
+        read = partial(source.read, rule, with_picture=with_picture)
+        job, loop = pool.submit(_unless_ended, read, context), asyncio.get_running_loop()
         kept = 0
         try:
             with self.budget.observe():
-                upload = await self._run(
-                    self._large, lambda: source.read(rule, with_picture=with_picture), context
-                )
+                upload = await asyncio.wrap_future(job)
             kept = _picture_bytes(upload)
         finally:
-            hold.shrink(min(kept, hold.size))
+            if job.done():
+                hold.shrink(min(kept, hold.size))
+            else:  # the request was cancelled, but a decoder cannot be interrupted
+                job.add_done_callback(lambda job: loop.call_soon_threadsafe(hold.shrink, 0))
         return upload, hold
 
     async def check_together(
@@ -259,20 +151,17 @@ class DecodingPool:
         self._small.shutdown(wait=False, cancel_futures=True)
         self._large.shutdown(wait=False, cancel_futures=True)
 
-    async def _hold_picture(self, upload: Upload, context: RequestContext) -> MemoryHold | None:
-        size = _picture_bytes(upload)
-        return await self.budget.reserve(size, context) if size else None
-
     @staticmethod
     async def _run(pool: ThreadPoolExecutor, work: Callable[[], _T], context: RequestContext) -> _T:
         """Run `work` in a thread, unless the request has ended when its turn comes."""
+        return await asyncio.get_running_loop().run_in_executor(pool, _unless_ended, work, context)
 
-        def run() -> _T:
-            if (problem := ended(context)) is not None:
-                raise problem
-            return work()
 
-        return await asyncio.get_running_loop().run_in_executor(pool, run)
+def _unless_ended(work: Callable[[], _T], context: RequestContext) -> _T:
+    """Run `work`, unless the request has ended before its turn came."""
+    if (problem := ended(context)) is not None:
+        raise problem
+    return work()
 
 
 def _yield_processor() -> None:
@@ -298,10 +187,3 @@ def _picture_bytes(upload: Upload) -> int:
     """Return the memory of the picture while it is kept and drawn over."""
     picture = upload.picture
     return 0 if picture is None else picture.width * picture.height * DRAWN_BYTES
-
-
-def _overloaded(wait_s: float) -> Overloaded:
-    return Overloaded(
-        "too many large images are being decoded: try again, or send a smaller one",
-        retry_after_s=wait_s,
-    )

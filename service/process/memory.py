@@ -1,6 +1,7 @@
 """Sizing rule: the memory that the service needs, from its settings."""
 
-from service.inference.decoding import BUDGET_SHARE, SMALL_BYTES, SMALL_THREADS
+from service.inference.decoding import SMALL_BYTES, SMALL_THREADS
+from service.inference.decoding_budget import BUDGET_SHARE
 from service.settings import Settings
 
 # Measured after 100,000 mixed requests, with the shipped models: docs/operations.md.

@@ -20,7 +20,8 @@ from limelight.errors import (
 )
 from limelight.image_source import EncodedImage
 from limelight.imaging.preprocessing import Upload
-from service.inference.decoding import DRAWN_BYTES, DecodingBudget, DecodingPool
+from service.inference.decoding import DRAWN_BYTES, DecodingPool
+from service.inference.decoding_budget import DecodingBudget
 from service.request_context import RequestContext
 from tests.hostile_images import png, scans
 from tests.service.http.listening import until
@@ -185,6 +186,33 @@ async def test_small_images_and_other_work_do_not_wait_behind_a_large_one(
         release.set()
     await asyncio.gather(*large)
     assert pool.budget.reserved_bytes == 0
+
+
+async def test_memory_of_a_cancelled_request_is_released_when_its_decoder_ends(
+    pool: DecodingPool,
+) -> None:
+    started, release = threading.Event(), threading.Event()
+
+    class Slow(EncodedImage):
+        def read(self, rule: ImageRule, *, with_picture: bool = False) -> Upload:
+            started.set()
+            assert release.wait(30)
+            return super().read(rule, with_picture=with_picture)
+
+    running = asyncio.create_task(pool.read(Slow(LARGE, 40_000_000), RULE, context()))
+    await until(started.is_set)
+    queued = asyncio.create_task(pool.read(source(LARGE), RULE, context()))
+    for task in (running, queued):
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    try:
+        needed = source(LARGE).decoded_bytes(RULE)
+        assert pool.budget.reserved_bytes == needed
+    finally:
+        release.set()
+    await until(lambda: pool.budget.reserved_bytes == 0)
 
 
 async def test_late_or_abandoned_request_is_not_decoded(pool: DecodingPool) -> None:
