@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 EarlyRejection = Callable[[Scope, Receive], "tuple[Response, Iterable[Header]] | None"]
 """Function that rejects a request by its head: the response and additional headers, or None."""
 
-_ALWAYS_ANSWERED = frozenset({"/livez", "/readyz", "/healthz"})
+_ALWAYS_ANSWERED = frozenset(
+    {"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"}
+)
 # Part of a response that a client must take in each period of LIMELIGHT_WRITE_TIMEOUT_S.
 _MIN_TAKEN_BYTES = 65_536
 

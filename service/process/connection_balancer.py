@@ -28,8 +28,9 @@ logger = logging.getLogger("limelight.accepting")
 _CHECK_S = 0.001
 # Pause in which a worker with fewer connections may accept; event loops have millisecond timers.
 _YIELD_S = 0.001
-# Pause after a failure to accept.
+# Pause after a failure to accept, and interval between two warnings about it.
 _RETRY_S = 0.1
+_WARN_S = 10.0
 
 
 class Acceptor:
@@ -65,6 +66,7 @@ class Acceptor:
         self._sockets: list[socket.socket] = []
         self._connecting: set[asyncio.Task[Any]] = set()
         self._yielded = False
+        self._warned = -_WARN_S
         self.max_grpc_connections = settings.max_connections
         """Connections of the gRPC port that the limit of open files allows."""
 
@@ -151,7 +153,10 @@ class Acceptor:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return  # another worker was faster, or the client disconnected
         except OSError as error:  # e.g. no file descriptors are left
-            logger.warning("a connection cannot be accepted: %s", error)
+            now = asyncio.get_running_loop().time()
+            if now > self._warned + _WARN_S:
+                self._warned = now
+                logger.warning("a connection cannot be accepted: %s", error)
             self._open.close_idle(self._connections())
             self._listen_later(listening, _RETRY_S)
             return

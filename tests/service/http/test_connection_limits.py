@@ -149,7 +149,7 @@ async def test_connection_over_the_limit_is_rejected_except_for_health(zoo: Path
             assert answer.headers["x-request-id"] == "mine"
             assert answer.headers["connection"] == "close"
             assert await wire.closed()
-        for path in (b"/livez", b"/readyz", b"/healthz"):
+        for path in (b"/livez", b"/readyz", b"/healthz", b"/v2/health/live", b"/v2/health/ready"):
             wire = await service.connect()
             wire.send(GET.replace(b"/livez", path))
             answer = await wire.answer()
