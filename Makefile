@@ -69,7 +69,7 @@ test-uploads: $(DEVELOP) ## Post images that cost much to decode, alone and besi
 bench-serve: $(DEVELOP) ## Measure the service beside other servers, into build/ (30 minutes)
 	$(BIN)/python -m bench.serve
 
-bench-resilience: $(DEVELOP) ## Measure overload, stops, kills and memory, into build/ (15 minutes)
+bench-resilience: $(DEVELOP) ## Measure overload, stops and kills, into build/ (10 minutes)
 	$(BIN)/python -m bench.resilience
 
 soak: $(DEVELOP) ## Serve honest and hostile clients for an hour while workers are killed; fail if anything grows

@@ -1,4 +1,4 @@
-"""Resilience of the service: overload, drain, a killed worker, memory; `soak` only if it is named.
+"""Resilience of the service: overload, drain, a killed worker; `soak` only if it is named.
 
 `python -m bench.resilience` starts what it needs on free ports of loopback, says what it measured
 and whether the targets were reached, writes that into build/, and fails where one was missed. The
@@ -11,13 +11,12 @@ import sys
 from pathlib import Path
 
 from bench.common.report import Report
-from bench.resilience import drain, kill, memory, overload, soak
+from bench.resilience import drain, kill, overload, soak
 
 MEASURES = {
     "overload": overload.measure,
     "drain": drain.measure,
     "kill": kill.measure,
-    "memory": memory.measure,
     "soak": soak.measure,
 }
 
@@ -29,7 +28,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--to", type=Path, default=Path("build"), help="folder of the reports")
     made.add_argument("--repeats", type=int, default=3, help="of overload, stops and kills")
     made.add_argument("--seconds", type=float, default=15, help="of each step of overload")
-    made.add_argument("--requests", type=int, default=100_000, help="of memory")
     made.add_argument("--minutes", type=float, default=60, help="of soak")
     return made
 

@@ -6,6 +6,7 @@ The oldest worker is spared, so that one can be watched from the beginning to th
 import argparse
 import asyncio
 import base64
+import http.client
 import json
 import random
 import time
@@ -21,15 +22,14 @@ import psutil  # type: ignore[import-untyped]
 from bench.common.client import HOST, Call, Client, Outcome, http_request
 from bench.common.load import run
 from bench.common.report import Report
-from bench.common.server import Server, free_port, limelight
+from bench.common.server import Question, Server, free_port, limelight
 from bench.resilience.calls import CIFAR_PNG, DIGIT_PNG, PHOTO_JPEG
 from bench.resilience.hostile import (
-    HTTP_BEHAVIOURS,
-    behave,
+    GRPC_CLIENTS,
+    HTTP_CLIENTS,
+    annoy,
     hostile_calls,
     large_images,
-    unfinished_stream,
-    unread,
 )
 from bench.resilience.soak_verdicts import OLDEST, OTHER, PARENT, Sample, Seen, add_to, judge
 from service.oip.grpc.messages import SERVICE, message_class
@@ -60,7 +60,7 @@ class Soak:
         """Run until the time is over."""
         self._started_s = time.perf_counter()
         tasks = [asyncio.create_task(each) for each in self._clients()]
-        tasks += [asyncio.create_task(each) for each in (self._sample(), self._kill())]
+        tasks += [asyncio.create_task(each()) for each in (self._sample, self._kill, self._scrape)]
         seen, reported_s = self.seen, 0.0
         while (left_s := seen.seconds - self.elapsed_s) > 0:
             await asyncio.sleep(min(seen.minute_s, left_s))
@@ -77,10 +77,10 @@ class Soak:
 
     def _clients(self) -> list[Any]:
         rng, port = random.Random(0), self._server.port  # noqa: S311  # no secret
-        behaving = [partial(behave, each, port) for each in (*HTTP_BEHAVIOURS, unread) * 3]
-        behaving += [partial(behave, unfinished_stream, self._grpc_port)] * 3
+        annoying = [partial(annoy, each, port) for each in HTTP_CLIENTS * 3]
+        annoying += [partial(annoy, each, self._grpc_port) for each in GRPC_CLIENTS * 3]
         return [
-            *(each(random.Random(at)) for at, each in enumerate(behaving)),  # noqa: S311
+            *(each(random.Random(at)) for at, each in enumerate(annoying)),  # noqa: S311
             _send(self._honest, honest_calls(rng), _HONEST),
             _send(self._hostile, hostile_calls(rng), _HOSTILE),
             self._call_grpc(),
@@ -125,6 +125,14 @@ class Soak:
                     counts = process.num_fds(), process.num_threads()
                     self.seen.samples.append(Sample(at_s, role, process.pid, memory_mb, *counts))
             await asyncio.sleep(min(_SAMPLE_EVERY_S, self.seen.seconds / 100))
+
+    async def _scrape(self) -> None:
+        question = Question("/metrics", lambda body: str(body.count(b"\n")), "")
+        while True:
+            await asyncio.sleep(self.seen.minute_s / 2)
+            with suppress(OSError, http.client.HTTPException, ValueError):
+                lines = int(await asyncio.to_thread(self._server.ask, question))
+                self.seen.metrics_lines.append((self.elapsed_s, lines))
 
     async def _kill(self) -> None:
         rng = random.Random(1)  # noqa: S311  # no secret

@@ -39,6 +39,8 @@ class Seen:
     hostile: Counter[str] = field(default_factory=Counter)
     """Outcomes of hostile requests, as in "stray: 404"."""
     kills_s: list[float] = field(default_factory=list)
+    metrics_lines: list[tuple[float, int]] = field(default_factory=list)
+    """Lines of /metrics, and when."""
 
     @property
     def minute_s(self) -> float:
@@ -76,6 +78,10 @@ def judge(report: Report, seen: Seen, *, died: set[int], workers: int) -> None:
         )
         flat = all(ratio <= _MOST_GROWTH for ratio in ratios.values())
         report.judge(target, measured or "not seen", bool(ratios) and flat)
+    lines = [count for at_s, count in seen.metrics_lines if at_s >= fifth_s]
+    target = f"/metrics grows by at most {_MOST_GROWTH:.0%}"
+    flat = bool(lines) and lines[-1] <= lines[0] * (1 + _MOST_GROWTH)
+    report.judge(target, f"from {lines[:1]} to {lines[-1:]} lines", flat)
     failed = Counter(f"{each.kind}: {each.result}" for each in failures(seen.honest, seen.kills_s))
     target = f"no honest request fails, except within {_RECOVERY_S:g} s of a kill"
     report.judge(target, f"{dict(failed)} of {len(seen.honest)}", bool(seen.honest) and not failed)

@@ -17,10 +17,11 @@ from bench.common import ROOT
 from bench.common.client import Outcome
 from bench.common.load import Load
 from bench.common.report import Report
-from bench.resilience import drain, kill, memory, overload, soak_verdicts
+from bench.resilience import drain, kill, overload, soak_verdicts
 from bench.resilience.drain import sort_out
+from bench.resilience.hostile import hostile_calls, stray_calls
 from bench.resilience.kill import client_ports
-from bench.resilience.memory import mixed_calls, stray_calls
+from bench.resilience.soak import honest_calls
 
 
 def verdicts(report: Report) -> list[bool]:
@@ -46,13 +47,19 @@ def test_a_new_client_is_answered_until_the_pause_is_over(
     assert sort_out(Outcome("probe", sent_s, seconds, result), closing_s=10.0) == verdict
 
 
-def test_mixed_requests_are_of_every_kind() -> None:
-    kinds = Counter(call.kind for call in itertools.islice(mixed_calls(random.Random(0)), 2000))
-    assert set(kinds) == {
-        *("predict", "explain", "explain png", "bad image", "too large"),
-        *("stray", "leaves", "leaves early", "other"),
+def test_honest_and_hostile_requests_are_of_every_kind() -> None:
+    rng = random.Random(0)
+    honest = Counter(call.kind for call in itertools.islice(honest_calls(rng), 2000))
+    assert set(honest) == {
+        *("predict", "predict JPEG", "explain", "explain PNG", "OIP"),
+        *("page", "metrics", "readyz"),
     }
-    assert kinds["predict"] > 1000
+    assert honest["predict"] > 800
+    hostile = Counter(call.kind for call in itertools.islice(hostile_calls(rng), 2000))
+    assert set(hostile) == {
+        *("broken image", "stray", "stray parameter", "leaves"),
+        *("large image", "large body"),
+    }
 
 
 def test_no_two_stray_requests_are_alike() -> None:
@@ -94,19 +101,6 @@ def test_a_kill_may_cost_what_was_in_flight_on_the_worker_and_no_more() -> None:
     ):
         report = Report("kill", {})
         kill.judge(report, "as it is", [good, good | change])
-        assert verdicts(report) == expected
-
-
-def test_memory_has_to_be_flat_in_the_same_workers_and_nothing_to_fail() -> None:
-    answers = Counter({"predict: 200": 9, "bad image: 400": 1})
-    for last, found, expected in (
-        ({1: 104, 2: 96}, answers, [True, True]),
-        ({1: 106, 2: 100}, answers, [False, True]),
-        ({1: 100, 3: 100}, answers, [False, True]),
-        ({1: 100, 2: 100}, answers + Counter({"predict: 500": 1}), [True, False]),
-    ):
-        report = Report("memory", {})
-        memory.judge(report, {1: 100, 2: 100}, last, found)
         assert verdicts(report) == expected
 
 
@@ -164,9 +158,12 @@ def test_only_lost_connections_and_503_near_a_kill_are_excused(
     assert soak_verdicts.failures([outcome], [10.0]) == ([outcome] if failed else [])
 
 
-def seen(result: str = "200", stray: str = "404", growth: float = 1.0) -> soak_verdicts.Seen:
+def seen(
+    result: str = "200", stray: str = "404", growth: float = 1.0, lines: int = 500
+) -> soak_verdicts.Seen:
     found = soak_verdicts.Seen(seconds=100, kills_s=[50.0], hostile=Counter({f"stray: {stray}": 1}))
     found.honest = [Outcome("predict", 10.0, 0.1, result)]
+    found.metrics_lines = [(5.0, 100), (30.0, 500), (90.0, lines)]
     for role, factor in (("parent", 1.0), ("oldest worker", growth), ("other worker", 1.09)):
         found.samples += [
             soak_verdicts.Sample(at_s, role, 1, 100 * (factor if at_s > 80 else 1), 40, 10)
@@ -180,6 +177,7 @@ def seen(result: str = "200", stray: str = "404", growth: float = 1.0) -> soak_v
     [
         (seen(), set(), 2, None),
         (seen(growth=1.2), set(), 2, "oldest worker: memory"),
+        (seen(lines=600), set(), 2, "/metrics grows"),
         (seen(result="500 internal_error"), set(), 2, "no honest request fails"),
         (seen(stray="503 overloaded"), set(), 2, None),
         (seen(stray="500 internal_error"), set(), 2, "no hostile request fails"),
@@ -193,7 +191,7 @@ def test_soak_has_to_be_flat_and_without_failures_or_other_deaths(
     report = Report("soak", {})
     soak_verdicts.judge(report, found, died=died, workers=workers)
     wrong = [each.target for each in report.verdicts if not each.reached]
-    assert len(report.verdicts) == 6
+    assert len(report.verdicts) == 7
     assert len(wrong) == (missed is not None)
     assert not wrong or wrong[0].startswith(str(missed))
 

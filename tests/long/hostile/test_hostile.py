@@ -76,6 +76,7 @@ class Siege:
     pids: frozenset[int]
     start_bytes: int
     results: list[Result] = field(default_factory=list)
+    report: dict[str, object] = field(default_factory=dict)
 
     def worker_pids(self) -> frozenset[int]:
         return frozenset(each.pid for each in workers(self.target.parent))
@@ -89,7 +90,9 @@ class Siege:
 
 
 @pytest.fixture(scope="module")
-def siege(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Siege]:
+def siege(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Siege]:
     grpc_port = free_port()
     with (
         memory_limit(MEMORY_BYTES) as limit,
@@ -111,7 +114,10 @@ def siege(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Siege]:
         honest.start()
         yield siege
         honest.stop()
-        print(f"\n\n{table(siege.results)}\n\nmemory limit: {limit.description}")
+        capture = request.config.pluginmanager.getplugin("capturemanager")
+        assert capture is not None
+        with capture.global_and_fixture_disabled():
+            print(f"\n\n{table(siege.results)}\n\n{json.dumps(siege.report, indent=1)}")
 
 
 def _warm_up(url: str) -> None:
@@ -214,7 +220,8 @@ def test_service_is_as_before_the_attack(siege: Siege) -> None:
             break
         time.sleep(1)
     honest = siege.honest
-    report = {
+    siege.report = {
+        "memory limit": siege.limit.description,
         "memory at the start, MB": siege.start_bytes // 10**6,
         "memory at the end, MB": now_bytes // 10**6,
         "peak with page cache, MB": (siege.limit.peak_bytes() or 0) // 10**6,
@@ -222,8 +229,7 @@ def test_service_is_as_before_the_attack(siege: Siege) -> None:
         "honest failures": dict(honest.failures),
         "honest p99, s": round(honest.p99_s(), 3),
     }
-    print(json.dumps(report, indent=1))
     siege.check()
-    assert now_bytes <= siege.start_bytes * _GROWTH, report
-    assert not honest.failures, report
-    assert honest.p99_s() < 1, report
+    assert now_bytes <= siege.start_bytes * _GROWTH
+    assert not honest.failures
+    assert honest.p99_s() < 1
