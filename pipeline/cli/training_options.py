@@ -54,6 +54,10 @@ Track = Annotated[
 Report = Annotated[bool, typer.Option("--report/--no-report", help="write report.html at the end")]
 
 
+_WITH_RESUME = frozenset({"resume", "device", "track", "report"})
+"""Parameters of `limelight train` that an interrupted run does not have."""
+
+
 def parse_rates(text: str | None) -> float | tuple[float, ...] | None:
     """Parse `--lr`: a rate, or several with commas between them.
 
@@ -90,6 +94,27 @@ def parse_settings(texts: list[str] | None) -> dict[str, object]:
             parsed = value
         changes[name.strip().replace(".", "__")] = parsed
     return changes
+
+
+def reject_options_of_a_run(context: typer.Context) -> None:
+    """Reject options that an interrupted run has already, instead of ignoring them.
+
+    Raises:
+        PipelineError: the command line has one beside `--resume`; the message names it.
+
+    """
+    given = []
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name not in _WITH_RESUME and source is not None and source.name == "COMMANDLINE":
+            is_option = parameter.param_type_name == "option"
+            given.append(max(parameter.opts, key=len) if is_option else "DATA")
+    if given:
+        raise PipelineError(
+            f"--resume continues with the options that the run began with: leave out "
+            f"{', '.join(given)}, or begin a new run"
+        )
 
 
 def chosen_options(options: Mapping[str, object], recipe: str) -> frozenset[str]:

@@ -22,6 +22,7 @@ from pipeline.cli.training_options import (
     parse_rates,
     parse_settings,
     parse_size,
+    reject_options_of_a_run,
     run_training,
 )
 from pipeline.data.registry import DATASETS, default_recipe
@@ -34,6 +35,7 @@ from pipeline.training.recipe import Recipe, recipe_names
 
 
 def train(
+    context: typer.Context,
     source: Annotated[
         str | None,
         typer.Argument(
@@ -78,6 +80,7 @@ def train(
 
     def make_plan(world: World) -> RunPlan:
         if resume is not None:
+            reject_options_of_a_run(context)
             return resume_run(resume, choose_device(device), processes=world.size)
         if source is None:
             raise PipelineError("name the data to train on, or a run to --resume")

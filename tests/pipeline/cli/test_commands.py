@@ -80,6 +80,10 @@ def test_training_into_a_folder_that_is_not_empty_is_rejected(tmp_path: Path) ->
         (("train", "digits8", "--set", "name=7"), "name: Extra inputs are not permitted"),
         (("train", "digits8", "--set", "epochs.most=9"), "epochs is one value; set epochs itself"),
         (("train", "--resume", "nothing"), "is not a run"),
+        (
+            ("train", "digits8", "--resume", "nothing", "--epochs", "3", "--set", "x=1"),
+            "the options that the run began with: leave out DATA, --epochs, --set, or begin a new",
+        ),
         (("finetune", "digits8", "--from", "nothing"), "neither a run nor an artefact"),
         (("ladder", "nothing"), "no rung nothing; there are:"),
         (("ablate", "digits8", "--field", "nothing"), "nothing to ablate in 'nothing'"),
