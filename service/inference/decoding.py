@@ -103,6 +103,7 @@ class DecodingPool:
                 hold.shrink(min(kept, hold.size))
             else:  # the request was cancelled, but a decoder cannot be interrupted
                 job.add_done_callback(lambda job: loop.call_soon_threadsafe(hold.shrink, 0))
+            del job  # an error in it refers to this frame: see `_unless_ended`
         return upload, hold
 
     async def check_together(
@@ -159,8 +160,14 @@ class DecodingPool:
 
 def _unless_ended(work: Callable[[], _T], context: RequestContext) -> _T:
     """Run `work`, unless the request has ended before its turn came."""
-    if (problem := ended(context)) is not None:
-        raise problem
+    problem = ended(context)
+    if problem is not None:
+        try:
+            raise problem
+        finally:
+            # The traceback refers to this frame, and with it to the upload. Without this deletion,
+            # the cycle would last until a garbage collection.
+            del problem
     return work()
 
 

@@ -1,8 +1,10 @@
 """Budget of decoded memory, and the threads that decode."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -19,6 +21,7 @@ from limelight.errors import (
     UndecodableImage,
 )
 from limelight.image_source import EncodedImage
+from limelight.imaging.headers.header import Header
 from limelight.imaging.preprocessing import Upload
 from service.inference.decoding import DRAWN_BYTES, DecodingPool
 from service.inference.decoding_budget import DecodingBudget
@@ -235,3 +238,36 @@ async def test_images_of_one_request_count_together(pool: DecodingPool) -> None:
         )
     tiny = source(encode(Image.fromarray(np.zeros((8, 8, 3), np.uint8))))
     await pool.check_together([tiny] * 1000, RULE, context())
+
+
+@pytest.mark.parametrize("body", [LARGE, LARGE[:-5], SMALL], ids=["late", "damaged", "small"])
+async def test_failed_upload_is_freed_without_a_garbage_collection(
+    pool: DecodingPool, body: bytes
+) -> None:
+    class Watched(EncodedImage):
+        """Can be referred to weakly, because it has no slots of its own."""
+
+    async def fail() -> weakref.ref[EncodedImage]:
+        failing = Watched(body, 40_000_000)
+        late = threading.Event()
+
+        def header() -> Header:
+            late.set()  # after the first check, so that the second one fails
+            return EncodedImage.header(failing)
+
+        if body is LARGE:
+            monkey.setattr(failing, "header", header)
+        gone = (lambda: late.is_set()) if body is not SMALL else (lambda: True)
+        with pytest.raises((ClientGone, UndecodableImage)):
+            await pool.read(failing, RULE, context(gone=gone))
+        monkey.undo()
+        return weakref.ref(failing)
+
+    gc.disable()
+    try:
+        with pytest.MonkeyPatch.context() as monkey:
+            found = await fail()
+        await asyncio.sleep(0)
+        await until(lambda: found() is None, 2)
+    finally:
+        gc.enable()
