@@ -83,7 +83,11 @@ class Servicer:
                 return await self._answered(name, answer, message, exchange)
             except LimelightError as error:
                 headers = tuple((key.decode(), value.decode()) for key, value in headers_of(error))
-                await context.abort(status_code(error), error.detail, headers)
+                status = status_code(error), error.detail, headers
+            # gRPC keeps the exception of `abort` in a reference cycle, with the frames that it
+            # passed and those of an exception that was handled then. They would keep the message.
+            del message
+            return await context.abort(*status)
 
         return call
 

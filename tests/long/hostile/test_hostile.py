@@ -5,12 +5,14 @@ end the workers are the same, their memory is as at the start, and honest client
 """
 
 import json
+import socket
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from tests.long.hostile.attack import Result, Target, attack, table
 from tests.long.hostile.honest import Honest
 from tests.long.hostile.image_files import photo
 from tests.long.hostile.images import EXPENSIVE, images
-from tests.long.hostile.inputs import HttpInput
+from tests.long.hostile.inputs import HttpInput, post
 from tests.long.hostile.limits import Limit, memory_limit, proportional_bytes, workers
 from tests.long.hostile.open_inference import GrpcInput, calls, open_inference
 from tests.long.hostile.requests import requests
@@ -40,6 +42,7 @@ INPUTS: list[HttpInput | GrpcInput] = [
 ARTIFACTS = list(artifacts())
 MEMORY_BYTES = 1 << 30
 _GROWTH = 1.1
+_REPEATS = 10
 # More than the share of the upload budget that unfinished messages have, in one worker.
 _HOARDED_BYTES = 200_000_000
 _LOADING_S = 30
@@ -155,6 +158,33 @@ def test_input_is_answered_honestly_and_cheaply(
     siege.check()
 
 
+def _largest() -> dict[str, HttpInput | GrpcInput]:
+    """Return the input of each kind that sends most; nothing that waits, and no decoding of 1 s."""
+    found: dict[str, tuple[int, HttpInput | GrpcInput]] = {}
+    for each in INPUTS:
+        if each.kind not in (*EXPENSIVE, "slow") and getattr(each, "requests", 1) == 1:
+            made = each.make()
+            size = len(made) if isinstance(made, bytes) else sum(map(len, made))
+            found[each.kind] = max(
+                found.get(each.kind, (0, each)), (size, each), key=lambda it: it[0]
+            )
+    return {kind: each for kind, (_, each) in found.items()}
+
+
+def test_repeated_inputs_leave_nothing_behind(siege: Siege) -> None:
+    kept = {}
+    for kind, hostile in _largest().items():
+        attack(siege.target, hostile)
+        before_bytes = proportional_bytes(siege.target.parent)
+        for _ in range(_REPEATS):
+            attack(siege.target, hostile)
+        kept_bytes = proportional_bytes(siege.target.parent) - before_bytes
+        if kept_bytes > siege.start_bytes * (_GROWTH - 1):
+            kept[kind] = f"{kept_bytes / 1e6:.0f} MB after {_REPEATS} times {hostile.name}"
+    assert not kept
+    siege.check()
+
+
 @pytest.mark.parametrize(
     ("method", "streams", "size"),
     [
@@ -181,6 +211,22 @@ def test_unfinished_grpc_messages_are_not_hoarded(
     assert most_bytes - siege.start_bytes < _HOARDED_BYTES
     assert ended or method == "ModelStreamInfer"
     siege.check()
+
+
+def test_unfinished_uploads_are_not_hoarded(siege: Siege) -> None:
+    part = post("/predict", bytes(9_000_000), length=9_900_000)
+
+    def begin(_: int) -> socket.socket:
+        link = socket.create_connection(("127.0.0.1", siege.target.port), 5)
+        with suppress(OSError):  # rejected while it is sent, as most are
+            link.sendall(part)
+        return link
+
+    with ThreadPoolExecutor(64) as threads:
+        links = list(threads.map(begin, range(200)))
+    siege.check()
+    for each in links:
+        each.close()
 
 
 def test_64_expensive_uploads_at_once_kill_nobody(siege: Siege) -> None:

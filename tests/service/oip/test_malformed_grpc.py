@@ -1,5 +1,7 @@
 """Malformed gRPC calls are rejected with a reason, and never cause an internal error."""
 
+import gc
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -7,8 +9,9 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from service.oip.grpc.messages import SERVICE
+from service.oip.grpc.messages import SERVICE, input_class
 from tests.service.oip.kit import rpc_message
+from tests.service.oip.test_grpc_limits import port_of
 from tests.serving_kit import Server
 
 STREAM = f"/{SERVICE}/ModelStreamInfer"
@@ -102,3 +105,24 @@ def test_message_over_the_limit_is_rejected(stub: Any, packing: Any) -> None:
 def test_log_contains_no_errors(server: Server) -> None:
     """Runs last: no test above caused an internal error of the service."""
     assert "Traceback" not in server.log()
+
+
+async def test_rejected_call_does_not_keep_its_message(zoo: Path) -> None:
+    """gRPC keeps the exception of an aborted call until the next collection of cycles."""
+    images_nhwc = np.zeros((33, 8, 8, 3), np.uint8)
+    content = rpc_message(images_nhwc, raw_input_contents=[images_nhwc.tobytes()])
+    kind = input_class("ModelInfer")
+    async with (
+        port_of(zoo) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        infer = channel.unary_unary(ROUTE)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                with pytest.raises(grpc.aio.AioRpcError, match="33 images"):
+                    await infer(content.SerializeToString())
+            assert not [each for each in gc.get_objects() if type(each) is kind]
+        finally:
+            gc.enable()
