@@ -17,7 +17,7 @@ from limelight.client import Client, RefusedError
 from limelight.errors import LimelightError
 from limelight.results import Explanation, Prediction, flags_of
 from limelight.runtime.onnx_session import EngineError
-from pipeline.cli.console import console
+from pipeline.cli.console import console, say
 from pipeline.errors import PipelineError
 
 Files = Annotated[list[str], typer.Argument(help="images, or patterns such as 'photos/*.jpg'")]
@@ -118,6 +118,9 @@ def _load(models: Path | None, model: str | None) -> Classifier:
         name = model or ("digits" if "digits" in found else next(iter(found)))
         if name not in found:
             raise PipelineError(f"there is no model {name!r}: use one of {', '.join(found)}")
+        others = [other for other in found if other != name]
+        if model is None and others:
+            say(f"by the model {name}; there is also {', '.join(others)}: choose with --model")
         # A GPU takes longer to start than a CPU to answer for a few files.
         return load(found[name], device="cpu")
     except (ArtifactError, EngineError) as error:

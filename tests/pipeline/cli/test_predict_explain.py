@@ -34,6 +34,13 @@ def test_predict_prints_a_table_of_classes(folder: Path) -> None:
     ]
 
 
+def test_model_that_nobody_chose_is_named_with_the_others(folder: Path) -> None:
+    done = limelight("predict", "cat.png", cwd=folder)
+    assert "by the model digits; there is also cifar10: choose with --model" in done.stderr
+    chosen = limelight("predict", "cat.png", "--model", "cifar10", cwd=folder)
+    assert "there is also" not in chosen.stderr
+
+
 def test_doubtful_predictions_are_marked(folder: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
     Image.fromarray(noise).save(folder / "noise.png")
