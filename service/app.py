@@ -37,6 +37,7 @@ from service.oip.rest import Rest
 from service.openapi.bentoml import bentoml_schema
 from service.openapi.document import document
 from service.process.connection_balancer import Acceptor
+from service.process.malloc import Trimmer
 from service.process.shutdown import Drain
 from service.process.worker_status import WorkerStatus
 from service.settings import Settings
@@ -339,10 +340,11 @@ class Application:
 
     async def _publish_status(self, acceptor: Acceptor) -> None:
         """Keep the metrics and the connections of this worker current."""
-        flushed = 0.0
+        flushed, trimmer = 0.0, Trimmer()
         while True:
             acceptor.check()
             self._update_metrics()
+            trimmer.trim()
             if time.perf_counter() > flushed + prometheus.FLUSH_S:
                 self._metrics.flush()
                 logs.report_suppressed()

@@ -24,3 +24,28 @@ def test_memory_of_large_uploads_is_returned_to_the_system() -> None:
     """Runs in a separate process, because the settings last until it ends."""
     command = [sys.executable, "-c", _PROGRAM]
     assert subprocess.run(command, cwd=REPOSITORY, check=False).returncode == 0
+
+
+_TRIMMING = """
+from service.process.malloc import Trimmer, limit_memory_growth, resident_bytes
+
+assert limit_memory_growth()
+trimmer, before = Trimmer(0), resident_bytes()
+blocks = [bytearray(50_000) for _ in range(2_000)]
+last = bytearray(50_000)
+del blocks
+assert resident_bytes() - before > 80_000_000
+trimmer.trim()
+assert resident_bytes() - before < 20_000_000
+blocks = [bytearray(50_000) for _ in range(2_000)]
+later = bytearray(50_000)
+del blocks
+Trimmer(3600).trim()
+assert resident_bytes() - before > 80_000_000
+"""
+
+
+def test_memory_of_many_small_blocks_is_returned_when_it_is_time() -> None:
+    command = [sys.executable, "-c", _TRIMMING]
+    done = subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
