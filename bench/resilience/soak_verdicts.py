@@ -1,4 +1,4 @@
-"""What a soak saw: honest requests, what processes held; tables and verdicts."""
+"""Observations of a soak (honest requests, resources of processes), with tables and verdicts."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ ROLES = PARENT, OLDEST, OTHER = "parent", "oldest worker", "other worker"
 
 
 class Sample(NamedTuple):
-    """What one process holds at a time, in seconds since the start."""
+    """Resources of one process at one time, in seconds since the start."""
 
     at_s: float
     role: str

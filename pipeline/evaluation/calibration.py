@@ -102,18 +102,25 @@ def confidence_of(
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> Calibration:
+    """Return the calibration of `calibrate_and_scale`."""
+    return calibrate_and_scale(logits, labels)[0]
+
+
+def calibrate_and_scale(logits: Tensor, labels: Tensor) -> tuple[Calibration, Tensor]:
     """Fit the temperature to a validation split's logits (N, K), and measure its effect.
+
+    The second result are the scaled logits, float64 (N, K), that the effect was measured on.
 
     The effect is measured on images that a temperature was not fitted to: each fifth of the images
     is scaled by the temperature of the others. If the log loss does not fall there, the temperature
     is 1.
     """
     fitted = fit_temperature(logits, labels)
-    before, scaled = logits.double(), cross_fitted(logits, labels)
+    before, scaled = logits.double(), _cross_fitted(logits, labels)
     losses = [float(nn.functional.cross_entropy(each, labels)) for each in (before, scaled)]
     if fitted.value == 1 or losses[1] >= losses[0]:
         fitted, scaled, losses = Temperature(1.0, fitted.low, fitted.high), before, losses[:1] * 2
-    return Calibration(
+    calibration = Calibration(
         method="temperature",
         temperature=fitted.value,
         interval=(fitted.low, fitted.high),
@@ -123,9 +130,10 @@ def calibrate(logits: Tensor, labels: Tensor) -> Calibration:
         log_loss_before=losses[0],
         log_loss_after=losses[1],
     )
+    return calibration, scaled
 
 
-def cross_fitted(logits: Tensor, labels: Tensor) -> Tensor:
+def _cross_fitted(logits: Tensor, labels: Tensor) -> Tensor:
     """Scale each fold by the temperature of the other folds: (N, K) -> float64 (N, K)."""
     scaled = logits.double()
     folds = min(FOLDS, len(labels))

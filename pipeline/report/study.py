@@ -9,7 +9,7 @@ from torch import nn
 
 from pipeline.data.class_balance import class_counts, imbalance_report
 from pipeline.data.registry import Dataset, Split
-from pipeline.evaluation.calibration import calibrate, cross_fitted
+from pipeline.evaluation.calibration import calibrate_and_scale
 from pipeline.evaluation.classification_report import (
     ClassificationReport,
     make_classification_report,
@@ -71,13 +71,10 @@ def study(run: Run, *, device: str = "auto", tta: bool = True) -> Study:
     network = run.network.to(chosen)
     logits = evaluate(network, validation.images, config.normalisation, chosen)
     labels = torch.from_numpy(validation.labels)
-    temperature = calibrate(logits, labels).temperature
+    calibration, scaled = calibrate_and_scale(logits, labels)
+    temperature = calibration.temperature
     classification = make_classification_report(
-        logits,
-        labels,
-        config.classes,
-        temperature,
-        calibrated_nk=None if temperature == 1 else cross_fitted(logits, labels),
+        logits, labels, config.classes, temperature, calibrated_nk=scaled
     )
     worst = np.array([top.index for top in classification.top_losses], np.int64)
     explained, map_shape = explain(

@@ -1,4 +1,4 @@
-"""Training with few images of one's own."""
+"""Training with few images of the user's own."""
 
 from pathlib import Path
 
