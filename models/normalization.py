@@ -1,7 +1,7 @@
 """Per-channel mean and standard deviation, and the conversion of bytes to network input."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +18,9 @@ class Normalisation:
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, images: NDArray[np.uint8]) -> "Normalisation":
-        """Measure uint8 images (N, H, W, C)."""
-        counts = [
-            np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, 3, 0)
-        ]
+    def of(cls, batches: Iterable[NDArray[np.uint8]]) -> "Normalisation":
+        """Measure uint8 images in batches (N, H, W, C), of which there is at least one."""
+        counts = np.sum([_count_levels(batch) for batch in batches], 0)
         levels = np.arange(256) / 255
         means = [float(np.average(levels, weights=count)) for count in counts]
         variances = [
@@ -41,6 +39,12 @@ class Normalisation:
         """Make the function from uint8 (N, H, W, C) on `device` to float32 (N, C, H, W)."""
         scale, shift = (values.to(device) for values in self.scale_and_shift())
         return lambda images_nhwc: normalise(images_nhwc, scale, shift)
+
+
+def _count_levels(images_nhwc: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Count how often each grey level occurs in each channel: (C, 256)."""
+    channels = np.moveaxis(images_nhwc, 3, 0)
+    return np.stack([np.bincount(channel.ravel(), minlength=256) for channel in channels])
 
 
 def normalise(images_nhwc: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

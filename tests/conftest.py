@@ -1,5 +1,6 @@
 """Fixtures for the tests of every package: artefacts, and a service with them."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,21 @@ import pytest
 
 from limelight.artifact.store import Artifact, load_artifact
 from tests.serving_kit import DIGIT_NETWORK, Server, bentoml_serve, write_artifact
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_image_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the images that tests decode out of the user's cache, whose data sets stay in reach."""
+    found = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    own = tmp_path_factory.mktemp("cache")
+    (own / "limelight").mkdir()
+    for folder in (found, found / "limelight"):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in ("limelight", "images"):
+                (own / path.relative_to(found)).symlink_to(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(own))
+        yield
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from bench.gpu.results import Deadline, Results
 from bench.gpu.scale import Scale
 from models.normalization import Normalisation
 from pipeline.data.registry import Dataset, Split, load_dataset, split_validation
+from pipeline.data.stored_images import in_batches
 from pipeline.evaluation.tta import evaluate_tta
 from pipeline.training.device import autocast
 from pipeline.training.recipe import Recipe
@@ -59,7 +60,7 @@ class Course:
             fit=fit,
             held_out=held_out,
             classes=dataset.classes,
-            normalisation=Normalisation.of(fit.images),
+            normalisation=Normalisation.of(in_batches(fit.images)),
             device=device,
         )
 

@@ -9,6 +9,7 @@ from PIL import Image
 from limelight.artifact.manifest import ImageRule
 from limelight.imaging.preprocessing import prepare
 from pipeline.data.splits import Split
+from pipeline.data.stored_images import Images
 
 
 def take_classes(split: Split, parent: Sequence[str], classes: Sequence[str]) -> Split:
@@ -21,9 +22,9 @@ def take_classes(split: Split, parent: Sequence[str], classes: Sequence[str]) ->
         labels[parent.index(name)] = label
     relabelled = labels[split.labels]
     kept = relabelled >= 0
-    return Split(split.images[kept], relabelled[kept])
+    return Split(split.images[np.flatnonzero(kept)], relabelled[kept])
 
 
-def resized(images_nhwc: NDArray[np.uint8], rule: ImageRule) -> NDArray[np.uint8]:
+def resized(images: Images, rule: ImageRule) -> NDArray[np.uint8]:
     """Resize colour images, uint8 (N, H, W, 3), by the rule, as the service resizes uploads."""
-    return np.stack([prepare(Image.fromarray(image), rule)[0] for image in images_nhwc])
+    return np.stack([prepare(Image.fromarray(image), rule)[0] for image in images[:]])

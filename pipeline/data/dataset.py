@@ -8,6 +8,7 @@ import numpy as np
 
 from limelight.artifact.manifest import ImageRule
 from pipeline.data.splits import Split
+from pipeline.data.stored_images import in_batches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +36,7 @@ class Dataset:
         """Digest of the images and labels of train, test and, if there are some, validation."""
         digest = hashlib.sha256()
         for split in (self.train, self.test, *([self.validation] if self.validation else [])):
-            digest.update(np.ascontiguousarray(split.images).tobytes())
+            for batch in in_batches(split.images):
+                digest.update(np.ascontiguousarray(batch).data)
             digest.update(split.labels.astype("<i8").tobytes())
         return digest.hexdigest()

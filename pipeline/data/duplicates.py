@@ -1,6 +1,5 @@
 """Files with the same bytes: the same image in two classes, or in two parts of a data set."""
 
-import hashlib
 import logging
 from pathlib import Path
 
@@ -13,12 +12,11 @@ class Duplicates:
     """Finds files with the same bytes among those that are added."""
 
     def __init__(self) -> None:
-        self._first: dict[bytes, tuple[Path, str, str]] = {}
+        self._first: dict[str, tuple[Path, str, str]] = {}
         self._found: dict[str, list[str]] = {}
 
-    def add(self, content: bytes, path: Path, *, label: str, part: str) -> None:
-        """Add a file of a class in a part: train, validation or test."""
-        digest = hashlib.sha256(content).digest()
+    def add(self, digest: str, path: Path, *, label: str, part: str) -> None:
+        """Add a file of a class in a part, by the digest of its bytes."""
         first, first_label, first_part = self._first.setdefault(digest, (path, label, part))
         if first == path:
             return

@@ -1,16 +1,19 @@
-"""Read labelled image files into arrays, with the code that reads uploads to the service."""
+"""Labelled image files as splits: each file is decoded once, and then read from the image cache."""
 
 import logging
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from limelight.artifact.manifest import ImageRule
-from limelight.errors import LimelightError
-from limelight.imaging.preprocessing import read_upload
+from pipeline.data.decoding import decode_missing
 from pipeline.data.duplicates import Duplicates
-from pipeline.data.labelled_files import MAX_PIXELS, FilesByClass
+from pipeline.data.image_cache import Record, opened_cache
+from pipeline.data.labelled_files import FilesByClass, LabelledFiles
+from pipeline.data.reading import Reading
 from pipeline.data.splits import Split
+from pipeline.data.stored_images import ImageFile, StoredImages
 from pipeline.errors import DataError
 
 MOST_NAMED = 10
@@ -19,43 +22,57 @@ logger = logging.getLogger(__name__)
 
 
 class ImageReader:
-    """Reads image files by one image rule, and records those that it cannot read."""
+    """Reads the files of a source by one image rule, and records those that it cannot read.
 
-    def __init__(self, rule: ImageRule) -> None:
-        self._rule = rule
+    Args:
+        source: the folder or CSV file that names the files.
+        files: all files.
+        rule: converts an image to the network's input.
+        reading: the processes that decode.
+
+    Raises:
+        DataError: the image cache cannot be written.
+
+    """
+
+    def __init__(
+        self, source: Path, files: LabelledFiles, rule: ImageRule, reading: Reading
+    ) -> None:
+        self._home = source if source.is_dir() else source.parent
+        self._shape = rule.height, rule.width, rule.channels
         self._duplicates = Duplicates()
         self.skipped: list[str] = []
         """Each skipped file, with the reason."""
+        with opened_cache(source, rule) as cache:
+            decode_missing(cache, files.paths, rule, reading)
+            self._records, self._pixels = cache.records, ImageFile(cache.pixels)
 
     def read(self, files: FilesByClass, *, part: str) -> Split:
-        """Read every file of a part, class by class in the order of their names.
+        """Return the images of a part, class by class in the order of their names.
 
         Raises:
             DataError: a class has no readable image.
 
         """
-        images: list[NDArray[np.uint8]] = []
+        read: list[Record] = []
         labels: list[int] = []
         for label, name in enumerate(sorted(files)):
-            before = len(images)
-            for path in files[name]:
-                try:
-                    content = path.read_bytes()
-                    upload = read_upload(content, self._rule, max_pixels=MAX_PIXELS)
-                except LimelightError as error:
-                    self._skip(f"{path}: {error.detail}")
-                except OSError as error:
-                    self._skip(f"{path}: {error.strerror}")
-                else:
-                    images.append(upload.pixels_hwc)
-                    self._duplicates.add(content, path, label=name, part=part)
-            if len(images) == before:
+            readable = list(self._readable(files[name]))
+            if not readable:
                 why = f" (first {self.skipped[-len(files[name])]})" if files[name] else ""
                 raise DataError(
                     f"class {name!r}: no readable image{why}; add some, or remove the class"
                 )
-            labels += [label] * (len(images) - before)
-        return Split(np.stack(images), np.array(labels, dtype=np.int64))
+            for record in readable:
+                self._duplicates.add(record.sha256, Path(record.path), label=name, part=part)
+            read += readable
+            labels += [label] * len(readable)
+        rows = np.array([record.row for record in read], np.int64)
+        return Split(
+            StoredImages(self._pixels, self._shape, rows),
+            np.array(labels, dtype=np.int64),
+            tuple(self._within(Path(record.path)) for record in read),
+        )
 
     def report(self) -> None:
         """Log how many files were skipped besides those that were named, and which are copies."""
@@ -66,7 +83,19 @@ class ImageReader:
             )
         self._duplicates.report()
 
+    def _readable(self, paths: Iterable[Path]) -> Iterable[Record]:
+        for path in paths:
+            record = self._records[str(path)]
+            if record.problem is None:
+                yield record
+            else:
+                self._skip(f"{path}: {record.problem}")
+
     def _skip(self, problem: str) -> None:
         self.skipped.append(problem)
         if len(self.skipped) <= MOST_NAMED:
             logger.warning("skipped %s", problem)
+
+    def _within(self, path: Path) -> str:
+        """Name a file within the source."""
+        return str(path.relative_to(self._home) if path.is_relative_to(self._home) else path)

@@ -49,6 +49,13 @@ class LabelledFiles:
         """Names of the classes, sorted."""
         return tuple(sorted(self.train))
 
+    @property
+    def paths(self) -> list[Path]:
+        """All files, each once."""
+        parts = (self.train, self.validation or {}, self.test or {})
+        files = (path for part in parts for paths in part.values() for path in paths)
+        return list(dict.fromkeys(files))
+
 
 def checked(files: LabelledFiles, source: Path, needed: str) -> LabelledFiles:
     """Check `files` and return them; an error says that each class needs `needed`.

@@ -8,26 +8,33 @@ from pipeline.data.image_folder import list_folder
 from pipeline.data.image_reader import ImageReader
 from pipeline.data.image_rules import photo_rule
 from pipeline.data.labelled_files import TEST, TRAIN, VALIDATION, LabelledFiles
+from pipeline.data.reading import Reading
 from pipeline.data.splits import hold_out
 
 
-def load_own_images(path: Path, image_size: int | tuple[int, int]) -> Dataset | None:
+def load_own_images(
+    path: Path, image_size: int | tuple[int, int], reading: Reading
+) -> Dataset | None:
     """Read the images at `path`, resized to `image_size`; None if it is no folder or CSV file.
+
+    They stay in a file, so that there may be more of them than the memory holds.
 
     Raises:
         DataError: there are too few classes or images, or none of a class can be read.
 
     """
     if path.is_dir():
-        return _read(path, list_folder(path), image_size)
+        return _read(path, list_folder(path), image_size, reading)
     if path.is_file() and path.suffix.lower() == ".csv":
-        return _read(path, list_table(path), image_size)
+        return _read(path, list_table(path), image_size, reading)
     return None
 
 
-def _read(path: Path, files: LabelledFiles, image_size: int | tuple[int, int]) -> Dataset:
+def _read(
+    path: Path, files: LabelledFiles, image_size: int | tuple[int, int], reading: Reading
+) -> Dataset:
     rule = photo_rule(image_size)
-    reader = ImageReader(rule)
+    reader = ImageReader(path, files, rule, reading)
     train = reader.read(files.train, part=TRAIN)
     validation, test = (
         None if listed is None else reader.read(listed, part=part)

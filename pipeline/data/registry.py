@@ -35,6 +35,7 @@ from pipeline.data.entries import (
 )
 from pipeline.data.image_rules import digit_rule, grey_photo_rule, photo_rule
 from pipeline.data.own_images import load_own_images
+from pipeline.data.reading import Reading
 from pipeline.data.splits import Split, split_validation
 from pipeline.errors import DataError
 
@@ -234,11 +235,14 @@ def check_unambiguous(source: str) -> None:
         )
 
 
-def load_dataset(source: str, *, image_size: int | tuple[int, int] = 64) -> Dataset:
+def load_dataset(
+    source: str, *, image_size: int | tuple[int, int] = 64, reading: Reading | None = None
+) -> Dataset:
     """Load a data set by its name, a folder of labelled images or a CSV file of paths and labels.
 
     `image_size`, a side or (height, width) in pixels, is the size that the images of a folder, a
-    CSV file or ``cats-and-dogs`` are resized to. The other data sets keep their own.
+    CSV file or ``cats-and-dogs`` are resized to. The other data sets keep their own. `reading` is
+    of a folder's images.
 
     Raises:
         DataError: the data is missing or corrupt; the message says how to get it.
@@ -246,7 +250,7 @@ def load_dataset(source: str, *, image_size: int | tuple[int, int] = 64) -> Data
     """
     if source in DATASETS:
         return _named(source, image_size)
-    dataset = load_own_images(Path(source), image_size)
+    dataset = load_own_images(Path(source), image_size, reading or Reading())
     if dataset is not None:
         return dataset
     raise DataError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.stored_images import Images, StoredImages
 from pipeline.errors import DataError
 
 
@@ -14,15 +15,20 @@ from pipeline.errors import DataError
 class Split:
     """Images, uint8 (N, H, W, C), and their labels, int64 (N,)."""
 
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[np.int64]
+    files: tuple[str, ...] = ()
+    """The file of each image, within the user's folder; empty if they come from no files."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: NDArray[np.int64]) -> "Split":
         """Select the images at `indices`, (M,), in that order."""
-        return Split(self.images[indices], self.labels[indices])
+        images = self.images
+        taken = images.take(indices) if isinstance(images, StoredImages) else images[indices]
+        files = tuple(self.files[index] for index in indices.tolist()) if self.files else ()
+        return Split(taken, self.labels[indices], files)
 
 
 def split_validation(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from limelight.artifact.manifest import Detection, ImageRule, OodScoreName, OutOfDistribution
 from models.ood_scores import OodScore, candidates
+from pipeline.data.stored_images import Images
 from pipeline.evaluation.ood_datasets import kinds_for, ood_images
 
 OOD_IMAGES = 1000
@@ -22,7 +23,7 @@ FITTED = 10_000
 _CHOICE_SEED, _MEASUREMENT_SEED = 0, 1
 
 Scores = NDArray[np.float32]
-ExtractFeatures = Callable[[NDArray[np.uint8]], tuple[Tensor, Tensor]]
+ExtractFeatures = Callable[[Images], tuple[Tensor, Tensor]]
 """uint8 images (N, H, W, C) to pooled features (N, C) and logits (N, K)."""
 ScoreImages = Callable[[NDArray[np.uint8]], Scores]
 """uint8 images (N, H, W, C) to scores (N,), higher for OOD images."""
@@ -40,8 +41,8 @@ class ChosenScore:
 
 def choose_score(
     extract: ExtractFeatures,
-    fit: NDArray[np.uint8],
-    validation: NDArray[np.uint8],
+    fit: Images,
+    validation: Images,
     *,
     dataset: str,
     rule: ImageRule,

@@ -17,6 +17,7 @@ from models import ClassMapNetwork
 from models.normalization import Normalisation
 from models.ood_scores import OodScore
 from models.serving_graph import ServingGraph
+from pipeline.data.stored_images import StoredImages
 
 Images = NDArray[np.uint8]
 Maps = NDArray[np.float32]
@@ -69,7 +70,9 @@ class TorchInference:
         return {name: by_name[name].float().cpu().numpy() for name in outputs}
 
 
-def infer_output(infer: Infer, images_nhwc: Images, output: str) -> NDArray[np.float32]:
+def infer_output(
+    infer: Infer, images_nhwc: Images | StoredImages, output: str
+) -> NDArray[np.float32]:
     """Compute one output for any number of images, in batches."""
     starts = range(0, len(images_nhwc), _BATCH)
     parts = [infer(images_nhwc[at : at + _BATCH], [output])[output] for at in starts]

@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.normalization import Normalisation
+from pipeline.data.stored_images import Images, in_batches
 from pipeline.training.augmentation import pad_reflect
 from pipeline.training.inference import evaluate
 from pipeline.training.recipe import Augmentation
 
-Images = NDArray[np.uint8]
 
-
-def tta_views(images_nhwc: Images, choice: Augmentation) -> Iterator[Images]:
+def tta_views(images_nhwc: NDArray[np.uint8], choice: Augmentation) -> Iterator[NDArray[np.uint8]]:
     """Yield fixed views of the images that training may also produce, uint8 (N, H, W, C) each.
 
     The first view is the images themselves. If training crops, four views follow, shifted towards
@@ -49,8 +48,12 @@ def evaluate_tta(
     As in fast.ai's lessons (2018), probabilities are averaged, not logits. Logs of probabilities
     can be used as logits.
     """
-    logs = [
-        (evaluate(network, view, normalisation, device).double() / temperature).log_softmax(1)
-        for view in tta_views(images, choice)
-    ]
-    return torch.stack(logs).logsumexp(0) - math.log(len(logs))
+
+    def log_mean(batch: NDArray[np.uint8]) -> Tensor:
+        logs = [
+            (evaluate(network, view, normalisation, device).double() / temperature).log_softmax(1)
+            for view in tta_views(batch, choice)
+        ]
+        return torch.stack(logs).logsumexp(0) - math.log(len(logs))
+
+    return torch.cat([log_mean(batch) for batch in in_batches(images)])

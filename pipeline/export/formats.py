@@ -4,9 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.export.passes import move_to_device_pass
 
 from limelight.artifact.manifest import FileFormat, ModelFile, Parity
@@ -16,6 +14,7 @@ from limelight.runtime.onnx_session import Device
 from models.ood_scores import OodScore
 from models.serving_graph import ServingGraph, find_layercam_stage
 from pipeline.data.registry import Split
+from pipeline.data.stored_images import Images
 from pipeline.export.parity import EXACT, FP16, Runtime, TorchRuntime, check_parity, measure_parity
 from pipeline.export.serialization import (
     describe,
@@ -153,7 +152,7 @@ def runtimes(
 
 
 def measure_format(
-    file: str, runtime: Runtime, graphs: dict[str, ServingGraph], images: NDArray[np.uint8]
+    file: str, runtime: Runtime, graphs: dict[str, ServingGraph], images: Images
 ) -> Parity:
     """Compare one format with eager torch on images, uint8 (N, H, W, C)."""
     if file == LAYERCAM_ONNX:

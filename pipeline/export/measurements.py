@@ -11,7 +11,8 @@ from limelight.artifact.manifest import Calibration
 from limelight.artifact.store import Artifact
 from limelight.runtime.engine import Engine
 from models.serving_graph import ServingGraph
-from pipeline.data.registry import Split
+from pipeline.data.registry import Dataset, Split
+from pipeline.data.stored_images import StoredImages
 from pipeline.evaluation.abstention import choose_threshold, measure_abstention
 from pipeline.evaluation.calibration import calibrate, check_calibration, confidence_of
 from pipeline.evaluation.faithfulness import (
@@ -85,7 +86,7 @@ def measure(
     manifest, dataset = artifact.manifest, data.dataset
     engine = Engine(artifact, device="cpu", threads=0)
     engine.warm_up()
-    test = Split(as_served(dataset.test.images, dataset.image), dataset.test.labels)
+    test = _served(dataset)
     tell(f"comparing each format with eager torch on {len(test):,} test images")
     parity = compare_formats(artifact, engine, graphs, test)
     predictions = predict(engine, test)
@@ -119,3 +120,11 @@ def measure(
         "abstention": abstention,
         "out_of_distribution": detection,
     }
+
+
+def _served(dataset: Dataset) -> Split:
+    """Return the test images as the service prepares uploads; a user's own files were read so."""
+    test = dataset.test
+    if isinstance(test.images, StoredImages):
+        return test
+    return Split(as_served(test.images, dataset.image), test.labels)

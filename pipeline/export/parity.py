@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from limelight.artifact.manifest import Parity
 from models.serving_graph import ServingGraph
+from pipeline.data.stored_images import Images
 from pipeline.errors import GateError
 
 BATCH_SIZES = (1, 7, 64)
@@ -53,18 +54,18 @@ class TorchRuntime:
         return {name: out.cpu().numpy() for name, out in zip(self.names, outputs, strict=True)}
 
 
-def measure_parity(runtime: Runtime, graph: ServingGraph, images: NDArray[np.uint8]) -> Parity:
+def measure_parity(runtime: Runtime, graph: ServingGraph, images: Images) -> Parity:
     """Compare a runtime with eager torch: 1,000 images at batch size 64, and 100 at 1 and 7."""
-    images = images[:IMAGES]
+    most = min(IMAGES, len(images))
     head = graph.network.head
     bias = head.bias.detach().numpy()
-    reference = _in_batches(TorchRuntime(graph, graph.outputs), images, max(BATCH_SIZES))
+    reference = _in_batches(TorchRuntime(graph, graph.outputs), images, most, max(BATCH_SIZES))
     compared_by_maximum = [name for name in graph.outputs[2:] if name != "layercams"]
     probability_errors, cam_errors, layercam_errors, identity_errors = [], [], [], []
     disagreements = 0
     for batch_size in BATCH_SIZES:
-        count = len(images) if batch_size == max(BATCH_SIZES) else IN_SMALL_BATCHES
-        outputs = _in_batches(runtime, images[:count], batch_size)
+        count = most if batch_size == max(BATCH_SIZES) else min(IN_SMALL_BATCHES, most)
+        outputs = _in_batches(runtime, images, count, batch_size)
         expected = {name: values[:count] for name, values in reference.items()}
         probabilities = outputs["probabilities"]
         probability_errors.append(np.abs(probabilities - expected["probabilities"]).max())
@@ -76,7 +77,7 @@ def measure_parity(runtime: Runtime, graph: ServingGraph, images: NDArray[np.uin
         from_cams = outputs["cams"].mean((2, 3), dtype=np.float64) + bias
         identity_errors.append(np.abs(from_cams - outputs["logits"]).max())
     return Parity(
-        images=len(images),
+        images=most,
         batch_sizes=BATCH_SIZES,
         max_probability_error=float(np.max(probability_errors)),
         top1_disagreements=disagreements,
@@ -128,6 +129,8 @@ def _relative_error(actual: NDArray[np.float32], expected: NDArray[np.float32]) 
     return float(np.abs(actual - expected).mean() / max(expected.mean(), 1e-12))
 
 
-def _in_batches(runtime: Runtime, images: NDArray[np.uint8], size: int) -> Arrays:
-    parts = [runtime(images[start : start + size]) for start in range(0, len(images), size)]
+def _in_batches(runtime: Runtime, images: Images, count: int, size: int) -> Arrays:
+    """Run the first `count` images in batches."""
+    starts = range(0, count, size)
+    parts = [runtime(images[start : min(start + size, count)]) for start in starts]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

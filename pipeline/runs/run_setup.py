@@ -9,6 +9,7 @@ import torch
 
 from models.normalization import Normalisation
 from pipeline.data.registry import DATASETS, Dataset, check_unambiguous, load_dataset
+from pipeline.data.stored_images import in_batches
 from pipeline.errors import PipelineError, RunError
 from pipeline.runs.atomic_files import write_text
 from pipeline.runs.run import Run, RunConfig, is_finished, library_versions, read_config, read_run
@@ -178,7 +179,7 @@ def plan_run(
         bfloat16=uses_bfloat16(device),
         threads=torch.get_num_threads(),
         processes=processes,
-        normalisation=normalisation or Normalisation.of(data.fit.images),
+        normalisation=normalisation or Normalisation.of(in_batches(data.fit.images)),
         pretrained=pretrained,
         libraries=library_versions(),
     )

@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 
 from pipeline.training.corruptions import Corruptions, send
 from pipeline.training.recipe import Augmentation
+from pipeline.training.resident_images import ResidentImages
 
 
 def pad_reflect(images_nhwc: Tensor, padding: int) -> Tensor:
@@ -61,28 +62,34 @@ class Drawn(NamedTuple):
 
 
 class Augmenter:
-    """Draws augmented batches of images that are resident on a device.
+    """Draws augmented batches of images.
 
     Random numbers come from a CPU generator, so that a seed gives the same on every device. Only a
     few numbers for each image are sent to the device, in one transfer: more would make a GPU wait.
 
     Args:
-        images_nhwc: uint8 (N, H, W, C), on the device of the batches.
+        images: the training images.
         choice: the augmentations.
         rng: chooses the images that `alternating` mirrors in odd epochs or in even ones.
+        paint: (C,), the mean colour, uint8. Cutout covers with it, and normalisation makes it zero.
 
     """
 
-    def __init__(self, images_nhwc: Tensor, choice: Augmentation, rng: Generator) -> None:
-        self._choice = choice
-        self._size = images_nhwc.shape[1], images_nhwc.shape[2]
-        self._padded = pad_reflect(images_nhwc, choice.pad)
-        self._mirrored_first = torch.rand(len(images_nhwc), generator=rng) < 0.5
-        # Normalisation maps the mean colour to zero.
-        self._paint = images_nhwc.float().mean((0, 1, 2)).round().to(torch.uint8)
+    def __init__(
+        self, images: ResidentImages, choice: Augmentation, rng: Generator, *, paint: Tensor
+    ) -> None:
+        self._images, self._choice, self._device = images, choice, images.device
+        self._size = images.shape[1], images.shape[2]
+        self._rows, self._columns = (
+            _mirrored(size, choice.pad).to(self._device) for size in self._size
+        )
+        self._mirrored_first = torch.rand(len(images), generator=rng) < 0.5
+        self._paint = paint.to(self._device)
         self._corruptions = None
         if choice.corruptions or choice.outliers:
-            self._corruptions = Corruptions(choice.corruptions, choice.outliers, images_nhwc, rng)
+            self._corruptions = Corruptions(
+                choice.corruptions, choice.outliers, images.shape[1:], rng, self._device
+            )
 
     def draw(self, indices: Tensor, epoch: int, rng: Generator, part: slice = slice(None)) -> Drawn:
         """Augment the images at `indices`, (B,).
@@ -115,28 +122,31 @@ class Augmenter:
         crops = torch.stack([indices, top, left, mirrored.long()])
         squares = self._squares(count, rng) if choice.cutout else None
         boxes = self._boxes(count, rng) if choice.cutmix else None
-        images = self._crop(self._send(crops[:, part]))
+        images = self._crop(crops[:, part])
         square = None if squares is None else self._mask(squares[:, part])
         if boxes is None:
             return Drawn(images if square is None else torch.where(square, self._paint, images))
-        partners = self._send(crops[:, torch.randperm(count, generator=rng)][:, part])
+        partners = crops[:, torch.randperm(count, generator=rng)][:, part]
         box = self._mask(boxes[:, part])
         if square is not None:
             square &= ~box.any((1, 2, 3), keepdim=True)
             images = torch.where(square, self._paint, images)
         own = 1 - box.float().mean((1, 2, 3))
-        return Drawn(torch.where(box, self._crop(partners), images), Mixture(partners[0], own))
+        return Drawn(
+            torch.where(box, self._crop(partners), images), Mixture(self._send(partners[0]), own)
+        )
 
     def _send(self, numbers: Tensor) -> Tensor:
-        return send(numbers, self._padded.device)
+        return send(numbers, self._device)
 
     def _crop(self, crops: Tensor) -> Tensor:
-        """Crop the images: int64 (index, top, left, mirrored), (4, B) -> (B, H, W, C)."""
-        indices, top, left, mirrored = crops[:, :, None]
-        height, width = (torch.arange(size, device=crops.device) for size in self._size)
-        rows, columns = top + height, left + width
-        columns = torch.where(mirrored.bool(), columns.flip(1), columns)
-        windows: Tensor = self._padded[indices[:, :, None], rows[:, :, None], columns[:, None, :]]
+        """Crop the padded images: int64 (index, top, left, mirrored), (4, B) -> (B, H, W, C)."""
+        images, places = self._images.select(crops[0])
+        indices, top, left, mirrored = self._send(torch.cat([places[None], crops[1:]]))[:, :, None]
+        height, width = (torch.arange(size, device=self._device) for size in self._size)
+        rows, columns = self._rows[top + height], left + width
+        columns = self._columns[torch.where(mirrored.bool(), columns.flip(1), columns)]
+        windows: Tensor = images[indices[:, :, None], rows[:, :, None], columns[:, None, :]]
         return windows
 
     def _mask(self, rectangles: Tensor) -> Tensor:

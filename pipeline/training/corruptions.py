@@ -65,19 +65,27 @@ class Corruptions:
     Args:
         share: of the images that are corrupted.
         outliers: share of the images that are replaced by a picture of no class.
-        like: uint8 (N, H, W, C), any images of the same size, on the device of the batches.
+        shape: (H, W, C) of the images.
         rng: draws the pictures and the noise.
+        device: the device of the batches.
     """
 
-    def __init__(self, share: float, outliers: float, like: Tensor, rng: Generator) -> None:
+    def __init__(
+        self,
+        share: float,
+        outliers: float,
+        shape: tuple[int, int, int],
+        rng: Generator,
+        device: torch.device,
+    ) -> None:
         self._share, self._outliers = share, outliers
-        _, height, width, channels = like.shape
+        height, width, channels = shape
         seed = int(torch.randint(1 << 31, (), generator=rng))
         pictures = draw_pictures(
             np.random.default_rng(seed), PICTURES, height=height, width=width, channels=channels
         )
-        self._pictures = torch.from_numpy(pictures).to(like.device)
-        self._noise = torch.randn(_NOISE_VALUES, generator=rng).to(like.device)
+        self._pictures = torch.from_numpy(pictures).to(device)
+        self._noise = torch.randn(_NOISE_VALUES, generator=rng).to(device)
 
     def draw(self, count: int, rng: Generator) -> Tensor:
         """Draw the numbers of a batch, on the CPU: float32 (1 + STRENGTHS, count).

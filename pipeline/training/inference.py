@@ -1,29 +1,32 @@
 """Inference over many images."""
 
-import numpy as np
+from collections.abc import Iterator
+
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import ClassMapNetwork
 from models.normalization import Normalisation
+from pipeline.data.stored_images import Images, in_batches
 
 BATCH = 500
+"""Largest number of images in a batch."""
+_BATCH_PIXELS = BATCH * 64 * 64
 
 
 @torch.inference_mode()
 def evaluate(
     network: nn.Module,
-    images: NDArray[np.uint8],
+    images: Images,
     normalisation: Normalisation,
     device: torch.device,
 ) -> Tensor:
     """Compute logits of uint8 images (N, H, W, C) without TTA, on the CPU: (N, K)."""
     network.eval()
     prepare = normalisation.on(device)
-    batches = torch.split(torch.from_numpy(images), BATCH)
-    return torch.cat([network(prepare(batch.to(device))).cpu() for batch in batches])
+    batches = _batches_on(device, images)
+    return torch.cat([network(prepare(batch)).cpu() for batch in batches])
 
 
 @torch.no_grad()
@@ -41,7 +44,7 @@ def multiply_accumulates(
 @torch.inference_mode()
 def look_inside(
     network: ClassMapNetwork,
-    images: NDArray[np.uint8],
+    images: Images,
     normalisation: Normalisation,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
@@ -49,8 +52,15 @@ def look_inside(
     network.eval()
     prepare = normalisation.on(device)
     parts = []
-    for batch in torch.split(torch.from_numpy(images), BATCH):
-        features = network.features(prepare(batch.to(device)))
+    for batch in _batches_on(device, images):
+        features = network.features(prepare(batch))
         parts.append((features.mean((2, 3)).cpu(), network.head(features).cpu()))
     pooled, logits = zip(*parts, strict=True)
     return torch.cat(pooled), torch.cat(logits)
+
+
+def _batches_on(device: torch.device, images: Images) -> Iterator[Tensor]:
+    """Yield uint8 images (B, H, W, C) on `device`; there are fewer in a batch if they are large."""
+    _, height, width, _ = images.shape
+    size = max(1, min(BATCH, _BATCH_PIXELS // (height * width)))
+    return (torch.from_numpy(batch).to(device) for batch in in_batches(images, size))

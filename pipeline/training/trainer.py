@@ -1,10 +1,11 @@
-"""The training loop, on data that is resident on the device."""
+"""The training loop."""
 
 import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -23,11 +24,14 @@ from pipeline.training.distributed import World, synchronise_batch_norm
 from pipeline.training.inference import evaluate
 from pipeline.training.optimizers import Optimizers
 from pipeline.training.recipe import Recipe
+from pipeline.training.resident_images import ResidentImages
 from pipeline.training.schedules import Rate, Schedule
 from pipeline.training.weight_averaging import moving_average
 from pipeline.training.weights import Weights, copied, make_network, under
 
 WHITENING_IMAGES = 5000
+# Large images have enough patches in fewer of them.
+_WHITENING_PIXELS = WHITENING_IMAGES * 32 * 32
 # Images that the statistics of BatchNorm layers are measured on.
 _NORM_IMAGES = 8192
 # Steps after which running statistics, with a momentum of 0.1, no longer depend on earlier ones.
@@ -67,7 +71,7 @@ class Trainer:
         fit: images to fit, uint8 (N, H, W, C), and labels.
         classes: their names, in the order of the labels.
         normalisation: of the network's input.
-        device: the device to train on; the data is copied to it.
+        device: the device to train on; the data is copied to it if it fits.
         seed: of the weights, the order and the augmentation.
         initial: weights to initialise from; those of the head may be missing.
         world: the processes that train together.
@@ -130,7 +134,7 @@ class Trainer:
         self._rng = torch.Generator().manual_seed(seed)
         self.normalisation = normalisation
         self._prepare = normalisation.on(device)
-        images = torch.from_numpy(fit.images).to(device)
+        images = ResidentImages(fit.images, device)
         self._labels = torch.from_numpy(fit.labels).to(device)
         self._class_weights = None
         if recipe.class_weights:
@@ -154,7 +158,8 @@ class Trainer:
         if recipe.ema_decay:
             self._average = moving_average(self.network, recipe.ema_decay)
         self.optimizers = Optimizers(self.network, recipe)
-        self._augmenter = Augmenter(images, recipe.augmentation, self._rng)
+        paint = torch.tensor(normalisation.mean).mul(255).round().to(torch.uint8)
+        self._augmenter = Augmenter(images, recipe.augmentation, self._rng, paint=paint)
         self._smoothed = math.nan
         self._frozen: bool | None = None
         self._forward: nn.Module = self.network
@@ -318,21 +323,18 @@ class Trainer:
             "lr-find` suggest one"
         )
 
-    def _whiten(self, images_nhwc: Tensor) -> None:
+    def _whiten(self, images: ResidentImages) -> None:
+        count = min(WHITENING_IMAGES, _WHITENING_PIXELS // math.prod(images.shape[1:3]))
         for layer in self.network.modules():
             if isinstance(layer, WhitenedConv):
-                chosen = torch.randperm(len(images_nhwc), generator=self._rng)[:WHITENING_IMAGES]
-                layer.measure(self._prepare(images_nhwc[chosen.to(images_nhwc.device)]))
+                chosen = torch.randperm(len(images), generator=self._rng)[: max(count, 1)]
+                layer.measure(self._prepare(images.take(chosen)))
 
     def validate(self, validation: Split) -> tuple[float, float]:
         """Compute log loss and accuracy of the evaluated network."""
         with autocast(self.device):
-            logits = evaluate(
-                self.evaluated,
-                validation.images[self.world.part()],
-                self.normalisation,
-                self.device,
-            )
+            own = validation.take(np.arange(len(validation))[self.world.part()])
+            logits = evaluate(self.evaluated, own.images, self.normalisation, self.device)
         logits = self.world.gather(at_least_float32(logits), len(validation))
         labels = torch.from_numpy(validation.labels)
         loss = float(nn.functional.cross_entropy(logits, labels))

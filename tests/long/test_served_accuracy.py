@@ -83,7 +83,7 @@ async def _predict_all(
 
 
 def _encoded(test: Split, index: int, form: str, quality: int) -> bytes:
-    pixels = test.images[index]
+    pixels = test.images[:][index]
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     buffer = io.BytesIO()
     image.save(buffer, form, compress_level=1, quality=quality)

@@ -68,7 +68,7 @@ def test_split_column_selects_test_images(tmp_path: Path) -> None:
     assert (len(dataset.train), dataset.test.labels.tolist()) == (16, [0, 0, 1, 1])
     # The files have the size of the rule already, so their pixels are unchanged.
     np.testing.assert_array_equal(
-        dataset.test.images[1], np.asarray(Image.open(tmp_path / "blue" / "5.png"))
+        dataset.test.images[:][1], np.asarray(Image.open(tmp_path / "blue" / "5.png"))
     )
 
 

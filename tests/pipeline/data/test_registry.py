@@ -52,12 +52,12 @@ def test_validation_split_is_stratified_seeded_and_disjoint() -> None:
     shares = np.bincount(validation.labels) / np.bincount(train.labels)
     np.testing.assert_allclose(shares, 0.15, atol=0.01)
     both = np.concatenate([fit.images, validation.images]).reshape(len(train), -1)
-    everything = train.images.reshape(len(train), -1)
+    everything = train.images[:].reshape(len(train), -1)
     assert sorted(map(bytes, both)) == sorted(map(bytes, everything))
     again = split_validation(train, 0.15, seed=3)[1]
     np.testing.assert_array_equal(again.images, validation.images)
     other = split_validation(train, 0.15, seed=4)[1]
-    assert not np.array_equal(other.images, validation.images)
+    assert not np.array_equal(other.images[:], validation.images[:])
 
 
 def test_digest_changes_with_a_single_label() -> None:
@@ -201,7 +201,7 @@ def test_cats_and_dogs_are_resized_like_uploads(
     stream = BytesIO()
     Image.fromarray(small_parents["cifar10_test_images"][first]).save(stream, "PNG")
     upload = read_upload(stream.getvalue(), dataset.image, max_pixels=10_000)
-    np.testing.assert_array_equal(dataset.test.images[0], upload.pixels_hwc)
+    np.testing.assert_array_equal(dataset.test.images[:][0], upload.pixels_hwc)
     assert upload.pixels_hwc.shape[:2] == ((64, 64) if image_size == 64 else image_size)
 
 

@@ -13,11 +13,11 @@ from limelight.artifact.manifest import OodScoreName
 from models.ood_scores import Energy, MaxLogit, VirtualLogit, candidates
 from pipeline.data.cache import write_cached
 from pipeline.data.registry import digit_rule, photo_rule
+from pipeline.data.stored_images import Images
 from pipeline.evaluation.abstention import choose_threshold, measure_abstention
 from pipeline.evaluation.ood_datasets import kinds_for, kinds_missing, ood_images
 from pipeline.evaluation.ood_detection import ChosenScore, choose_score, measure_detection
 
-Images = NDArray[np.uint8]
 FeaturesAndLogits = tuple[Tensor, Tensor]
 
 
@@ -84,7 +84,7 @@ def test_score_with_the_higher_auroc_is_chosen(ood_row: list[float], better: Ood
 
     def extract(images: Images) -> FeaturesAndLogits:
         # In-distribution images are blank here, and all features are noise.
-        row = torch.tensor([ood_row]) if images.any() else in_distribution
+        row = torch.tensor([ood_row]) if images[:].any() else in_distribution
         return torch.randn(len(images), 2), row.repeat(len(images), 1)
 
     choice = choose_score(

@@ -11,6 +11,7 @@ from pipeline.evaluation.tta import evaluate_tta, tta_views
 from pipeline.training.augmentation import Augmenter
 from pipeline.training.inference import evaluate
 from pipeline.training.recipe import Augmentation
+from pipeline.training.resident_images import ResidentImages
 
 CPU = torch.device("cpu")
 PLAIN = Normalisation(mean=(0.0,), std=(1.0,))
@@ -59,7 +60,8 @@ def test_views_are_shifted_by_reflection_and_mirrored(padding: int, shift: int) 
 def test_each_view_can_occur_in_training() -> None:
     images, choice = _images()[:1], Augmentation(flip="random", pad=1)
     rng = torch.Generator().manual_seed(0)
-    augmenter = Augmenter(torch.from_numpy(images), choice, rng)
+    paint = torch.zeros(images.shape[3], dtype=torch.uint8)
+    augmenter = Augmenter(ResidentImages(images, CPU), choice, rng, paint=paint)
     drawn = augmenter.draw(torch.zeros(500, dtype=torch.int64), 1, rng).images_nhwc.numpy()
     seen = {crop.tobytes() for crop in drawn}
     assert all(view.tobytes() in seen for view in tta_views(images, choice))

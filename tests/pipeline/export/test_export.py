@@ -151,7 +151,7 @@ def test_flag_rates_equal_those_of_the_engine(artifact_folder: Path, digits8_run
     assert abstention is not None
     assert ood is not None
     test = load_dataset("digits8").test
-    images = as_served(test.images, artifact.manifest.image)
+    images = as_served(test.images[:], artifact.manifest.image)
     outputs = Engine(artifact, device="cpu").run(images, ["probabilities", "ood_score"])
     kept = outputs["probabilities"].max(1) >= abstention.threshold
     correct = outputs["probabilities"].argmax(1) == test.labels
@@ -170,7 +170,7 @@ def test_engine_has_the_accuracy_of_the_manifest_and_of_eager_torch(
 ) -> None:
     artifact = load_artifact(artifact_folder)
     test = load_dataset("digits8").test
-    images = as_served(test.images, artifact.manifest.image)
+    images = as_served(test.images[:], artifact.manifest.image)
     served = Engine(artifact, device="cpu").run(images, ["probabilities"])["probabilities"]
     logits = evaluate(digits8_run.network, images, digits8_run.config.normalisation, CPU)
     calibrated = (logits / artifact.manifest.calibration.temperature).softmax(1)

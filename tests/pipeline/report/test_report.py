@@ -234,7 +234,7 @@ def test_small_images_keep_their_pixels_and_large_ones_are_reduced(
     (top,) = make_classification_report(
         torch.randn(1, 10), torch.tensor([0]), [str(i) for i in range(10)], 1.0
     ).top_losses
-    (explained,), _ = explain(network, Normalisation.of(images), CPU, images, (top,))
+    (explained,), _ = explain(network, Normalisation.of([images]), CPU, images, (top,))
     head, _, content = explained.image.partition(",")
     assert head == f"data:image/{form};base64"
     if form == "png":
@@ -248,7 +248,7 @@ def test_maps_equal_the_services_overlay(studied: Study) -> None:
     worst = studied.explained[0]
     run = studied.run
     validation = run.data.validation
-    image = validation.images[worst.top.index]
+    image = validation.images[:][worst.top.index]
     graph = ServingGraph(run.network, run.config.normalisation, 1.0)
     with torch.inference_mode():
         cams = graph(torch.from_numpy(image[None]))[2][0].numpy()

@@ -55,7 +55,7 @@ def small_trainer(
         recipe,
         fit,
         classes=DIGITS,
-        normalisation=Normalisation.of(fit.images),
+        normalisation=Normalisation.of([fit.images[:]]),
         device=CPU,
         seed=seed,
         initial=initial,

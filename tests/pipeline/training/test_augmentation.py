@@ -7,6 +7,7 @@ from PIL import Image
 
 from pipeline.training.augmentation import Augmenter, affine, pad_reflect
 from pipeline.training.recipe import Augmentation
+from pipeline.training.resident_images import ResidentImages
 
 
 def _images() -> torch.Tensor:
@@ -16,7 +17,9 @@ def _images() -> torch.Tensor:
 
 def _augmenter(images: torch.Tensor, **choices: object) -> Augmenter:
     choice = Augmentation.model_validate(choices)
-    return Augmenter(images, choice, torch.Generator().manual_seed(0))
+    paint = images.float().mean((0, 1, 2)).round().to(torch.uint8)
+    resident = ResidentImages(images.numpy(), torch.device("cpu"))
+    return Augmenter(resident, choice, torch.Generator().manual_seed(0), paint=paint)
 
 
 def _random(seed: int = 1) -> torch.Generator:

@@ -75,7 +75,9 @@ def test_long_blur_has_the_direction_of_its_angle() -> None:
 
 
 def _corruptions(images: torch.Tensor, share: float, outliers: float) -> Corruptions:
-    return Corruptions(share, outliers, images, torch.Generator().manual_seed(0))
+    _, height, width, channels = images.shape
+    shape, rng = (height, width, channels), torch.Generator().manual_seed(0)
+    return Corruptions(share, outliers, shape, rng, images.device)
 
 
 def test_shares_are_those_of_the_recipe_and_the_rest_is_unchanged() -> None:

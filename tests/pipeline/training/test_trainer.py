@@ -59,7 +59,7 @@ def test_another_seed_gives_other_weights() -> None:
 
 def test_trained_network_makes_less_than_half_the_errors_of_a_linear_classifier() -> None:
     (fit, validation), test = splits(), load_dataset("digits8").test
-    pixels, test_pixels = (split.images.reshape(len(split), -1) / 255 for split in (fit, test))
+    pixels, test_pixels = (split.images[:].reshape(len(split), -1) / 255 for split in (fit, test))
     linear = LogisticRegression(max_iter=2000).fit(pixels, fit.labels)
     linear_errors = 1 - linear.score(test_pixels, test.labels)
     errors = []
@@ -111,7 +111,7 @@ def test_labels_of_a_mixture_are_weighted_by_pixels(
     with float32():
         loss = next(trainer.run_epoch()).loss
     images = fit.take(order[0].numpy()).images
-    logits = network(Normalisation.of(fit.images).on(CPU)(torch.from_numpy(images)))
+    logits = network(Normalisation.of([fit.images[:]]).on(CPU)(torch.from_numpy(images)))
     labels = torch.from_numpy(fit.labels)
     first, second = (nn.functional.one_hot(labels[at], 10) for at in (order[0], partners))
     target = own[:, None] * first + (1 - own[:, None]) * second
@@ -140,7 +140,7 @@ def test_weights_of_the_best_epoch_are_kept() -> None:
     assert offered == [rank > max(ranks[:at], default=(-1, 0)) for at, rank in enumerate(ranks)]
     network = make_network(recipe, channels=1, classes=10)
     network.load_state_dict(record.weights)
-    logits = evaluate(network, wrong.images, Normalisation.of(fit.images), CPU)
+    logits = evaluate(network, wrong.images, Normalisation.of([fit.images[:]]), CPU)
     loss = nn.functional.cross_entropy(logits, torch.from_numpy(wrong.labels))
     assert float(loss) == pytest.approx(record.best.validation_loss, rel=1e-5)
 
@@ -303,7 +303,7 @@ def test_frozen_norms_are_unchanged_in_ema_weights() -> None:
 def test_normalised_channels_have_mean_0_and_deviation_1() -> None:
     rng = np.random.default_rng(0)
     images = (rng.random((50, 9, 8, 3)) * (50, 120, 250)).astype(np.uint8)
-    normalisation = Normalisation.of(images)
+    normalisation = Normalisation.of([images])
     np.testing.assert_allclose(normalisation.mean, (images / 255).mean((0, 1, 2)), rtol=1e-9)
     np.testing.assert_allclose(normalisation.std, (images / 255).std((0, 1, 2)), rtol=1e-9)
     normalised = normalisation.on(CPU)(torch.from_numpy(images))
@@ -314,7 +314,7 @@ def test_normalised_channels_have_mean_0_and_deviation_1() -> None:
 
 def test_constant_channel_is_normalised_to_zero() -> None:
     images = np.full((3, 4, 4, 1), 77, np.uint8)
-    normalised = Normalisation.of(images).on(CPU)(torch.from_numpy(images))
+    normalised = Normalisation.of([images]).on(CPU)(torch.from_numpy(images))
     torch.testing.assert_close(normalised, torch.zeros(3, 1, 4, 4), atol=1e-6, rtol=0)
 
 
@@ -361,7 +361,7 @@ def test_error_in_a_recipe_names_the_field() -> None:
 def test_split_keeps_images_and_labels_together() -> None:
     split = Split(np.arange(4, dtype=np.uint8)[:, None, None, None], np.arange(4))
     taken = split.take(np.array([2, 0]))
-    assert taken.images.ravel().tolist() == taken.labels.tolist() == [2, 0]
+    assert taken.images[:].ravel().tolist() == taken.labels.tolist() == [2, 0]
 
 
 def test_target_of_an_outlier_is_the_same_for_every_class() -> None:

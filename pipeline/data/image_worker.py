@@ -1,0 +1,54 @@
+"""Process that decodes images for `decoding`: lines of JSON on its input and output.
+
+It is started as a file, and not by `multiprocessing`, which would run the user's own program again.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from limelight.artifact.manifest import ImageRule
+from limelight.errors import LimelightError
+from limelight.imaging.preprocessing import read_upload
+from pipeline.data.image_cache import Record
+from pipeline.data.labelled_files import MAX_PIXELS
+
+
+def read_image(path: Path, row: int, rule: ImageRule, pixels: int) -> Record:
+    """Decode a file with the code that reads uploads, and write it to its row of `pixels`.
+
+    `pixels` is the descriptor of a file whose row r is the image r, uint8 (H, W, C).
+    """
+    size, mtime_ns, digest, problem = 0, 0, "", None
+    try:
+        status = path.stat()
+        size, mtime_ns = status.st_size, status.st_mtime_ns
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        image_hwc = read_upload(content, rule, max_pixels=MAX_PIXELS).pixels_hwc
+    except LimelightError as error:
+        problem = error.detail
+    except (OSError, MemoryError) as error:
+        problem = getattr(error, "strerror", None) or "there is not enough memory for it"
+    else:
+        os.pwrite(pixels, image_hwc.tobytes(), row * image_hwc.nbytes)
+    return Record(str(path), size, mtime_ns, row, digest, problem)
+
+
+def main() -> None:
+    """Read lines `[[row, path], ...]` until the end of the input, and answer each."""
+    rule, file = ImageRule.model_validate_json(sys.argv[1]), sys.argv[2]
+    pixels = os.open(file, os.O_WRONLY | os.O_CREAT, 0o600)
+    for line in sys.stdin:
+        records = [read_image(Path(path), row, rule, pixels) for row, path in json.loads(line)]
+        fields = [
+            [each.path, each.size, each.mtime_ns, each.row, each.sha256, each.problem]
+            for each in records
+        ]
+        print(json.dumps(fields), flush=True)
+
+
+if __name__ == "__main__":
+    main()
