@@ -1,49 +1,28 @@
-"""Random crops, flips, affine maps, cutout, CutMix and corruptions of a batch."""
+"""Random crops, flips, affine maps, cutout, CutMix, mixup and corruptions of a batch."""
 
-import math
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from pipeline.training.corruptions import Corruptions, send
+from pipeline.training.geometry import affine, mirrored_positions
+from pipeline.training.randaugment import draw_operations, randaugment
 from pipeline.training.recipe import Augmentation
 from pipeline.training.resident_images import ResidentImages
 
 
-def pad_reflect(images_nhwc: Tensor, padding: int) -> Tensor:
-    """Add `padding` mirrored pixels at each side: (N, H, W, C) -> (N, H + 2p, W + 2p, C)."""
-    if padding == 0:
-        return images_nhwc
-    height, width = images_nhwc.shape[1:3]
-    rows = _mirrored(height, padding).to(images_nhwc.device)
-    columns = _mirrored(width, padding).to(images_nhwc.device)
-    return images_nhwc[:, rows][:, :, columns]
-
-
-def affine(images_nhwc: Tensor, strengths: Tensor) -> Tensor:
-    """Rotate, enlarge or reduce, and shear each image about its centre: uint8 (N, H, W, C).
-
-    `strengths` (3, N) are -1 to 1, for 20 degrees, for a factor of 1.2, and for a shear of 0.2.
-    What lies outside continues the image's edge.
-    """
-    angle, zoom, shear = strengths[0] * (math.pi / 9), 1.2 ** strengths[1], 0.2 * strengths[2]
-    cos, sin, zero = angle.cos() / zoom, angle.sin() / zoom, torch.zeros_like(angle)
-    first = torch.stack([cos, cos * shear - sin, zero], 1)
-    second = torch.stack([sin, sin * shear + cos, zero], 1)
-    levels = images_nhwc.permute(0, 3, 1, 2).float()
-    grid = nn.functional.affine_grid(
-        torch.stack([first, second], 1), list(levels.shape), align_corners=False
-    )
-    moved = nn.functional.grid_sample(levels, grid, padding_mode="border", align_corners=False)
-    return moved.round().to(torch.uint8).permute(0, 2, 3, 1)
+def blended(images_nhwc: Tensor, others_nhwc: Tensor, kept: Tensor) -> Tensor:
+    """Blend each image with another, uint8 (N, H, W, C); `kept`, (N,), is the share of its own."""
+    levels = torch.lerp(others_nhwc.float(), images_nhwc.float(), kept[:, None, None, None])
+    return levels.round().to(torch.uint8)
 
 
 class Mixture(NamedTuple):
-    """CutMix of a batch; on the images' device."""
+    """CutMix and mixup of a batch; on the images' device."""
 
     partners: Tensor
-    """(B,) indices of the images that the boxes come from."""
+    """(B,) indices of the images that the boxes and blends come from."""
     own: Tensor
     """(B,) share of its own pixels in each image, float32, which is also its label's weight."""
 
@@ -54,7 +33,7 @@ class Drawn(NamedTuple):
     images_nhwc: Tensor
     """uint8 (B, H, W, C)."""
     mixture: Mixture | None = None
-    """None without CutMix."""
+    """None without CutMix and mixup."""
     before_nhwc: Tensor | None = None
     """The same images before they were corrupted; None without corruptions."""
     outliers: Tensor | None = None
@@ -81,7 +60,7 @@ class Augmenter:
         self._images, self._choice, self._device = images, choice, images.device
         self._size = images.shape[1], images.shape[2]
         self._rows, self._columns = (
-            _mirrored(size, choice.pad).to(self._device) for size in self._size
+            mirrored_positions(size, choice.pad).to(self._device) for size in self._size
         )
         self._mirrored_first = torch.rand(len(images), generator=rng) < 0.5
         self._paint = paint.to(self._device)
@@ -122,22 +101,50 @@ class Augmenter:
         crops = torch.stack([indices, top, left, mirrored.long()])
         squares = self._squares(count, rng) if choice.cutout else None
         boxes = self._boxes(count, rng) if choice.cutmix else None
-        images = self._crop(crops[:, part])
-        square = None if squares is None else self._mask(squares[:, part])
-        if boxes is None:
-            return Drawn(images if square is None else torch.where(square, self._paint, images))
+        if choice.randaugment:
+            crops = torch.cat([crops, draw_operations(count, rng)])
+        shares = self._shares(count, boxes, rng) if choice.mixup else None
+        images = self._view(crops[:, part])
+        box = None if boxes is None else self._mask(boxes[:, part])
+        if squares is not None:
+            images = self._covered(images, self._mask(squares[:, part]), box)
+        if box is None and shares is None:
+            return Drawn(images)
         partners = crops[:, torch.randperm(count, generator=rng)][:, part]
-        box = self._mask(boxes[:, part])
-        if square is not None:
+        return self._mixed(images, partners, box, None if shares is None else shares[part])
+
+    def _covered(self, images_nhwc: Tensor, square: Tensor, box: Tensor | None) -> Tensor:
+        """Cover the `square` of each image, (B, H, W, 1), unless it has a `box` of another one."""
+        if box is not None:
             square &= ~box.any((1, 2, 3), keepdim=True)
-            images = torch.where(square, self._paint, images)
-        own = 1 - box.float().mean((1, 2, 3))
-        return Drawn(
-            torch.where(box, self._crop(partners), images), Mixture(self._send(partners[0]), own)
-        )
+        return torch.where(square, self._paint, images_nhwc)
+
+    def _mixed(
+        self, images_nhwc: Tensor, partners: Tensor, box: Tensor | None, shares: Tensor | None
+    ) -> Drawn:
+        """Put boxes of the `partners` into the images, or blend them; their numbers as in `_view`.
+
+        `box` is (B, H, W, 1), and `shares`, (B,), are what the images keep of themselves.
+        """
+        others = self._view(partners)
+        own = torch.ones(len(others), device=self._device)
+        if box is not None:
+            own -= box.float().mean((1, 2, 3))
+            images_nhwc = torch.where(box, others, images_nhwc)
+        if shares is not None:
+            kept = self._send(shares)
+            images_nhwc, own = blended(images_nhwc, others, kept), own * kept
+        return Drawn(images_nhwc, Mixture(self._send(partners[0]), own))
 
     def _send(self, numbers: Tensor) -> Tensor:
         return send(numbers, self._device)
+
+    def _view(self, numbers: Tensor) -> Tensor:
+        """Crop images, and change them: int64 (4 or 4 + changes, B) -> (B, H, W, C)."""
+        crops = self._crop(numbers[:4])
+        if not self._choice.randaugment:
+            return crops
+        return randaugment(crops, numbers[4:], self._choice.randaugment)
 
     def _crop(self, crops: Tensor) -> Tensor:
         """Crop the padded images: int64 (index, top, left, mirrored), (4, B) -> (B, H, W, C)."""
@@ -175,6 +182,17 @@ class Augmenter:
         height, width = ((share * size).round().long() * chosen for size in self._size)
         return self._rectangles(height, width, rng)
 
+    def _shares(self, count: int, boxes: Tensor | None, rng: Generator) -> Tensor:
+        """Draw the share that each image keeps of itself when it is blended: (B,), 1 if it is not.
+
+        An image with a box of another one is not blended.
+        """
+        share = self._choice.mixup / (1 - self._choice.cutmix)
+        chosen = torch.rand(count, generator=rng) < share
+        if boxes is not None:
+            chosen &= boxes[1] * boxes[3] == 0
+        return torch.where(chosen, torch.rand(count, generator=rng), 1.0)
+
     def _rectangles(self, height: Tensor, width: Tensor, rng: Generator) -> Tensor:
         """Draw the places of rectangles: int64 (4, B), their top, height, left and width.
 
@@ -183,10 +201,3 @@ class Augmenter:
         top = torch.randint(self._size[0], (len(height),), generator=rng) - height // 2
         left = torch.randint(self._size[1], (len(width),), generator=rng) - width // 2
         return torch.stack([top, height, left, width])
-
-
-def _mirrored(size: int, padding: int) -> Tensor:
-    if padding >= size:
-        raise ValueError(f"padding {padding} needs images of more than {padding} pixels")
-    positions = torch.arange(-padding, size + padding).abs()
-    return torch.where(positions < size, positions, 2 * (size - 1) - positions)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.options import NetworkOptions
 from pipeline.errors import PipelineError
@@ -29,6 +29,11 @@ class Augmentation(_Frozen):
     """Side in pixels of a square that is covered (DeVries and Taylor, 2017)."""
     cutmix: float = Field(default=0.0, ge=0, le=1)
     """Share of the images in which a box shows another image (Yun et al., 2019)."""
+    mixup: float = Field(default=0.0, ge=0, le=1)
+    """Share of the images that are blended with another image (Zhang et al., 2018)."""
+    randaugment: float = Field(default=0.0, ge=0, le=1)
+    """Strength of two random changes of geometry or colour, as a share of the largest ones
+    (RandAugment, Cubuk et al., 2020)."""
     affine: float = Field(default=0.0, ge=0, le=1)
     """Strength of rotation (up to 20 degrees), scaling (up to 1.2) and shear (up to 0.2)."""
     corruptions: float = Field(default=0.0, ge=0, le=1)
@@ -39,6 +44,12 @@ class Augmentation(_Frozen):
     outliers: float = Field(default=0.0, ge=0, lt=1)
     """Share of the images that are replaced by a picture of no class, to learn equal probabilities
     for (Outlier Exposure, Hendrycks et al., 2019)."""
+
+    @model_validator(mode="after")
+    def _has_room_for_mixtures(self) -> Self:
+        if self.cutmix + self.mixup > 1:
+            raise ValueError("cutmix and mixup are shares of the images: their sum is above 1")
+        return self
 
 
 class Optimizer(_Frozen):
@@ -78,6 +89,8 @@ class Recipe(_Frozen):
     1 / (1 - decay) steps all weights count the same. BatchNorm statistics are measured again
     after each epoch.
     """
+    patience: int = Field(default=0, ge=0)
+    """Epochs without a better one after which training ends; 0 trains to the end."""
     class_weights: bool = False
     """Weight each class by the inverse of its frequency."""
     freeze_epochs: int = Field(default=0, ge=0)

@@ -60,6 +60,12 @@ class Record:
         """True if the last epoch is the best."""
         return self.best is self.epochs[-1]
 
+    def stalled(self, patience: int) -> bool:
+        """Tell whether the last `patience` epochs were no better than one before; 0 is endless."""
+        if not patience or not self.epochs:
+            return False
+        return len(self.epochs) - 1 - self.epochs.index(self.best) >= patience
+
 
 class Trainer:
     """Network, optimisers and progress of a training run.
@@ -395,7 +401,7 @@ def train(
     for callback in callbacks:
         callback.begin_training(trainer)
     try:
-        while trainer.epoch < trainer.epochs:
+        while trainer.epoch < trainer.epochs and not record.stalled(trainer.recipe.patience):
             started = time.perf_counter()
             total = torch.zeros((), device=trainer.device)
             for batch in trainer.run_epoch(callbacks):

@@ -5,7 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.training.augmentation import Augmenter, affine, pad_reflect
+from pipeline.training.augmentation import Augmenter
+from pipeline.training.geometry import affine, pad_reflect
+from pipeline.training.randaugment import KINDS, draw_operations, randaugment
 from pipeline.training.recipe import Augmentation
 from pipeline.training.resident_images import ResidentImages
 
@@ -179,7 +181,9 @@ def test_boxes_are_as_large_as_in_the_paper() -> None:
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_parts_of_several_processes_make_up_the_whole_batch(processes: int) -> None:
-    augmenter = _augmenter(_images(), pad=2, flip="random", cutout=3, cutmix=0.5)
+    augmenter = _augmenter(
+        _images(), pad=2, flip="random", cutout=3, cutmix=0.5, mixup=0.3, randaugment=0.5
+    )
     indices = torch.arange(6)
     whole = augmenter.draw(indices, 1, _random())
     for rank in range(processes):
@@ -193,7 +197,9 @@ def test_parts_of_several_processes_make_up_the_whole_batch(processes: int) -> N
 
 
 def test_drawing_a_part_advances_the_generator_like_the_whole() -> None:
-    augmenter = _augmenter(_images(), pad=2, flip="random", cutout=3, cutmix=0.5)
+    augmenter = _augmenter(
+        _images(), pad=2, flip="random", cutout=3, cutmix=0.5, mixup=0.3, randaugment=0.5
+    )
     one, other = _random(), _random()
     augmenter.draw(torch.arange(6), 1, one)
     augmenter.draw(torch.arange(6), 1, other, slice(1, None, 2))
@@ -236,3 +242,64 @@ def test_corruptions_keep_the_images_before_and_name_the_outliers() -> None:
         for part in (slice(0, 64, 2), slice(1, 64, 2))
     ]
     assert torch.equal(torch.stack(parts, 1).flatten(0, 1), whole)
+
+
+def test_mixup_blends_the_requested_share_with_a_partner() -> None:
+    images = _images().repeat(400, 1, 1, 1)
+    order = torch.arange(len(images))
+    drawn = _augmenter(images, mixup=0.4).draw(order, 1, _random())
+    assert drawn.mixture is not None
+    own, partners = drawn.mixture.own, images[drawn.mixture.partners]
+    assert float((own < 1).double().mean()) == pytest.approx(0.4, abs=0.03)
+    # Uniform shares, which are the paper's with alpha = 1.
+    assert float(own[own < 1].mean()) == pytest.approx(0.5, abs=0.03)
+    weight = own[:, None, None, None].double()
+    expected = weight * images + (1 - weight) * partners
+    np.testing.assert_allclose(drawn.images_nhwc, expected, atol=0.51)
+
+
+def test_image_with_a_box_is_not_blended() -> None:
+    images = _images().repeat(400, 1, 1, 1)
+    augmenter = _augmenter(images, cutmix=0.5, mixup=0.5)
+    mixture = augmenter.draw(torch.arange(len(images)), 1, _random()).mixture
+    assert mixture is not None
+    with_box = _augmenter(images, cutmix=0.5).draw(torch.arange(len(images)), 1, _random()).mixture
+    assert with_box is not None
+    boxed = with_box.own < 1
+    assert torch.equal(mixture.own[boxed], with_box.own[boxed])
+    assert float((mixture.own < 1).double().mean()) > 0.9
+
+
+def test_shares_of_mixtures_above_one_are_rejected() -> None:
+    with pytest.raises(ValueError, match="their sum is above 1"):
+        Augmentation(cutmix=0.7, mixup=0.4)
+
+
+def test_randaugment_makes_two_operations_of_its_kinds_on_each_image() -> None:
+    images = _images().repeat(100, 1, 1, 1)
+    drawn = draw_operations(len(images), _random())
+    assert {int(kind) for row in (0, 2) for kind in drawn[row]} == set(range(KINDS))
+    assert {int(sign) for row in (1, 3) for sign in drawn[row]} == {0, 1}
+    alone = torch.cat(
+        [randaugment(images[at : at + 1], drawn[:, at : at + 1], 0.5) for at in range(60)]
+    )
+    assert torch.equal(randaugment(images, drawn, 0.5)[:60], alone)
+    identity = torch.zeros(4, len(images), dtype=torch.int64)
+    assert torch.equal(randaugment(images, identity, 0.5), images)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_randaugment_operation_but_the_first_changes_images(channels: int) -> None:
+    rng = np.random.default_rng(3)
+    images = torch.from_numpy(rng.integers(60, 180, (4, 40, 30, channels), dtype=np.uint8))
+    for kind in range(1, KINDS):
+        drawn = torch.tensor([[kind], [1], [0], [0]]).expand(4, 4)
+        changed = not torch.equal(randaugment(images, drawn, 0.6), images)
+        # Saturation means nothing for grey images.
+        assert changed == (kind < KINDS - 1 or channels == 3), kind
+
+
+def test_brightness_of_randaugment_is_that_of_its_strength() -> None:
+    grey = torch.full((1, 4, 4, 3), 100, dtype=torch.uint8)
+    brightness = torch.tensor([[10], [1], [0], [0]])
+    assert int(randaugment(grey, brightness, 0.5)[0, 0, 0, 0]) == pytest.approx(145, abs=1)

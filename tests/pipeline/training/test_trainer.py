@@ -82,6 +82,8 @@ def test_trained_network_makes_less_than_half_the_errors_of_a_linear_classifier(
         {"network__whiten": True},
         {"augmentation__cutout": 2, "augmentation__flip": "none"},
         {"augmentation__cutmix": 0.5},
+        {"augmentation__mixup": 0.5},
+        {"augmentation__randaugment": 0.3, "augmentation__flip": "none"},
         {"class_weights": True},
     ],
     ids=str,
@@ -143,6 +145,14 @@ def test_weights_of_the_best_epoch_are_kept() -> None:
     logits = evaluate(network, wrong.images, Normalisation.of([fit.images[:]]), CPU)
     loss = nn.functional.cross_entropy(logits, torch.from_numpy(wrong.labels))
     assert float(loss) == pytest.approx(record.best.validation_loss, rel=1e-5)
+
+
+def test_training_stops_when_no_epoch_was_better_for_the_patience() -> None:
+    # A rate of almost nothing: the first epoch is the best, or as good as the others.
+    changes: dict[str, Any] = {"schedule__peak": 1e-9, "patience": 3}
+    record = short_training(epochs=12, **changes)
+    assert len(record.epochs) == record.best.epoch + 3 < 12
+    assert not record.stalled(4)
 
 
 def test_every_step_has_the_rate_and_momentum_of_the_schedule() -> None:
