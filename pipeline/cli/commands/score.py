@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def score(
     source: Annotated[Path, typer.Argument(help="folder of images or Parquet files, or a file")],
-    artifact: Annotated[Path, typer.Option(help="an artefact, or a model's folder of them")],
+    model: Annotated[Path, typer.Option(help="an artefact, or a model's folder of them")],
     out: Annotated[Path, typer.Option(help="folder to write to, or to continue in")],
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="this process, or Ray's workers")
@@ -38,7 +38,7 @@ def score(
     OUT gets part-NNNNN.parquet with labels, and bad-NNNNN.parquet with what could not be read.
     Run the same command again to continue an interrupted one.
 
-    Example: limelight score ./photos --artifact zoo/cifar10 --out scores
+    Example: limelight score ./photos --model zoo/cifar10 --out scores
     """
     try:
         from pipeline.scoring.job import plan_job, run
@@ -48,7 +48,7 @@ def score(
             f"scoring needs pyarrow ({error}): pip install 'limelight[score]'"
         ) from error
     settings = Settings(device=device, batch_size=batch_size, threads=threads, explain=explain)
-    job = plan_job(source, artifact, out, shard_images=shard_size, settings=settings)
+    job = plan_job(source, model.expanduser(), out, shard_images=shard_size, settings=settings)
     before = _done(job)
     started = time.perf_counter()
     with progress_bar(MofNCompleteColumn(), ImagesPerSecond()) as bar:

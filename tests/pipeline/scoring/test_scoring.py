@@ -365,11 +365,14 @@ def test_file_names_that_are_not_utf_8_are_escaped(digits: Path, tmp_path: Path)
     assert rows(tmp_path / "out")[0]["path"] == r"caf\xe9.png"
 
 
-def limelight(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def limelight(
+    *arguments: str | Path, cwd: Path, home: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    variables = {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | ({"HOME": str(home)} if home else {})
     return subprocess.run(
         [sys.executable, "-m", "pipeline", "score", *map(str, arguments)],
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        env=os.environ | variables,
         capture_output=True,
         text=True,
         timeout=200,
@@ -377,8 +380,15 @@ def limelight(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[
     )
 
 
+def test_home_folder_in_the_model_option_is_expanded(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").symlink_to(ARTIFACT.parent)
+    done = limelight(digits / "7", "--model", "~/mine", "--out", "out", cwd=tmp_path, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"digits/{ARTIFACT.name}" in (tmp_path / "out" / "plan.json").read_text()
+
+
 def test_command_prints_the_folder_and_the_counts(digits: Path, tmp_path: Path) -> None:
-    options = ("--artifact", ARTIFACT, "--out", "scores", "--threads", "1", "--shard-size", "30")
+    options = ("--model", ARTIFACT, "--out", "scores", "--threads", "1", "--shard-size", "30")
     done = limelight(digits, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "scores\n"
@@ -396,7 +406,7 @@ def test_ray_gives_the_same_rows_as_the_local_engine(digits: Path, tmp_path: Pat
     write_parquet(digits, tmp_path / "source", struct=True)
     score(tmp_path / "source", tmp_path / "local", shard=40)
     options = ("--batch-size", "16", "--shard-size", "40", "--device", "cpu", "--threads", "1")
-    where = ("--artifact", ARTIFACT, "--out", "ray", "--engine", "ray")
+    where = ("--model", ARTIFACT, "--out", "ray", "--engine", "ray")
     done = limelight("source", *where, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "101 images: 99 labelled, 2 bad" in done.stderr
