@@ -14,6 +14,7 @@ PLAN = "plan.json"
 _MEANINGS = {
     "source": "another SOURCE",
     "listing": "a SOURCE with other files (names and sizes)",
+    "column": "another --column",
     "images": "a SOURCE of another number of images",
     "shard_images": "another --shard-size",
     "model": "another model",
@@ -31,6 +32,8 @@ class Plan(BaseModel):
     source: str
     listing: str
     """SHA-256 of the names and sizes of the files."""
+    column: str
+    """Of the images, if the source is Parquet."""
     images: int = Field(ge=1)
     shard_images: int = Field(ge=1)
     model: str

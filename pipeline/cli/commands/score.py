@@ -19,6 +19,9 @@ def score(
     source: Annotated[Path, typer.Argument(help="folder of images or Parquet files, or a file")],
     model: Annotated[Path, typer.Option(help="an artefact, or a model's folder of them")],
     out: Annotated[Path, typer.Option(help="folder to write to, or to continue in")],
+    column: Annotated[
+        str | None, typer.Option(help="of the images in Parquet files; default: image")
+    ] = None,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="this process, or Ray's workers")
     ] = "local",
@@ -33,7 +36,7 @@ def score(
     ] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="of the network; 0 uses every core")] = 0,
 ) -> None:
-    """Label a folder of images, or of Parquet files with a column `image`; prints OUT.
+    """Label a folder of images, or of Parquet files with a column of images; prints OUT.
 
     OUT gets part-NNNNN.parquet with labels, and bad-NNNNN.parquet with what could not be read.
     Run the same command again to continue an interrupted one.
@@ -48,7 +51,14 @@ def score(
             f"scoring needs pyarrow ({error}): pip install 'limelight[score]'"
         ) from error
     settings = Settings(device=device, batch_size=batch_size, threads=threads, explain=explain)
-    job = plan_job(source, model.expanduser(), out, shard_images=shard_size, settings=settings)
+    job = plan_job(
+        source,
+        model.expanduser(),
+        out,
+        shard_images=shard_size,
+        settings=settings,
+        column=column,
+    )
     before = _done(job)
     started = time.perf_counter()
     with progress_bar(MofNCompleteColumn(), ImagesPerSecond()) as bar:
