@@ -12,6 +12,7 @@ from limelight.imaging.formats import suffixes
 from pipeline.errors import DataError
 from pipeline.scoring import ScoringError
 from pipeline.scoring.failures import in_words
+from pipeline.scoring.output_formats import FormatName
 from pipeline.scoring.parquet import COLUMN, SUFFIX, ParquetSource, is_private
 from pipeline.scoring.plan import Plan, begin
 from pipeline.scoring.scorer import Scorer, Settings
@@ -59,10 +60,11 @@ def plan_job(
     shard_images: int,
     settings: Settings,
     column: str | None = None,
+    output: FormatName = "parquet",
 ) -> Job:
     """List `source`, verify the artefact, and begin or continue the job in `out`.
 
-    `column` is that of `find_source`.
+    `column` is that of `find_source`, and `output` the format of the files.
 
     Raises:
         DataError: there is nothing to score at `source`.
@@ -82,6 +84,7 @@ def plan_job(
         column=column or COLUMN,
         images=found.images,
         shard_images=shard_images,
+        format=output,
         model=f"{manifest.name}/{manifest.version}",
         manifest=hashlib.sha256((artifact / MANIFEST_FILE).read_bytes()).hexdigest(),
         explain=settings.explain,

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.runs.atomic_files import replacing
 from pipeline.scoring import ScoringError
+from pipeline.scoring.output_formats import FormatName
 
 PLAN = "plan.json"
 
@@ -17,6 +18,7 @@ _MEANINGS = {
     "column": "another --column",
     "images": "a SOURCE of another number of images",
     "shard_images": "another --shard-size",
+    "format": "another --format",
     "model": "another model",
     "manifest": "another manifest of the artefact",
     "explain": "another --explain",
@@ -36,6 +38,7 @@ class Plan(BaseModel):
     """Of the images, if the source is Parquet."""
     images: int = Field(ge=1)
     shard_images: int = Field(ge=1)
+    format: FormatName
     model: str
     """NAME/VERSION"""
     manifest: str

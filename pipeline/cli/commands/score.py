@@ -10,6 +10,7 @@ from rich.progress import MofNCompleteColumn
 from pipeline.cli.console import say
 from pipeline.cli.progress import ImagesPerSecond, progress_bar
 from pipeline.scoring import ScoringError
+from pipeline.scoring.output_formats import FormatName
 
 if TYPE_CHECKING:
     from pipeline.scoring.shards import Job
@@ -22,6 +23,9 @@ def score(
     column: Annotated[
         str | None, typer.Option(help="of the images in Parquet files; default: image")
     ] = None,
+    output: Annotated[
+        FormatName, typer.Option("--format", help="of the files; csv is safe for spreadsheets")
+    ] = "parquet",
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="this process, or Ray's workers")
     ] = "local",
@@ -38,7 +42,7 @@ def score(
 ) -> None:
     """Label a folder of images, or of Parquet files with a column of images; prints OUT.
 
-    OUT gets part-NNNNN.parquet with labels, and bad-NNNNN.parquet with what could not be read.
+    OUT gets files part-NNNNN with labels, and files bad-NNNNN with what could not be read.
     Run the same command again to continue an interrupted one.
 
     Example: limelight score ./photos --model zoo/cifar10 --out scores
@@ -58,6 +62,7 @@ def score(
         shard_images=shard_size,
         settings=settings,
         column=column,
+        output=output,
     )
     before = _done(job)
     started = time.perf_counter()
@@ -68,7 +73,7 @@ def score(
     new = totals.images - before
     say(
         f"{totals.images:,} images: {totals.scored:,} labelled, {totals.bad:,} bad"
-        f"{' (bad-*.parquet says why)' if totals.bad else ''}; {new:,} of them now, in "
+        f"{f' (bad-*{job.format.suffix} says why)' if totals.bad else ''}; {new:,} of them now, in "
         f"{seconds:.1f} s, {new / seconds:,.0f} images/s"
     )
     print(out)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from limelight.artifact.store import newest_version
 from pipeline.scoring.job import EngineName, plan_job, run
+from pipeline.scoring.output_formats import FormatName
 from pipeline.scoring.scorer import Settings
 from pipeline.scoring.shards import Totals
 
@@ -27,8 +28,11 @@ def score(
     settings: Settings = QUICK,
     engine: EngineName = "local",
     column: str | None = None,
+    output: FormatName = "parquet",
 ) -> Totals:
-    job = plan_job(source, artifact, out, shard_images=shard, settings=settings, column=column)
+    job = plan_job(
+        source, artifact, out, shard_images=shard, settings=settings, column=column, output=output
+    )
     return run(job, engine)
 
 

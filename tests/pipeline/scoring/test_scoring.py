@@ -19,6 +19,7 @@ from limelight.runtime.engine import Engine
 from pipeline.errors import DataError
 from pipeline.scoring import ScoringError
 from pipeline.scoring.job import plan_job, run
+from pipeline.scoring.output_formats import OUTPUT_FORMATS, FormatName
 from pipeline.scoring.scorer import Settings
 from pipeline.scoring.shards import Totals
 from tests.pipeline.scoring.kit import (
@@ -116,10 +117,11 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pipeline.scoring.job import plan_job, run
+from pipeline.scoring.output_formats import OUTPUT_FORMATS, FormatName
 from pipeline.scoring.scorer import Settings
 
-source, artifact, out, left = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
-left = int(left)
+source, artifact, out = map(Path, sys.argv[1:4])
+left, output = int(sys.argv[4]), sys.argv[5]
 
 def sync(descriptor):
     global left
@@ -129,27 +131,28 @@ def sync(descriptor):
 
 os.fsync = sync
 settings = Settings(device="cpu", threads=1, batch_size=16)
-run(plan_job(source, artifact, out, shard_images=30, settings=settings))
+run(plan_job(source, artifact, out, shard_images=30, settings=settings, output=output))
 """
 
 
+@pytest.mark.parametrize("output", OUTPUT_FORMATS)
 @pytest.mark.parametrize("files_written", [1, 2, 3, 5, 6])
 def test_killed_run_continues_to_the_same_result(
-    files_written: int, digits: Path, tmp_path: Path
+    files_written: int, output: FormatName, digits: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-c", KILLED, digits, ARTIFACT, out, files_written]
+    command = [sys.executable, "-c", KILLED, digits, ARTIFACT, out, files_written, output]
     killed = subprocess.run(
         [str(part) for part in command], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
     )
     assert killed.returncode == -signal.SIGKILL
-    done = set(out.glob("part-*.parquet"))
+    done = set(out.glob(f"part-?????{OUTPUT_FORMATS[output].suffix}"))
     assert len(done) < 4
     assert list(out.glob("*.tmp"))
     untouched = {file: file.stat().st_mtime_ns for file in done}
-    assert score(digits, out) == Totals(scored=100, bad=4)
+    assert score(digits, out, output=output) == Totals(scored=100, bad=4)
     assert {file: file.stat().st_mtime_ns for file in done} == untouched
-    score(digits, tmp_path / "whole")
+    score(digits, tmp_path / "whole", output=output)
     assert contents(out) == contents(tmp_path / "whole")
 
 
