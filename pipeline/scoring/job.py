@@ -9,6 +9,7 @@ from typing import Literal
 from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import load_artifact, newest_version
 from limelight.imaging.formats import suffixes
+from pipeline.data.decoders import warn_of_missing_decoders
 from pipeline.errors import DataError
 from pipeline.scoring import ScoringError
 from pipeline.scoring.failures import in_words
@@ -48,6 +49,7 @@ def find_source(path: Path, column: str | None = None) -> Source:
         raise DataError(f"{path} has no image ({known}) and no {SUFFIX} file below it")
     if column is not None:
         raise DataError(f"{path} is a folder of images: leave out --column, which is for Parquet")
+    warn_of_missing_decoders(images)
     return list_images(path, images)
 
 
