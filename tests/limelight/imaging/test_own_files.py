@@ -31,6 +31,8 @@ for _colour, _box in (
     ((10, 10, 250), (0, 20, 30, 40)),
 ):
     CORNERS.paste(_colour, _box)
+# AVIF and HEIC are lossy; an image that is turned wrongly differs by 80 levels or more.
+LOSS = 10
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="%d"/></x:xmpmeta>'
 
 
@@ -49,7 +51,7 @@ def difference(one: Image.Image, other: Image.Image) -> float:
 def test_image_is_read_with_its_pixels(name: str) -> None:
     decoded = read(encoded(CORNERS, name))
     assert decoded.full_size == decoded.image.size == (60, 40)
-    assert difference(decoded.image, CORNERS) < 4
+    assert difference(decoded.image, CORNERS) < LOSS
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -59,7 +61,7 @@ def test_orientation_is_applied_exactly_once(orientation: int, name: str) -> Non
     decoded = read(encoded(CORNERS, name, **options))
     upright = CORNERS.transpose(UPRIGHT[orientation]) if orientation > 1 else CORNERS
     assert decoded.full_size == decoded.size == upright.size
-    assert difference(decoded.image, upright) < 4
+    assert difference(decoded.image, upright) < LOSS
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
@@ -72,7 +74,7 @@ def test_tag_of_a_tiff_wins_over_its_xmp(compression: str) -> None:
 def test_exif_of_an_avif_does_not_contradict_its_own_fields() -> None:
     """The format says that only its own fields turn the image."""
     body = encoded(CORNERS, "AVIF", xmp=XMP % 6)
-    assert difference(read(body).image, CORNERS) < 4
+    assert difference(read(body).image, CORNERS) < LOSS
 
 
 def test_exif_of_a_heic_does_not_contradict_its_own_fields() -> None:
@@ -81,7 +83,7 @@ def test_exif_of_a_heic_does_not_contradict_its_own_fields() -> None:
     body = encoded(CORNERS, "HEIF", exif=exif)  # an object sets only the EXIF data
     assert b"Exif" in body
     assert b"irot" not in body
-    assert difference(read(body).image, CORNERS) < 4
+    assert difference(read(body).image, CORNERS) < LOSS
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])

@@ -11,9 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from limelight.artifact.store import load_artifact
 from limelight.explanations.bounding_box import locate
+from limelight.imaging.formats import FORMATS
 from limelight.imaging.preprocessing import read_upload
 from limelight.runtime.engine import Engine
 from pipeline.errors import DataError
@@ -22,6 +24,7 @@ from pipeline.scoring.job import plan_job, run
 from pipeline.scoring.output_formats import OUTPUT_FORMATS, FormatName
 from pipeline.scoring.scorer import Settings
 from pipeline.scoring.shards import Totals
+from tests.own_images import HEIC_START, OWN, encoded
 from tests.pipeline.scoring.kit import (
     ARTIFACT,
     QUICK,
@@ -238,6 +241,39 @@ def test_images_that_systems_left_hidden_are_skipped(digits: Path, tmp_path: Pat
         (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "source" / name).write_bytes(image)
     assert score(tmp_path / "source", tmp_path / "out") == Totals(scored=1, bad=0)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_formats_of_ones_own_files_are_scored_from_folders_and_parquet(
+    name: str, digits: Path, tmp_path: Path
+) -> None:
+    with Image.open(digits / "7" / "007.jpeg") as image:
+        body = encoded(image.convert("RGB"), name)
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / f"seven{FORMATS[name].suffixes[0]}").write_bytes(body)
+    pq.write_table(pa.table({"image": [body]}), tmp_path / "a.parquet")
+    for given in (source, tmp_path / "a.parquet"):
+        out = tmp_path / f"out of {given.name}"
+        assert score(given, out) == Totals(scored=1, bad=0)
+        assert rows(out)[0]["label"] == "7"
+
+
+def test_missing_decoder_is_named_before_scoring_and_in_the_bad_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(sys.modules, "pillow_heif.HeifImagePlugin", raising=False)
+    (tmp_path / "source").mkdir()
+    for name in ("a.heic", "b.HEIC"):
+        (tmp_path / "source" / name).write_bytes(HEIC_START)
+    assert score(tmp_path / "source", tmp_path / "out") == Totals(scored=0, bad=2)
+    assert caplog.messages == [
+        "a.heic: the decoder of HEIC images is not installed, and 2 of the files need it: "
+        "pip install 'limelight[heic]'"
+    ]
+    detail = "the decoder of HEIC images is not installed: pip install 'limelight[heic]'"
+    assert [row["detail"] for row in rows(tmp_path / "out", "bad")] == [detail] * 2
 
 
 def test_empty_source_is_rejected(tmp_path: Path) -> None:
