@@ -41,12 +41,14 @@ class EncodedImage:
     max_pixels: int
     max_picture_pixels: int | None = None
     """Most pixels of the picture that `read` keeps; None: its full size."""
+    own_file: bool = False
+    """See `limelight.imaging.headers.inspection.inspect`."""
     _header: Header | None = None
 
     def header(self) -> Header:
         """Read the header once; see `limelight.imaging.headers.inspection.inspect`."""
         if self._header is None:
-            self._header = inspect(self.body, max_pixels=self.max_pixels)
+            self._header = inspect(self.body, max_pixels=self.max_pixels, own_file=self.own_file)
         return self._header
 
     def decoded_bytes(self, rule: ImageRule, *, with_picture: bool = False) -> int:
@@ -74,12 +76,19 @@ class EncodedImage:
                 max_pixels=self.max_pixels,
                 most_pixels=self.max_picture_pixels,
                 header=self._header,
+                own_file=self.own_file,
             )
-        return read_upload(self.body, rule, max_pixels=self.max_pixels, header=self._header)
+        return read_upload(
+            self.body,
+            rule,
+            max_pixels=self.max_pixels,
+            header=self._header,
+            own_file=self.own_file,
+        )
 
     def picture(self) -> Image.Image:
         """Decode the image upright, at its full size."""
-        return decode(self.body, max_pixels=self.max_pixels).image
+        return decode(self.body, max_pixels=self.max_pixels, own_file=self.own_file).image
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +127,9 @@ def source_of(image: ImageLike, *, max_pixels: int) -> EncodedImage | PixelImage
         TypeError: the argument is none of the types of `ImageLike`.
     """
     if isinstance(image, bytes):
-        return EncodedImage(image, max_pixels)
+        return EncodedImage(image, max_pixels, own_file=True)
     if isinstance(image, str | Path):
-        return EncodedImage(Path(image).read_bytes(), max_pixels)
+        return EncodedImage(Path(image).read_bytes(), max_pixels, own_file=True)
     if isinstance(image, Image.Image):
         upright = ImageOps.exif_transpose(image)
         if has_unused_alpha(image):

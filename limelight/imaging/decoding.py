@@ -15,10 +15,11 @@ from PIL import Image
 from limelight.artifact.manifest import ImageRule
 from limelight.errors import UndecodableImage
 from limelight.imaging import png, transparency, webp
-from limelight.imaging.formats import FORMATS, register_decoders
+from limelight.imaging.formats import chosen, register_decoders
 from limelight.imaging.headers.header import Header
 from limelight.imaging.headers.inspection import inspect
 from limelight.imaging.orientation import UPRIGHT, orientation_in, orientation_of
+from limelight.imaging.own_files import decode_own
 from limelight.imaging.strips import WHOLE_PIXELS, Box, Strips
 
 register_decoders()
@@ -82,8 +83,14 @@ class DecodedImage:
         return strip.transpose(UPRIGHT[self.orientation]) if self.orientation != 1 else strip
 
 
-def decode(body: bytes, *, max_pixels: int, sketch_for: ImageRule | None = None) -> DecodedImage:
-    """Decode the first frame of an upload.
+def decode(
+    body: bytes,
+    *,
+    max_pixels: int,
+    sketch_for: ImageRule | None = None,
+    own_file: bool = False,
+) -> DecodedImage:
+    """Decode the first frame of an upload; with `own_file`, of a file of the caller's own.
 
     With `sketch_for`, an image much larger than that rule's input may be decoded at a reduced size,
     which is several times faster.
@@ -97,14 +104,18 @@ def decode(body: bytes, *, max_pixels: int, sketch_for: ImageRule | None = None)
     image = png.decode(body, max_pixels=max_pixels)
     if image is not None:
         return DecodedImage(image, image.size)
-    return decode_with_pillow(body, max_pixels=max_pixels, sketch_for=sketch_for)
+    return decode_with_pillow(body, max_pixels=max_pixels, sketch_for=sketch_for, own_file=own_file)
 
 
 def decode_with_pillow(
-    body: bytes, *, max_pixels: int, sketch_for: ImageRule | None = None
+    body: bytes,
+    *,
+    max_pixels: int,
+    sketch_for: ImageRule | None = None,
+    own_file: bool = False,
 ) -> DecodedImage:
     """Decode any file without the fast path; the result is that of `decode`."""
-    header = inspect(body, max_pixels=max_pixels)
+    header = inspect(body, max_pixels=max_pixels, own_file=own_file)
     return decode_at(header, body, scale=header.scale_for(least_size(sketch_for)))
 
 
@@ -114,6 +125,9 @@ def decode_at(header: Header, body: bytes, *, scale: int) -> DecodedImage:
     Raises:
         UndecodableImage: the file is truncated or damaged.
     """
+    if header.own_format:
+        image, orientation = decode_own(header)
+        return _turned(image, image.size, orientation)
     if body.startswith(png.SIGNATURE) and not png.is_whole(body):
         raise UndecodableImage("the image is truncated or damaged: send the whole file")
     try:
@@ -123,7 +137,8 @@ def decode_at(header: Header, body: bytes, *, scale: int) -> DecodedImage:
         elif header.jpeg_mode:
             image = _decode_jpeg(header, scale)
         else:
-            image = Image.open(BytesIO(header.body), formats=tuple(FORMATS))
+            names = tuple(name for name, _ in chosen())
+            image = Image.open(BytesIO(header.body), formats=names)
             transparency.load(image, header.body)
             if image.mode not in _MODES or "transparency" in image.info:
                 plain(image.crop((0, 0, 1, 1)))  # a forged file may contradict its pixels' mode
@@ -133,7 +148,11 @@ def decode_at(header: Header, body: bytes, *, scale: int) -> DecodedImage:
         orientation = orientation_of(header.exif, header.xmp)
     else:
         orientation = orientation_in(image.info)
-    full_size = header.width, header.height
+    return _turned(image, (header.width, header.height), orientation)
+
+
+def _turned(image: Image.Image, full_size: tuple[int, int], orientation: int) -> DecodedImage:
+    """Return the image; `full_size` is that before it is turned upright."""
     return DecodedImage(image, full_size[::-1] if orientation >= 5 else full_size, orientation)
 
 

@@ -48,11 +48,16 @@ class Upload:
 
 
 def read_upload(
-    body: bytes, rule: ImageRule, *, max_pixels: int, header: Header | None = None
+    body: bytes,
+    rule: ImageRule,
+    *,
+    max_pixels: int,
+    header: Header | None = None,
+    own_file: bool = False,
 ) -> Upload:
     """Decode an upload and convert it to the network's input.
 
-    `header` is that of the upload, if it was read before.
+    `header` is that of the upload, if it was read before. `own_file` is that of `inspect`.
 
     Raises:
         UnsupportedMediaType: the bytes are not of an accepted format.
@@ -66,7 +71,7 @@ def read_upload(
         if width * height <= WHOLE_PIXELS:
             return Upload(*prepare(image, rule), width, height)
         return _upload(DecodedImage(image, size), rule)
-    header = header or inspect(body, max_pixels=max_pixels)
+    header = header or inspect(body, max_pixels=max_pixels, own_file=own_file)
     return _upload(decode_at(header, body, scale=header.scale_for(least_size(rule))), rule)
 
 
@@ -77,6 +82,7 @@ def read_with_picture(
     max_pixels: int,
     most_pixels: int | None,
     header: Header | None = None,
+    own_file: bool = False,
 ) -> Upload:
     """Do the same as `read_upload`, and keep a picture of at most `most_pixels`; None: any size.
 
@@ -85,7 +91,7 @@ def read_with_picture(
     image = png.decode(body, max_pixels=max_pixels)
     if image is not None:
         return _with_picture(DecodedImage(image, image.size), rule, most_pixels)
-    header = header or inspect(body, max_pixels=max_pixels)
+    header = header or inspect(body, max_pixels=max_pixels, own_file=own_file)
     scale, picture_scale = header.scale_for(least_size(rule)), picture_scale_of(header, most_pixels)
     if scale == picture_scale:
         return _with_picture(decode_at(header, body, scale=scale), rule, most_pixels)

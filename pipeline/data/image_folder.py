@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from limelight.labels import normalized
+from pipeline.data.hidden_files import is_hidden
 from pipeline.data.labelled_files import (
     TEST,
     TRAIN,
@@ -17,8 +18,6 @@ from pipeline.data.labelled_files import (
 )
 from pipeline.errors import DataError
 
-# Folders and files that systems leave beside a user's own.
-_LEFT_BY_SYSTEMS = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
 # Folders around the data, as in an unpacked archive.
 _MOST_WRAPPINGS = 3
 
@@ -106,10 +105,10 @@ def _images(folder: Path, unread: Counter[str]) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not _is_hidden(name)]
+        folders[:] = [name for name in folders if not is_hidden(name)]
         for name in names:
             path = Path(root, name)
-            if _is_hidden(name):
+            if is_hidden(name):
                 continue
             if is_image(path):
                 images.append(path)
@@ -121,8 +120,4 @@ def _images(folder: Path, unread: Counter[str]) -> list[Path]:
 def _sub_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name))
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.casefold() in _LEFT_BY_SYSTEMS
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))

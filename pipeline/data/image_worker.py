@@ -27,7 +27,7 @@ def read_image(path: Path, row: int, rule: ImageRule, pixels: int) -> Record:
         size, mtime_ns = status.st_size, status.st_mtime_ns
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        image_hwc = read_upload(content, rule, max_pixels=MAX_PIXELS).pixels_hwc
+        image_hwc = read_upload(content, rule, max_pixels=MAX_PIXELS, own_file=True).pixels_hwc
     except LimelightError as error:
         problem = error.detail
     except (OSError, MemoryError) as error:

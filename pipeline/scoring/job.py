@@ -8,43 +8,65 @@ from typing import Literal
 
 from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import load_artifact, newest_version
+from limelight.imaging.formats import suffixes
+from pipeline.data.decoders import warn_of_missing_decoders
 from pipeline.errors import DataError
 from pipeline.scoring import ScoringError
 from pipeline.scoring.failures import in_words
-from pipeline.scoring.parquet import ParquetSource
+from pipeline.scoring.output_formats import FormatName
+from pipeline.scoring.parquet import COLUMN, SUFFIX, ParquetSource, is_private
 from pipeline.scoring.plan import Plan, begin
 from pipeline.scoring.scorer import Scorer, Settings
 from pipeline.scoring.shards import Job, Totals, count, score_shard
-from pipeline.scoring.sources import Source, find_images, list_images
+from pipeline.scoring.sources import Source, find_files, list_images
 
 EngineName = Literal["local", "ray"]
 OnImages = Callable[[int], None]
 
 
-def find_source(path: Path) -> Source:
+def find_source(path: Path, column: str | None = None) -> Source:
     """List the images at `path`: a Parquet file, a folder of them, or a folder of images.
+
+    `column` is the column of a Parquet file's images; None: `COLUMN`.
 
     Raises:
         DataError: there is nothing to score, or a Parquet file cannot be read.
 
     """
-    if path.is_file() and path.suffix.lower() == ".parquet":
-        return ParquetSource([path])
+    if path.is_file() and path.suffix.lower() == SUFFIX:
+        return ParquetSource(path.parent, [path.name], column or COLUMN)
     if not path.is_dir():
         raise DataError(f"{path} is neither a folder of images nor a Parquet file")
-    files = sorted(path.glob("*.parquet"))
-    if not files:
-        return list_images(path)
-    if any(find_images(path)):
+    files = list(find_files(path, suffixes() | {SUFFIX}))
+    images = [name for name in files if Path(name).suffix.lower() != SUFFIX]
+    tables = sorted(name for name in set(files).difference(images) if not is_private(name))
+    if images and tables:
         raise DataError(f"{path} has images and Parquet files: put them into separate folders")
-    return ParquetSource(files)
+    if tables:
+        return ParquetSource(path, tables, column or COLUMN)
+    if not images:
+        known = ", ".join(sorted(suffixes()))
+        raise DataError(f"{path} has no image ({known}) and no {SUFFIX} file below it")
+    if column is not None:
+        raise DataError(f"{path} is a folder of images: leave out --column, which is for Parquet")
+    warn_of_missing_decoders(images)
+    return list_images(path, images)
 
 
 @in_words()
 def plan_job(
-    source: Path, artifact: Path, out: Path, *, shard_images: int, settings: Settings
+    source: Path,
+    artifact: Path,
+    out: Path,
+    *,
+    shard_images: int,
+    settings: Settings,
+    column: str | None = None,
+    output: FormatName = "parquet",
 ) -> Job:
     """List `source`, verify the artefact, and begin or continue the job in `out`.
+
+    `column` is that of `find_source`, and `output` the format of the files.
 
     Raises:
         DataError: there is nothing to score at `source`.
@@ -56,13 +78,15 @@ def plan_job(
     # Absolute, since Ray's workers have other working folders.
     source, out = source.resolve(), out.resolve()
     artifact = newest_version(artifact.resolve())
-    found = find_source(source)
+    found = find_source(source, column)
     manifest = load_artifact(artifact).manifest
     plan = Plan(
         source=str(source),
         listing=found.listing,
+        column=column or COLUMN,
         images=found.images,
         shard_images=shard_images,
+        format=output,
         model=f"{manifest.name}/{manifest.version}",
         manifest=hashlib.sha256((artifact / MANIFEST_FILE).read_bytes()).hexdigest(),
         explain=settings.explain,

@@ -8,14 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.runs.atomic_files import replacing
 from pipeline.scoring import ScoringError
+from pipeline.scoring.output_formats import FormatName
 
 PLAN = "plan.json"
 
 _MEANINGS = {
     "source": "another SOURCE",
     "listing": "a SOURCE with other files (names and sizes)",
+    "column": "another --column",
     "images": "a SOURCE of another number of images",
     "shard_images": "another --shard-size",
+    "format": "another --format",
     "model": "another model",
     "manifest": "another manifest of the artefact",
     "explain": "another --explain",
@@ -31,8 +34,11 @@ class Plan(BaseModel):
     source: str
     listing: str
     """SHA-256 of the names and sizes of the files."""
+    column: str
+    """Of the images, if the source is Parquet."""
     images: int = Field(ge=1)
     shard_images: int = Field(ge=1)
+    format: FormatName
     model: str
     """NAME/VERSION"""
     manifest: str

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.runs.atomic_files import replacing
 from pipeline.scoring import ScoringError
+from pipeline.scoring.output_formats import OUTPUT_FORMATS, OutputFormat
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.scorer import Scorer, Settings
 from pipeline.scoring.sources import Source
@@ -25,13 +25,18 @@ class Job:
     plan: Plan
     settings: Settings
 
+    @property
+    def format(self) -> OutputFormat:
+        """Format of the files in `out`."""
+        return OUTPUT_FORMATS[self.plan.format]
+
     def part(self, shard: int) -> Path:
         """Path of a shard's labels; if the file exists, the shard is finished."""
-        return self.out / f"part-{shard:05}.parquet"
+        return self.out / f"part-{shard:05}{self.format.suffix}"
 
     def bad(self, shard: int) -> Path:
         """Path of a shard's bad images; the file exists only if there are any."""
-        return self.out / f"bad-{shard:05}.parquet"
+        return self.out / f"bad-{shard:05}{self.format.suffix}"
 
     @property
     def missing(self) -> list[int]:
@@ -59,10 +64,10 @@ def score_shard(
     scored, bad = scorer.score(chunk, on_images)
     # The labels come last: a shard that is interrupted here is scored again.
     if len(bad):
-        _write(bad, job.bad(shard))
+        _write(bad, job.bad(shard), job.format)
     else:
         job.bad(shard).unlink(missing_ok=True)
-    _write(scored, job.part(shard))
+    _write(scored, job.part(shard), job.format)
     return Totals(len(scored), len(bad))
 
 
@@ -77,7 +82,7 @@ def count(job: Job) -> Totals:
     for shard in range(job.plan.shards):
         start, stop = job.plan.bounds(shard)
         part, rejected = job.part(shard), job.bad(shard)
-        rows = _rows(part), _rows(rejected) if rejected.exists() else 0
+        rows = _rows(part, job.format), _rows(rejected, job.format) if rejected.exists() else 0
         if sum(rows) != stop - start:
             raise ScoringError(
                 f"{part}: {rows[0]:,} scored and {rows[1]:,} bad are not the {stop - start:,} "
@@ -87,16 +92,16 @@ def count(job: Job) -> Totals:
     return Totals(scored, bad)
 
 
-def _rows(file: Path) -> int:
+def _rows(file: Path, output: OutputFormat) -> int:
     try:
-        return int(pq.read_metadata(file).num_rows)
-    except (pa.ArrowException, OSError) as error:
+        return output.count_rows(file)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise ScoringError(
             f"{file} cannot be read ({error}): delete it and run the same command again"
         ) from error
 
 
-def _write(table: pa.Table, file: Path) -> None:
+def _write(table: pa.Table, file: Path, output: OutputFormat) -> None:
     # Two processes that score the same shard must not write into one file.
     with replacing(file, f".{os.getpid()}.tmp") as part:
-        pq.write_table(table, part)
+        output.write(table, part)

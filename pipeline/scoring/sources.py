@@ -2,14 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
 
-from limelight.imaging.formats import suffixes
+from pipeline.data.hidden_files import is_hidden
 from pipeline.errors import DataError
 
 
@@ -57,33 +57,25 @@ class FolderSource:
         return Chunk(pa.table({"path": paths}), [self.root / name for name in names])
 
 
-def list_images(root: Path) -> FolderSource:
-    """List all files below `root` with the suffix of an image; links to folders are not followed.
-
-    Raises:
-        DataError: a folder below it cannot be listed, or there is no image.
-
-    """
-    names = sorted(find_images(root))
-    if not names:
-        raise DataError(
-            f"{root} has no image ({', '.join(sorted(suffixes()))}) below it, and no .parquet file "
-            "in it"
-        )
-    return FolderSource(root, tuple(names), digest_files(root, names))
+def list_images(root: Path, names: Iterable[str]) -> FolderSource:
+    """Return the images of these names below `root`."""
+    names = tuple(sorted(names))
+    return FolderSource(root, names, digest_files(root, names))
 
 
-def find_images(root: Path) -> Iterator[str]:
-    """Yield the path below `root` of each file with the suffix of an image, in any order.
+def find_files(root: Path, suffixes: Collection[str]) -> Iterator[str]:
+    """Yield the path below `root` of each file with one of `suffixes`, in any case and order.
+
+    Hidden files and folders are skipped, and links to folders are not followed.
 
     Raises:
         DataError: a folder cannot be listed.
 
     """
-    accepted = suffixes()
-    for folder, _, files in os.walk(root, onerror=_reject_folder):
+    for folder, folders, files in os.walk(root, onerror=_reject_folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
         for name in files:
-            if Path(name).suffix.lower() in accepted:
+            if Path(name).suffix.lower() in suffixes and not is_hidden(name):
                 yield (Path(folder) / name).relative_to(root).as_posix()
 
 

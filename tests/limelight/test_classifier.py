@@ -24,7 +24,9 @@ from limelight.errors import (
     UnsupportedMethod,
 )
 from limelight.image_source import ImageLike
+from limelight.imaging.formats import FORMATS
 from limelight.runtime.engine import Engine
+from tests.own_images import OWN, encoded
 from tests.serving_kit import COLOUR_NETWORK, colour_image, encode
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +118,20 @@ def test_every_type_of_image_source_gives_the_same_result(
     many = classifier.predict(np.stack([pixels, pixels[::-1]]))
     singles = [classifier.predict(pixels), classifier.predict(pixels[::-1])]
     assert [each.label for each in many] == [each.label for each in singles]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_formats_of_ones_own_files_are_read_from_paths_and_bytes(
+    name: str, classifier: Classifier, tmp_path: Path
+) -> None:
+    image = colour_image(np.random.default_rng(5), 64)
+    file = tmp_path / f"picture{FORMATS[name].suffixes[0]}"
+    file.write_bytes(encoded(image, name))
+    decoded = np.asarray(Image.open(file).convert("RGB"))
+    answer = classifier.explain(file).to_dict()
+    assert answer == classifier.explain(file.read_bytes()).to_dict()
+    assert answer == classifier.explain(decoded).to_dict()
+    assert classifier.explain(file).overlay().size == image.size
 
 
 def test_probabilities_match_numpy(classifier: Classifier) -> None:

@@ -3,13 +3,16 @@
 import subprocess
 import sys
 from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from bench.gpu.wheels import closure
 from pipeline.cli.main import COMMANDS
 from tests.isolated import ROOT, link_packages, run_isolated
+from tests.own_images import encoded
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 HEAVY = {"torch", "bentoml", "onnxruntime-gpu", "pyarrow", "grpcio", "scikit-learn"}
@@ -87,6 +90,26 @@ def test_help_lists_every_command_and_a_missing_extra_is_named(extra: str, tmp_p
         assert '"label": "7"' in predicted.stdout, predicted.stderr
     else:
         assert "pip install 'limelight[serve]'" in predicted.stderr
+
+
+@pytest.mark.skipif(find_spec("pillow_heif") is None, reason="not installed: limelight[heic]")
+def test_heic_needs_its_extra_and_nothing_else_does(tmp_path: Path) -> None:
+    with Image.open(ROOT / "examples" / "seven.png") as image:
+        (tmp_path / "seven.heic").write_bytes(encoded(image.convert("L"), "HEIF"))
+    script = "import sys, limelight; print(limelight.load('digits').predict(sys.argv[-1]))"
+    assert closure(["limelight[runtime,heic]"], HERE) - closure(["limelight[runtime]"], HERE) == {
+        "pillow-heif"
+    }
+    for extra in ("runtime", "runtime,heic"):
+        there = environment(extra, tmp_path / extra)
+        done = run_isolated(
+            "tests.packaging.run", script, str(tmp_path / "seven.heic"),
+            packages=there, variables={"HOME": str(tmp_path)},
+        )  # fmt: skip
+        if "heic" in extra:
+            assert done.stdout.startswith("7 "), done.stderr
+        else:
+            assert "pip install 'limelight[heic]'" in done.stderr
 
 
 def test_extra_of_every_command_exists() -> None:

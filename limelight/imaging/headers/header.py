@@ -44,6 +44,7 @@ class Header:
         jpeg_mode: Pillow mode of a JPEG; empty: another format.
         decodes_webp: `limelight.imaging.webp` decodes the file, and not Pillow.
         has_alpha: for `decodes_webp`: the image has an alpha channel.
+        own_format: Pillow's name of a format that is not for uploads; empty: another format.
     """
 
     width: int
@@ -59,6 +60,7 @@ class Header:
     jpeg_mode: str = ""
     decodes_webp: bool = False
     has_alpha: bool = False
+    own_format: str = ""
 
     def scale_for(self, least: tuple[int, int] | None) -> int:
         """Return the largest scale whose result has `least` (width, height) or more."""

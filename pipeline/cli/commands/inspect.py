@@ -17,7 +17,7 @@ MAX_PIXELS = 40_000_000
 
 def inspect(
     run: Annotated[Path, typer.Argument(help="a run folder that `limelight train` wrote")],
-    image: Annotated[Path, typer.Argument(help=accepted())],
+    image: Annotated[Path, typer.Argument(help=accepted(own_files=True))],
     out: Annotated[Path, typer.Option(help="the picture, a PNG file")] = Path("inspection.png"),
 ) -> None:
     """Draw the layers of a run's network for an image: maps, kernels, features; prints the file.
@@ -29,7 +29,9 @@ def inspect(
 
     trained = read_run(run)
     try:
-        upload = read_upload(image.read_bytes(), trained.config.image, max_pixels=MAX_PIXELS)
+        upload = read_upload(
+            image.read_bytes(), trained.config.image, max_pixels=MAX_PIXELS, own_file=True
+        )
     except (OSError, LimelightError) as error:
         raise PipelineError(f"{image} cannot be read ({error}); choose an image file") from error
     prepare = trained.config.normalisation.on(torch.device("cpu"))

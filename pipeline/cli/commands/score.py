@@ -10,6 +10,7 @@ from rich.progress import MofNCompleteColumn
 from pipeline.cli.console import say
 from pipeline.cli.progress import ImagesPerSecond, progress_bar
 from pipeline.scoring import ScoringError
+from pipeline.scoring.output_formats import FormatName
 
 if TYPE_CHECKING:
     from pipeline.scoring.shards import Job
@@ -17,8 +18,14 @@ if TYPE_CHECKING:
 
 def score(
     source: Annotated[Path, typer.Argument(help="folder of images or Parquet files, or a file")],
-    artifact: Annotated[Path, typer.Option(help="an artefact, or a model's folder of them")],
+    model: Annotated[Path, typer.Option(help="an artefact, or a model's folder of them")],
     out: Annotated[Path, typer.Option(help="folder to write to, or to continue in")],
+    column: Annotated[
+        str | None, typer.Option(help="of the images in Parquet files; default: image")
+    ] = None,
+    output: Annotated[
+        FormatName, typer.Option("--format", help="of the files; csv is safe for spreadsheets")
+    ] = "parquet",
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="this process, or Ray's workers")
     ] = "local",
@@ -33,12 +40,12 @@ def score(
     ] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="of the network; 0 uses every core")] = 0,
 ) -> None:
-    """Label a folder of images, or of Parquet files with a column `image`; prints OUT.
+    """Label a folder of images, or of Parquet files with a column of images; prints OUT.
 
-    OUT gets part-NNNNN.parquet with labels, and bad-NNNNN.parquet with what could not be read.
+    OUT gets files part-NNNNN with labels, and files bad-NNNNN with what could not be read.
     Run the same command again to continue an interrupted one.
 
-    Example: limelight score ./photos --artifact zoo/cifar10 --out scores
+    Example: limelight score ./photos --model zoo/cifar10 --out scores
     """
     try:
         from pipeline.scoring.job import plan_job, run
@@ -48,7 +55,15 @@ def score(
             f"scoring needs pyarrow ({error}): pip install 'limelight[score]'"
         ) from error
     settings = Settings(device=device, batch_size=batch_size, threads=threads, explain=explain)
-    job = plan_job(source, artifact, out, shard_images=shard_size, settings=settings)
+    job = plan_job(
+        source,
+        model.expanduser(),
+        out,
+        shard_images=shard_size,
+        settings=settings,
+        column=column,
+        output=output,
+    )
     before = _done(job)
     started = time.perf_counter()
     with progress_bar(MofNCompleteColumn(), ImagesPerSecond()) as bar:
@@ -58,7 +73,7 @@ def score(
     new = totals.images - before
     say(
         f"{totals.images:,} images: {totals.scored:,} labelled, {totals.bad:,} bad"
-        f"{' (bad-*.parquet says why)' if totals.bad else ''}; {new:,} of them now, in "
+        f"{f' (bad-*{job.format.suffix} says why)' if totals.bad else ''}; {new:,} of them now, in "
         f"{seconds:.1f} s, {new / seconds:,.0f} images/s"
     )
     print(out)

@@ -1,6 +1,7 @@
 """Images of one's own: a folder, a CSV file, and what may be wrong with either."""
 
 import logging
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from limelight.imaging.formats import FORMATS
 from pipeline.data.image_folder import list_folder
 from pipeline.data.registry import check_unambiguous, load_dataset
 from pipeline.errors import DataError
 from pipeline.runs.run_data import split_run_data
+from tests.own_images import HEIC_START, OWN, encoded
 from tests.pipeline.data.test_registry import COLOURS, make_folder
 
 
@@ -126,7 +129,7 @@ def test_at_most_ten_unreadable_files_are_named_and_all_are_counted(
     assert len(dataset.train) + len(dataset.test) == 19
     messages = [record.message for record in caplog.records]
     assert len(messages) == 11
-    assert messages[0].startswith(f"skipped {tmp_path / 'red' / '3.png'}: the body is not")
+    assert messages[0].startswith(f"skipped {tmp_path / 'red' / '3.png'}: the file is not")
     assert messages[1] == f"skipped {tmp_path / 'missing' / '0.png'}: No such file or directory"
     assert messages[-1] == "and 3 more (13 files in all)"
     assert len(dataset.skipped) == 13
@@ -279,11 +282,46 @@ def test_links_to_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None
 def test_files_of_other_kinds_are_counted_by_their_suffix(tmp_path: Path) -> None:
     make_folder(tmp_path)
     for number in range(3):
-        (tmp_path / "red" / f"{number}.TIFF").write_bytes(b"II*")
-    (tmp_path / "blue" / "one.heic").write_bytes(b"x")
+        (tmp_path / "red" / f"{number}.PSD").write_bytes(b"8BPS")
+    (tmp_path / "blue" / "one.mov").write_bytes(b"x")
     (tmp_path / "blue" / "notes").write_text("x")
     unread = load_dataset(str(tmp_path)).unread
-    assert unread == {".tiff": 3, ".heic": 1, "without a suffix": 1}
+    assert unread == {".psd": 3, ".mov": 1, "without a suffix": 1}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_folder_may_mix_png_and_formats_of_cameras_and_scanners(name: str, tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    plain = load_dataset(str(tmp_path))
+    for number in range(0, 10, 2):
+        file = tmp_path / "red" / f"{number}.png"
+        with Image.open(file) as image:
+            body = encoded(image, name)
+        file.unlink()
+        file.with_suffix(FORMATS[name].suffixes[-1].upper()).write_bytes(body)
+    mixed = load_dataset(str(tmp_path))
+    assert not mixed.skipped
+    assert not mixed.unread
+    for one, other in ((mixed.train, plain.train), (mixed.test, plain.test)):
+        assert np.array_equal(one.labels, other.labels)
+        loss = np.abs(one.images.astype(int) - other.images).mean()
+        assert loss < (12 if name != "TIFF" else 1e-9)
+
+
+def test_file_without_a_decoder_is_named_with_the_command_that_helps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_folder(tmp_path)
+    (tmp_path / "red" / "photo.heic").write_bytes(HEIC_START)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(sys.modules, "pillow_heif.HeifImagePlugin", raising=False)
+    dataset = load_dataset(str(tmp_path))
+    assert caplog.messages == [
+        f"skipped {tmp_path / 'red' / 'photo.heic'}: the decoder of HEIC images is not installed: "
+        "pip install 'limelight[heic]'"
+    ]
+    assert len(dataset.skipped) == 1
+    assert not dataset.unread
 
 
 def test_copies_are_named_with_their_classes_and_parts(

@@ -8,73 +8,40 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 
-from limelight.artifact.store import load_artifact, newest_version
+from limelight.artifact.store import load_artifact
 from limelight.explanations.bounding_box import locate
+from limelight.imaging.formats import FORMATS
 from limelight.imaging.preprocessing import read_upload
 from limelight.runtime.engine import Engine
 from pipeline.errors import DataError
 from pipeline.scoring import ScoringError
-from pipeline.scoring.job import EngineName, plan_job, run
+from pipeline.scoring.job import plan_job, run
+from pipeline.scoring.output_formats import OUTPUT_FORMATS, FormatName
 from pipeline.scoring.scorer import Settings
 from pipeline.scoring.shards import Totals
+from tests.own_images import HEIC_START, OWN, encoded
+from tests.pipeline.scoring.kit import (
+    ARTIFACT,
+    QUICK,
+    ROOT,
+    contents,
+    limelight,
+    rows,
+    score,
+    write_parquet,
+)
 
-ROOT = Path(__file__).parents[3]
-ARTIFACT = newest_version(ROOT / "zoo" / "digits")
-QUICK = Settings(device="cpu", threads=1, batch_size=16)
 BAD = {
     "bad/broken.jpg": "unsupported_media_type",
     "bad/cut.png": "undecodable_image",
     "bad/gone.gif": "unreadable_file",
     "zero.PNG": "unsupported_media_type",
 }
-
-
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hundred digits in a folder a class, as PNG and JPEG of many sizes, and four bad files."""
-    folder = tmp_path_factory.mktemp("digits")
-    source = load_digits()
-    for number, (pixels, label) in enumerate(zip(source.images[:100], source.target, strict=False)):
-        image = Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8))
-        image = image.resize((8 + number, 8 + number), Image.Resampling.BICUBIC)
-        (folder / str(label)).mkdir(exist_ok=True)
-        image.save(folder / str(label) / f"{number:03}.{('png', 'jpeg')[number % 2]}")
-    (folder / "bad").mkdir()
-    (folder / "bad" / "broken.jpg").write_bytes(b"no image")
-    whole = (folder / "0" / "000.png").read_bytes()
-    (folder / "bad" / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "bad" / "gone.gif").symlink_to(folder / "nowhere")
-    (folder / "zero.PNG").touch()
-    (folder / "notes.txt").write_text("not an image, and not meant to be")
-    return folder
-
-
-def score(
-    source: Path,
-    out: Path,
-    *,
-    shard: int = 30,
-    artifact: Path = ARTIFACT,
-    settings: Settings = QUICK,
-    engine: EngineName = "local",
-) -> Totals:
-    return run(plan_job(source, artifact, out, shard_images=shard, settings=settings), engine)
-
-
-def rows(out: Path, kind: str = "part") -> list[dict[str, object]]:
-    files = sorted(out.glob(f"{kind}-*.parquet"))
-    return [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in out.iterdir()}
 
 
 def test_labels_equal_those_of_the_service(digits: Path, tmp_path: Path) -> None:
@@ -153,10 +120,11 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pipeline.scoring.job import plan_job, run
+from pipeline.scoring.output_formats import OUTPUT_FORMATS, FormatName
 from pipeline.scoring.scorer import Settings
 
-source, artifact, out, left = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
-left = int(left)
+source, artifact, out = map(Path, sys.argv[1:4])
+left, output = int(sys.argv[4]), sys.argv[5]
 
 def sync(descriptor):
     global left
@@ -166,27 +134,28 @@ def sync(descriptor):
 
 os.fsync = sync
 settings = Settings(device="cpu", threads=1, batch_size=16)
-run(plan_job(source, artifact, out, shard_images=30, settings=settings))
+run(plan_job(source, artifact, out, shard_images=30, settings=settings, output=output))
 """
 
 
+@pytest.mark.parametrize("output", OUTPUT_FORMATS)
 @pytest.mark.parametrize("files_written", [1, 2, 3, 5, 6])
 def test_killed_run_continues_to_the_same_result(
-    files_written: int, digits: Path, tmp_path: Path
+    files_written: int, output: FormatName, digits: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-c", KILLED, digits, ARTIFACT, out, files_written]
+    command = [sys.executable, "-c", KILLED, digits, ARTIFACT, out, files_written, output]
     killed = subprocess.run(
         [str(part) for part in command], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
     )
     assert killed.returncode == -signal.SIGKILL
-    done = set(out.glob("part-*.parquet"))
+    done = set(out.glob(f"part-?????{OUTPUT_FORMATS[output].suffix}"))
     assert len(done) < 4
     assert list(out.glob("*.tmp"))
     untouched = {file: file.stat().st_mtime_ns for file in done}
-    assert score(digits, out) == Totals(scored=100, bad=4)
+    assert score(digits, out, output=output) == Totals(scored=100, bad=4)
     assert {file: file.stat().st_mtime_ns for file in done} == untouched
-    score(digits, tmp_path / "whole")
+    score(digits, tmp_path / "whole", output=output)
     assert contents(out) == contents(tmp_path / "whole")
 
 
@@ -266,87 +235,49 @@ def test_output_folder_with_other_files_is_rejected(digits: Path, tmp_path: Path
         score(digits, tmp_path)
 
 
-def write_parquet(digits: Path, folder: Path, *, struct: bool) -> list[str]:
-    """The digits in two files of row groups of 7, one image missing; the paths in their order."""
-    paths = sorted(path for path in digits.rglob("*") if path.suffix in (".png", ".jpeg"))
-    names = [path.relative_to(digits).as_posix() for path in paths]
-    bodies = [path.read_bytes() for path in paths]
-    images = [
-        {"bytes": None if number == 50 else body, "path": name}
-        for number, (body, name) in enumerate(zip(bodies, names, strict=True))
-    ]
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    column = pa.array(images, kind) if struct else pa.array([row["bytes"] for row in images])
-    table = pa.table({"image": column, "label": range(len(paths)), "id": names})
-    table = table.replace_schema_metadata({"huggingface": "{}"})
-    folder.mkdir()
-    pq.write_table(table.slice(0, 61), folder / "a.parquet", row_group_size=7)
-    pq.write_table(table.slice(61), folder / "b.parquet", row_group_size=7)
-    return names
+def test_images_that_systems_left_hidden_are_skipped(digits: Path, tmp_path: Path) -> None:
+    image = (digits / "0" / "000.png").read_bytes()
+    for name in ("a.png", "._a.png", ".thumbnails/b.png", "@eaDir/c.png", "more/__MACOSX/d.png"):
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "source" / name).write_bytes(image)
+    assert score(tmp_path / "source", tmp_path / "out") == Totals(scored=1, bad=0)
 
 
-@pytest.mark.parametrize("struct", [True, False])
-def test_parquet_gives_the_labels_of_the_folder_and_keeps_its_columns(
-    struct: bool, digits: Path, tmp_path: Path
+@pytest.mark.parametrize("name", OWN)
+def test_formats_of_ones_own_files_are_scored_from_folders_and_parquet(
+    name: str, digits: Path, tmp_path: Path
 ) -> None:
-    names = write_parquet(digits, tmp_path / "source", struct=struct)
-    totals = score(tmp_path / "source", tmp_path / "out", shard=16)
-    assert totals == Totals(scored=99, bad=2)
-    score(digits, tmp_path / "folder")
-    labels = {row["path"]: row["label"] for row in rows(tmp_path / "folder")}
-    scored, bad = rows(tmp_path / "out"), rows(tmp_path / "out", "bad")
-    for row in scored:
-        assert row["label"] == labels[row["id"]]
-    assert {row["id"]: row["code"] for row in bad} == {
-        "bad/cut.png": "undecodable_image",
-        names[50]: "missing_image",
-    }
-    everything = sorted(scored + bad, key=lambda row: (str(row["file"]), int(str(row["row"]))))
-    assert [row["id"] for row in everything] == names
-    assert [row["source_label"] for row in everything] == list(range(len(names)))
-    places = [("a.parquet", row) for row in range(61)]
-    places += [("b.parquet", row) for row in range(len(names) - 61)]
-    assert [(row["file"], row["row"]) for row in everything] == places
-    if struct:
-        assert [row["path"] for row in everything] == names
-
-
-def test_single_parquet_file_is_a_source(digits: Path, tmp_path: Path) -> None:
-    write_parquet(digits, tmp_path / "source", struct=True)
-    assert score(tmp_path / "source" / "a.parquet", tmp_path / "out").images == 61
-
-
-def test_unusable_parquet_is_rejected_with_the_reason(tmp_path: Path) -> None:
-    source, out = tmp_path / "source", tmp_path / "out"
+    with Image.open(digits / "7" / "007.jpeg") as image:
+        body = encoded(image.convert("RGB"), name)
+    source = tmp_path / "source"
     source.mkdir()
-    file = source / "a.parquet"
-    for table, words in (
-        (pa.table({"picture": [b"x"]}), "no column 'image', but picture: name the column"),
-        (pa.table({"image": ["a.png"]}), "the column 'image' is string, and must hold encoded"),
-        (pa.table({"image": pa.array([], pa.binary())}), "no rows, so there is nothing to score"),
-    ):
-        pq.write_table(table, file)
-        with pytest.raises(DataError, match=words):
-            score(source, out)
-    pq.write_table(pa.table({"image": [b"x"]}), file)
-    pq.write_table(pa.table({"image": [b"x"], "id": [1]}), source / "b.parquet")
-    with pytest.raises(DataError, match=r"b\.parquet has other columns than .*a\.parquet"):
-        score(source, out)
-    file.write_bytes(b"PAR1 cut off")
-    with pytest.raises(DataError, match=r"a\.parquet is not a Parquet file, or is damaged"):
-        score(source, out)
-    assert not out.exists()
+    (source / f"seven{FORMATS[name].suffixes[0]}").write_bytes(body)
+    pq.write_table(pa.table({"image": [body]}), tmp_path / "a.parquet")
+    for given in (source, tmp_path / "a.parquet"):
+        out = tmp_path / f"out of {given.name}"
+        assert score(given, out) == Totals(scored=1, bad=0)
+        assert rows(out)[0]["label"] == "7"
 
 
-def test_images_beside_parquet_are_rejected(digits: Path, tmp_path: Path) -> None:
-    write_parquet(digits, tmp_path / "source", struct=True)
-    (tmp_path / "source" / "a.png").touch()
-    with pytest.raises(DataError, match="has images and Parquet files: put them into separate"):
-        score(tmp_path / "source", tmp_path / "out")
+def test_missing_decoder_is_named_before_scoring_and_in_the_bad_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(sys.modules, "pillow_heif.HeifImagePlugin", raising=False)
+    (tmp_path / "source").mkdir()
+    for name in ("a.heic", "b.HEIC"):
+        (tmp_path / "source" / name).write_bytes(HEIC_START)
+    assert score(tmp_path / "source", tmp_path / "out") == Totals(scored=0, bad=2)
+    assert caplog.messages == [
+        "a.heic: the decoder of HEIC images is not installed, and 2 of the files need it: "
+        "pip install 'limelight[heic]'"
+    ]
+    detail = "the decoder of HEIC images is not installed: pip install 'limelight[heic]'"
+    assert [row["detail"] for row in rows(tmp_path / "out", "bad")] == [detail] * 2
 
 
 def test_empty_source_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has no image .* and no \.parquet file in it"):
+    with pytest.raises(DataError, match=r"has no image .* and no \.parquet file below it"):
         score(tmp_path, tmp_path / "out")
     with pytest.raises(DataError, match="neither a folder of images nor a Parquet file"):
         score(tmp_path / "nothing", tmp_path / "out")
@@ -365,20 +296,15 @@ def test_file_names_that_are_not_utf_8_are_escaped(digits: Path, tmp_path: Path)
     assert rows(tmp_path / "out")[0]["path"] == r"caf\xe9.png"
 
 
-def limelight(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline", "score", *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+def test_home_folder_in_the_model_option_is_expanded(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").symlink_to(ARTIFACT.parent)
+    done = limelight(digits / "7", "--model", "~/mine", "--out", "out", cwd=tmp_path, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"digits/{ARTIFACT.name}" in (tmp_path / "out" / "plan.json").read_text()
 
 
 def test_command_prints_the_folder_and_the_counts(digits: Path, tmp_path: Path) -> None:
-    options = ("--artifact", ARTIFACT, "--out", "scores", "--threads", "1", "--shard-size", "30")
+    options = ("--model", ARTIFACT, "--out", "scores", "--threads", "1", "--shard-size", "30")
     done = limelight(digits, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "scores\n"
@@ -396,7 +322,7 @@ def test_ray_gives_the_same_rows_as_the_local_engine(digits: Path, tmp_path: Pat
     write_parquet(digits, tmp_path / "source", struct=True)
     score(tmp_path / "source", tmp_path / "local", shard=40)
     options = ("--batch-size", "16", "--shard-size", "40", "--device", "cpu", "--threads", "1")
-    where = ("--artifact", ARTIFACT, "--out", "ray", "--engine", "ray")
+    where = ("--model", ARTIFACT, "--out", "ray", "--engine", "ray")
     done = limelight("source", *where, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "101 images: 99 labelled, 2 bad" in done.stderr

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from limelight.imaging.formats import FORMATS
 from tests.limelight.imaging.test_decoding import assemble
+from tests.own_images import HEIC_START, OWN, encoded
 from tests.service.http.test_routes import PNG, expect_problem
 from tests.service.oip.test_compression import deflate
 from tests.serving_kit import colour_image, encode
@@ -70,6 +72,25 @@ def test_type_without_a_format_is_sniffed_in_a_body_and_in_a_form(
         client.post("/predict", content=form(tiff, content_type=content_type), headers=FORM),
     ):
         expect_problem(answer, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("path", ROUTES)
+def test_formats_whose_decoding_is_not_bounded_are_rejected(
+    client: httpx.Client, path: str, name: str
+) -> None:
+    body = HEIC_START if name == "HEIF" else encoded(Image.new("L", (9, 9)), name)
+    answers = [
+        client.post(path, content=body),
+        client.post(path, content=form(body, content_type="image/*"), headers=FORM),
+    ]
+    for answer in answers:
+        problem = expect_problem(answer, 415, "unsupported_media_type")
+        assert problem["detail"] == "the body is not a PNG, JPEG, WebP, BMP or GIF image"
+    for media_type in FORMATS[name].media_types:
+        answer = client.post(path, content=PNG, headers={"Content-Type": media_type})
+        problem = expect_problem(answer, 415, "unsupported_media_type")
+        assert "send a PNG, JPEG, WebP, BMP or GIF image" in problem["detail"]
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "BMP", "GIF"])

@@ -1,0 +1,79 @@
+"""Digits to score, as files and as Parquet, and a short way to score them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from limelight.artifact.store import newest_version
+from pipeline.scoring.job import EngineName, plan_job, run
+from pipeline.scoring.output_formats import FormatName
+from pipeline.scoring.scorer import Settings
+from pipeline.scoring.shards import Totals
+
+ROOT = Path(__file__).parents[3]
+ARTIFACT = newest_version(ROOT / "zoo" / "digits")
+QUICK = Settings(device="cpu", threads=1, batch_size=16)
+
+
+def score(
+    source: Path,
+    out: Path,
+    *,
+    shard: int = 30,
+    artifact: Path = ARTIFACT,
+    settings: Settings = QUICK,
+    engine: EngineName = "local",
+    column: str | None = None,
+    output: FormatName = "parquet",
+) -> Totals:
+    job = plan_job(
+        source, artifact, out, shard_images=shard, settings=settings, column=column, output=output
+    )
+    return run(job, engine)
+
+
+def rows(out: Path, kind: str = "part") -> list[dict[str, object]]:
+    files = sorted(out.glob(f"{kind}-*.parquet"))
+    return [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in out.iterdir()}
+
+
+def write_parquet(digits: Path, folder: Path, *, struct: bool) -> list[str]:
+    """The digits in two files of row groups of 7, one image missing; the paths in their order."""
+    paths = sorted(path for path in digits.rglob("*") if path.suffix in (".png", ".jpeg"))
+    names = [path.relative_to(digits).as_posix() for path in paths]
+    bodies = [path.read_bytes() for path in paths]
+    images = [
+        {"bytes": None if number == 50 else body, "path": name}
+        for number, (body, name) in enumerate(zip(bodies, names, strict=True))
+    ]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    column = pa.array(images, kind) if struct else pa.array([row["bytes"] for row in images])
+    table = pa.table({"image": column, "label": range(len(paths)), "id": names})
+    table = table.replace_schema_metadata({"huggingface": "{}"})
+    folder.mkdir()
+    pq.write_table(table.slice(0, 61), folder / "a.parquet", row_group_size=7)
+    pq.write_table(table.slice(61), folder / "b.parquet", row_group_size=7)
+    return names
+
+
+def limelight(
+    *arguments: str | Path, cwd: Path, home: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    variables = {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | ({"HOME": str(home)} if home else {})
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", "score", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
