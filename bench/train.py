@@ -21,9 +21,8 @@ from bench.common.machine import cpu_name
 from bench.common.report import Report
 from pipeline.errors import PipelineError
 from pipeline.runs.atomic_files import write_text
-from pipeline.runs.run import is_finished
+from pipeline.runs.run_folder import is_finished, read_epochs
 from pipeline.runs.run_setup import complete_run, plan_run
-from pipeline.runs.run_writer import read_epochs
 from pipeline.training.callbacks import Callback, Epoch
 from pipeline.training.device import choose_device, uses_bfloat16
 from pipeline.training.recipe import Recipe

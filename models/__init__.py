@@ -1,57 +1,28 @@
-"""Network definitions. `ARCHITECTURES` is the registry; `build_network` reads it."""
+"""Network definitions. `ARCHITECTURES` is the registry; `build_network` reads it.
 
-from collections.abc import Callable
-
-from models.backbone import PREFIX, WeightsUnavailable, build_backbone
-from models.heads import Head
-from models.lessons import (
-    conv_bn_net,
-    conv_bn_net_deep,
-    convnet,
-    resnet2,
-    resnet_max,
-    simple_cnn,
-    simplenet,
-    three_or_seven,
-)
-from models.network import ClassMapNetwork
-from models.options import NetworkOptions, reject_options
-from models.resnet import ResNet
-
-ARCHITECTURES: dict[str, Callable[[int, int, NetworkOptions], ClassMapNetwork]] = {
-    "resnet": ResNet,
-    "three-or-seven": three_or_seven,
-    "simple-cnn": simple_cnn,
-    "simplenet": simplenet,
-    "convnet": convnet,
-    "conv-bn-net": conv_bn_net,
-    "conv-bn-net-deep": conv_bn_net_deep,
-    "resnet-max": resnet_max,
-    "resnet2": resnet2,
-}
-"""Functions that build a network from its input channels, classes and options, by name.
-
-Each of torchvision's ResNets is available too, as `torchvision:NAME`.
+Names are imported on first use: `models.options` needs no torch, which takes seconds to import.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-def build_network(options: NetworkOptions, *, in_channels: int, classes: int) -> ClassMapNetwork:
-    """Build the network that `options` name, initialised from torch's global random state.
+if TYPE_CHECKING:
+    from models.backbone import WeightsUnavailable
+    from models.heads import Head
+    from models.network import ClassMapNetwork
+    from models.options import NetworkOptions
+    from models.registry import ARCHITECTURES, build_network
+    from models.resnet import ResNet
 
-    Raises:
-        ValueError: there is no such architecture, or an option does not fit it.
-        WeightsUnavailable: pretrained weights are requested and not available.
-
-    """
-    name = options.architecture
-    if name.startswith(PREFIX):
-        return build_backbone(in_channels, classes, options)
-    if name not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise ValueError(f"no architecture {name!r}; there are: {known}, {PREFIX}NAME")
-    reject_options(options, "pretrained", *(() if name == "resnet" else ("whiten",)))
-    return ARCHITECTURES[name](in_channels, classes, options)
-
+_MODULES = {
+    "ARCHITECTURES": "models.registry",
+    "ClassMapNetwork": "models.network",
+    "Head": "models.heads",
+    "NetworkOptions": "models.options",
+    "ResNet": "models.resnet",
+    "WeightsUnavailable": "models.backbone",
+    "build_network": "models.registry",
+}
 
 __all__ = [
     "ARCHITECTURES",
@@ -62,3 +33,15 @@ __all__ = [
     "WeightsUnavailable",
     "build_network",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use.
+
+    Raises:
+        AttributeError: the package has no such name.
+
+    """
+    if name not in _MODULES:
+        raise AttributeError(f"module 'models' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,13 +1,20 @@
-"""Per-channel mean and standard deviation, and the conversion of bytes to network input."""
+"""Per-channel mean and standard deviation, and the conversion of bytes to network input.
+
+A run's configuration has a `Normalisation`, and is read before torch is imported, which takes
+seconds.
+"""
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,12 +37,14 @@ class Normalisation:
         # A constant channel has no information: dividing by 1 leaves it at zero.
         return cls(mean=tuple(means), std=tuple(math.sqrt(v) or 1.0 for v in variances))
 
-    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+    def scale_and_shift(self) -> "tuple[Tensor, Tensor]":
         """Return the factor and then the summand of each channel's grey levels: (C,) each."""
+        import torch
+
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         return 1 / (255 * std), -mean / std
 
-    def on(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+    def on(self, device: "torch.device") -> "Callable[[Tensor], Tensor]":
         """Make the function from uint8 (N, H, W, C) on `device` to float32 (N, C, H, W)."""
         scale, shift = (values.to(device) for values in self.scale_and_shift())
         return lambda images_nhwc: normalise(images_nhwc, scale, shift)
@@ -47,6 +56,6 @@ def _count_levels(images_nhwc: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.stack([np.bincount(channel.ravel(), minlength=256) for channel in channels])
 
 
-def normalise(images_nhwc: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def normalise(images_nhwc: "Tensor", scale: "Tensor", shift: "Tensor") -> "Tensor":
     """Normalise: uint8 (N, H, W, C), (C,), (C,) -> float32 (N, C, H, W), channels last."""
     return (images_nhwc.float() * scale + shift).permute(0, 3, 1, 2)

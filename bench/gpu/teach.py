@@ -19,8 +19,8 @@ from bench.gpu.scale import Lesson, Scale, School
 from pipeline.data.cache import cached_file
 from pipeline.data.registry import published_names
 from pipeline.runs.pretrained import distil_from
+from pipeline.runs.run_folder import CHECKPOINT, CONFIG, EPOCHS, HISTORY
 from pipeline.runs.run_setup import RunPlan, plan_run
-from pipeline.runs.run_writer import CHECKPOINT, CONFIG, EPOCHS, HISTORY
 from pipeline.training.inference import multiply_accumulates
 from pipeline.training.recipe import Recipe
 

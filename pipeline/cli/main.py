@@ -83,7 +83,7 @@ def main() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console)]
     )
-    run_command(lambda: make_app(arguments)())
+    run_command(lambda: _run(arguments))
 
 
 def _without_typer(arguments: list[str]) -> int:
@@ -111,21 +111,27 @@ def _needs(command: str, package: str) -> str:
     )
 
 
-def _load(name: str) -> Any:
-    """The function of a command, or its own command line.
+def _run(arguments: list[str]) -> None:
+    """Run a command. Some of its modules are imported only when it begins its work.
 
     Raises:
         PipelineError: a package is missing.
 
     """
-    function = name.replace("-", "_")
     try:
-        return getattr(import_module(f"pipeline.cli.commands.{function}"), function)
+        make_app(arguments)()
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in _OURS:
+        name = next(iter(arguments), "")
+        if package in _OURS or name not in COMMANDS:
             raise
         raise PipelineError(_needs(name, package)) from error
+
+
+def _load(name: str) -> Any:
+    """The function of a command, or its own command line."""
+    function = name.replace("-", "_")
+    return getattr(import_module(f"pipeline.cli.commands.{function}"), function)
 
 
 def _outline(name: str) -> Callable[..., None]:

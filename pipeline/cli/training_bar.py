@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.progress import Progress
 
 from pipeline.cli.progress import progress_bar
 from pipeline.training.callbacks import Batch, Callback
-from pipeline.training.trainer import Record, Trainer
+
+if TYPE_CHECKING:
+    from pipeline.training.trainer import Record, Trainer
 
 _STEPS_BETWEEN_UPDATES_ON_GPU = 20
 
@@ -19,7 +22,7 @@ class TrainingBar(Callback):
         self._progress = progress
         self._task = progress.add_task("training", total=None)
 
-    def end_batch(self, trainer: Trainer, batch: Batch) -> None:
+    def end_batch(self, trainer: "Trainer", batch: Batch) -> None:
         """Advance the bar; on a GPU only now and then, since reading the loss makes it wait."""
         if trainer.device.type == "cpu" or batch.step % _STEPS_BETWEEN_UPDATES_ON_GPU == 0:
             self._progress.update(
@@ -29,7 +32,7 @@ class TrainingBar(Callback):
                 description=f"loss {float(batch.loss):.3f}",
             )
 
-    def end_epoch(self, trainer: Trainer, record: Record) -> None:
+    def end_epoch(self, trainer: "Trainer", record: "Record") -> None:
         """Print the losses, the accuracy and the time of the epoch."""
         epoch = record.epochs[-1]
         frozen = " (head only)" if epoch.epoch <= trainer.recipe.freeze_epochs else ""

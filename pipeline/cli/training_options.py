@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,17 +13,19 @@ from pipeline.cli.console import say
 from pipeline.cli.training_bar import training_bar
 from pipeline.data.registry import Dataset, imbalance_report
 from pipeline.errors import PipelineError
-from pipeline.runs.run import read_run
-from pipeline.runs.run_setup import RunPlan
-from pipeline.training.activation_stats import ActivationStatistics
 from pipeline.training.callbacks import Callback
-from pipeline.training.device import choose_device
-from pipeline.training.distributed import World, joined
 from pipeline.training.small_data import ADAPTED
+
+if TYPE_CHECKING:
+    from pipeline.runs.run_setup import RunPlan
+    from pipeline.training.activation_stats import ActivationStatistics
+    from pipeline.training.distributed import World
 
 Out = Annotated[Path | None, typer.Option(help="run folder; default runs/NAME-TIME")]
 Seed = Annotated[int, typer.Option(help="of the split, the weights and the augmentation")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option(help="auto uses a GPU if there is one")
+]
 Epochs = Annotated[int | None, typer.Option(help="instead of the recipe's")]
 BatchSize = Annotated[int | None, typer.Option(help="instead of the recipe's")]
 LearningRate = Annotated[
@@ -143,7 +145,7 @@ def parse_size(text: str) -> int | tuple[int, int]:
 
 
 def run_training(
-    make_plan: Callable[[World], RunPlan],
+    make_plan: "Callable[[World], RunPlan]",
     *,
     out: Path | None,
     device: str,
@@ -156,6 +158,12 @@ def run_training(
         PipelineError: see `plan_run`, `RunPlan.train` and `tracker`.
 
     """
+    # torch takes seconds to import: the command line is checked before.
+    from pipeline.runs.run import read_run
+    from pipeline.training.activation_stats import ActivationStatistics
+    from pipeline.training.device import choose_device
+    from pipeline.training.distributed import joined
+
     with ExitStack() as stack:
         world = stack.enter_context(joined(choose_device(device)))
         plan = make_plan(world)
@@ -182,13 +190,15 @@ def run_training(
     print(folder)
 
 
-def _tracker(name: str, folder: Path, plan: RunPlan, activations: ActivationStatistics) -> Callback:
+def _tracker(
+    name: str, folder: Path, plan: "RunPlan", activations: "ActivationStatistics"
+) -> Callback:
     from pipeline.runs.tracking import tracker
 
     return tracker(name, folder, plan.config.model_dump(mode="json"), activations)
 
 
-def _introduce(plan: RunPlan) -> None:
+def _introduce(plan: "RunPlan") -> None:
     config = plan.config
     fit, validation = plan.data.fit, plan.data.validation
     processes = f" by {config.processes} processes" if config.processes > 1 else ""

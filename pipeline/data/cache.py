@@ -33,17 +33,31 @@ def read_cached(name: str, sha256: Mapping[str, str]) -> Arrays:
         DataError: it was not fetched, or its file is corrupt.
 
     """
+    check_cached(name)
     file = cached_file(name)
-    remedy = f"run `limelight data fetch {name}`"
-    if not file.is_file():
-        raise DataError(f"{name} is not in the cache ({file}); {remedy}")
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in ARRAYS}
         verify(name, arrays, sha256)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, DataError) as error:
-        raise DataError(f"{file} is corrupt ({error}); delete it and {remedy}") from error
+        raise DataError(f"{file} is corrupt ({error}); delete it and {_remedy(name)}") from error
     return arrays
+
+
+def check_cached(name: str) -> None:
+    """Check that a published data set is in the cache, without reading it.
+
+    Raises:
+        DataError: it was not fetched.
+
+    """
+    file = cached_file(name)
+    if not file.is_file():
+        raise DataError(f"{name} is not in the cache ({file}); {_remedy(name)}")
+
+
+def _remedy(name: str) -> str:
+    return f"run `limelight data fetch {name}`"
 
 
 def verify(name: str, arrays: Arrays, sha256: Mapping[str, str]) -> None:

@@ -20,9 +20,9 @@ from pipeline.data.archive_formats import (
     mnist_gzip_arrays,
     small_digits_arrays,
 )
-from pipeline.data.cache import read_cached
+from pipeline.data.cache import check_cached, read_cached
 from pipeline.data.class_balance import class_counts, class_weights, imbalance_report
-from pipeline.data.class_subsets import resized, take_classes
+from pipeline.data.class_subsets import take_classes
 from pipeline.data.dataset import Dataset
 from pipeline.data.entries import (
     FOLDER_RECIPE,
@@ -36,6 +36,7 @@ from pipeline.data.entries import (
 from pipeline.data.image_rules import digit_rule, grey_photo_rule, photo_rule
 from pipeline.data.own_images import load_own_images
 from pipeline.data.reading import Reading
+from pipeline.data.served_images import as_served
 from pipeline.data.splits import Split, split_validation
 from pipeline.errors import DataError
 
@@ -235,6 +236,29 @@ def check_unambiguous(source: str) -> None:
         )
 
 
+def check_source(source: str) -> None:
+    """Check that a data set can be found, without reading it.
+
+    Raises:
+        DataError: there is no such data set, folder or CSV file, or it was not fetched.
+
+    """
+    path, entry = Path(source), DATASETS.get(source)
+    if entry is not None:
+        name = entry.origin.parent if isinstance(entry.origin, Subset) else source
+        if isinstance(DATASETS[name].origin, Published):
+            check_cached(name)
+    elif not path.is_dir() and not (path.is_file() and path.suffix.lower() == ".csv"):
+        raise _not_found(source)
+
+
+def _not_found(source: str) -> DataError:
+    return DataError(
+        f"{source!r} is neither a data set ({', '.join(DATASETS)}) nor a folder of labelled images "
+        "nor a CSV file of paths and labels"
+    )
+
+
 def load_dataset(
     source: str, *, image_size: int | tuple[int, int] = 64, reading: Reading | None = None
 ) -> Dataset:
@@ -251,12 +275,9 @@ def load_dataset(
     if source in DATASETS:
         return _named(source, image_size)
     dataset = load_own_images(Path(source), image_size, reading or Reading())
-    if dataset is not None:
-        return dataset
-    raise DataError(
-        f"{source!r} is neither a data set ({', '.join(DATASETS)}) nor a folder of labelled images "
-        "nor a CSV file of paths and labels"
-    )
+    if dataset is None:
+        raise _not_found(source)
+    return dataset
 
 
 def _named(name: str, image_size: int | tuple[int, int]) -> Dataset:
@@ -282,5 +303,7 @@ def _subset(name: str, entry: Entry, origin: Subset, image_size: int | tuple[int
         take_classes(split, parent.classes, entry.classes) for split in (parent.train, parent.test)
     )
     if origin.resized:
-        train, test = (Split(resized(part.images, rule), part.labels) for part in (train, test))
+        train, test = (
+            Split(as_served(part.images[:], rule), part.labels) for part in (train, test)
+        )
     return replace(parent, name=name, classes=entry.classes, image=rule, train=train, test=test)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import ClassMapNetwork
+from pipeline.runs.run import Run
 
 COLUMNS = 8
 CELL_INCHES, TITLE_INCHES = 1.15, 0.25
@@ -30,6 +31,14 @@ class Inspection:
     """(K,)."""
     maps: Tensor
     """Class activation maps: (K, h, w)."""
+
+
+def draw_inside(run: Run, pixels_hwc: NDArray[np.uint8]) -> Figure:
+    """Draw an image, uint8 (H, W, C), inside the network of a run."""
+    prepare = run.config.normalisation.on(torch.device("cpu"))
+    # A copy: the pixels of an upload may be read-only.
+    inspection = inspect_network(run.network, prepare(torch.from_numpy(pixels_hwc.copy())[None]))
+    return draw(inspection, pixels_hwc, run.config.classes)
 
 
 @torch.inference_mode()

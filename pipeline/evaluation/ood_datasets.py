@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from limelight.artifact.manifest import ImageRule
 from pipeline.data.cache import cached_file
 from pipeline.data.registry import load_cached
+from pipeline.data.served_images import as_served
 from pipeline.data.synthetic_scenes import background
-from pipeline.evaluation.test_set import as_served
 
 Images = NDArray[np.uint8]
 

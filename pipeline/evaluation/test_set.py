@@ -7,19 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from limelight.artifact.manifest import ImageRule, Metrics
-from limelight.imaging.preprocessing import picture_of, prepare
+from limelight.artifact.manifest import Metrics
 from limelight.runtime.engine import Engine
 from pipeline.data.registry import Split
 from pipeline.evaluation.calibration import expected_calibration_error
 
 BATCH = 64
 _OUTPUTS = ("logits", "probabilities", "ood_score")
-
-
-def as_served(images_nhwc: NDArray[np.uint8], rule: ImageRule) -> NDArray[np.uint8]:
-    """Prepare uint8 images (N, H, W, C) as the service prepares an upload."""
-    return np.stack([prepare(picture_of(image), rule)[0] for image in images_nhwc])
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from limelight.artifact.store import Artifact
 from limelight.runtime.engine import Engine
 from models.serving_graph import ServingGraph
 from pipeline.data.registry import Dataset, Split
+from pipeline.data.served_images import as_served
 from pipeline.data.stored_images import StoredImages
 from pipeline.evaluation.abstention import choose_threshold, measure_abstention
 from pipeline.evaluation.calibration import calibrate, check_calibration, confidence_of
@@ -22,7 +23,7 @@ from pipeline.evaluation.faithfulness import (
 )
 from pipeline.evaluation.ood_detection import ChosenScore, choose_score, measure_detection
 from pipeline.evaluation.saliency import infer_output
-from pipeline.evaluation.test_set import as_served, predict
+from pipeline.evaluation.test_set import predict
 from pipeline.export.formats import ONNX, compare_formats
 from pipeline.runs.run import Run
 from pipeline.runs.run_data import RunData

@@ -5,7 +5,7 @@ from pathlib import Path
 import jinja2
 
 from limelight.artifact.manifest import Manifest
-from pipeline.report.page import amount, percent
+from pipeline.wording import amount, percent
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

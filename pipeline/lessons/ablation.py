@@ -51,18 +51,17 @@ def variants(recipe: Recipe, fields: Iterable[str]) -> list[tuple[str, Recipe]]:
 
 
 def ablate(
-    recipe: Recipe,
-    fields: Iterable[str],
+    variants: Iterable[tuple[str, Recipe]],
     seeds: Iterable[int],
     train: Callable[[Recipe, int, Path], float],
     folder: Path,
 ) -> list[Outcome]:
-    """Train every variant with every seed; `train` returns the best validation accuracy.
+    """Train each of `variants` with every seed; `train` returns the best validation accuracy.
 
     A variant that cannot be built, or whose loss diverges, is an outcome, too.
     """
     seeds, outcomes = list(seeds), []
-    for change, variant in variants(recipe, fields):
+    for change, variant in variants:
         accuracies: list[float] = []
         failure = None
         for seed in seeds:

@@ -5,25 +5,10 @@ CIFAR-10 notebook of lesson 7 (2018). All are on the test set, which is used onc
 that the validation split chose.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor, nn
-
-from pipeline.data.registry import Dataset, load_dataset
 from pipeline.errors import PipelineError
-from pipeline.evaluation.tta import evaluate_tta
-from pipeline.runs.atomic_files import write_text
-from pipeline.runs.run_setup import complete_run, plan_run
-from pipeline.runs.run_writer import HISTORY, read_epochs
-from pipeline.runs.tensor_files import read_tensors
-from pipeline.training.activation_stats import ActivationStatistics
-from pipeline.training.callbacks import Callback
-from pipeline.training.inference import evaluate
-from pipeline.training.recipe import Recipe
 
 CHANCE_MARGIN = 0.05
 """Margin over guessing within which a run counts as failed."""
@@ -44,6 +29,11 @@ class Rung:
     """True if the lesson's accuracy is with test-time augmentation."""
     fails: bool = False
     changes: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its run."""
+        return self.name.replace(",", "").replace(" ", "-")
 
 
 _CONSTANT: dict[str, object] = {"schedule": {"kind": "constant", "peak": 0.06}}
@@ -132,89 +122,8 @@ class Climbed:
         return self.epochs <= self.lesson_epochs and round(ours, 3) >= self.lesson
 
 
-def climb(
-    rung: Rung,
-    folder: Path,
-    *,
-    seed: int,
-    device: torch.device,
-    callbacks: Iterable[Callback] = (),
-    load: Callable[[str], Dataset] = load_dataset,
-) -> Climbed:
-    """Train a rung in `folder`, unless that was done before, and evaluate it on the test set.
-
-    A rung that must fail is trained `FAILING_SEEDS` times, and the median run counts. `load` loads
-    a data set by name.
-
-    Raises:
-        PipelineError: see `plan_run` and `complete_run`.
-
-    """
-    dataset = load(Recipe.load(rung.recipe, **rung.changes).data)
-    if not rung.fails:
-        return _climb_once(rung, folder, seed, device, callbacks, dataset)
-    runs = [
-        _climb_once(rung, folder / f"seed-{each}", each, device, (), dataset)
-        for each in range(seed, seed + FAILING_SEEDS)
-    ]
-    median = sorted(runs, key=lambda run: run.accuracy)[len(runs) // 2]
-    return replace(median, seeds=len(runs), failed=sum(run.is_chance for run in runs))
-
-
-def _climb_once(
-    rung: Rung,
-    folder: Path,
-    seed: int,
-    device: torch.device,
-    callbacks: Iterable[Callback],
-    dataset: Dataset,
-) -> Climbed:
-    recipe = Recipe.load(rung.recipe, **rung.changes)
-    plan = plan_run(
-        recipe.data,
-        recipe_name=rung.recipe,
-        recipe=recipe,
-        seed=seed,
-        device=device,
-        dataset=dataset,
-    )
-    watching = {"activations": ActivationStatistics()}
-    run = complete_run(plan, folder, list(callbacks), watching=watching)
-    result = folder / "rung.json"
-    if result.is_file():
-        return Climbed(**json.loads(result.read_text()))
-    network = run.network.to(device)
-    test, normalisation = plan.dataset.test, run.config.normalisation
-    labels = torch.from_numpy(test.labels)
-    logits = evaluate(network, test.images, normalisation, device)
-    choice = recipe.augmentation
-    looked = evaluate_tta(network, test.images, normalisation, device, choice)
-    climbed = Climbed(
-        name=rung.name,
-        lesson=rung.lesson,
-        lesson_epochs=rung.lesson_epochs,
-        lesson_views=rung.lesson_views,
-        fails=rung.fails,
-        epochs=recipe.epochs,
-        accuracy=_accuracy(logits, labels),
-        views_accuracy=_accuracy(looked, labels),
-        log_loss=float(nn.functional.cross_entropy(logits, labels)),
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        # Of all epochs, also those before an interruption.
-        seconds=sum(epoch.seconds for epoch in read_epochs(folder)),
-        dead=_dead(folder),
-        classes=len(plan.dataset.classes),
-    )
-    write_text(result, json.dumps(asdict(climbed), indent=2) + "\n")
-    return climbed
-
-
-def climb_all(
-    names: Iterable[str],
-    folder: Path,
-    climb_one: Callable[[Rung, Path], Climbed],
-) -> list[Climbed]:
-    """Train the rungs whose recipes are named, or all, in order.
+def find_rungs(names: Iterable[str]) -> list[Rung]:
+    """Return the rungs whose recipes are named, or all, in order.
 
     Raises:
         PipelineError: there is no such rung.
@@ -226,11 +135,7 @@ def climb_all(
         raise PipelineError(
             f"no rung {', '.join(sorted(wanted - known))}; there are: {', '.join(sorted(known))}"
         )
-    return [
-        climb_one(rung, folder / rung.name.replace(",", "").replace(" ", "-"))
-        for rung in LADDER
-        if not wanted or rung.recipe in wanted
-    ]
+    return [rung for rung in LADDER if not wanted or rung.recipe in wanted]
 
 
 def as_markdown(climbed: Iterable[Climbed]) -> str:
@@ -255,13 +160,3 @@ def as_markdown(climbed: Iterable[Climbed]) -> str:
             f"{rung.seconds:.0f} s | {rung.dead:.0%} | {'yes' if rung.passed else '**no**'} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> float:
-    return float((logits.argmax(1) == labels).double().mean())
-
-
-def _dead(folder: Path) -> float:
-    history, _ = read_tensors(folder / HISTORY)
-    # The last row is the logits, which have no ReLU.
-    return float(history["activations.near_zero"][:-1, -1].max())

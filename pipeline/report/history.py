@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.runs.run_writer import HISTORY, read_epochs
+from pipeline.runs.run_folder import HISTORY, read_epochs
 from pipeline.runs.tensor_files import read_tensors
 from pipeline.training.callbacks import Epoch
 

@@ -12,7 +12,8 @@ from models.normalization import Normalisation
 from pipeline.data.registry import DATASETS
 from pipeline.errors import RunError
 from pipeline.runs.pretrained import read_pretrained
-from pipeline.runs.run import RECORDED, Run, RunConfig
+from pipeline.runs.run import Run
+from pipeline.runs.run_config import RECORDED, RunConfig
 from pipeline.training.callbacks import Epoch
 from pipeline.training.recipe import Recipe
 from pipeline.training.weights import load_network

@@ -12,9 +12,11 @@ from pipeline.data.registry import DATASETS, Dataset, check_unambiguous, load_da
 from pipeline.data.stored_images import in_batches
 from pipeline.errors import PipelineError, RunError
 from pipeline.runs.atomic_files import write_text
-from pipeline.runs.run import Run, RunConfig, is_finished, library_versions, read_config, read_run
+from pipeline.runs.run import Run, read_run
+from pipeline.runs.run_config import RunConfig, library_versions, read_config
 from pipeline.runs.run_data import RunData, split_run_data
-from pipeline.runs.run_writer import CONFIG, INITIAL, STATE, TEACHERS, RunWriter
+from pipeline.runs.run_folder import CONFIG, INITIAL, STATE, TEACHERS, is_finished
+from pipeline.runs.run_writer import RunWriter
 from pipeline.runs.tensor_files import read_tensors, write_tensors
 from pipeline.training.callbacks import Callback
 from pipeline.training.device import uses_bfloat16

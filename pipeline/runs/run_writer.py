@@ -1,21 +1,24 @@
 """Write the files of a run folder during training, so that they always agree."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
-from pipeline.errors import RunError
 from pipeline.runs.atomic_files import write_text
+from pipeline.runs.run_folder import (
+    CHECKPOINT,
+    EPOCHS,
+    HISTORY,
+    STATE,
+    epochs_as_lines,
+    epochs_of_lines,
+)
 from pipeline.runs.tensor_files import read_tensors, write_tensors
-from pipeline.training.callbacks import Callback, Epoch
+from pipeline.training.callbacks import Callback
 from pipeline.training.trainer import Record, Trainer
 from pipeline.training.weights import under
-
-CONFIG, EPOCHS, CHECKPOINT = "config.json", "epochs.jsonl", "checkpoint.safetensors"
-HISTORY, STATE, INITIAL = "history.safetensors", "state.safetensors", "initial.safetensors"
-TEACHERS = "teachers.safetensors"
 
 
 class RunWriter(Callback):
@@ -32,7 +35,7 @@ class RunWriter(Callback):
         state |= {f"best.{name}": value for name, value in record.weights.items()}
         history = self._history()
         state |= {f"history.{name}": value for name, value in history.items()}
-        write_tensors(self._folder / STATE, state, {"epochs": _as_lines(record.epochs)})
+        write_tensors(self._folder / STATE, state, {"epochs": epochs_as_lines(record.epochs)})
         self._write_results(record, history)
 
     def resume(self, trainer: Trainer) -> Record:
@@ -47,7 +50,7 @@ class RunWriter(Callback):
         history = under("history", state)
         for name, callback in self.watching.items():
             callback.restore(under(name, history) if name else history)
-        epochs = _of_lines(metadata["epochs"])
+        epochs = epochs_of_lines(metadata["epochs"])
         record = Record(epochs=epochs, weights=under("best", state))
         self._write_results(record, history)
         return record
@@ -73,28 +76,4 @@ class RunWriter(Callback):
         write_tensors(self._folder / HISTORY, history, metadata)
         best = {"epoch": str(record.best.epoch)}
         write_tensors(self._folder / CHECKPOINT, record.weights, best)
-        write_text(self._folder / EPOCHS, _as_lines(record.epochs))
-
-
-def read_epochs(folder: Path) -> list[Epoch]:
-    """Read the finished epochs of a run; none if there is no run.
-
-    Raises:
-        RunError: they cannot be read.
-
-    """
-    file = folder / EPOCHS
-    if not file.is_file():
-        return []
-    try:
-        return _of_lines(file.read_text())
-    except (ValueError, TypeError, OSError) as error:
-        raise RunError(f"{folder} cannot be read: {error}") from error
-
-
-def _of_lines(text: str) -> list[Epoch]:
-    return [Epoch(**json.loads(line)) for line in text.splitlines()]
-
-
-def _as_lines(epochs: Sequence[Epoch]) -> str:
-    return "".join(json.dumps(epoch.as_json()) + "\n" for epoch in epochs)
+        write_text(self._folder / EPOCHS, epochs_as_lines(record.epochs))

@@ -4,9 +4,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
-from torch import Tensor
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pipeline.training.trainer import Record, Trainer
 
 
@@ -40,7 +41,7 @@ class Batch:
     steps: int
     """Number of steps in the whole run."""
     epoch: int
-    loss: Tensor
+    loss: "Tensor"
     """Mean over the batch and all processes: a scalar on the trainer's device."""
     learning_rate: float
     """Highest rate of all layer groups."""
@@ -65,7 +66,7 @@ class Callback:
     def end_training(self, trainer: "Trainer") -> None:
         """Clean up, after the last epoch or a failure."""
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> "dict[str, Tensor]":
         """Return what a resumed run needs; it is saved at the end of each epoch."""
         return {}
 
@@ -73,5 +74,5 @@ class Callback:
         """Return what a reader of the saved tensors needs to know."""
         return {}
 
-    def restore(self, state: dict[str, Tensor]) -> None:
+    def restore(self, state: "dict[str, Tensor]") -> None:
         """Continue from a `state`."""

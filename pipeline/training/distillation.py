@@ -7,23 +7,11 @@ the student (Beyer et al., 2022, arXiv 2106.05237).
 from collections.abc import Sequence
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from models import NetworkOptions
-from models.normalization import Normalisation
 from pipeline.training.device import compiles
+from pipeline.training.teacher import Teacher
 from pipeline.training.weights import Weights, load_network, under
-
-
-class Teacher(BaseModel):
-    """Description of a trained model to distil from, without its weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    network: NetworkOptions
-    normalisation: Normalisation
 
 
 class Teachers:

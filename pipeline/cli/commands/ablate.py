@@ -8,12 +8,10 @@ import typer
 from pipeline.cli.console import say
 from pipeline.cli.training_bar import training_bar
 from pipeline.cli.training_options import BatchSize, Device, Epochs
-from pipeline.data.registry import load_dataset
-from pipeline.lessons.ablation import CHOICES, as_markdown
+from pipeline.data.registry import check_source, load_dataset
+from pipeline.lessons.ablation import CHOICES, as_markdown, variants
 from pipeline.lessons.ablation import ablate as run_ablation
 from pipeline.runs.atomic_files import write_text
-from pipeline.runs.run_setup import complete_run, plan_run
-from pipeline.training.device import choose_device
 from pipeline.training.recipe import Recipe
 
 
@@ -37,6 +35,12 @@ def ablate(
     Example: limelight ablate resnet-max --field order --epochs 8 --seeds 3
     """
     base = Recipe.load(recipe, epochs=epochs, batch_size=batch_size)
+    changed = variants(base, field or list(CHOICES))
+    check_source(base.data)
+    # torch takes seconds to import: what can be refused without it is refused before.
+    from pipeline.runs.run_setup import complete_run, plan_run
+    from pipeline.training.device import choose_device
+
     chosen = choose_device(device)
     dataset = load_dataset(base.data)
 
@@ -53,6 +57,6 @@ def ablate(
         with training_bar() as bar:
             return complete_run(plan, folder, [bar]).best.validation_accuracy
 
-    table = as_markdown(run_ablation(base, field or list(CHOICES), range(seeds), train, out))
+    table = as_markdown(run_ablation(changed, range(seeds), train, out))
     write_text(out / "ablation.md", table)
     print(table, end="")

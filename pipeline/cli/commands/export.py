@@ -12,7 +12,7 @@ from pipeline.evaluation.ood_datasets import kinds_missing
 from pipeline.export import export as exporting
 from pipeline.runs.exported import rebuild_run
 from pipeline.runs.run import read_run
-from pipeline.runs.run_writer import CONFIG
+from pipeline.runs.run_folder import CONFIG
 
 
 def export(

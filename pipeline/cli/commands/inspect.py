@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from limelight.errors import LimelightError
 from limelight.imaging.formats import accepted
 from limelight.imaging.preprocessing import read_upload
 from pipeline.errors import PipelineError
-from pipeline.runs.run import read_run
+from pipeline.runs.run_config import read_results
 
 MAX_PIXELS = 40_000_000
 
@@ -24,21 +23,17 @@ def inspect(
 
     Example: limelight inspect runs/mnist examples/seven.png
     """
-    # matplotlib takes a while to import, and no other command needs it.
-    from pipeline.evaluation.feature_plot import draw, inspect_network
-
-    trained = read_run(run)
+    config, _ = read_results(run)
     try:
-        upload = read_upload(
-            image.read_bytes(), trained.config.image, max_pixels=MAX_PIXELS, own_file=True
-        )
+        upload = read_upload(image.read_bytes(), config.image, max_pixels=MAX_PIXELS, own_file=True)
     except (OSError, LimelightError) as error:
         raise PipelineError(f"{image} cannot be read ({error}); choose an image file") from error
-    prepare = trained.config.normalisation.on(torch.device("cpu"))
-    images_nhwc = torch.from_numpy(upload.pixels_hwc.copy())[None]
-    inspection = inspect_network(trained.network, prepare(images_nhwc))
+    # torch takes seconds to import: what can be refused without it is refused before.
+    from pipeline.evaluation.feature_plot import draw_inside
+    from pipeline.runs.run import read_run
+
+    figure = draw_inside(read_run(run), upload.pixels_hwc)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure = draw(inspection, upload.pixels_hwc, trained.config.classes)
     # Without the library's version in it, the same picture is the same file.
     figure.savefig(out, format="png", dpi=150, metadata={"Software": None})
     print(out)

@@ -11,11 +11,11 @@ from rich.markdown import Markdown
 from pipeline.cli.console import say
 from pipeline.cli.training_bar import training_bar
 from pipeline.cli.training_options import Device, Seed
-from pipeline.data.registry import load_dataset
+from pipeline.data.registry import check_source, load_dataset
 from pipeline.errors import PipelineError
-from pipeline.lessons.ladder import Climbed, Rung, as_markdown, climb, climb_all
+from pipeline.lessons.ladder import Climbed, Rung, as_markdown, find_rungs
 from pipeline.runs.atomic_files import write_text
-from pipeline.training.device import choose_device
+from pipeline.training.recipe import Recipe
 
 
 def ladder(
@@ -33,15 +33,23 @@ def ladder(
 
     Example: limelight ladder simplenet convnet
     """
+    rungs = find_rungs(networks or ())
+    for rung in rungs:
+        check_source(Recipe.load(rung.recipe, **rung.changes).data)
+    # torch takes seconds to import: what can be refused without it is refused before.
+    from pipeline.lessons.climbing import climb
+    from pipeline.training.device import choose_device
+
     chosen = choose_device(device)
     load = cache(load_dataset)
 
-    def climb_one(rung: Rung, folder: Path) -> Climbed:
+    def climb_one(rung: Rung) -> Climbed:
         say(rung.name)
+        folder = out / rung.folder
         with training_bar() as bar:
             return climb(rung, folder, seed=seed, device=chosen, callbacks=[bar], load=load)
 
-    climbed = climb_all(networks or (), out, climb_one)
+    climbed = [climb_one(rung) for rung in rungs]
     table = as_markdown(climbed)
     write_text(out / "ladder.md", table)
     Console().print(Markdown(table)) if Console().is_terminal else print(table, end="")

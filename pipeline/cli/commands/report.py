@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-from pipeline.runs.run import read_run
+from pipeline.cli.training_options import Device
+from pipeline.data.registry import check_source
+from pipeline.runs.run_config import read_results
 
 
 def report(
     run: Annotated[Path, typer.Argument(help="a run folder that `limelight train` wrote")],
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    device: Device = "auto",
     tta: Annotated[
         bool,
         typer.Option("--tta/--no-tta", help="also evaluate with test-time augmentation"),
@@ -20,7 +22,10 @@ def report(
 
     Example: limelight report runs/mnist
     """
-    # matplotlib takes a while to import.
+    config, _ = read_results(run)
+    check_source(config.source)
+    # torch takes seconds to import: what can be refused without it is refused before.
     from pipeline.report import write_report
+    from pipeline.runs.run import read_run
 
     print(write_report(read_run(run), device=device, tta=tta))

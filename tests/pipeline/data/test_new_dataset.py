@@ -13,7 +13,7 @@ from pipeline.data.download import fetch
 from pipeline.data.entries import Bundled, Entry, Package, Published, Subset
 from pipeline.data.image_rules import grey_photo_rule
 from pipeline.data.registry import DATASETS, default_recipe, load_dataset, share_images
-from pipeline.runs.run import read_config
+from pipeline.runs.run_config import read_config
 from tests.pipeline.cli.running import limelight
 from tests.pipeline.data.test_download import use_npm
 

@@ -21,8 +21,8 @@ from limelight.artifact.store import ArtifactError, load_artifact, newest_versio
 from limelight.runtime.engine import Engine
 from models.serving_graph import ServingGraph, find_layercam_stage
 from pipeline.data.registry import load_dataset
+from pipeline.data.served_images import as_served
 from pipeline.errors import GateError, PipelineError, RunError
-from pipeline.evaluation.test_set import as_served
 from pipeline.export.export import export
 from pipeline.export.model_card import card
 from pipeline.export.naming import default_name, next_version
@@ -30,8 +30,8 @@ from pipeline.export.parity import EXACT, FP16, TorchRuntime, check_parity, meas
 from pipeline.export.serialization import without_metadata
 from pipeline.runs.exported import rebuild_run
 from pipeline.runs.run import Run, read_run
-from pipeline.training.distillation import Teacher
 from pipeline.training.inference import evaluate
+from pipeline.training.teacher import Teacher
 from tests.artefact_bytes import contents
 
 Images = NDArray[np.uint8]

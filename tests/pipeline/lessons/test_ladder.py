@@ -10,8 +10,9 @@ import pytest
 from pipeline.errors import PipelineError, RunError
 from pipeline.lessons.ablation import Outcome, ablate, variants
 from pipeline.lessons.ablation import as_markdown as ablation_table
-from pipeline.lessons.ladder import LADDER, Climbed, Rung, as_markdown, climb, climb_all
-from pipeline.runs.run_writer import EPOCHS
+from pipeline.lessons.climbing import climb
+from pipeline.lessons.ladder import LADDER, Climbed, Rung, as_markdown, find_rungs
+from pipeline.runs.run_folder import EPOCHS
 from pipeline.training.callbacks import Callback
 from pipeline.training.recipe import Recipe
 from pipeline.training.trainer import Record, Trainer
@@ -132,17 +133,14 @@ def test_dead_network_counts_as_a_failed_rung(
     assert f"| dead (median of 5 seeds, {dead.failed} fail) |" in as_markdown([dead])
 
 
-def test_only_the_named_rungs_are_trained(tmp_path: Path) -> None:
-    seen: list[str] = []
-
-    def note(rung: Rung, folder: Path) -> Climbed:
-        seen.append(folder.name)
-        return REACHED
-
-    climb_all(["simplenet", "convnet"], tmp_path, note)
-    assert seen == ["simplenet", "convnet"]
+def test_only_the_named_rungs_are_found() -> None:
+    assert [rung.folder for rung in find_rungs(["convnet", "simplenet"])] == [
+        "simplenet",
+        "convnet",
+    ]
+    assert find_rungs([]) == list(LADDER)
     with pytest.raises(PipelineError, match=r"no rung nothing; there are: .*simplenet"):
-        climb_all(["nothing"], tmp_path, note)
+        find_rungs(["nothing"])
 
 
 def test_each_variant_changes_one_option() -> None:
@@ -167,7 +165,7 @@ def test_ablation_averages_seeds_and_reports_failures(tmp_path: Path) -> None:
             raise RunError("the loss is nan")
         return 0.5 + 0.1 * seed + (0.2 - 0.1 * seed) * (recipe.network.norm == "batch")
 
-    outcomes = ablate(Recipe.load("digits8"), ["norm", "pool"], range(2), train, tmp_path)
+    outcomes = ablate(variants(Recipe.load("digits8"), ["norm", "pool"]), range(2), train, tmp_path)
     by_change = {outcome.change: outcome for outcome in outcomes}
     assert by_change["as it is"].mean == pytest.approx(0.7)
     assert by_change["pool = max"] == Outcome(

@@ -25,7 +25,7 @@ from pipeline.evaluation.classification_report import make_classification_report
 from pipeline.report import write_report
 from pipeline.report.history import read_history
 from pipeline.report.maps import explain
-from pipeline.report.page import amount, duration, flattened, percent, render
+from pipeline.report.page import flattened, render
 from pipeline.report.study import Study, study
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_setup import plan_run
@@ -34,6 +34,7 @@ from pipeline.training.activation_stats import ActivationStatistics
 from pipeline.training.inference import evaluate
 from pipeline.training.recipe import Recipe
 from pipeline.training.weights import make_network
+from pipeline.wording import amount, duration, percent
 
 CPU = torch.device("cpu")
 EMPTY = {"meta", "br", "img", "link", "input"}

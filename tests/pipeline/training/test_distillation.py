@@ -17,8 +17,9 @@ from pipeline.runs.exported import rebuild_run
 from pipeline.runs.pretrained import distil_from
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_setup import plan_run, resume_run
-from pipeline.training.distillation import Teacher, Teachers
+from pipeline.training.distillation import Teachers
 from pipeline.training.recipe import Recipe
+from pipeline.training.teacher import Teacher
 from tests.pipeline.cli.running import limelight
 from tests.pipeline.runs.test_resume import SimulatedInterruptError, StopAt
 from tests.pipeline.training.small_trainings import (

@@ -16,7 +16,7 @@ from torch.multiprocessing.spawn import spawn
 from models.normalization import Normalisation
 from pipeline.errors import RunError
 from pipeline.runs.run import read_run
-from pipeline.runs.run_writer import CHECKPOINT, EPOCHS, HISTORY, STATE
+from pipeline.runs.run_folder import CHECKPOINT, EPOCHS, HISTORY, STATE
 from pipeline.training.callbacks import Batch, Callback, Epoch
 from pipeline.training.distributed import SynchronisedBatchNorm2d, World, joined
 from pipeline.training.recipe import Recipe

@@ -1,0 +1,52 @@
+"""The registry of architectures, and the function that builds a network from it."""
+
+from collections.abc import Callable
+
+from models.backbone import PREFIX, build_backbone
+from models.lessons import (
+    conv_bn_net,
+    conv_bn_net_deep,
+    convnet,
+    resnet2,
+    resnet_max,
+    simple_cnn,
+    simplenet,
+    three_or_seven,
+)
+from models.network import ClassMapNetwork
+from models.options import NetworkOptions, reject_options
+from models.resnet import ResNet
+
+ARCHITECTURES: dict[str, Callable[[int, int, NetworkOptions], ClassMapNetwork]] = {
+    "resnet": ResNet,
+    "three-or-seven": three_or_seven,
+    "simple-cnn": simple_cnn,
+    "simplenet": simplenet,
+    "convnet": convnet,
+    "conv-bn-net": conv_bn_net,
+    "conv-bn-net-deep": conv_bn_net_deep,
+    "resnet-max": resnet_max,
+    "resnet2": resnet2,
+}
+"""Functions that build a network from its input channels, classes and options, by name.
+
+Each of torchvision's ResNets is available too, as `torchvision:NAME`.
+"""
+
+
+def build_network(options: NetworkOptions, *, in_channels: int, classes: int) -> ClassMapNetwork:
+    """Build the network that `options` name, initialised from torch's global random state.
+
+    Raises:
+        ValueError: there is no such architecture, or an option does not fit it.
+        WeightsUnavailable: pretrained weights are requested and not available.
+
+    """
+    name = options.architecture
+    if name.startswith(PREFIX):
+        return build_backbone(in_channels, classes, options)
+    if name not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise ValueError(f"no architecture {name!r}; there are: {known}, {PREFIX}NAME")
+    reject_options(options, "pretrained", *(() if name == "resnet" else ("whiten",)))
+    return ARCHITECTURES[name](in_channels, classes, options)

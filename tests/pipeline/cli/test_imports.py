@@ -1,0 +1,128 @@
+"""A command imports slow libraries when it begins its work, not to show its help or to refuse."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli.main import COMMANDS
+from tests.pipeline.cli.running import limelight_command
+
+SLOW = frozenset(
+    {
+        "bentoml",
+        "jinja2",
+        "matplotlib",
+        "mlflow",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "pandas",
+        "pyarrow",
+        "pytorch_grad_cam",
+        "ray",
+        "safetensors",
+        "scipy",
+        "sklearn",
+        "sympy",
+        "tensorboard",
+        "torch",
+        "torchmetrics",
+        "torchvision",
+    }
+)
+LEAVES = [*((name,) for name in COMMANDS if name != "data"), ("data", "fetch"), ("data", "list")]
+
+
+def run_and_list_imports(
+    *arguments: str, cwd: Path
+) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """Run a command in a process of its own, and name the packages that it imported."""
+    command, environment = limelight_command(*arguments, cwd=cwd)
+    done = subprocess.run(
+        [command[0], "-X", "importtime", *command[1:]],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stderr.splitlines()
+    imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time")}
+    return done, {name.partition(".")[0] for name in imported}
+
+
+@pytest.mark.parametrize("command", LEAVES, ids=" ".join)
+def test_help_imports_no_slow_library(command: tuple[str, ...], tmp_path: Path) -> None:
+    shown, imported = run_and_list_imports(*command, "--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert "typer" in imported
+    assert imported & SLOW == set()
+
+
+def write_run(folder: Path, source: str) -> None:
+    """Write a run folder without weights, which nothing is read from before a refusal."""
+    config = {
+        "created": "2026-11-26T00:00:00+00:00",
+        "source": source,
+        "image_size": 8,
+        "image": {
+            "height": 8, "width": 8, "mode": "L", "fit": "ink", "invert": "light-border",
+            "background": 255,
+        },
+        "data_sha256": "0" * 64,
+        "classes": ["3", "7"],
+        "recipe_name": "digits8",
+        "recipe": {
+            "data": "digits8",
+            "network": {"architecture": "resnet"},
+            "epochs": 1,
+            "batch_size": 2,
+            "schedule": {"kind": "constant", "peak": 0.1},
+        },
+        "seed": 0,
+        "device": "cpu",
+        "bfloat16": False,
+        "threads": 1,
+        "normalisation": {"mean": [0.5], "std": [0.5]},
+        "libraries": {},
+    }  # fmt: skip
+    epoch = {
+        "epoch": 1, "train_loss": 1.0, "validation_loss": 1.0, "validation_accuracy": 0.5,
+        "learning_rate": 0.1, "seconds": 1.0,
+    }  # fmt: skip
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "epochs.jsonl").write_text(json.dumps(epoch) + "\n")
+    (folder / "checkpoint.safetensors").touch()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("report", "nothing"), "is not a run"),
+        (("report", "run"), "run `limelight data fetch mnist`"),
+        (("report", "run", "--device", "tpu"), "'tpu' is not one of"),
+        (("report", "moved"), "is neither a data set"),
+        (("inspect", "nothing", "x.png"), "is not a run"),
+        (("inspect", "run", "nothing.png"), "nothing.png cannot be read"),
+        (("ladder", "nothing"), "no rung nothing; there are:"),
+        (("ladder", "simplenet"), "run `limelight data fetch cifar10`"),
+        (("ablate", "nothing"), "no recipe 'nothing'"),
+        (("ablate", "digits8", "--field", "nothing"), "nothing to ablate in 'nothing'"),
+        (("ablate", "resnet-max"), "run `limelight data fetch cifar10`"),
+        (("data", "fetch", "imagenet"), "there are: mnist, cifar10"),
+        (("score", "photos"), "Missing option"),
+    ],
+    ids=" ".join,
+)
+def test_refused_command_line_imports_no_slow_library(
+    arguments: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    write_run(tmp_path / "run", "mnist")
+    write_run(tmp_path / "moved", str(tmp_path / "photos"))
+    refused, imported = run_and_list_imports(*arguments, cwd=tmp_path)
+    assert refused.returncode != 0
+    assert words in refused.stderr
+    assert imported & SLOW == set()
