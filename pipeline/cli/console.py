@@ -19,8 +19,8 @@ def say(message: str) -> None:
 def next_command(*words: str | Path, **environment: str | Path) -> str:
     """Return a command line to paste into a shell: words that need it are quoted.
 
-    A `Path` stays as the user gave it, since the shell works in the same folder; one that looks
-    like an option or like a home folder gets `./`. `environment` are variables to set, by name.
+    A `Path` stays as the user gave it, since the shell works in the same folder, unless it looks
+    like an option or a home folder. `environment` are variables to set, by name.
 
     next_command("limelight", "export", Path("my runs")) -> "limelight export 'my runs'"
     """
@@ -31,7 +31,7 @@ def next_command(*words: str | Path, **environment: str | Path) -> str:
 def _quoted(word: str | Path) -> str:
     text = str(word)
     if isinstance(word, Path) and text.startswith(("-", "~")):
-        text = f"./{text}"
+        text = str(word.absolute())
     return shlex.quote(text)
 
 
