@@ -7,7 +7,7 @@ print(classifier.explain("cat.png", target="cat"))
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from limelight.explanations.options import ExplainOptions
 from limelight.image_source import ImageLike, is_one, source_of
 from limelight.imaging.preprocessing import Upload
 from limelight.predict_explain import Source
-from limelight.result_builder import ResultBuilder, Row
+from limelight.result_builder import ModelDescription, ResultBuilder, Row
 from limelight.results import Explanation, Prediction
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Device
@@ -31,28 +31,34 @@ _MAX_PIXELS = 40_000_000
 _BATCH = 32
 
 
-class Classifier:
-    """A loaded model. Its methods may be called from any thread, with or without an event loop.
+class Network(Protocol):
+    """Network with the outputs of an exported graph. An `Engine` is one."""
+
+    def run(
+        self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str]
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """Run a forward pass: uint8 (N, H, W, C) -> each of `outputs` by name, N first."""
+
+
+class LocalClassifier:
+    """Any network that answers as an artefact does; `Classifier` is that of an artefact.
+
+    Its methods may be called from any thread, with or without an event loop.
 
     Args:
-        engine: runs the network.
+        network: runs the forward passes.
+        description: classes, image rule and explanation methods of the model.
         max_pixels: largest image that is accepted, width x height.
-
-    Attributes:
-        manifest: the model's manifest: classes, accuracy, explanation methods, ...
     """
 
-    def __init__(self, engine: Engine, *, max_pixels: int = _MAX_PIXELS) -> None:
-        self.manifest: Manifest = engine.manifest
-        self._engine = engine
+    def __init__(
+        self, network: Network, description: ModelDescription, *, max_pixels: int = _MAX_PIXELS
+    ) -> None:
+        self._network = network
+        self._description = description
         self._max_pixels = max_pixels
-        self._results = ResultBuilder(engine.manifest)
-        self._runner = _DirectRunner(engine)
-
-    def __repr__(self) -> str:
-        """Return the model's name, its version and its execution provider."""
-        name, version = self.manifest.name, self.manifest.version
-        return f"<Classifier {name} {version} on {self._engine.provider}>"
+        self._results = ResultBuilder(description)
+        self._runner = _DirectRunner(network)
 
     @overload  # a string is one image, although it is also an iterable of strings
     def predict(  # type: ignore[overload-overlap]
@@ -125,7 +131,7 @@ class Classifier:
             LimelightError: the image is rejected; the message says what to do.
             OSError: the file cannot be read.
         """
-        return source_of(image, max_pixels=self._max_pixels).read(self.manifest.image)
+        return source_of(image, max_pixels=self._max_pixels).read(self._description.image)
 
     def predict_batch(
         self, uploads: Sequence[Upload], *, top_k: int | None = None
@@ -161,8 +167,30 @@ class Classifier:
         if not uploads:
             return []
         images_nhwc = np.stack([upload.pixels_hwc for upload in uploads])
-        found = self._engine.run(images_nhwc, outputs)
+        found = self._network.run(images_nhwc, outputs)
         return [{name: values[at] for name, values in found.items()} for at in range(len(uploads))]
+
+
+class Classifier(LocalClassifier):
+    """A loaded artefact. Its methods may be called from any thread, with or without an event loop.
+
+    Args:
+        engine: runs the network.
+        max_pixels: largest image that is accepted, width x height.
+
+    Attributes:
+        manifest: the model's manifest: classes, accuracy, explanation methods, ...
+    """
+
+    def __init__(self, engine: Engine, *, max_pixels: int = _MAX_PIXELS) -> None:
+        super().__init__(engine, engine.manifest, max_pixels=max_pixels)
+        self.manifest: Manifest = engine.manifest
+        self._engine = engine
+
+    def __repr__(self) -> str:
+        """Return the model's name, its version and its execution provider."""
+        name, version = self.manifest.name, self.manifest.version
+        return f"<Classifier {name} {version} on {self._engine.provider}>"
 
 
 def shipped_models() -> Path:
@@ -199,8 +227,8 @@ def load(path: str | Path, *, device: Device = "auto", threads: int = 0) -> Clas
 class _DirectRunner:
     """Runner that executes each step immediately, in the caller's thread."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, network: Network) -> None:
+        self._network = network
 
     async def read(self, source: Source, rule: ImageRule, *, with_picture: bool) -> Upload:
         return source.read(rule, with_picture=with_picture)
@@ -211,12 +239,12 @@ class _DirectRunner:
     async def run(
         self, pixels_hwc: NDArray[np.uint8], outputs: tuple[str, ...]
     ) -> Mapping[str, NDArray[np.float32]]:
-        found = self._engine.run(pixels_hwc[None], outputs)
+        found = self._network.run(pixels_hwc[None], outputs)
         return {name: values[0] for name, values in found.items()}
 
     run_again = run
 
     async def evaluate(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         starts = range(0, len(images_nhwc), _BATCH)
-        parts = [self._engine.run(images_nhwc[at : at + _BATCH], ("logits",)) for at in starts]
+        parts = [self._network.run(images_nhwc[at : at + _BATCH], ("logits",)) for at in starts]
         return np.concatenate([part["logits"] for part in parts])

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import Manifest
+from limelight.artifact.manifest import Abstention, ImageRule, OutOfDistribution
 from limelight.errors import InvalidParameter, UnknownTarget, UnsupportedMethod
 from limelight.explanations.bounding_box import Box, locate
 from limelight.explanations.methods import METHODS
@@ -37,6 +37,38 @@ def winner_of(prediction: Prediction) -> Winner:
     return Winner(prediction.label, float(prediction.confidence), flags_of(prediction))
 
 
+class ModelDescription(Protocol):
+    """Description of a model, as far as answers depend on it. A manifest is one."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+
+    @property
+    def version(self) -> str:
+        """Version of the model."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels, by index."""
+
+    @property
+    def image(self) -> ImageRule:
+        """Rule that converts an upload to the network's input."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Explanation methods that the model supports."""
+
+    @property
+    def abstention(self) -> Abstention | None:
+        """Confidence threshold of the flag `abstain`; None if there is no such flag."""
+
+    @property
+    def out_of_distribution(self) -> OutOfDistribution | None:
+        """Threshold of the flag `out_of_distribution`; None if there is no such flag."""
+
+
 @dataclass(slots=True)
 class Found:
     """A class activation map and its bounding box."""
@@ -49,14 +81,14 @@ class ResultBuilder:
     """Builder of predictions and maps, from the classes, thresholds and methods of one model.
 
     Args:
-        manifest: manifest of the model.
+        manifest: manifest of the model, or another description of it.
         max_evaluations: maximum number of masked images that one explanation may evaluate.
 
     Attributes:
         read_always: outputs that every prediction needs.
     """
 
-    def __init__(self, manifest: Manifest, *, max_evaluations: int = 256) -> None:
+    def __init__(self, manifest: ModelDescription, *, max_evaluations: int = 256) -> None:
         self.manifest = manifest
         self.max_evaluations = max_evaluations
         self._indices = {normalized(label): index for index, label in enumerate(manifest.classes)}

@@ -11,13 +11,14 @@ from typing import Annotated, Any, Protocol
 import typer
 from rich.markup import escape
 
-from limelight.artifact.store import ArtifactError, find_artifacts
-from limelight.classifier import Classifier, load, shipped_models
+from limelight.artifact.store import ArtifactError
+from limelight.classifier import LocalClassifier, load
 from limelight.client import Client, RefusedError
 from limelight.errors import LimelightError
 from limelight.results import Explanation, Prediction, flags_of
 from limelight.runtime.onnx_session import EngineError
-from pipeline.cli.console import console, say
+from pipeline.cli.console import console, next_command, say
+from pipeline.cli.model_choice import choose_model, default_model
 from pipeline.errors import PipelineError
 
 Files = Annotated[list[str], typer.Argument(help="images, or patterns such as 'photos/*.jpg'")]
@@ -25,7 +26,10 @@ Url = Annotated[str | None, typer.Option(help="of a service; without it, the mod
 Models = Annotated[
     Path | None, typer.Option(help="folder of artefacts, where they run here; default: the zoo")
 ]
-Model = Annotated[str | None, typer.Option(help="name of the model; default: the service's")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="a run, an artefact, or a model's name; default: that of the service"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="a line of JSON for each file")]
 
 
@@ -86,7 +90,7 @@ def answering(
 
 
 class _Here:
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: LocalClassifier) -> None:
         self._classifier = classifier
 
     def predict_many(self, files: Sequence[Path]) -> Iterator[Prediction | Exception]:
@@ -111,20 +115,38 @@ class _There:
         return self._client.explain(file, model=self._model, **options)
 
 
-def _load(models: Path | None, model: str | None) -> Classifier:
-    try:
-        found = find_artifacts(models or shipped_models())
-        # As the service chooses.
-        name = model or ("digits" if "digits" in found else next(iter(found)))
-        if name not in found:
-            raise PipelineError(f"there is no model {name!r}: use one of {', '.join(found)}")
-        others = [other for other in found if other != name]
-        if model is None and others:
+def _load(models: Path | None, model: str | None) -> LocalClassifier:
+    if model is None:
+        choice, others = default_model(models)
+        if others:
+            name = choice.folder.parent.name
             say(f"by the model {name}; there is also {', '.join(others)}: choose with --model")
+    else:
+        choice = choose_model(model, models)
+    if choice.kind == "run":
+        return _load_run(choice.folder)
+    try:
         # A GPU takes longer to start than a CPU to answer for a few files.
-        return load(found[name], device="cpu")
+        return load(choice.folder, device="cpu")
     except (ArtifactError, EngineError) as error:
         raise PipelineError(str(error)) from error
+
+
+def _load_run(folder: Path) -> LocalClassifier:
+    try:
+        from pipeline.runs.run import read_run
+        from pipeline.runs.run_classifier import classifier_of
+    except ModuleNotFoundError as error:
+        raise PipelineError(
+            f"{folder} is a run, and running it needs {error.name}, which is not installed: pip "
+            f"install 'limelight[train]', or export the run and name the artefact"
+        ) from error
+    classifier = classifier_of(read_run(folder))
+    say(
+        f"{folder} is a run, so the confidences are not calibrated and no answer is flagged as "
+        f"doubtful; {next_command('limelight', 'export', folder)} adds both, and checks the maps"
+    )
+    return classifier
 
 
 def doubts(answer: Prediction) -> str:

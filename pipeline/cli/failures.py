@@ -1,5 +1,6 @@
 """Failures of a command, a sentence each. An unforeseen one has a traceback, in a file."""
 
+import errno
 import os
 import sys
 import tempfile
@@ -13,6 +14,15 @@ from pipeline.errors import PipelineError
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
+
+_REMEDIES = {
+    errno.ENOTDIR: "a part of this path is a file: choose another path",
+    errno.EEXIST: "this is a file: choose another path",
+    errno.EACCES: "choose another path, or change who may use this one",
+    errno.EROFS: "choose a path on another file system",
+    errno.ENOSPC: "make room, or choose a path on another file system",
+}
+"""What to do if a file or folder cannot be used, by the system's error number."""
 
 
 def run_command(command: Callable[[], None]) -> None:
@@ -33,7 +43,8 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, PipelineError):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        remedy = _REMEDIES.get(error.errno or 0)
+        return f"{error.filename}: {error.strerror}" + (f"; {remedy}" if remedy else "")
     said = str(error).strip().splitlines() or [""]
     return (
         f"{type(error).__name__}: {said[0][:500]}. Nobody foresaw this: the traceback is in "

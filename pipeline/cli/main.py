@@ -5,14 +5,17 @@ It works with any extra of the package: a command whose extra is not installed s
 
 import ast
 import logging
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cli.home_folder import with_home_folder
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -61,14 +64,36 @@ def make_app(arguments: list[str]) -> "typer.Typer":
     for name in COMMANDS:
         command = _load(name) if arguments[:1] == [name] else _outline(name)
         if isinstance(command, typer.Typer):
+            for info in command.registered_commands:
+                info.callback = with_home_folder(info.callback) if info.callback else None
             app.add_typer(command, name=name, context_settings=_CONTEXT)
         else:
-            app.command(name, context_settings=_CONTEXT)(command)
+            app.command(name, context_settings=_CONTEXT)(with_home_folder(command))
     return app
 
 
 def main() -> None:
     """Run the command line; an error is one line and exit status 1."""
+    if "WORLD_SIZE" not in os.environ:
+        _run()
+        return
+    status = 0
+    try:
+        _run()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    # DistributedDataParallel keeps threads of gloo after the end of their process group. If such a
+    # thread still holds a tensor when the interpreter shuts down, it aborts the process. By now
+    # all results have been written.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _run() -> None:
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Paths that are not UTF-8 are printed as they are.
+        sys.stdout.reconfigure(errors="surrogateescape")
     arguments = sys.argv[1:]
     if arguments[:1] == ["--version"]:
         print(f"limelight {version('limelight')}")

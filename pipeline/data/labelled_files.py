@@ -1,5 +1,6 @@
 """Image files by class and part, as listed from a folder or a CSV file."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,9 +62,14 @@ def checked(files: LabelledFiles, source: Path, needed: str) -> LabelledFiles:
     """Check `files` and return them; an error says that each class needs `needed`.
 
     Raises:
-        DataError: there are fewer than two classes, or the parts differ in them.
+        DataError: there are fewer than two classes, the parts differ in them, or a name is not
+            UTF-8, so that neither a run nor an artefact could contain it.
 
     """
+    for name in ("", *files.classes):
+        path = str(source.resolve() / name)
+        if (shown := os.fsencode(path).decode(errors="backslashreplace")) != path:
+            raise DataError(f"{shown}: this name is not UTF-8; rename it")
     if len(files.train) < 2:
         raise DataError(
             f"{source}: needs {needed} for each of at least two classes, found {len(files.train)}"

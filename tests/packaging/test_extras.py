@@ -85,9 +85,15 @@ def test_help_lists_every_command_and_a_missing_extra_is_named(extra: str, tmp_p
     assert failed.returncode == 1
     assert "pip install 'limelight[train]'" in failed.stderr
     assert "Traceback" not in failed.stderr
-    predicted = limelight("predict", str(ROOT / "examples" / "seven.png"), "--json")
+    picture = str(ROOT / "examples" / "seven.png")
+    predicted = limelight("predict", picture, "--json")
     if extra:
         assert '"label": "7"' in predicted.stdout, predicted.stderr
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "config.json").touch()
+        failed = limelight("predict", picture, "--model", str(tmp_path / "run"))
+        assert "is a run, and running it needs" in failed.stderr
+        assert "pip install 'limelight[train]'" in failed.stderr
     else:
         assert "pip install 'limelight[serve]'" in predicted.stderr
 

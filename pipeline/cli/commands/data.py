@@ -3,10 +3,10 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import DownloadColumn, TransferSpeedColumn
 from rich.table import Table
 
+from pipeline.cli.console import print_table
 from pipeline.cli.progress import progress_bar
 from pipeline.data import download
 from pipeline.data.cache import cached_file
@@ -45,12 +45,14 @@ def list_datasets() -> None:
 
     Example: limelight data list
     """
-    table = Table("data set", "classes", "recipe", "images", "licence")
+    table = Table()
+    for heading in ("data set", "classes", "recipe", "images", "licence"):
+        table.add_column(heading, overflow="fold")
     for name, entry in DATASETS.items():
         table.add_row(
             name, str(len(entry.classes)), entry.recipe, _where(name, entry.origin), entry.licence
         )
-    Console().print(table)
+    print_table(table)
 
 
 def _where(name: str, origin: Published | Bundled | Subset) -> str:

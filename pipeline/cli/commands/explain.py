@@ -1,9 +1,11 @@
 """`limelight explain`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from PIL import Image
 
 from limelight.client import ClientError
 from limelight.errors import LimelightError
@@ -26,11 +28,22 @@ from pipeline.cli.console import say
 from pipeline.cli.progress import progress_bar
 from pipeline.errors import PipelineError
 
+FORMATS = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 90}),
+    ".jpeg": ("JPEG", {"quality": 90}),
+    ".webp": ("WEBP", {"quality": 90}),
+}
+"""Formats of pictures by suffix, with Pillow's options."""
+
 
 def explain(
     files: Files,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="the picture; of several files, a folder of them")
+        Path,
+        typer.Option(
+            "--out", "-o", help=f"the picture ({', '.join(FORMATS)}), or a folder for pictures"
+        ),
     ],
     url: Url = None,
     models: Models = None,
@@ -42,20 +55,14 @@ def explain(
     colormap: Annotated[str, typer.Option(help=", ".join(COLORMAPS))] = "turbo",
     as_json: AsJson = False,
 ) -> None:
-    """Lay over images what the network looked at, and write them as PNG; prints their paths.
+    """Lay over images what the network looked at, and write the pictures; prints their paths.
+
+    In a folder, the pictures are PNG files. MODEL is a run folder, an artefact, or a model's name.
 
     Example: limelight explain cat.png -o overlay.png --model cifar10 --target cat
     """
     found = matching(files)
-    if len(found) > 1 and out.suffix:
-        raise PipelineError(f"{len(found)} files, and {out} looks like one: name a folder")
-    if len(found) == 1 and not out.is_dir():
-        pictures = [out]
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        pictures = [out / f"{file.stem}.png" for file in found]
-        if len(set(pictures)) < len(pictures):
-            raise PipelineError("two files have the same name: explain them one by one")
+    pictures = _pictures(found, out)
     options = {"target": target, "method": method, "against": against}
     failures: list[tuple[Path, Exception]] = []
     with progress_bar(transient=True) as progress, answering(url, models, model) as answerer:
@@ -63,12 +70,51 @@ def explain(
         for file, picture in zip(found, pictures, strict=True):
             try:
                 answer = answerer.explain(file, **options)
-                answer.overlay(opacity=opacity, colormap=colormap).save(picture, "PNG")
+                _save(answer.overlay(opacity=opacity, colormap=colormap), picture)
                 _tell(file, picture, answer, as_json)
             except (ClientError, LimelightError, OSError) as error:
                 failures.append((file, error))
             progress.advance(task)
     finish(failures)
+
+
+def _pictures(files: Sequence[Path], out: Path) -> list[Path]:
+    """Name the picture of each file, and make the folder of the pictures.
+
+    Raises:
+        PipelineError: `out` has a suffix of no format, or cannot hold a picture of each file.
+        OSError: the folder cannot be made.
+
+    """
+    if out.suffix and not out.is_dir():
+        if len(files) > 1:
+            raise PipelineError(f"{len(files)} files, and {out} looks like one: name a folder")
+        if out.suffix.lower() not in FORMATS:
+            raise PipelineError(
+                f"{out}: a picture is {', '.join(FORMATS)}: choose one of these suffixes, or a "
+                "folder that exists"
+            )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return [out]
+    pictures = [out / f"{file.stem}.png" for file in files]
+    if len(set(pictures)) < len(pictures):
+        raise PipelineError("two files have the same name: explain them one by one")
+    out.mkdir(parents=True, exist_ok=True)
+    return pictures
+
+
+def _save(picture: Image.Image, file: Path) -> None:
+    """Write a picture in the format of the suffix of `file`.
+
+    Raises:
+        OSError: the file cannot be written, or the format allows no picture of that size.
+
+    """
+    name, options = FORMATS[file.suffix.lower()]
+    try:
+        picture.save(file, name, **options)
+    except ValueError as error:  # as Pillow reports a picture that is too large for WebP
+        raise OSError(f"{file}: {error}") from error
 
 
 def _tell(file: Path, picture: Path, answer: Explanation, as_json: bool) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -22,6 +21,7 @@ from pipeline.cli.answerers import (
     finish,
     matching,
 )
+from pipeline.cli.console import print_table
 from pipeline.cli.progress import progress_bar
 
 Answers = list[tuple[Path, Prediction | Exception]]
@@ -39,14 +39,14 @@ def predict(
 
     What cannot be read is named at the end, with exit status 1; the others are answered.
 
-    Example: limelight predict 'photos/*.jpg' --model cifar10
+    Example: limelight predict 'photos/*.jpg' --model runs/mine
     """
     answers = _ask(matching(files), url, models, model, concurrency)
     failures = [(file, answer) for file, answer in answers if isinstance(answer, Exception)]
     if as_json:
         print("\n".join(as_line(*pair) for pair in answers))
     elif len(failures) < len(answers):
-        Console().print(_table(answers))
+        print_table(_table(answers))
     finish(failures)
 
 
@@ -71,7 +71,11 @@ def _ask(
 
 
 def _table(answers: Iterable[tuple[Path, Prediction | Exception]]) -> Table:
-    table = Table("file", "class", "confidence", "or else", "note")
+    table = Table()
+    table.add_column("file", overflow="fold")
+    table.add_column("class", overflow="fold")
+    for heading in ("confidence", "or else", "note"):
+        table.add_column(heading)
     for file, answer in answers:
         if isinstance(answer, Prediction):
             rivals = (f"{score.label} {score.probability:.1%}" for score in answer.scores[1:])

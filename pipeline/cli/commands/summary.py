@@ -1,25 +1,36 @@
 """`limelight summary`: a network layer by layer."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from models import WeightsUnavailable, build_network
+from models import ARCHITECTURES, WeightsUnavailable, build_network
 from models.options import NetworkOptions
+from pipeline.cli.console import print_table, say
+from pipeline.cli.model_choice import choose_model, known_models, model_at
 from pipeline.data.entries import Subset
 from pipeline.data.registry import DATASETS
 from pipeline.errors import PipelineError
 from pipeline.evaluation.layer_summary import render, summarise
+from pipeline.runs.pretrained import Pretrained, read_pretrained
+from pipeline.runs.run import RunConfig, read_config
 from pipeline.training.recipe import Recipe, recipe_names
 
-OWN_IMAGES = (3, 64, 10)
-UNREAD_WIDTH = 120
+OWN_IMAGES = (3, 64, 64, 10)
+
+Shape = tuple[int, int, int, int]
+"""Channels, height and width of images, and the number of classes."""
 
 
 def summary(
-    recipe: Annotated[
-        str, typer.Argument(help="a recipe, its TOML file, or an architecture such as resnet2")
+    network: Annotated[
+        str,
+        typer.Argument(
+            help="a recipe, its TOML file, an architecture such as resnet2, a run, an artefact, or "
+            "a shipped model"
+        ),
     ],
     image_size: Annotated[
         int | None, typer.Option(min=1, help="side in pixels; default: the data set's")
@@ -31,37 +42,71 @@ def summary(
 ) -> None:
     """Print a network layer by layer: parameters, multiplications and receptive fields.
 
+    A name means a recipe, else an architecture, else a shipped model; ./NAME is a folder.
+
     Example: limelight summary cifar10
     """
-    options, data = _find(recipe)
-    own_channels, own_side, own_classes = data_shape(data)
-    in_channels, side = channels or own_channels, image_size or own_side
+    options, (own_channels, height, width, own_classes) = _find(network)
+    in_channels = channels or own_channels
     try:
-        network = build_network(options, in_channels=in_channels, classes=classes or own_classes)
+        built = build_network(options, in_channels=in_channels, classes=classes or own_classes)
     except (ValueError, WeightsUnavailable) as error:
-        raise PipelineError(f"{recipe}: {error}") from error
-    console = Console()
-    if not console.is_terminal:  # a file is as wide as the table
-        console.width = UNREAD_WIDTH
-    console.print(render(summarise(network, in_channels, side, side)))
+        raise PipelineError(f"{network}: {error}") from error
+    rows = summarise(built, in_channels, image_size or height, image_size or width)
+    print_table(render(rows))
 
 
-def data_shape(data: str) -> tuple[int, int, int]:
-    """Channels, side in pixels and classes of a data set, which need not be in the cache.
+def data_shape(data: str) -> Shape:
+    """Return the shape of a data set, which need not be in the cache.
 
-    Without an entry in the registry, they are those assumed of a user's own images.
+    Without an entry in the registry, it is the one assumed of a user's own images.
     """
     entry = DATASETS.get(data)
     if entry is None:
         return OWN_IMAGES
-    is_resized = isinstance(entry.origin, Subset) and entry.origin.resized
-    side = OWN_IMAGES[1] if is_resized else entry.image.height
-    return entry.image.channels, side, len(entry.classes)
+    _, height, width, _ = OWN_IMAGES
+    if not (isinstance(entry.origin, Subset) and entry.origin.resized):
+        height, width = entry.image.height, entry.image.width
+    return entry.image.channels, height, width, len(entry.classes)
 
 
-def _find(name: str) -> tuple[NetworkOptions, str]:
-    """Find the network and the data set of a recipe, or of an architecture's name."""
+def _find(name: str) -> tuple[NetworkOptions, Shape]:
+    """Find the network of `name`, and the shape of its data.
+
+    Raises:
+        PipelineError: there is none.
+
+    """
     if name in recipe_names() or name.endswith(".toml"):
         recipe = Recipe.load(name)
-        return recipe.network, recipe.data
-    return NetworkOptions(architecture=name), "cifar10"
+        found = recipe.network, data_shape(recipe.data)
+    elif name in ARCHITECTURES or ":" in name:
+        found = NetworkOptions(architecture=name), data_shape("cifar10")
+    else:
+        return _of_model(name)
+    if model_at(Path(name)) is not None:
+        say(f"{name} is a recipe or an architecture; for the folder, say ./{name}")
+    return found
+
+
+def _of_model(name: str) -> tuple[NetworkOptions, Shape]:
+    try:
+        choice = choose_model(name)
+    except PipelineError as error:
+        if Path(name).exists():
+            raise
+        raise PipelineError(
+            f"no recipe, architecture or model {name!r}; recipes: {', '.join(recipe_names())}; "
+            f"architectures: {', '.join(ARCHITECTURES)}; {known_models()}"
+        ) from error
+    model: RunConfig | Pretrained
+    if choice.kind == "run":
+        model = read_config(choice.folder)  # which is there before the first epoch has ended
+        options = model.recipe.network
+    else:
+        model = read_pretrained(choice.folder)
+        options = model.network
+    image = model.image
+    shape = image.channels, image.height, image.width, len(model.classes)
+    # The published weights of a pretrained network are not needed.
+    return replace(options, pretrained=False), shape

@@ -1,6 +1,9 @@
 """The command line: results, messages and exit statuses."""
 
 import json
+import os
+import re
+import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -11,8 +14,10 @@ from limelight.artifact.store import load_artifact
 from pipeline.cli.main import COMMANDS
 from pipeline.errors import RunError
 from pipeline.runs.exported import rebuild_run
+from pipeline.runs.run import Run
 from tests.pipeline.cli.running import limelight, limelight_command
 from tests.pipeline.data.test_registry import make_folder
+from tests.serving_kit import REPOSITORY
 
 
 def limelight_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -177,7 +182,11 @@ def test_failure_of_the_system_names_the_file(
 
     monkeypatch.setattr("pipeline.cli.commands.summary.summarise", fail)
     failed = limelight("summary", "resnet", cwd=tmp_path)
-    assert (failed.returncode, failed.stderr) == (1, "error: /locked/run: Permission denied\n")
+    assert failed.returncode == 1
+    assert failed.stderr == (
+        "error: /locked/run: Permission denied; choose another path, or change who may use this "
+        "one\n"
+    )
 
 
 def test_interruption_is_one_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,3 +205,66 @@ def test_images_that_are_smaller_than_their_padding_are_rejected_with_a_remedy(
     failed = limelight("train", "photos", "--image-size", "8", cwd=tmp_path)
     assert failed.returncode == 1
     assert "8 x 8 pixels cannot be padded by 8: pass --set augmentation.pad=1" in failed.stderr
+
+
+OUTPUTS = [
+    ("train", "digits8", "--epochs", "1", "--no-report", "--out"),
+    ("lr-find", "digits8", "--steps", "12", "--out"),
+    ("ablate", "digits8", "--epochs", "1", "--out"),
+    ("inspect", "run", "seven.png", "--out"),
+    ("export", "run", "--to"),
+    ("score", "pictures", "--artifact", "digits", "--out"),
+    ("explain", "seven.png", "--model", "digits", "--out"),
+]
+
+
+@pytest.mark.parametrize("command", OUTPUTS, ids=lambda command: command[0])
+def test_output_below_a_file_is_refused_in_a_sentence(
+    command: tuple[str, ...], tmp_path: Path, digits8_run: Run
+) -> None:
+    here = {"run": digits8_run.folder, "digits": REPOSITORY / "zoo" / "digits"}
+    for name, target in here.items():
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "pictures").mkdir()
+    for place in (tmp_path, tmp_path / "pictures"):
+        shutil.copy(REPOSITORY / "examples" / "seven.png", place)
+    (tmp_path / "file").touch()
+    failed = limelight(*command, "file/out.png", cwd=tmp_path)
+    assert failed.returncode == 1
+    *_, sentence = failed.stderr.splitlines()
+    assert re.match(r"error: .*\bfile\b.*[:;] .*(choose|fix)", sentence)
+    assert "Nobody foresaw" not in sentence
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("command", ["train", "ablate"])
+def test_output_in_a_read_only_folder_is_refused_in_a_sentence(
+    command: str, tmp_path: Path
+) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    failed = limelight(command, "digits8", "--epochs", "1", "--out", "locked/out", cwd=tmp_path)
+    assert failed.returncode == 1
+    *_, sentence = failed.stderr.splitlines()
+    assert re.match("error: locked/out.*: Permission denied; choose another path", sentence)
+
+
+def test_folder_of_a_class_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", images=20)
+    (tmp_path / "photos" / "red").rename(tmp_path / "photos" / os.fsdecode(b"r\xff"))
+    failed = limelight("train", "photos", "--out", "run", cwd=tmp_path)
+    folder = tmp_path / "photos" / r"r\xff"
+    assert failed.stderr == f"error: {folder}: this name is not UTF-8; rename it\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_paths_that_are_not_utf_8_are_printed_as_they_are(tmp_path: Path) -> None:
+    command, environment = limelight_command("summary", "digits8", cwd=tmp_path)
+    script = "from pipeline.cli import main; main._load = lambda _: print(chr(0xdcff)); main.main()"
+    done = subprocess.run(
+        [command[0], "-c", script, "summary"],
+        cwd=tmp_path,
+        env=environment | {"PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.stdout == b"\xff\n"

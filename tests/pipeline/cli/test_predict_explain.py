@@ -1,17 +1,26 @@
 """`limelight predict` and `explain`, with the models that ship and with a service."""
 
+import copy
 import json
 import shutil
+import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from limelight.artifact.store import load_artifact
+from limelight.errors import UnsupportedMethod
 from pipeline.cli.answerers import matching
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RunError
+from pipeline.runs.run import Run
+from pipeline.runs.run_classifier import classifier_of
 from service.settings import Settings
-from tests.pipeline.cli.running import limelight
+from tests.pipeline.cli.running import limelight, limelight_command
 from tests.serving_kit import REPOSITORY, bentoml_serve
 
 EXAMPLES = REPOSITORY / "examples"
@@ -113,6 +122,7 @@ def test_several_overlays_are_written_to_a_folder(folder: Path) -> None:
         (["predict", "two.png", "--url", "http://127.0.0.1:9", "--models", "x"], "leave out"),
         (["explain", "two.png", "seven.png", "-o", "map.png"], "name a folder"),
         (["explain", "two.png", "-o", "x.png", "--target", "cat"], "no class 'cat'"),
+        (["explain", "two.png", "-o", "x.tiff"], "x.tiff: a picture is .png, .jpg, .jpeg, .webp"),
     ],
 )
 def test_error_is_one_line_and_exit_status_1(
@@ -135,3 +145,128 @@ def test_existing_names_are_not_patterns(tmp_path: Path) -> None:
     ]
     with pytest.raises(PipelineError, match="no such file"):
         matching([str(tmp_path / "b*.png")])
+
+
+@pytest.fixture
+def run_and_artefact(digits8_run: Run, artifact_folder: Path, tmp_path: Path) -> tuple[str, str]:
+    """The paths of a run and of its export, where the pictures of digits are."""
+    images = digits8_run.data.dataset.test.images
+    for number, pixels_hwc in enumerate(images[:4]):
+        Image.fromarray(pixels_hwc[:, :, 0]).save(tmp_path / f"{number}.png")
+    (tmp_path / "my runs").symlink_to(digits8_run.folder.parent)
+    return f"my runs/{digits8_run.folder.name}", str(artifact_folder)
+
+
+def answers(*arguments: str, cwd: Path) -> list[dict[str, Any]]:
+    done = limelight(*arguments, "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_run_predicts_what_its_export_does_before_calibration(
+    run_and_artefact: tuple[str, str], tmp_path: Path
+) -> None:
+    run, artefact = run_and_artefact
+    files = [f"{number}.png" for number in range(4)]
+    mine = answers("predict", *files, "--model", run, cwd=tmp_path)
+    exported = answers("predict", *files, "--model", artefact, cwd=tmp_path)
+    assert [each["label"] for each in mine] == [each["label"] for each in exported]
+    assert {(each["model"], each["version"]) for each in mine} == {("digits8", "run")}
+    assert {each["abstain"] for each in mine} == {None}
+    assert mine[0].keys() == exported[0].keys()
+    temperature = load_artifact(Path(artefact)).manifest.calibration.temperature
+    for uncalibrated, calibrated in zip(mine, exported, strict=True):
+        first, second = (
+            np.log([score["probability"] for score in each["scores"][:2]])
+            for each in (uncalibrated, calibrated)
+        )
+        assert np.ptp(second) == pytest.approx(np.ptp(first) / temperature, rel=1e-3)
+
+
+def test_prediction_of_a_run_says_what_it_lacks(
+    run_and_artefact: tuple[str, str], tmp_path: Path
+) -> None:
+    run, _ = run_and_artefact
+    done = limelight("predict", "0.png", "--model", run, cwd=tmp_path)
+    (said,) = filter(None, done.stderr.splitlines())
+    assert said == (
+        f"{run} is a run, so the confidences are not calibrated and no answer is flagged as "
+        f"doubtful; limelight export '{run}' adds both, and checks the maps"
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--method", "contrast"],
+        ["--method", "layercam"],
+        ["--method", "occlusion"],
+        ["--method", "scorecam"],
+        ["--target", "3"],
+    ],
+    ids=" ".join,
+)
+def test_maps_of_a_run_are_those_of_its_export(
+    run_and_artefact: tuple[str, str], tmp_path: Path, options: list[str]
+) -> None:
+    (mine,), (exported,) = (
+        answers("explain", "1.png", "-o", "map.png", "--model", model, *options, cwd=tmp_path)
+        for model in run_and_artefact
+    )
+    assert mine["cam"].keys() == exported["cam"].keys()
+    assert mine["cam"]["target"] == exported["cam"]["target"]
+    np.testing.assert_allclose(mine["cam"]["values"], exported["cam"]["values"], atol=1e-4)
+
+
+def test_run_has_no_layercam_maps_if_its_network_allows_none(
+    digits8_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.serving_graph.MOST_CLASSES", 9)
+    classifier = classifier_of(digits8_run)
+    with pytest.raises(UnsupportedMethod, match="digits8 cannot explain by layercam: use one of"):
+        classifier.explain(EXAMPLES / "seven.png", method="layercam")
+
+
+def test_run_whose_values_are_not_finite_is_refused(digits8_run: Run) -> None:
+    network = copy.deepcopy(digits8_run.network)
+    torch.nn.init.constant_(network.head.get_parameter("linear.weight"), float("nan"))
+    with pytest.raises(RunError, match="values that are not finite: train again with a lower --lr"):
+        classifier_of(replace(digits8_run, network=network)).predict(EXAMPLES / "seven.png")
+
+
+def test_table_in_a_pipe_cuts_no_name(folder: Path) -> None:
+    names = [f"{'x' * 150}-{number}.png" for number in range(2)]
+    for name in names:
+        shutil.copy(folder / "two.png", folder / name)
+    command, environment = limelight_command("predict", *names, "--model", "digits", cwd=folder)
+    environment |= {"COLUMNS": "80", "FORCE_COLOR": "1"}
+    printed = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True)
+    for name in names:
+        assert name in printed.stdout.decode()
+
+
+@pytest.mark.parametrize(
+    ("picture", "form"),
+    [("x.jpg", "JPEG"), ("x.JPEG", "JPEG"), ("x.webp", "WEBP"), ("new/x.png", "PNG")],
+)
+def test_suffix_of_the_picture_is_its_format(folder: Path, picture: str, form: str) -> None:
+    done = limelight("explain", "two.png", "-o", picture, "--model", "digits", cwd=folder)
+    assert done.stdout.strip() == picture
+    with Image.open(folder / picture) as written, Image.open(folder / "two.png") as upload:
+        assert (written.format, written.size) == (form, upload.size)
+
+
+def test_output_without_a_suffix_is_a_folder(folder: Path) -> None:
+    done = limelight("explain", "two.png", "-o", "maps", "--model", "digits", cwd=folder)
+    assert done.stdout.strip() == "maps/two.png"
+    (folder / "maps.v1").mkdir()
+    done = limelight("explain", "two.png", "-o", "maps.v1", "--model", "digits", cwd=folder)
+    assert done.stdout.strip() == "maps.v1/two.png"
+
+
+def test_picture_that_a_format_cannot_hold_is_an_error_of_its_file(folder: Path) -> None:
+    Image.new("L", (17_000, 8)).save(folder / "wide.png")
+    done = limelight("explain", "wide.png", "-o", "x.webp", "--model", "digits", cwd=folder)
+    assert done.returncode == 1
+    assert "wide.png: x.webp: encoding error" in done.stderr

@@ -151,8 +151,10 @@ def test_command_accepts_an_architecture_and_a_shape() -> None:
 
 
 def test_command_rejects_unknown_names() -> None:
-    with pytest.raises(PipelineError, match="no architecture 'resnet3'; there are: resnet, "):
+    with pytest.raises(PipelineError, match=r"model 'resnet3'; recipes: cifar10, .*: resnet, "):
         printed("resnet3")
+    with pytest.raises(PipelineError, match="no architecture torchvision:vgg; there are: resnet"):
+        printed("torchvision:vgg")
 
 
 def test_command_accepts_a_recipe_file(tmp_path: Path) -> None:
@@ -164,8 +166,9 @@ def test_command_accepts_a_recipe_file(tmp_path: Path) -> None:
 
 def test_data_shapes_are_known_without_the_images() -> None:
     digits = load_dataset("digits8")
-    assert data_shape("digits8") == (digits.image.channels, digits.image.width, 10)
-    assert data_shape("mnist37") == (1, 28, 2)
-    assert data_shape("cats-and-dogs") == (3, 64, 2)
+    shape = digits.image.channels, digits.image.height, digits.image.width, 10
+    assert data_shape("digits8") == shape
+    assert data_shape("mnist37") == (1, 28, 28, 2)
+    assert data_shape("cats-and-dogs") == (3, 64, 64, 2)
     assert {data_shape(name)[0] for name in DATASETS} == {1, 3}
-    assert data_shape("folder") == (3, 64, 10)
+    assert data_shape("folder") == (3, 64, 64, 10)
