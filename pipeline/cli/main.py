@@ -108,7 +108,7 @@ def _run() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console)]
     )
-    run_command(lambda: _run(arguments))
+    run_command(lambda: _run_named(arguments))
 
 
 def _without_typer(arguments: list[str]) -> int:
@@ -136,7 +136,7 @@ def _needs(command: str, package: str) -> str:
     )
 
 
-def _run(arguments: list[str]) -> None:
+def _run_named(arguments: list[str]) -> None:
     """Run a command. Some of its modules are imported only when it begins its work.
 
     Raises:

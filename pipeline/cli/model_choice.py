@@ -8,9 +8,7 @@ from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import ArtifactError, find_artifacts, newest_version
 from limelight.classifier import shipped_models
 from pipeline.errors import PipelineError
-
-# As in `pipeline.runs.run_writer`, which imports torch; a command that only predicts need not.
-RUN_FILE = "config.json"
+from pipeline.runs.run_folder import CONFIG
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ def default_model(models: Path | None = None) -> tuple[ModelChoice, list[str]]:
 
 def model_at(path: Path) -> ModelChoice | None:
     """Return the run, the artefact, or the newest version in a model's folder, at `path`."""
-    if (path / RUN_FILE).is_file():
+    if (path / CONFIG).is_file():
         return ModelChoice("run", path)
     newest = newest_version(path)
     return ModelChoice("artefact", newest) if (newest / MANIFEST_FILE).is_file() else None

@@ -15,7 +15,7 @@ from pipeline.data.registry import DATASETS
 from pipeline.errors import PipelineError
 from pipeline.evaluation.layer_summary import render, summarise
 from pipeline.runs.pretrained import Pretrained, read_pretrained
-from pipeline.runs.run import RunConfig, read_config
+from pipeline.runs.run_config import RunConfig, read_config
 from pipeline.training.recipe import Recipe, recipe_names
 
 OWN_IMAGES = (3, 64, 64, 10)

@@ -7,9 +7,9 @@ import pytest
 from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import find_artifacts
 from limelight.classifier import shipped_models
-from pipeline.cli.model_choice import RUN_FILE, ModelChoice, choose_model, default_model
+from pipeline.cli.model_choice import ModelChoice, choose_model, default_model
 from pipeline.errors import PipelineError
-from pipeline.runs.run_writer import CONFIG
+from pipeline.runs.run_folder import CONFIG
 
 SHIPPED = find_artifacts(shipped_models())
 
@@ -30,10 +30,6 @@ def make_artefact(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / MANIFEST_FILE).touch()
     return folder
-
-
-def test_run_is_recognised_by_the_file_that_training_writes() -> None:
-    assert RUN_FILE == CONFIG
 
 
 def test_paths_of_runs_artefacts_and_folders_of_versions_are_found() -> None:

@@ -57,7 +57,7 @@ def test_bundled_dataset_is_loaded_listed_and_trained(
     np.testing.assert_array_equal(dataset.test.labels, stripes()["test_labels"])
     assert dataset.test.labels.dtype == np.int64
     assert default_recipe("stripes") == "digits8"
-    assert data_shape("stripes") == (1, 8, 3)
+    assert data_shape("stripes") == (1, 8, 8, 3)
 
     listed = limelight("data", "list", cwd=tmp_path)
     row = next(line for line in listed.stdout.splitlines() if "stripes" in line)
