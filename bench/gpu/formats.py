@@ -22,14 +22,14 @@ from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Device
 from models.ood_scores import Energy
 from models.serving_graph import ServingGraph
-from pipeline.export.formats import (
+from pipeline.exporting.formats import (
     check_format,
     make_graphs,
     measure_format,
     runtimes,
     save_formats,
 )
-from pipeline.export.parity import Runtime
+from pipeline.exporting.parity import Runtime
 from pipeline.runs.exported import rebuild_run
 
 MODELS = "models"

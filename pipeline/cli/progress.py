@@ -1,11 +1,15 @@
 """The progress display of every command, on standard error."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -23,6 +27,25 @@ def progress_bar(*columns: ProgressColumn, transient: bool = False) -> Progress:
     middle = columns or (MofNCompleteColumn(),)
     shown = (TextColumn("{task.description}"), BarColumn(), *middle, TimeRemainingColumn())
     return Progress(*shown, console=console, transient=transient)
+
+
+@contextmanager
+def reading_bar(*, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that draws how many images were read; the bar appears at its first call."""
+    if quiet:
+        yield lambda done, total: None
+        return
+    with ExitStack() as stack:
+        shown: list[tuple[Progress, TaskID]] = []
+
+        def tell(done: int, total: int) -> None:
+            if not shown:
+                bar = stack.enter_context(progress_bar(MofNCompleteColumn(), ImagesPerSecond()))
+                shown.append((bar, bar.add_task("reading images", total=total)))
+            bar, task = shown[0]
+            bar.update(task, completed=done)
+
+        yield tell
 
 
 class ImagesPerSecond(ProgressColumn):

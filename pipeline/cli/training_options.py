@@ -1,25 +1,19 @@
-"""Shared by the commands that train: their options, and the training run itself."""
+"""Shared by the commands that train: their options, and what they say at the end."""
 
+import os
 import tomllib
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipeline.cli.console import say
-from pipeline.cli.training_bar import training_bar
-from pipeline.data.registry import Dataset, imbalance_report
+from pipeline.cli.console import next_command, say
+from pipeline.cli.progress import reading_bar
 from pipeline.errors import PipelineError
-from pipeline.training.callbacks import Callback
-from pipeline.training.small_data import ADAPTED
 
 if TYPE_CHECKING:
-    from pipeline.runs.run_setup import RunPlan
-    from pipeline.training.activation_stats import ActivationStatistics
-    from pipeline.training.distributed import World
+    from pipeline.runs.run import Run
+    from pipeline.runs.session import Plan
 
 Out = Annotated[Path | None, typer.Option(help="run folder; default runs/NAME-TIME")]
 Seed = Annotated[int, typer.Option(help="of the split, the weights and the augmentation")]
@@ -32,7 +26,34 @@ LearningRate = Annotated[
     str | None,
     typer.Option("--lr", help="peak rate; or one for each layer group, 'a,b,c'; or 'first,last'"),
 ]
-ImageSize = Annotated[str, typer.Option(help="side of your own images in pixels, or HEIGHTxWIDTH")]
+ImageSize = Annotated[
+    str,
+    typer.Option(
+        help="side of your own images in pixels, or HEIGHTxWIDTH; auto follows the images"
+    ),
+]
+Augment = Annotated[
+    Literal["none", "light", "strong"] | None,
+    typer.Option(
+        help="light crops and mirrors, strong adds RandAugment, mixup and CutMix; default: the "
+        "recipe's"
+    ),
+]
+Ema = Annotated[
+    float | None,
+    typer.Option(help="keep averaged weights, with this decay for each step, such as 0.99"),
+]
+Patience = Annotated[
+    int | None, typer.Option(min=1, help="stop after this many epochs without a better one")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="processes that decode your own images; default: one a processor"),
+]
+Data = Annotated[Path | None, typer.Option(help="where the run's images are now, if they moved")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="say what would be done; train and write nothing")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -56,8 +77,10 @@ Track = Annotated[
 Report = Annotated[bool, typer.Option("--report/--no-report", help="write report.html at the end")]
 
 
-_WITH_RESUME = frozenset({"resume", "device", "track", "report"})
+_WITH_RESUME = frozenset({"resume", "data", "device", "track", "report", "workers"})
 """Parameters of `limelight train` that an interrupted run does not have."""
+_TO_LENGTHEN = _WITH_RESUME | {"epochs", "out"}
+"""Those that a finished run can be given."""
 
 
 def parse_rates(text: str | None) -> float | tuple[float, ...] | None:
@@ -98,18 +121,20 @@ def parse_settings(texts: list[str] | None) -> dict[str, object]:
     return changes
 
 
-def reject_options_of_a_run(context: typer.Context) -> None:
-    """Reject options that an interrupted run has already, instead of ignoring them.
+def reject_options_of_a_run(context: typer.Context, *, lengthened: bool) -> None:
+    """Reject options that a run has already, instead of ignoring them.
+
+    `lengthened` means that the run is finished, and gets more epochs.
 
     Raises:
-        PipelineError: the command line has one beside `--resume`; the message names it.
+        PipelineError: the command line has one; the message names it.
 
     """
-    given = []
+    given, accepted = [], _TO_LENGTHEN if lengthened else _WITH_RESUME
     for parameter in context.command.params:
         name = str(parameter.name)
         source = context.get_parameter_source(name)
-        if name not in _WITH_RESUME and source is not None and source.name == "COMMANDLINE":
+        if name not in accepted and source is not None and source.name == "COMMANDLINE":
             is_option = parameter.param_type_name == "option"
             given.append(max(parameter.opts, key=len) if is_option else "DATA")
     if given:
@@ -119,112 +144,50 @@ def reject_options_of_a_run(context: typer.Context) -> None:
         )
 
 
-def chosen_options(options: Mapping[str, object], recipe: str) -> frozenset[str]:
-    """Name the options of `Recipe.load` that the user chose: all, in a recipe file of their own."""
-    chosen = {name for name, value in options.items() if value is not None}
-    if "schedule" in chosen:
-        chosen.add("schedule__peak")
-    if recipe.endswith(".toml"):
-        chosen |= ADAPTED
-    return frozenset(chosen)
-
-
-def parse_size(text: str) -> int | tuple[int, int]:
-    """Parse `--image-size`: a side, or (height, width).
+def parse_size(text: str | None) -> int | tuple[int, int] | None:
+    """Parse `--image-size`: a side, or (height, width); None for `auto`.
 
     Raises:
         PipelineError: it is something else.
 
     """
+    if text is None or text.lower() == "auto":
+        return None
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
-        raise PipelineError(f"--image-size {text!r}: write 64, or 48x64 for height 48, width 64")
+        raise PipelineError(
+            f"--image-size {text!r}: write auto, 64, or 48x64 for height 48, width 64"
+        )
     if len(parts) == 1:
         return int(parts[0])
     return int(parts[0]), int(parts[1])
 
 
-def run_training(
-    make_plan: "Callable[[World], RunPlan]",
-    *,
-    out: Path | None,
-    device: str,
-    track: list[str] | None,
-    report: bool,
-) -> None:
-    """Plan a run and train it, with a bar, trackers and a report; prints the folder.
-
-    Raises:
-        PipelineError: see `plan_run`, `RunPlan.train` and `tracker`.
-
-    """
-    # torch takes seconds to import: the command line is checked before.
-    from pipeline.runs.run import read_run
-    from pipeline.training.activation_stats import ActivationStatistics
-    from pipeline.training.device import choose_device
-    from pipeline.training.distributed import joined
-
-    with ExitStack() as stack:
-        world = stack.enter_context(joined(choose_device(device)))
-        plan = make_plan(world)
-        trainer = plan.trainer(world)
-        folder = out or Path("runs") / f"{plan.dataset.name}-{datetime.now():%Y%m%d-%H%M%S}"
-        callbacks: list[Callback] = []
-        activations = ActivationStatistics()
-        if world.leads:
-            trackers = [_tracker(name, folder, plan, activations) for name in track or ()]
-            _introduce(plan)
-            callbacks = [stack.enter_context(training_bar()), *trackers]
-        watching = {"activations": activations}
-        record = plan.train(folder, callbacks, watching=watching, trainer=trainer)
-        if not world.leads:
-            return
+def finish(run: "Run", *, report: bool) -> None:
+    """Write the report of a run that was trained, say what comes next, and print its folder."""
+    if os.environ.get("RANK", "0") != "0":
+        return  # of the processes that train together, one speaks
     if report:
         from pipeline.report import write_report
 
-        say(f"report: {write_report(read_run(folder, data=plan.data))}")
+        say(f"report: {write_report(run)}")
+    best = run.best
     say(
-        f"best epoch {record.best.epoch}: validation accuracy "
-        f"{record.best.validation_accuracy:.2%}. Next: limelight export {folder}"
+        f"best epoch {best.epoch}: validation accuracy {best.validation_accuracy:.2%}. Next: "
+        f"{next_command('limelight', 'export', run.folder)}"
     )
-    print(folder)
+    print(run.folder)
 
 
-def _tracker(
-    name: str, folder: Path, plan: "RunPlan", activations: "ActivationStatistics"
-) -> Callback:
-    from pipeline.runs.tracking import tracker
+def rehearse(plan_in: "Plan", device: str) -> None:
+    """Say what a run would do; nothing is trained or written."""
+    from pipeline.cli.introduction import introduction, outlook
+    from pipeline.training.device import choose_device
+    from pipeline.training.distributed import joined
 
-    return tracker(name, folder, plan.config.model_dump(mode="json"), activations)
-
-
-def _introduce(plan: "RunPlan") -> None:
-    config = plan.config
-    fit, validation = plan.data.fit, plan.data.validation
-    processes = f" by {config.processes} processes" if config.processes > 1 else ""
-    say(
-        f"{config.source}: {len(config.classes)} classes, {len(fit):,} images to fit, "
-        f"{len(validation):,} to validate on, {len(plan.dataset.test):,} to test"
-        f"{_not_read(plan.dataset)}; on {config.device}"
-        f"{' in bfloat16' if config.bfloat16 else ''}{processes}"
-    )
-    recipe = config.recipe
-    say(
-        f"{recipe.epochs:,} epochs of {len(fit) // recipe.batch_size:,} batches of "
-        f"{recipe.batch_size:,} images"
-    )
-    if config.teachers:
-        names = ", ".join(teacher.name for teacher in config.teachers)
-        say(f"distilling from {names}; the labels are not used")
-    uneven = imbalance_report(plan.dataset.train.labels, config.classes)
-    if uneven and not config.recipe.class_weights:
-        say(uneven)
-
-
-def _not_read(dataset: Dataset) -> str:
-    """Say how many files were skipped: unknown suffixes, and images that cannot be read."""
-    kinds = [f"{count:,} {suffix}" for suffix, count in dataset.unread.items()]
-    if dataset.skipped:
-        kinds.append(f"{len(dataset.skipped):,} unreadable")
-    count = sum(dataset.unread.values()) + len(dataset.skipped)
-    return f" ({count:,} files skipped: {', '.join(kinds)})" if count else ""
+    with joined(choose_device(device)) as world:
+        with reading_bar(quiet=not world.leads) as progress:
+            plan = plan_in(world, progress)
+        if world.leads:
+            for line in (*introduction(plan), *outlook(plan)):
+                say(line)

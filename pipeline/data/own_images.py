@@ -7,27 +7,31 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.image_folder import list_folder
 from pipeline.data.image_reader import ImageReader
 from pipeline.data.image_rules import photo_rule
+from pipeline.data.image_size import suitable_side
 from pipeline.data.labelled_files import TEST, TRAIN, VALIDATION, LabelledFiles
 from pipeline.data.reading import Reading
 from pipeline.data.splits import hold_out
 
 
 def load_own_images(
-    path: Path, image_size: int | tuple[int, int], reading: Reading
+    path: Path, image_size: int | tuple[int, int] | None, reading: Reading, *, largest: int
 ) -> Dataset | None:
     """Read the images at `path`, resized to `image_size`; None if it is no folder or CSV file.
 
-    They stay in a file, so that there may be more of them than the memory holds.
+    They stay in a file, so that there may be more of them than the memory holds. If `image_size` is
+    None, it follows the images, up to `largest`.
 
     Raises:
         DataError: there are too few classes or images, or none of a class can be read.
 
     """
     if path.is_dir():
-        return _read(path, list_folder(path), image_size, reading)
-    if path.is_file() and path.suffix.lower() == ".csv":
-        return _read(path, list_table(path), image_size, reading)
-    return None
+        files = list_folder(path)
+    elif path.is_file() and path.suffix.lower() == ".csv":
+        files = list_table(path)
+    else:
+        return None
+    return _read(path, files, image_size or suitable_side(files.paths, largest), reading)
 
 
 def _read(

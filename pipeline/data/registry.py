@@ -170,6 +170,9 @@ DATASETS: dict[str, Entry] = {
     ),
 }
 
+DEFAULT_SIZE = 64
+"""Side of the images of a user's own, in pixels, if nobody chooses another."""
+
 
 def find_published(name: str) -> Published:
     """Return the origin of a data set that can be downloaded.
@@ -260,21 +263,25 @@ def _not_found(source: str) -> DataError:
 
 
 def load_dataset(
-    source: str, *, image_size: int | tuple[int, int] = 64, reading: Reading | None = None
+    source: str,
+    *,
+    image_size: int | tuple[int, int] | None = DEFAULT_SIZE,
+    largest: int = DEFAULT_SIZE,
+    reading: Reading | None = None,
 ) -> Dataset:
     """Load a data set by its name, a folder of labelled images or a CSV file of paths and labels.
 
     `image_size`, a side or (height, width) in pixels, is the size that the images of a folder, a
-    CSV file or ``cats-and-dogs`` are resized to. The other data sets keep their own. `reading` is
-    of a folder's images.
+    CSV file or ``cats-and-dogs`` are resized to. The other data sets keep their own. None chooses
+    a side that suits the images in a folder, up to `largest`. `reading` is of a folder's images.
 
     Raises:
         DataError: the data is missing or corrupt; the message says how to get it.
 
     """
     if source in DATASETS:
-        return _named(source, image_size)
-    dataset = load_own_images(Path(source), image_size, reading or Reading())
+        return _named(source, image_size or DEFAULT_SIZE)
+    dataset = load_own_images(Path(source), image_size, reading or Reading(), largest=largest)
     if dataset is None:
         raise _not_found(source)
     return dataset

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from models import ClassMapNetwork
+from pipeline.data.reading import Reading
 from pipeline.runs.run_config import RunConfig, read_results
 from pipeline.runs.run_data import RunData
 from pipeline.runs.run_folder import CHECKPOINT
@@ -24,6 +25,10 @@ class Run:
     best: Epoch
     known_data: RunData | None = None
     """The data, if the caller has read it already."""
+    moved_to: Path | None = None
+    """Where the user's own images are now, if they moved."""
+    reading: Reading | None = None
+    """How they are read."""
 
     @cached_property
     def data(self) -> RunData:
@@ -33,13 +38,22 @@ class Run:
             RunError: the data is not what the run was trained on.
 
         """
-        return self.config.read_data() if self.known_data is None else self.known_data
+        if self.known_data is not None:
+            return self.known_data
+        return self.config.read_data(moved_to=self.moved_to, reading=self.reading)
 
 
-def read_run(folder: Path, *, data: RunData | None = None) -> Run:
+def read_run(
+    folder: Path,
+    *,
+    data: RunData | None = None,
+    moved_to: Path | None = None,
+    reading: Reading | None = None,
+) -> Run:
     """Read a run: its configuration, and the network of its best epoch.
 
-    `data` is the run's data, if the caller has read it already.
+    `data` is the run's data, if the caller has read it already. `moved_to` and `reading` are those
+    of `RunConfig.read_data`.
 
     Raises:
         RunError: a file is missing or cannot be read, or the run was trained on other data.
@@ -56,4 +70,5 @@ def read_run(folder: Path, *, data: RunData | None = None) -> Run:
         channels=len(config.normalisation.mean),
         classes=len(config.classes),
     )
-    return Run(folder, config, network, Record(epochs=epochs).best, data)
+    best = Record(epochs=epochs).best
+    return Run(folder, config, network, best, data, moved_to, reading)

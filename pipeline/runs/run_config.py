@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from limelight.artifact.manifest import ImageRule
 from models.normalization import Normalisation
-from pipeline.data.registry import load_dataset
+from pipeline.data.reading import Reading
+from pipeline.data.registry import DATASETS, load_dataset
 from pipeline.errors import RunError
 from pipeline.runs.run_data import RunData, split_run_data
 from pipeline.runs.run_folder import CHECKPOINT, CONFIG, EPOCHS, read_epochs
@@ -51,14 +52,21 @@ class RunConfig(BaseModel):
     """The models that the run was distilled from."""
     libraries: dict[str, str]
 
-    def read_data(self) -> RunData:
+    def read_data(self, *, moved_to: Path | None = None, reading: Reading | None = None) -> RunData:
         """Read the run's data set and split it.
+
+        Args:
+            moved_to: where the user's own images are now, if they moved.
+            reading: how they are read.
 
         Raises:
             RunError: the data is not what the run was planned with.
 
         """
-        dataset = load_dataset(self.source, image_size=self.image_size)
+        source = self.source if moved_to is None else str(moved_to)
+        if source not in DATASETS and not Path(source).exists():
+            raise RunError(f"{source} is no longer there: pass --data PATH if its images moved")
+        dataset = load_dataset(source, image_size=self.image_size, reading=reading)
         data = split_run_data(dataset, validation=self.recipe.validation, seed=self.seed)
         self.check(data)
         return data

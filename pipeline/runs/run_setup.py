@@ -8,7 +8,14 @@ from pathlib import Path
 import torch
 
 from models.normalization import Normalisation
-from pipeline.data.registry import DATASETS, Dataset, check_unambiguous, load_dataset
+from pipeline.data.reading import Reading
+from pipeline.data.registry import (
+    DATASETS,
+    DEFAULT_SIZE,
+    Dataset,
+    check_unambiguous,
+    load_dataset,
+)
 from pipeline.data.stored_images import in_batches
 from pipeline.errors import PipelineError, RunError
 from pipeline.runs.atomic_files import write_text
@@ -148,15 +155,18 @@ def plan_run(
     recipe: Recipe,
     seed: int,
     device: torch.device,
-    image_size: int | tuple[int, int] = 64,
+    image_size: int | tuple[int, int] | None = DEFAULT_SIZE,
+    largest: int = DEFAULT_SIZE,
     normalisation: Normalisation | None = None,
     pretrained: str | None = None,
     processes: int = 1,
     dataset: Dataset | None = None,
+    reading: Reading | None = None,
 ) -> RunPlan:
     """Load `source`, split it and describe the run that is to be.
 
-    `dataset` is what `source` gave with the same image size, if it was loaded before.
+    `image_size`, `largest` and `reading` are those of `load_dataset`. `dataset` is what `source`
+    gave with the same image size, if it was loaded before.
 
     Raises:
         DataError: the data is missing, corrupt or cannot be split.
@@ -164,13 +174,13 @@ def plan_run(
     """
     if dataset is None:
         check_unambiguous(source)
-        dataset = load_dataset(source, image_size=image_size)
+        dataset = load_dataset(source, image_size=image_size, largest=largest, reading=reading)
     source = source if source in DATASETS else str(Path(source).resolve())
     data = split_run_data(dataset, validation=recipe.validation, seed=seed)
     config = RunConfig(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         source=source,
-        image_size=image_size,
+        image_size=image_size or (dataset.image.height, dataset.image.width),
         image=dataset.image,
         data_sha256=data.sha256,
         classes=dataset.classes,
@@ -189,11 +199,18 @@ def plan_run(
 
 
 def resume_run(
-    folder: Path, device: torch.device, *, processes: int = 1, data: RunData | None = None
+    folder: Path,
+    device: torch.device,
+    *,
+    processes: int = 1,
+    data: RunData | None = None,
+    moved_to: Path | None = None,
+    reading: Reading | None = None,
 ) -> RunPlan:
     """Plan to continue an interrupted run.
 
-    `data` is the run's data, if the caller has read it already.
+    `data` is the run's data, if the caller has read it already. `moved_to` is where its images are
+    now, which is remembered.
 
     Raises:
         RunError: `folder` is no run, is finished, was begun with another number of processes, or
@@ -207,9 +224,14 @@ def resume_run(
             f"{processes}; start it with torchrun --nproc-per-node {config.processes}"
         )
     if is_finished(folder):
-        raise RunError(f"{folder} is finished; next: limelight export {folder}")
+        raise RunError(
+            f"{folder} is finished: export it, or train it for N more epochs with --epochs N"
+        )
     if data is None:
-        data = config.read_data()
+        data = config.read_data(moved_to=moved_to, reading=reading)
+    if moved_to is not None:
+        config = config.model_copy(update={"source": str(moved_to.resolve())})
+        write_text(folder / CONFIG, config.model_dump_json(indent=2) + "\n")
     config.check(data)
     initial = read_tensors(folder / INITIAL)[0] if (folder / INITIAL).is_file() else None
     teachers = read_tensors(folder / TEACHERS)[0] if config.teachers else {}

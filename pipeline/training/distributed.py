@@ -30,6 +30,11 @@ class World:
         """Slice a batch or a list of images to this process's share."""
         return slice(self.rank, None, self.size)
 
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
     def mean(self, value: Tensor) -> Tensor:
         """Average a scalar over all processes."""
         if self.size > 1:

@@ -25,7 +25,7 @@ PROMISES = {
     "serve,tracing": "from service.telemetry.tracing import Tracing; "
     "Tracing('http://127.0.0.1:9', ratio=1).close()",
     "score": "import pipeline.scoring.job",
-    "train": "import pipeline.training.trainer, pipeline.export.export, pipeline.report; "
+    "train": "import pipeline.training.trainer, pipeline.exporting.export, pipeline.report; "
     "import pipeline.lessons.ladder, models",
     "train,track": "from pipeline.runs.tracking_backends import MLflow, TensorBoard",
 }

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.evaluation import faithfulness
 from pipeline.evaluation import ood_detection as out_of_distribution
-from pipeline.export.export import export
+from pipeline.exporting.export import export
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_setup import plan_run
 from pipeline.training.recipe import Recipe

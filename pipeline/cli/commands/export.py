@@ -5,14 +5,8 @@ from typing import Annotated
 
 import typer
 
-from limelight.artifact.manifest import MANIFEST_FILE
-from limelight.artifact.store import load_artifact, newest_version
-from pipeline.cli.console import say
-from pipeline.evaluation.ood_datasets import kinds_missing
-from pipeline.export import export as exporting
-from pipeline.runs.exported import rebuild_run
-from pipeline.runs.run import read_run
-from pipeline.runs.run_folder import CONFIG
+from pipeline.cli.console import next_command, say
+from pipeline.cli.training_options import Data, Workers
 
 
 def export(
@@ -32,21 +26,20 @@ def export(
         bool,
         typer.Option(help="also export a float16 graph, which the service uses on a GPU"),
     ] = False,
+    data: Data = None,
+    workers: Workers = None,
 ) -> None:
     """Export a run as the next version of an artefact, verified; prints its folder.
 
     Example: limelight export runs/mnist --to zoo
     """
-    is_run = (run / CONFIG).is_file() or not (newest_version(run) / MANIFEST_FILE).is_file()
-    source = read_run(run) if is_run else rebuild_run(run)
-    missing = kinds_missing(source.config.source)
-    if missing:
-        say(
-            f"{' and '.join(missing)} missing for the evaluation on out-of-distribution images; "
-            "to include them, fetch them first: "
-            + "; ".join(f"limelight data fetch {kind}" for kind in missing)
-        )
-    folder = exporting.export(source, to, name=name, layercam=layercam, fp16=fp16, tell=say)
+    # torch takes seconds to import: the command line is checked before.
+    from limelight.artifact.store import load_artifact
+    from pipeline import api
+
+    folder = api.export(
+        run, to, name=name, layercam=layercam, fp16=fp16, data=data, workers=workers
+    )
     manifest = load_artifact(folder).manifest
     for file, parity in manifest.parity.items():
         identity = (
@@ -62,6 +55,7 @@ def export(
     say(
         f"test set, {metrics.images:,} images: accuracy {metrics.accuracy:.2%}, "
         f"log loss {metrics.log_loss:.4f}, calibration error {metrics.ece:.2%}; temperature "
-        f"{calibration.temperature:.3f}. Next: LIMELIGHT_MODELS={to} bentoml serve"
+        f"{calibration.temperature:.3f}. Next: "
+        f"{next_command('bentoml', 'serve', 'service.bento:Limelight', LIMELIGHT_MODELS=to)}"
     )
     print(folder)

@@ -1,34 +1,39 @@
 """`limelight finetune`."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.training_options import (
+    Augment,
     BatchSize,
     ClassWeights,
     Device,
+    DryRun,
+    Ema,
     Epochs,
     LearningRate,
     Out,
+    Patience,
     Report,
     Seed,
     Set,
     Teachers,
     Track,
-    chosen_options,
+    Workers,
+    finish,
     parse_rates,
     parse_settings,
     parse_size,
-    run_training,
+    rehearse,
 )
-from pipeline.runs.pretrained import distil_from, initialise_from, read_pretrained
-from pipeline.runs.run_setup import RunPlan, plan_run
-from pipeline.training.device import choose_device
-from pipeline.training.distributed import World
-from pipeline.training.recipe import Recipe
+from pipeline.runs.choices import Choices
+
+if TYPE_CHECKING:
+    from pipeline.data.reading import Progress
+    from pipeline.runs.run_setup import RunPlan
+    from pipeline.training.distributed import World
 
 
 def finetune(
@@ -56,11 +61,16 @@ def finetune(
     image_size: Annotated[
         str | None, typer.Option(help="side in pixels, or HEIGHTxWIDTH; default: the pretrained's")
     ] = None,
+    augment: Augment = None,
+    ema: Ema = None,
+    patience: Patience = None,
     teachers: Teachers = None,
-    choices: Set = None,
+    settings: Set = None,
     class_weights: ClassWeights = False,
+    workers: Workers = None,
     track: Track = None,
     report: Report = True,
+    dry_run: DryRun = False,
 ) -> None:
     """Fine-tune a pretrained model on new classes: the head first, then all; prints the run folder.
 
@@ -69,31 +79,48 @@ def finetune(
 
     Example: limelight finetune --from zoo/cifar10 ./my-photos
     """
+    choices = Choices(
+        recipe=recipe,
+        seed=seed,
+        device=device,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=parse_rates(lr),
+        image_size=parse_size(image_size),
+        augment=augment,
+        ema=ema,
+        patience=patience,
+        class_weights=class_weights,
+        teachers=teachers or (),
+        settings=parse_settings(settings),
+        workers=workers,
+    )
+    # torch takes seconds to import: the command line is checked before.
+    from pipeline import api
+    from pipeline.runs.planning import plan_finetuning
 
-    def make_plan(world: World) -> RunPlan:
-        begin = read_pretrained(pretrained)
-        options: dict[str, object] = {
-            "network": asdict(begin.network),
-            "freeze_epochs": freeze_epochs,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "schedule__peak": parse_rates(lr),
-            "bn_freeze": bn_freeze,
-            "class_weights": class_weights or None,
-        }
-        options |= parse_settings(choices)
-        plan = plan_run(
-            source,
-            recipe_name=recipe,
-            recipe=Recipe.load(recipe, **options),
-            seed=seed,
-            device=choose_device(device),
-            image_size=begin.image_size if image_size is None else parse_size(image_size),
-            normalisation=begin.normalisation,
-            pretrained=begin.name,
-            processes=world.size,
-        )
-        plan = plan.fitted_to_size(chosen_options(options, recipe))
-        return distil_from(initialise_from(plan, begin), teachers or ())
+    if dry_run:
 
-    run_training(make_plan, out=out, device=device, track=track, report=report)
+        def plan(world: "World", progress: "Progress") -> "RunPlan":
+            return plan_finetuning(
+                source,
+                pretrained=pretrained,
+                freeze_epochs=freeze_epochs,
+                bn_freeze=bn_freeze,
+                world=world,
+                progress=progress,
+                **choices,
+            )
+
+        rehearse(plan, device)
+        return
+    run = api.finetune(
+        source,
+        pretrained=pretrained,
+        out=out,
+        freeze_epochs=freeze_epochs,
+        bn_freeze=bn_freeze,
+        track=track or (),
+        **choices,
+    )
+    finish(run, report=report)

@@ -1,37 +1,46 @@
 """`limelight train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.training_options import (
+    Augment,
     BatchSize,
     ClassWeights,
+    Data,
     Device,
+    DryRun,
+    Ema,
     Epochs,
     ImageSize,
     LearningRate,
     Out,
+    Patience,
     Report,
     Seed,
     Set,
     Teachers,
     Track,
-    chosen_options,
+    Workers,
+    finish,
     parse_rates,
     parse_settings,
     parse_size,
+    rehearse,
     reject_options_of_a_run,
-    run_training,
 )
-from pipeline.data.registry import DATASETS, default_recipe
+from pipeline.data.registry import DATASETS
 from pipeline.errors import PipelineError
-from pipeline.runs.pretrained import distil_from
-from pipeline.runs.run_setup import RunPlan, plan_run, resume_run
-from pipeline.training.device import choose_device
-from pipeline.training.distributed import World
-from pipeline.training.recipe import Recipe, recipe_names
+from pipeline.runs.choices import Choices
+from pipeline.runs.run_folder import is_finished
+from pipeline.training.recipe import recipe_names
+
+if TYPE_CHECKING:
+    from pipeline.data.reading import Progress
+    from pipeline.runs.run_setup import RunPlan
+    from pipeline.training.distributed import World
 
 
 def train(
@@ -50,14 +59,16 @@ def train(
     ] = None,
     out: Out = None,
     resume: Annotated[
-        Path | None, typer.Option(help="continue this run after its last finished epoch")
+        Path | None,
+        typer.Option(help="continue this run; a finished one for --epochs more, as a new run"),
     ] = None,
+    data: Data = None,
     seed: Seed = 0,
     device: Device = "auto",
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     lr: LearningRate = None,
-    image_size: ImageSize = "64",
+    image_size: ImageSize = "auto",
     arch: Annotated[
         str | None, typer.Option(help="another architecture, such as torchvision:resnet34")
     ] = None,
@@ -65,51 +76,88 @@ def train(
         bool,
         typer.Option("--pretrained", help="initialise from the weights that torchvision publishes"),
     ] = False,
+    augment: Augment = None,
+    ema: Ema = None,
+    patience: Patience = None,
     teachers: Teachers = None,
-    choices: Set = None,
+    settings: Set = None,
     class_weights: ClassWeights = False,
+    workers: Workers = None,
     track: Track = None,
     report: Report = True,
+    dry_run: DryRun = False,
 ) -> None:
     """Train a classifier and write a run folder; prints its path.
 
-    Under torchrun the processes train together: torchrun --nproc-per-node 2 -m pipeline train ...
+    Under torchrun the processes train together:
+    torchrun --nproc-per-node 2 --no-python limelight train ...
 
     Example: limelight train mnist --out runs/mnist
     """
-
-    def make_plan(world: World) -> RunPlan:
-        if resume is not None:
-            reject_options_of_a_run(context)
-            return resume_run(resume, choose_device(device), processes=world.size)
-        if source is None:
-            raise PipelineError("name the data to train on, or a run to --resume")
-        name = recipe or default_recipe(source)
-        options: dict[str, object] = {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "schedule__peak": parse_rates(lr),
-            "class_weights": class_weights or None,
-            "network": {"architecture": arch} if arch else None,
-            "network__pretrained": pretrained or None,
-        }
-        options |= parse_settings(choices)
-        chosen = Recipe.load(name, **options)
-        plan = plan_run(
-            source,
-            recipe_name=name,
-            recipe=chosen,
-            seed=seed,
-            device=choose_device(device),
-            image_size=parse_size(image_size),
-            processes=world.size,
-        )
-        return distil_from(plan.fitted_to_size(chosen_options(options, name)), teachers or ())
-
-    run_training(
-        make_plan,
-        out=resume or out,
+    choices = Choices(
+        recipe=recipe,
+        seed=seed,
         device=device,
-        track=track,
-        report=report,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=parse_rates(lr),
+        image_size=parse_size(image_size),
+        augment=augment,
+        ema=ema,
+        patience=patience,
+        class_weights=class_weights,
+        teachers=teachers or (),
+        settings=parse_settings(settings),
+        workers=workers,
     )
+    if resume is not None:
+        reject_options_of_a_run(context, lengthened=epochs is not None and is_finished(resume))
+        _resume(resume, choices, out=out, data=data, track=track, report=report)
+        return
+    if source is None:
+        raise PipelineError("name the data to train on, or a run to --resume")
+    if data is not None:
+        raise PipelineError("--data is for --resume: name the images themselves")
+    # torch takes seconds to import: the command line is checked before.
+    from pipeline import api
+    from pipeline.runs.planning import plan_training
+
+    if dry_run:
+
+        def plan(world: "World", progress: "Progress") -> "RunPlan":
+            return plan_training(
+                source,
+                arch=arch,
+                pretrained=pretrained,
+                world=world,
+                progress=progress,
+                **choices,
+            )
+
+        rehearse(plan, device)
+        return
+    run = api.train(source, out=out, arch=arch, pretrained=pretrained, track=track or (), **choices)
+    finish(run, report=report)
+
+
+def _resume(
+    run: Path,
+    choices: Choices,
+    *,
+    out: Path | None,
+    data: Path | None,
+    track: list[str] | None,
+    report: bool,
+) -> None:
+    from pipeline import api
+
+    resumed = api.resume(
+        run,
+        epochs=choices.get("epochs"),
+        out=out,
+        data=data,
+        device=choices.get("device"),
+        workers=choices.get("workers"),
+        track=track or (),
+    )
+    finish(resumed, report=report)

@@ -14,8 +14,8 @@ from sklearn.model_selection import train_test_split
 from limelight.artifact.store import load_artifact
 from pipeline.data.registry import load_dataset
 from pipeline.errors import RunError
-from pipeline.export.export import export
-from pipeline.export.formats import WEIGHTS
+from pipeline.exporting.export import export
+from pipeline.exporting.formats import WEIGHTS
 from pipeline.runs.pretrained import read_pretrained
 from pipeline.runs.run import Run, read_run
 from pipeline.training.recipe import Recipe

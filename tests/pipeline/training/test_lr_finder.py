@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cli.commands.lr_find import lr_find, scaled
+from pipeline.api import scaled_rates
+from pipeline.cli.commands.lr_find import lr_find
 from pipeline.errors import RunError
-from pipeline.runs.run_setup import RunPlan
+from pipeline.runs.run_config import read_config
 from pipeline.training import lr_finder
 from pipeline.training.callbacks import Batch
-from pipeline.training.distributed import World
 from pipeline.training.lr_finder import find_rate, longest_fall, suggest
 from pipeline.training.recipe import Recipe
 from pipeline.training.trainer import Trainer, train
@@ -180,11 +180,7 @@ def test_command_draws_the_curve_and_prints_the_rate(
 def test_command_trains_with_the_suggested_rate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plans: list[RunPlan] = []
-    monkeypatch.setattr(
-        "pipeline.cli.commands.lr_find.run_training",
-        lambda make_plan, **_: plans.append(make_plan(World())),
-    )
+    monkeypatch.chdir(tmp_path)
     lr_find(
         "digits8",
         out=tmp_path / "curve.png",
@@ -194,13 +190,14 @@ def test_command_trains_with_the_suggested_rate(
         batch_size=32,
         train=True,
     )
-    printed = capsys.readouterr().out.strip()
-    config = plans[0].config
+    printed, folder = capsys.readouterr().out.split()
+    config = read_config(Path(folder))
     expected = Recipe.load("digits8", batch_size=32, schedule__peak=float(printed))
     assert (config.source, config.seed, config.recipe) == ("digits8", 3, expected)
     assert (tmp_path / "curve.png").stat().st_size > 1000
 
 
-def test_rates_of_several_groups_are_scaled_together() -> None:
-    assert scaled(0.1, 0.05) == "0.05"
-    assert scaled((0.001, 0.1), 0.05) == "0.0005,0.05"
+def test_rates_of_several_groups_are_scaled_together(tmp_path: Path) -> None:
+    recipe = Recipe.load("digits8", schedule__peak=(0.001, 0.1))
+    assert scaled_rates(recipe, 0.05) == (0.0005, 0.05)
+    assert scaled_rates(Recipe.load("digits8"), 0.05) == 0.05

@@ -23,11 +23,11 @@ from models.serving_graph import ServingGraph, find_layercam_stage
 from pipeline.data.registry import load_dataset
 from pipeline.data.served_images import as_served
 from pipeline.errors import GateError, PipelineError, RunError
-from pipeline.export.export import export
-from pipeline.export.model_card import card
-from pipeline.export.naming import default_name, next_version
-from pipeline.export.parity import EXACT, FP16, TorchRuntime, check_parity, measure_parity
-from pipeline.export.serialization import without_metadata
+from pipeline.exporting.export import export
+from pipeline.exporting.model_card import card
+from pipeline.exporting.naming import default_name, next_version
+from pipeline.exporting.parity import EXACT, FP16, TorchRuntime, check_parity, measure_parity
+from pipeline.exporting.serialization import without_metadata
 from pipeline.runs.exported import rebuild_run
 from pipeline.runs.run import Run, read_run
 from pipeline.training.inference import evaluate
@@ -112,7 +112,7 @@ def test_final_verification_rejects_a_file_that_changed_after_it_was_described(
             file.write(bytes([last[0] ^ 1]))
         return card(manifest)
 
-    monkeypatch.setattr("pipeline.export.export.card", damaging)
+    monkeypatch.setattr("pipeline.exporting.export.card", damaging)
     with pytest.raises(ArtifactError, match=r"model\.safetensors has SHA-256"):
         export(digits8_run, tmp_path, layercam=False)
     assert not any(tmp_path.iterdir())
@@ -324,7 +324,7 @@ def test_one_swapped_prediction_is_counted_at_each_batch_size(digits8_run: Run) 
 def test_failed_gate_leaves_no_files(
     digits8_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.export.formats.EXACT", replace(EXACT, probability=0.0))
+    monkeypatch.setattr("pipeline.exporting.formats.EXACT", replace(EXACT, probability=0.0))
     with pytest.raises(GateError, match="probabilities differ"):
         export(digits8_run, tmp_path, layercam=False)
     assert not any(tmp_path.iterdir())

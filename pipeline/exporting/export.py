@@ -10,11 +10,11 @@ import torch
 
 from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import Artifact, load_artifact
-from pipeline.export.draft_manifest import draft_manifest
-from pipeline.export.formats import LAYERCAM_ONNX, ONNX, make_graphs, save_formats
-from pipeline.export.measurements import Tell, choose_on_validation, measure
-from pipeline.export.model_card import card
-from pipeline.export.naming import check_name, default_name, next_version
+from pipeline.exporting.draft_manifest import draft_manifest
+from pipeline.exporting.formats import LAYERCAM_ONNX, ONNX, make_graphs, save_formats
+from pipeline.exporting.measurements import Tell, choose_on_validation, measure
+from pipeline.exporting.model_card import card
+from pipeline.exporting.naming import check_name, default_name, next_version
 from pipeline.runs.run import Run
 from pipeline.runs.run_data import RunData
 

@@ -24,7 +24,7 @@ from pipeline.evaluation.faithfulness import (
 from pipeline.evaluation.ood_detection import ChosenScore, choose_score, measure_detection
 from pipeline.evaluation.saliency import infer_output
 from pipeline.evaluation.test_set import predict
-from pipeline.export.formats import ONNX, compare_formats
+from pipeline.exporting.formats import ONNX, compare_formats
 from pipeline.runs.run import Run
 from pipeline.runs.run_data import RunData
 from pipeline.training.inference import evaluate, look_inside

@@ -18,7 +18,7 @@ from limelight.artifact.manifest import (
 from limelight.explanations.methods import supported
 from models.serving_graph import ServingGraph
 from pipeline.data.registry import DATASETS, Dataset
-from pipeline.export.serialization import OPSET
+from pipeline.exporting.serialization import OPSET
 from pipeline.runs.run import Run
 from pipeline.runs.run_config import describe_training, library_versions
 from pipeline.runs.run_data import RunData

@@ -15,8 +15,15 @@ from models.ood_scores import OodScore
 from models.serving_graph import ServingGraph, find_layercam_stage
 from pipeline.data.registry import Split
 from pipeline.data.stored_images import Images
-from pipeline.export.parity import EXACT, FP16, Runtime, TorchRuntime, check_parity, measure_parity
-from pipeline.export.serialization import (
+from pipeline.exporting.parity import (
+    EXACT,
+    FP16,
+    Runtime,
+    TorchRuntime,
+    check_parity,
+    measure_parity,
+)
+from pipeline.exporting.serialization import (
     describe,
     load_torchscript,
     save_onnx,

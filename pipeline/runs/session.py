@@ -1,0 +1,83 @@
+"""Training of a run from its plan to its result, with what a person sees of it."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+
+from pipeline.cli.console import say
+from pipeline.cli.introduction import introduction
+from pipeline.cli.progress import reading_bar
+from pipeline.cli.training_bar import training_bar
+from pipeline.data.reading import Progress
+from pipeline.data.registry import DATASETS
+from pipeline.runs.planning import claimed
+from pipeline.runs.run import Run, read_run
+from pipeline.runs.run_folder import CONFIG
+from pipeline.runs.run_setup import RunPlan
+from pipeline.runs.tracking import tracker
+from pipeline.training.activation_stats import ActivationStatistics
+from pipeline.training.callbacks import Callback
+from pipeline.training.device import choose_device
+from pipeline.training.distributed import World, joined
+
+Plan = Callable[[World, Progress], RunPlan]
+"""Plans a run for the processes that train together, and tells how many images were read."""
+
+
+def new_folder(source: str) -> Path:
+    """Return the default folder of a new run: runs/NAME-TIME."""
+    path = Path(source).resolve()
+    name = source if source in DATASETS else path.stem if path.is_file() else path.name
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+class Session:
+    """Training of one run: it plans, introduces the plan, draws bars, and trains.
+
+    Args:
+        folder: the run folder.
+        device: `auto`, `cpu` or `cuda`.
+        track: the names of trackers.
+        quiet: draw and print nothing.
+
+    """
+
+    def __init__(
+        self, folder: Path, *, device: str | None, track: Sequence[str], quiet: bool
+    ) -> None:
+        self._folder, self._track, self._quiet = folder, track, quiet
+        self._device = choose_device(device or "auto")
+
+    def run(self, plan_in: Plan, callbacks: Sequence[Callback] = ()) -> Run:
+        """Plan the run, and train it.
+
+        Raises:
+            PipelineError: see `plan_training`, `RunPlan.train` and `tracker`.
+
+        """
+        with ExitStack() as stack:
+            world = stack.enter_context(joined(self._device))
+            for name in self._track if world.leads else ():
+                tracker(name, self._folder, {})  # which refuses what is missing
+            if world.leads and not (self._folder / CONFIG).is_file():
+                stack.enter_context(claimed(self._folder))
+            quiet = self._quiet or not world.leads
+            with reading_bar(quiet=quiet) as progress:
+                plan = plan_in(world, progress)
+            trainer = plan.trainer(world)
+            activations = ActivationStatistics()
+            observers: list[Callback] = []
+            if not quiet:
+                for line in introduction(plan):
+                    say(line)
+                observers.append(stack.enter_context(training_bar()))
+            if world.leads:
+                fields = plan.config.model_dump(mode="json")
+                observers += [
+                    tracker(name, self._folder, fields, activations) for name in self._track
+                ]
+            watching = {"activations": activations}
+            plan.train(self._folder, [*observers, *callbacks], watching=watching, trainer=trainer)
+            world.wait()
+        return read_run(self._folder, data=plan.data)
