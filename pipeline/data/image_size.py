@@ -24,7 +24,7 @@ def suitable_side(paths: Sequence[Path], largest: int) -> int:
     sides = [side for path in chosen if (side := _shorter_side(path)) is not None]
     if not sides:
         return largest
-    return max(SMALLEST, min(round(median(sides) / _STEP) * _STEP, largest))
+    return max(SMALLEST, min(int(median(sides)) // _STEP * _STEP, largest))
 
 
 def _shorter_side(path: Path) -> int | None:

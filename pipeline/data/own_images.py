@@ -31,7 +31,9 @@ def load_own_images(
         files = list_table(path)
     else:
         return None
-    return _read(path, files, image_size or suitable_side(files.paths, largest), reading)
+    if image_size is None:
+        image_size = suitable_side(files.paths, largest)
+    return _read(path, files, image_size, reading)
 
 
 def _read(

@@ -280,7 +280,7 @@ def load_dataset(
 
     """
     if source in DATASETS:
-        return _named(source, image_size or DEFAULT_SIZE)
+        return _named(source, DEFAULT_SIZE if image_size is None else image_size)
     dataset = load_own_images(Path(source), image_size, reading or Reading(), largest=largest)
     if dataset is None:
         raise _not_found(source)

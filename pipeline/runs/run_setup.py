@@ -180,7 +180,9 @@ def plan_run(
     config = RunConfig(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         source=source,
-        image_size=image_size or (dataset.image.height, dataset.image.width),
+        image_size=(
+            (dataset.image.height, dataset.image.width) if image_size is None else image_size
+        ),
         image=dataset.image,
         data_sha256=data.sha256,
         classes=dataset.classes,

@@ -1,0 +1,179 @@
+"""Training from Python, as a notebook does it, and what is refused before images are read."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pipeline
+from limelight import load
+from pipeline import export, finetune, lr_find, resume, train
+from pipeline.data import image_reader
+from pipeline.errors import PipelineError
+from pipeline.runs.choices import augmentation_of
+from pipeline.runs.run import Run, read_run
+from pipeline.runs.run_config import read_config
+from pipeline.runs.run_folder import read_epochs
+from pipeline.training.recipe import Augmentation, Recipe
+from tests.pipeline.data.test_registry import make_folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("photos") / "colours", images=12)
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    return train(photos, out=folder, epochs=2, quiet=True)
+
+
+def test_public_names_are_functions() -> None:
+    assert pipeline.__all__ == ["export", "finetune", "lr_find", "resume", "train"]
+    assert all(callable(getattr(pipeline, name)) for name in pipeline.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'fit'"):
+        _ = pipeline.fit
+
+
+def test_trained_run_is_exported_and_answers(run: Run, photos: Path, tmp_path: Path) -> None:
+    assert run.best.validation_accuracy == 1
+    # The shorter side of the photos, which are 48 x 40.
+    assert run.config.image_size == (40, 40)
+    folder = export(run, to=tmp_path, name="colours", layercam=False, quiet=True)
+    assert folder == tmp_path / "colours" / "1"
+    assert load(folder).predict(photos / "red" / "3.png").label == "red"
+
+
+def test_nothing_is_printed_if_quiet(photos: Path, tmp_path: Path, capfd: Any) -> None:
+    finetuned = finetune(
+        photos,
+        pretrained=Path("zoo/cifar10"),
+        out=tmp_path / "run",
+        epochs=1,
+        freeze_epochs=0,
+        quiet=True,
+    )
+    assert finetuned.config.classes == ("blue", "red")
+    assert finetuned.config.image.height == 32
+    assert capfd.readouterr() == ("", "")
+
+
+def test_suggested_rate_has_the_form_of_the_recipe() -> None:
+    found = lr_find("digits8", steps=60, device="cpu", quiet=True)
+    assert isinstance(found.rates, float)
+    assert 0.003 < found.rates < 0.5
+    assert len(found.curve.rates) == len(found.curve.losses)
+
+
+def test_finished_run_is_lengthened_as_a_new_run(run: Run) -> None:
+    before = (run.folder / "checkpoint.safetensors").read_bytes()
+    longer = resume(run.folder, epochs=1, quiet=True)
+    assert longer.folder == run.folder.with_name("first-2")
+    assert [epoch.epoch for epoch in read_epochs(longer.folder)] == [1]
+    assert longer.config.pretrained == "first"
+    assert longer.config.recipe == run.config.recipe.but(epochs=1)
+    assert longer.config.data_sha256 == run.config.data_sha256
+    assert (run.folder / "checkpoint.safetensors").read_bytes() == before
+    with pytest.raises(PipelineError, match=r"is finished: .* --epochs N"):
+        resume(run.folder, quiet=True)
+
+
+def test_data_that_moved_can_be_named(run: Run, photos: Path, tmp_path: Path) -> None:
+    moved, copy = tmp_path / "elsewhere", tmp_path / "copy"
+    shutil.copytree(photos, moved)
+    shutil.copytree(run.folder, copy)
+    config = run.config.model_copy(update={"source": str(tmp_path / "gone")})
+    (copy / "config.json").write_text(config.model_dump_json())
+    with pytest.raises(PipelineError, match="no longer there: pass --data PATH"):
+        _ = read_run(copy).data
+    assert read_run(copy, moved_to=moved).data.sha256 == run.config.data_sha256
+    assert resume(copy, epochs=1, data=moved, quiet=True).config.source == str(moved)
+    (moved / "red" / "0.png").unlink()
+    with pytest.raises(PipelineError, match="has changed since this run"):
+        _ = read_run(copy, moved_to=moved).data
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"arch": "resnet-nope"}, "resnet-nope"),
+        ({"arch": "torchvision:nope"}, "nope"),
+        ({"track": ["wandb"]}, "--track 'wandb'"),
+        ({"recipe": "nope"}, "no recipe 'nope'"),
+        ({"settings": {"optimizer.speed": 9}}, "optimizer.speed"),
+        ({"out": "full"}, "full is not empty"),
+        ({"out": "full/file/run"}, "cannot be written"),
+        ({"patience": -1}, "patience"),
+    ],
+    ids=str,
+)
+def test_wrong_options_are_refused_before_images_are_read(
+    options: dict[str, Any],
+    said: str,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    monkeypatch.chdir(tmp_path)
+
+    def read(*_: object) -> None:
+        raise AssertionError("images were read")
+
+    monkeypatch.setattr(image_reader, "decode_missing", read)
+    with pytest.raises(PipelineError, match=said):
+        train(photos, quiet=True, **options)
+    assert not any((tmp_path / "runs").glob("*"))
+
+
+def test_failed_plan_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "data" / "only").mkdir(parents=True)
+    with pytest.raises(PipelineError, match="at least two classes"):
+        train(tmp_path / "data", out=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_augmentation_has_three_strengths() -> None:
+    recipe = Augmentation(flip="random", pad=4, cutout=8, affine=0.3)
+    assert augmentation_of("none", recipe) == Augmentation()
+    light = augmentation_of("light", recipe)
+    assert light == Augmentation(flip="random", pad=4)
+    strong = augmentation_of("strong", recipe)
+    assert (strong.flip, strong.pad) == ("random", 4)
+    assert min(strong.randaugment, strong.mixup, strong.cutmix) > 0
+    # Mirrored digits are no digits.
+    assert augmentation_of("strong", Augmentation()).flip == "none"
+
+
+def test_choices_reach_the_recipe(photos: Path, tmp_path: Path) -> None:
+    run = train(
+        photos,
+        out=tmp_path / "run",
+        epochs=2,
+        batch_size=4,
+        lr=0.01,
+        augment="strong",
+        ema=0.9,
+        patience=5,
+        class_weights=True,
+        image_size=(24, 32),
+        settings={"optimizer.kind": "adamw"},
+        workers=1,
+        quiet=True,
+    )
+    recipe = read_config(run.folder).recipe
+    assert recipe == Recipe.load(
+        "folder",
+        epochs=2,
+        batch_size=4,
+        schedule__peak=0.01,
+        augmentation={"flip": "random", "pad": 8, "randaugment": 0.5, "mixup": 0.2, "cutmix": 0.3},
+        ema_decay=0.9,
+        patience=5,
+        class_weights=True,
+        optimizer__kind="adamw",
+    )
+    assert (run.config.image.height, run.config.image.width) == (24, 32)
