@@ -18,6 +18,7 @@ from pipeline.data.reading import Progress, Reading
 from pipeline.errors import PipelineError
 from pipeline.evaluation.ood_datasets import kinds_missing
 from pipeline.exporting.export import export as export_run
+from pipeline.exporting.plain_onnx import export_onnx
 from pipeline.runs.choices import Choices
 from pipeline.runs.exported import rebuild_run
 from pipeline.runs.planning import next_folder, plan_finetuning, plan_longer, plan_training
@@ -31,6 +32,8 @@ from pipeline.training.distributed import World
 from pipeline.training.lr_finder import STEPS, RateCurve, find_rate
 from pipeline.training.recipe import Recipe
 from pipeline.training.schedules import Rates
+
+ONNX_SUFFIX = ".onnx"
 
 
 def train(
@@ -216,11 +219,11 @@ def export(
     workers: int | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Export a run, verified, as the next version of an artefact, and return its folder.
+    """Export a run, verified, as the next version of an artefact, and return its folder or file.
 
     Args:
         run: a run, its folder, or an artefact to export again.
-        to: folder of artefacts.
+        to: folder of artefacts; or a file `NAME.onnx`, for the graph alone.
         name: the model's name; by default from the data.
         layercam: add LayerCAM maps, which are expensive, in a separate graph.
         fp16: also export a float16 graph, which the service uses on a GPU.
@@ -236,6 +239,8 @@ def export(
     with reading_bar(quiet=quiet) as progress:
         reading = Reading(workers=workers, progress=progress)
         found = run if isinstance(run, Run) else _read(Path(run), data, reading)
+        if Path(to).suffix.lower() == ONNX_SUFFIX:
+            return export_onnx(found, Path(to))
         if not quiet:
             _name_missing_data(found)
         return export_run(

@@ -20,7 +20,7 @@ from pipeline.errors import GateError
 OPSET = 20
 
 
-def trace(graph: ServingGraph, example: torch.Tensor) -> ExportedProgram:
+def trace(graph: nn.Module, example: torch.Tensor) -> ExportedProgram:
     """Trace the graph with torch.export, for batches of any size."""
     return torch.export.export(
         graph, (example,), dynamic_shapes={"images": {0: torch.export.Dim("N")}}

@@ -1,13 +1,18 @@
 """Training from Python, as a notebook does it, and what is refused before images are read."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnxruntime import InferenceSession
 
 import pipeline
 from limelight import load
+from limelight.artifact.manifest import ImageRule
+from limelight.imaging.preprocessing import read_upload
 from pipeline import export, finetune, lr_find, resume, train
 from pipeline.data import image_reader
 from pipeline.errors import PipelineError
@@ -44,6 +49,27 @@ def test_trained_run_is_exported_and_answers(run: Run, photos: Path, tmp_path: P
     folder = export(run, to=tmp_path, name="colours", layercam=False, quiet=True)
     assert folder == tmp_path / "colours" / "1"
     assert load(folder).predict(photos / "red" / "3.png").label == "red"
+
+
+def test_graph_alone_is_one_file_that_any_runtime_runs(
+    run: Run, photos: Path, tmp_path: Path
+) -> None:
+    file = export(run, to=tmp_path / "new" / "colours.onnx", quiet=True)
+    assert [path.name for path in file.parent.iterdir()] == ["colours.onnx"]
+    session = InferenceSession(file, providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["classes"]) == ["blue", "red"]
+    rule = ImageRule.model_validate_json(metadata["image"])
+    images = [
+        read_upload((photos / name / "3.png").read_bytes(), rule, max_pixels=9999).pixels_hwc
+        for name in ("red", "blue", "blue")
+    ]
+    probabilities, logits = session.run(None, {"images": np.stack(images)})
+    assert probabilities.argmax(1).tolist() == logits.argmax(1).tolist() == [1, 0, 0]
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
+    (tmp_path / "plain").touch()
+    with pytest.raises(PipelineError, match="cannot be written"):
+        export(run, to=tmp_path / "plain" / "colours.onnx", quiet=True)
 
 
 def test_nothing_is_printed_if_quiet(photos: Path, tmp_path: Path, capfd: Any) -> None:

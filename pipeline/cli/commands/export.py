@@ -14,7 +14,9 @@ def export(
         Path,
         typer.Argument(help="a run folder from `limelight train`, or an artefact to export again"),
     ],
-    to: Annotated[Path, typer.Option(help="folder of artefacts")] = Path("artifacts"),
+    to: Annotated[
+        Path, typer.Option(help="folder of artefacts; or NAME.onnx, for the graph alone")
+    ] = Path("artifacts"),
     name: Annotated[
         str | None, typer.Option(help="the model's name; default from the data")
     ] = None,
@@ -40,6 +42,9 @@ def export(
     folder = api.export(
         run, to, name=name, layercam=layercam, fp16=fp16, data=data, workers=workers
     )
+    if folder.is_file():
+        print(folder)
+        return
     manifest = load_artifact(folder).manifest
     for file, parity in manifest.parity.items():
         identity = (
