@@ -213,7 +213,7 @@ OUTPUTS = [
     ("ablate", "digits8", "--epochs", "1", "--out"),
     ("inspect", "run", "seven.png", "--out"),
     ("export", "run", "--to"),
-    ("score", "pictures", "--artifact", "digits", "--out"),
+    ("score", "pictures", "--model", "digits", "--out"),
     ("explain", "seven.png", "--model", "digits", "--out"),
 ]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import limelight
 from pipeline.errors import RunError
-from pipeline.export.export import export
+from pipeline.exporting.export import export
 from pipeline.runs.backbone_weights import (
     BackboneWeights,
     initialise_from_file,
