@@ -24,8 +24,8 @@ def build_backbone(in_channels: int, classes: int, options: NetworkOptions) -> C
     seventh lesson (2018), dogs against cats. The maps have a 32nd of the image's resolution.
 
     Raises:
-        ValueError: there is no such ResNet, the images are not in colour, or an option other than
-            `pretrained` is set.
+        ValueError: there is no such ResNet, the images are not in colour, or an option is set that
+            it would ignore.
         WeightsUnavailable: `pretrained` is set, and the weights are neither cached nor can they be
             downloaded.
 
@@ -40,14 +40,22 @@ def build_backbone(in_channels: int, classes: int, options: NetworkOptions) -> C
             f"{options.architecture} takes images of 3 channels, not {in_channels}; choose "
             "another architecture"
         )
-    reject_options(options, *(DEFAULTS.keys() - {"architecture", "pretrained"}))
+    reject_options(options, *(DEFAULTS.keys() - {"architecture", "pretrained", "weights"}))
     network = get_model(name, weights=None)
     if options.pretrained:
         load_published(network, name)
     *features, _, linear = network.children()
+    names = {
+        f"{child}.{name}": f"features.{number}.{name}"
+        for number, (child, module) in enumerate([*network.named_children()][:-2])
+        for name in module.state_dict()
+    }
     # The stem has four modules, and four stages follow it: the early group ends after two stages.
     return ClassMapNetwork(
-        nn.Sequential(*features), ConvMapHead(linear.in_features, classes), early=6
+        nn.Sequential(*features),
+        ConvMapHead(linear.in_features, classes),
+        early=6,
+        published_names=names,
     )
 
 

@@ -1,5 +1,7 @@
 """A network split where class activation maps need it: features, then a head."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from models.heads import Head
@@ -8,13 +10,27 @@ from models.heads import Head
 class ClassMapNetwork(nn.Module):
     """`features`, followed by a head that can show which positions a logit comes from.
 
-    `early` is the number of modules of `features` in the first layer group; by default, half.
+    Args:
+        features: (N, C, H, W) -> (N, C', h, w).
+        head: (N, C', h, w) -> logits (N, K).
+        early: number of modules of `features` in the first layer group; by default, half.
+        published_names: names of the features' weights in this network, by their names in the
+            library that they come from.
+
     """
 
-    def __init__(self, features: nn.Sequential, head: Head, *, early: int | None = None) -> None:
+    def __init__(
+        self,
+        features: nn.Sequential,
+        head: Head,
+        *,
+        early: int | None = None,
+        published_names: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
         self.features = features
         self.head = head
+        self.published_names = dict(published_names or {})
         self._early = len(features) // 2 if early is None else early
 
     def forward(self, images: Tensor) -> Tensor:

@@ -26,6 +26,11 @@ class NetworkOptions:
     """Fix the first layer to the whitened patches of the training images (Jordan, 2024)."""
     pretrained: bool = False
     """Initialise from the weights that torchvision publishes."""
+    weights: str | None = None
+    """Record of the file that a run was initialised from: its name and its SHA-256.
+
+    The network can be built without the file.
+    """
 
 
 DEFAULTS = {field.name: field.default for field in fields(NetworkOptions)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from models.backbone import PREFIX, build_backbone
+from models import backbone, timm_backbone
 from models.lessons import (
     conv_bn_net,
     conv_bn_net_deep,
@@ -28,10 +28,12 @@ ARCHITECTURES: dict[str, Callable[[int, int, NetworkOptions], ClassMapNetwork]] 
     "resnet-max": resnet_max,
     "resnet2": resnet2,
 }
-"""Functions that build a network from its input channels, classes and options, by name.
-
-Each of torchvision's ResNets is available too, as `torchvision:NAME`.
-"""
+"""Functions that build a network from its input channels, classes and options, by name."""
+BACKBONES: dict[str, Callable[[int, int, NetworkOptions], ClassMapNetwork]] = {
+    backbone.PREFIX: backbone.build_backbone,
+    timm_backbone.PREFIX: timm_backbone.build_timm,
+}
+"""The same for networks of other libraries, by the prefix of their names."""
 
 
 def build_network(options: NetworkOptions, *, in_channels: int, classes: int) -> ClassMapNetwork:
@@ -43,10 +45,11 @@ def build_network(options: NetworkOptions, *, in_channels: int, classes: int) ->
 
     """
     name = options.architecture
-    if name.startswith(PREFIX):
-        return build_backbone(in_channels, classes, options)
+    prefix = f"{name.partition(':')[0]}:"
+    if prefix in BACKBONES:
+        return BACKBONES[prefix](in_channels, classes, options)
     if name not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise ValueError(f"no architecture {name!r}; there are: {known}, {PREFIX}NAME")
-    reject_options(options, "pretrained", *(() if name == "resnet" else ("whiten",)))
+        known = ", ".join([*ARCHITECTURES, *(f"{prefix}NAME" for prefix in BACKBONES)])
+        raise ValueError(f"no architecture {name!r}; there are: {known}")
+    reject_options(options, "pretrained", "weights", *(() if name == "resnet" else ("whiten",)))
     return ARCHITECTURES[name](in_channels, classes, options)

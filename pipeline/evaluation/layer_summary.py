@@ -147,7 +147,7 @@ class _Recorder:
         for name, module in network.named_modules():
             if list(module.children()):
                 handles.append(module.register_forward_pre_hook(self._enter))
-                handles.append(module.register_forward_hook(self._leave))
+                handles.append(module.register_forward_hook(self._block(name)))
             else:
                 handles.append(module.register_forward_hook(self._layer(name)))
         try:
@@ -159,12 +159,19 @@ class _Recorder:
     def _enter(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._entered.append(len(self._history))
 
-    def _leave(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _block(self, name: str) -> LayerHook:
         """Record a block's output: the sum of its branches has the block's largest field."""
-        within = self._history[self._entered.pop() :]
-        if id(output) not in self._fields:
-            before = self._field_of(inputs[0]) or ReceptiveField()
-            self._remember(output, merged([before, *within]))
+
+        def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            within = self._history[self._entered.pop() :]
+            if id(output) not in self._fields:
+                before = self._field_of(inputs[0]) or ReceptiveField()
+                self._remember(output, merged([before, *within]))
+            # Some layers of timm, such as a BatchNorm with an activation, are blocks.
+            if any(True for _ in module.parameters(recurse=False)):
+                self._add_row(name, module, inputs[0], output, self._fields[id(output)])
+
+        return record
 
     def _layer(self, name: str) -> LayerHook:
         def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -175,19 +182,29 @@ class _Recorder:
             self._remember(output, field)
             if isinstance(module, SILENT):
                 return
-            self.rows.append(
-                LayerSummary(
-                    name=name,
-                    kind=type(module).__name__,
-                    input_shape=tuple(inputs[0].shape[1:]),
-                    output_shape=tuple(output.shape[1:]),
-                    parameters=sum(parameter.numel() for parameter in module.parameters()),
-                    weights=_weights(module),
-                    receptive_field=field,
-                )
-            )
+            self._add_row(name, module, inputs[0], output, field)
 
         return record
+
+    def _add_row(
+        self,
+        name: str,
+        module: nn.Module,
+        received: Tensor,
+        output: Tensor,
+        field: ReceptiveField | None,
+    ) -> None:
+        self.rows.append(
+            LayerSummary(
+                name=name,
+                kind=type(module).__name__,
+                input_shape=tuple(received.shape[1:]),
+                output_shape=tuple(output.shape[1:]),
+                parameters=sum(each.numel() for each in module.parameters(recurse=False)),
+                weights=_weights(module),
+                receptive_field=field,
+            )
+        )
 
     def _field_of(self, tensor: Tensor) -> ReceptiveField | None:
         if tensor.ndim == 2:  # behind the head's pooling

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RunError
 from pipeline.training.device import at_least_float32
 
 
@@ -137,11 +137,21 @@ def _sum_of_all(values: Tensor) -> Tensor:
 
 
 def synchronise_batch_norm(network: nn.Module, device: torch.device) -> None:
-    """Replace each BatchNorm by one that covers all processes, with the same state."""
+    """Replace each BatchNorm by one that covers all processes, with the same state.
+
+    Raises:
+        RunError: a BatchNorm does more than that, as some of timm's do.
+
+    """
     for name, child in network.named_children():
         if not isinstance(child, nn.BatchNorm2d):
             synchronise_batch_norm(child, device)
             continue
+        if type(child) is not nn.BatchNorm2d:
+            raise RunError(
+                f"the layer {type(child).__name__} of this network works in a single process only; "
+                "train without torchrun, or choose another architecture"
+            )
         if device.type == "cuda":
             replacement: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(  # type: ignore[no-untyped-call]
                 child

@@ -36,12 +36,15 @@ def load_network(
         RunError: there is no such network, or the weights belong to another one.
 
     """
+    # `weights` replace pretrained ones, so these need no download.
+    options = replace(options, pretrained=False)
     try:
-        # `weights` replace pretrained ones, so these need no download.
-        options = replace(options, pretrained=False)
         network = build_network(options, in_channels=channels, classes=classes)
+    except ValueError as error:
+        raise RunError(f"{name}: {error}") from error
+    try:
         network.load_state_dict(weights)
-    except (ValueError, RuntimeError) as error:
+    except RuntimeError as error:
         raise RunError(f"{name}: its weights are not its network's ({error})") from error
     return network.eval()
 

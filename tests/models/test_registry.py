@@ -1,5 +1,7 @@
 """Properties of every network in the registry."""
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -94,11 +96,18 @@ def test_unknown_architecture_is_rejected_with_the_known_names() -> None:
         build("vgg")
 
 
+def test_missing_timm_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match=r"needs timm, .*pip install 'limelight\[timm\]'"):
+        build("timm:resnet18")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (NetworkOptions(architecture="resnet2", pretrained=True), "resnet2 takes no pretrained"),
         (NetworkOptions(architecture="convnet", whiten=True), "convnet takes no whiten"),
+        (NetworkOptions(architecture="convnet", weights="a file"), "convnet takes no weights"),
         (NetworkOptions(architecture="simple-cnn", pool="max"), "simple-cnn takes no pool"),
         (NetworkOptions(architecture="three-or-seven", dropout=0.1), "three-or-seven takes no dro"),
         (

@@ -268,3 +268,42 @@ def test_paths_that_are_not_utf_8_are_printed_as_they_are(tmp_path: Path) -> Non
         check=False,
     )
     assert done.stdout == b"\xff\n"
+
+
+def test_summary_of_a_run_and_of_its_artefact_is_that_of_the_recipe(
+    digits8_run: Run, artifact_folder: Path, tmp_path: Path
+) -> None:
+    recipe = limelight("summary", "digits8", cwd=tmp_path).stdout
+    for model in (digits8_run.folder, artifact_folder, artifact_folder.parent):
+        assert limelight("summary", str(model), cwd=tmp_path).stdout == recipe
+    digits = limelight("summary", "digits", cwd=tmp_path)
+    assert "122,370" in digits.stdout, digits.stderr
+
+
+def test_name_of_a_recipe_that_is_also_a_run_here_means_the_recipe(
+    digits8_run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "cifar10").symlink_to(digits8_run.folder)
+    recipe = limelight("summary", "cifar10", cwd=tmp_path)
+    assert "1,121,354" in recipe.stdout
+    assert "cifar10 is a recipe or an architecture; for the folder, say ./cifar10" in recipe.stderr
+    folder = limelight("summary", "./cifar10", cwd=tmp_path)
+    assert folder.stdout == limelight("summary", "digits8", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cell"),
+    [
+        (("data", "list"), "limelight data fetch fashion"),
+        (("summary", "torchvision:resnet18"), "features.7.0.downsample.0"),
+    ],
+    ids=["data", "summary"],
+)
+def test_table_in_a_pipe_is_whole(arguments: tuple[str, ...], cell: str, tmp_path: Path) -> None:
+    command, environment = limelight_command(*arguments, cwd=tmp_path)
+    environment |= {"COLUMNS": "60", "FORCE_COLOR": "1"}
+    printed = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert cell in printed
+    assert "…" not in printed

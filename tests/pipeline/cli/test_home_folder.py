@@ -17,8 +17,8 @@ COMMANDS = [name for name in main.COMMANDS if name != "data"]
 MAY_BE_PATHS = {"files", "model", "network", "recipe", "source"}
 """Texts that may be a path."""
 NO_PATHS = {
-    "against", "arch", "choices", "colormap", "device", "engine", "field", "image_size", "lr",
-    "method", "name", "networks", "target", "track", "url",
+    "against", "arch", "colormap", "column", "device", "engine", "field", "image_size", "lr",
+    "method", "name", "networks", "settings", "target", "track", "url",
 }  # fmt: skip
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from typer import Typer
 from typer.testing import CliRunner
 
 from models import ARCHITECTURES, ClassMapNetwork, NetworkOptions, build_network
+from models.heads import ClassMapHead
 from models.options import Norm
 from pipeline.cli.commands.summary import data_shape, summary
 from pipeline.data.registry import DATASETS, load_dataset
@@ -172,3 +173,25 @@ def test_data_shapes_are_known_without_the_images() -> None:
     assert data_shape("cats-and-dogs") == (3, 64, 64, 2)
     assert {data_shape(name)[0] for name in DATASETS} == {1, 3}
     assert data_shape("folder") == (3, 64, 64, 10)
+
+
+class NormWithActivation(nn.BatchNorm2d):
+    """A layer with a layer inside, as timm has them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.act(super().forward(images))
+        return out
+
+
+def test_parameters_of_a_layer_with_layers_inside_are_counted() -> None:
+    features = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), NormWithActivation(8))
+    network = ClassMapNetwork(features, ClassMapHead(8, 4))
+    rows = {row.name: row for row in summarise(network, 3, 16, 16)}
+    assert rows["features.1"].parameters == 16
+    assert rows["features.1"].output_shape == (8, 16, 16)
+    total = sum(row.parameters for row in rows.values())
+    assert total == sum(parameter.numel() for parameter in network.parameters())

@@ -18,7 +18,12 @@ from pipeline.errors import RunError
 from pipeline.runs.run import read_run
 from pipeline.runs.run_folder import CHECKPOINT, EPOCHS, HISTORY, STATE
 from pipeline.training.callbacks import Batch, Callback, Epoch
-from pipeline.training.distributed import SynchronisedBatchNorm2d, World, joined
+from pipeline.training.distributed import (
+    SynchronisedBatchNorm2d,
+    World,
+    joined,
+    synchronise_batch_norm,
+)
 from pipeline.training.recipe import Recipe
 from pipeline.training.trainer import Trainer, train
 from tests.pipeline.cli.running import limelight_command
@@ -207,3 +212,11 @@ def test_process_under_torchrun_skips_interpreter_shutdown(
     assert done.returncode == status, done.stderr
     assert said in done.stdout + done.stderr
     assert ("in its own time" in done.stdout) == (processes == 1)
+
+
+def test_batch_norm_that_does_more_is_not_replaced_by_one_that_does_less() -> None:
+    class NormWithActivation(nn.BatchNorm2d):
+        pass
+
+    with pytest.raises(RunError, match=r"layer NormWithActivation .* in a single process only"):
+        synchronise_batch_norm(nn.Sequential(NormWithActivation(2)), CPU)
