@@ -42,6 +42,7 @@ def train(
     out: str | Path | None = None,
     arch: str | None = None,
     pretrained: bool = False,
+    weights: str | Path | None = None,
     track: Sequence[str] = (),
     callbacks: Sequence[Callback] = (),
     quiet: bool = False,
@@ -52,8 +53,9 @@ def train(
     Args:
         source: name of a data set, folder of images by class, or CSV file of paths and labels.
         out: the run folder; by default runs/NAME-TIME.
-        arch: another architecture than the recipe's, such as `torchvision:resnet34`.
+        arch: another architecture than the recipe's, such as `timm:resnet10t`.
         pretrained: initialise from the weights that torchvision publishes.
+        weights: file of weights of timm or torchvision to initialise the features from.
         track: also write to `tensorboard` or `mlflow`.
         callbacks: observe the training.
         quiet: draw no bars, and print nothing.
@@ -70,6 +72,7 @@ def train(
             str(source),
             arch=arch,
             pretrained=pretrained,
+            weights=Path(weights) if weights else None,
             world=world,
             progress=progress,
             **choices,

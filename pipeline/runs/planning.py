@@ -13,6 +13,7 @@ from models.options import NetworkOptions
 from pipeline.data.reading import Progress, Reading, ignore
 from pipeline.data.registry import check_source, check_unambiguous, default_recipe
 from pipeline.errors import RunError
+from pipeline.runs.backbone_weights import initialise_from_file, read_backbone_weights
 from pipeline.runs.choices import Choices, augmentation_of, chosen_names, recipe_changes
 from pipeline.runs.pretrained import distil_from, initialise_from, read_pretrained
 from pipeline.runs.run_config import read_config
@@ -35,6 +36,7 @@ def plan_training(
     *,
     arch: str | None = None,
     pretrained: bool = False,
+    weights: Path | None = None,
     world: World | None = None,
     progress: Progress = ignore,
     **choices: Unpack[Choices],
@@ -45,6 +47,7 @@ def plan_training(
         source: name of a data set, folder of images by class, or CSV file of paths and labels.
         arch: another architecture than the recipe's.
         pretrained: initialise from the weights that torchvision publishes.
+        weights: file of weights of timm or torchvision to initialise the features from.
         world: the processes that train together.
         progress: is told how many images were read.
         choices: the other options.
@@ -63,6 +66,8 @@ def plan_training(
     }
     recipe = _with_augmentation(Recipe.load(name, **changes), choices)
     _check_network(recipe.network)
+    if weights is not None:
+        read_backbone_weights(weights, recipe, channels=3, classes=2)
     backbone = ":" in recipe.network.architecture
     plan = plan_run(
         source,
@@ -76,6 +81,8 @@ def plan_training(
         reading=Reading(workers=choices.get("workers"), progress=progress),
     )
     plan = plan.fitted_to_size(chosen_names(changes, name))
+    if weights is not None:
+        plan = initialise_from_file(plan, weights)
     return distil_from(plan, [Path(each) for each in choices.get("teachers") or ()])
 
 

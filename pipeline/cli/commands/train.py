@@ -70,7 +70,12 @@ def train(
     lr: LearningRate = None,
     image_size: ImageSize = "auto",
     arch: Annotated[
-        str | None, typer.Option(help="another architecture, such as torchvision:resnet34")
+        str | None,
+        typer.Option(help="another architecture, such as torchvision:resnet34 or timm:resnet10t"),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="initialise its features from this file, .safetensors or .pth"),
     ] = None,
     pretrained: Annotated[
         bool,
@@ -129,6 +134,7 @@ def train(
                 source,
                 arch=arch,
                 pretrained=pretrained,
+                weights=weights,
                 world=world,
                 progress=progress,
                 **choices,
@@ -136,7 +142,15 @@ def train(
 
         rehearse(plan, device)
         return
-    run = api.train(source, out=out, arch=arch, pretrained=pretrained, track=track or (), **choices)
+    run = api.train(
+        source,
+        out=out,
+        arch=arch,
+        pretrained=pretrained,
+        weights=weights,
+        track=track or (),
+        **choices,
+    )
     finish(run, report=report)
 
 

@@ -27,7 +27,7 @@ def test_image_size_is_a_side_or_height_and_width() -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "64x", "1x2x3", "-4", "large"])
 def test_invalid_image_size_is_rejected(text: str) -> None:
-    with pytest.raises(PipelineError, match="write 64, or 48x64"):
+    with pytest.raises(PipelineError, match="write auto, 64, or 48x64"):
         parse_size(text)
 
 
