@@ -7,6 +7,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -66,18 +67,14 @@ def train(
             diverges.
 
     """
-
-    def plan(world: World, progress: Progress) -> RunPlan:
-        return plan_training(
-            str(source),
-            arch=arch,
-            pretrained=pretrained,
-            weights=Path(weights) if weights else None,
-            world=world,
-            progress=progress,
-            **choices,
-        )
-
+    plan = partial(
+        plan_training,
+        str(source),
+        arch=arch,
+        pretrained=pretrained,
+        weights=Path(weights) if weights else None,
+        **choices,
+    )
     folder = Path(out) if out else new_folder(str(source))
     session = Session(folder, device=choices.get("device"), track=track, quiet=quiet)
     return session.run(plan, callbacks)
@@ -112,18 +109,14 @@ def finetune(
         PipelineError: as for `train`, or the model does not fit the data.
 
     """
-
-    def plan(world: World, progress: Progress) -> RunPlan:
-        return plan_finetuning(
-            str(source),
-            pretrained=Path(pretrained),
-            freeze_epochs=freeze_epochs,
-            bn_freeze=bn_freeze,
-            world=world,
-            progress=progress,
-            **choices,
-        )
-
+    plan = partial(
+        plan_finetuning,
+        str(source),
+        pretrained=Path(pretrained),
+        freeze_epochs=freeze_epochs,
+        bn_freeze=bn_freeze,
+        **choices,
+    )
     folder = Path(out) if out else new_folder(str(source))
     session = Session(folder, device=choices.get("device"), track=track, quiet=quiet)
     return session.run(plan, callbacks)
@@ -164,7 +157,7 @@ def resume(
         choose_device(device or "auto"),
     )
 
-    def plan(world: World, progress: Progress) -> RunPlan:
+    def plan(*, world: World, progress: Progress) -> RunPlan:
         reading = Reading(workers=workers, progress=progress)
         if epochs is not None:
             return plan_longer(

@@ -2,14 +2,16 @@
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from pipeline.cli.console import next_command, say
 from pipeline.cli.progress import reading_bar
 from pipeline.errors import PipelineError
+from pipeline.runs.choices import Choices
 
 if TYPE_CHECKING:
     from pipeline.runs.run import Run
@@ -144,6 +146,22 @@ def reject_options_of_a_run(context: typer.Context, *, lengthened: bool) -> None
         )
 
 
+def choices_of(parameters: Mapping[str, Any]) -> Choices:
+    """Collect the choices among the parameters of a command, by name: its `locals()`.
+
+    Raises:
+        PipelineError: one of them cannot be parsed.
+
+    """
+    given = {name: parameters[name] for name in Choices.__annotations__ if name in parameters}
+    parsed = {
+        "lr": parse_rates(parameters["lr"]),
+        "image_size": parse_size(parameters["image_size"]),
+        "settings": parse_settings(parameters["settings"]),
+    }
+    return cast("Choices", given | parsed)
+
+
 def parse_size(text: str | None) -> int | tuple[int, int] | None:
     """Parse `--image-size`: a side, or (height, width); None for `auto`.
 
@@ -187,7 +205,7 @@ def rehearse(plan_in: "Plan", device: str) -> None:
 
     with joined(choose_device(device)) as world:
         with reading_bar(quiet=not world.leads) as progress:
-            plan = plan_in(world, progress)
+            plan = plan_in(world=world, progress=progress)
         if world.leads:
             for line in (*introduction(plan), *outlook(plan)):
                 say(line)

@@ -1,9 +1,10 @@
 """Training of a run from its plan to its result, with what a person sees of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from pipeline.cli.console import say
 from pipeline.cli.introduction import introduction
@@ -21,8 +22,12 @@ from pipeline.training.callbacks import Callback
 from pipeline.training.device import choose_device
 from pipeline.training.distributed import World, joined
 
-Plan = Callable[[World, Progress], RunPlan]
-"""Plans a run for the processes that train together, and tells how many images were read."""
+
+class Plan(Protocol):
+    """Plans a run."""
+
+    def __call__(self, *, world: World, progress: Progress) -> RunPlan:
+        """Plan it for the processes that train together; tell how many images were read."""
 
 
 def new_folder(source: str) -> Path:
@@ -64,7 +69,7 @@ class Session:
                 stack.enter_context(claimed(self._folder))
             quiet = self._quiet or not world.leads
             with reading_bar(quiet=quiet) as progress:
-                plan = plan_in(world, progress)
+                plan = plan_in(world=world, progress=progress)
             trainer = plan.trainer(world)
             activations = ActivationStatistics()
             observers: list[Callback] = []

@@ -1,7 +1,8 @@
 """`limelight finetune`."""
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,18 +23,10 @@ from pipeline.cli.training_options import (
     Teachers,
     Track,
     Workers,
+    choices_of,
     finish,
-    parse_rates,
-    parse_settings,
-    parse_size,
     rehearse,
 )
-from pipeline.runs.choices import Choices
-
-if TYPE_CHECKING:
-    from pipeline.data.reading import Progress
-    from pipeline.runs.run_setup import RunPlan
-    from pipeline.training.distributed import World
 
 
 def finetune(
@@ -79,39 +72,20 @@ def finetune(
 
     Example: limelight finetune --from zoo/cifar10 ./my-photos
     """
-    choices = Choices(
-        recipe=recipe,
-        seed=seed,
-        device=device,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=parse_rates(lr),
-        image_size=parse_size(image_size),
-        augment=augment,
-        ema=ema,
-        patience=patience,
-        class_weights=class_weights,
-        teachers=teachers or (),
-        settings=parse_settings(settings),
-        workers=workers,
-    )
+    choices = choices_of(locals())
     # torch takes seconds to import: the command line is checked before.
     from pipeline import api
     from pipeline.runs.planning import plan_finetuning
 
     if dry_run:
-
-        def plan(world: "World", progress: "Progress") -> "RunPlan":
-            return plan_finetuning(
-                source,
-                pretrained=pretrained,
-                freeze_epochs=freeze_epochs,
-                bn_freeze=bn_freeze,
-                world=world,
-                progress=progress,
-                **choices,
-            )
-
+        plan = partial(
+            plan_finetuning,
+            source,
+            pretrained=pretrained,
+            freeze_epochs=freeze_epochs,
+            bn_freeze=bn_freeze,
+            **choices,
+        )
         rehearse(plan, device)
         return
     run = api.finetune(

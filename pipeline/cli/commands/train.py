@@ -1,7 +1,8 @@
 """`limelight train`."""
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,10 +25,8 @@ from pipeline.cli.training_options import (
     Teachers,
     Track,
     Workers,
+    choices_of,
     finish,
-    parse_rates,
-    parse_settings,
-    parse_size,
     rehearse,
     reject_options_of_a_run,
 )
@@ -36,11 +35,6 @@ from pipeline.errors import PipelineError
 from pipeline.runs.choices import Choices
 from pipeline.runs.run_folder import is_finished
 from pipeline.training.recipe import recipe_names
-
-if TYPE_CHECKING:
-    from pipeline.data.reading import Progress
-    from pipeline.runs.run_setup import RunPlan
-    from pipeline.training.distributed import World
 
 
 def train(
@@ -99,22 +93,7 @@ def train(
 
     Example: limelight train mnist --out runs/mnist
     """
-    choices = Choices(
-        recipe=recipe,
-        seed=seed,
-        device=device,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=parse_rates(lr),
-        image_size=parse_size(image_size),
-        augment=augment,
-        ema=ema,
-        patience=patience,
-        class_weights=class_weights,
-        teachers=teachers or (),
-        settings=parse_settings(settings),
-        workers=workers,
-    )
+    choices = choices_of(locals())
     if resume is not None:
         reject_options_of_a_run(context, lengthened=epochs is not None and is_finished(resume))
         _resume(resume, choices, out=out, data=data, track=track, report=report)
@@ -128,18 +107,14 @@ def train(
     from pipeline.runs.planning import plan_training
 
     if dry_run:
-
-        def plan(world: "World", progress: "Progress") -> "RunPlan":
-            return plan_training(
-                source,
-                arch=arch,
-                pretrained=pretrained,
-                weights=weights,
-                world=world,
-                progress=progress,
-                **choices,
-            )
-
+        plan = partial(
+            plan_training,
+            source,
+            arch=arch,
+            pretrained=pretrained,
+            weights=weights,
+            **choices,
+        )
         rehearse(plan, device)
         return
     run = api.train(
