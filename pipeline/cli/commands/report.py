@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.progress import step_bar
 from pipeline.cli.training_options import Device
 from pipeline.data.registry import check_source
 from pipeline.runs.run_config import read_results
@@ -28,4 +29,6 @@ def report(
     from pipeline.report import write_report
     from pipeline.runs.run import read_run
 
-    print(write_report(read_run(run), device=device, tta=tta))
+    with step_bar() as progress:
+        page = write_report(read_run(run), device=device, tta=tta, progress=progress)
+    print(page)
