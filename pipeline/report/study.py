@@ -69,7 +69,6 @@ def study(
 
     """
     config, chosen = run.config, choose_device(device)
-    progress("reading the data", 0, 0)
     data = run.data
     validation = data.validation
     progress(f"evaluating on {len(validation):,} validation images", 0, 0)
@@ -83,7 +82,12 @@ def study(
     )
     worst = np.array([top.index for top in classification.top_losses], np.int64)
     explained, map_shape = explain(
-        network, config.normalisation, chosen, validation.images[worst], classification.top_losses
+        network,
+        config.normalisation,
+        chosen,
+        validation.images[worst],
+        classification.top_losses,
+        validation.files,
     )
     correct = round(classification.accuracy * classification.images)
     interval = binomtest(correct, classification.images).proportion_ci(method="wilson")

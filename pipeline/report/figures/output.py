@@ -29,7 +29,7 @@ def to_svg(figure: Figure) -> str:
     salt = f"limelight {figure.get_label()}"
     with rc_context({"svg.fonttype": _TEXT_AS_TEXT, "svg.hashsalt": salt}), _any_glyph():
         # `savefig` draws twice.
-        FigureCanvasSVG(figure).print_svg(stream, metadata=_NO_DATE)
+        FigureCanvasSVG(figure).print_svg(stream, metadata=_NO_DATE)  # type: ignore[no-untyped-call]
     svg = _PREAMBLE.sub("", stream.getvalue())
     # Each figure numbers its groups from 1, so the ids would repeat on a page of many figures.
     svg = _GROUP_IDS.sub("", svg)
