@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from scipy.stats import norm
 from torch import Tensor
 
@@ -96,7 +95,9 @@ def test_score_with_the_higher_auroc_is_chosen(ood_row: list[float], better: Ood
         row = torch.tensor([ood_row]) if images[:].any() else in_distribution
         return torch.randn(len(images), 2), row.repeat(len(images), 1)
 
-    choice = choose_score(extract, blank(30), blank(200), [("white", np.full((20, 8, 8, 3), 255, np.uint8))])
+    choice = choose_score(
+        extract, blank(30), blank(200), [("white", np.full((20, 8, 8, 3), 255, np.uint8))]
+    )
     assert choice.auroc[better] > 0.9
     other: OodScoreName = "max-logit" if better == "energy" else "energy"
     assert choice.auroc[better] > choice.auroc[other]
@@ -113,9 +114,7 @@ def test_detection_figures_equal_those_of_normal_distributions() -> None:
         in_distribution=in_distribution[:10],
         ood={},
     )
-    ood = {
-        kind: rng.normal(shift, size=2000).astype(np.float32) for kind in ("noise", "textures")
-    }
+    ood = {kind: rng.normal(shift, size=2000).astype(np.float32) for kind in ("noise", "textures")}
     measured = measure_detection(choice, in_distribution, ood)
     assert measured.against.keys() == {"noise", "textures"}
     for detection in measured.against.values():
