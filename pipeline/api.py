@@ -17,8 +17,6 @@ from pipeline.cli.progress import reading_bar, step_bar
 from pipeline.data.reading import Progress, Reading
 from pipeline.errors import PipelineError
 from pipeline.evaluation.ood_datasets import kinds_missing
-from pipeline.exporting.export import export as export_run
-from pipeline.exporting.plain_onnx import export_onnx
 from pipeline.runs.choices import Choices
 from pipeline.runs.exported import rebuild_run
 from pipeline.runs.planning import next_folder, plan_finetuning, plan_longer, plan_training
@@ -239,6 +237,10 @@ def export(
         PipelineError: the run cannot be read, or its data has changed.
 
     """
+    # ONNX and what converts to it take seconds to import, and training needs none of them.
+    from pipeline.exporting.export import export as export_run
+    from pipeline.exporting.plain_onnx import export_onnx
+
     with reading_bar(quiet=quiet) as progress:
         reading = Reading(workers=workers, progress=progress)
         found = run if isinstance(run, Run) else _read(Path(run), data, reading)
