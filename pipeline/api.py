@@ -14,12 +14,10 @@ from typing import Unpack
 from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import newest_version
 from pipeline.cli.console import say
-from pipeline.cli.progress import reading_bar
+from pipeline.cli.progress import reading_bar, step_bar
 from pipeline.data.reading import Progress, Reading
 from pipeline.errors import PipelineError
 from pipeline.evaluation.ood_datasets import kinds_missing
-from pipeline.exporting.export import export as export_run
-from pipeline.exporting.plain_onnx import export_onnx
 from pipeline.runs.choices import Choices
 from pipeline.runs.exported import rebuild_run
 from pipeline.runs.planning import next_folder, plan_finetuning, plan_longer, plan_training
@@ -232,21 +230,20 @@ def export(
         PipelineError: the run cannot be read, or its data has changed.
 
     """
+    # ONNX and what converts to it take seconds to import, and training needs none of them.
+    from pipeline.exporting.export import export as export_run
+    from pipeline.exporting.plain_onnx import export_onnx
+
     with reading_bar(quiet=quiet) as progress:
         reading = Reading(workers=workers, progress=progress)
         found = run if isinstance(run, Run) else _read(Path(run), data, reading)
         if Path(to).suffix.lower() == ONNX_SUFFIX:
             return export_onnx(found, Path(to))
-        if not quiet:
-            _name_missing_data(found)
-        return export_run(
-            found,
-            Path(to),
-            name=name,
-            layercam=layercam,
-            fp16=fp16,
-            tell=_ignore if quiet else say,
-        )
+        _ = found.data  # read while the bar for it is there
+    if not quiet:
+        _name_missing_data(found)
+    with step_bar(quiet=quiet) as steps:
+        return export_run(found, Path(to), name=name, layercam=layercam, fp16=fp16, progress=steps)
 
 
 def _read(path: Path, data: str | Path | None, reading: Reading) -> Run:
@@ -276,7 +273,3 @@ def scaled_rates(recipe: Recipe, highest: float) -> Rates:
     rates = peak if isinstance(peak, tuple) else (peak,)
     scaled = tuple(float(f"{rate * highest / max(rates):.3g}") for rate in rates)
     return scaled if isinstance(peak, tuple) else scaled[0]
-
-
-def _ignore(_: str) -> None:
-    """Print nothing."""

@@ -8,8 +8,8 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 THERE = (
-    "torch", "torchvision", "onnx", "onnxscript", "safetensors", "scikit-learn", "torchmetrics",
-    "matplotlib", "pillow",
+    "torch", "torchvision", "onnx", "onnxscript", "safetensors", "scikit-learn", "matplotlib",
+    "pillow",
 )  # fmt: skip
 """Packages of a machine with PyTorch and its usual companions, and with them what they need."""
 

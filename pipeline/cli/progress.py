@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,7 +16,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from pipeline.cli.console import console
+from pipeline.cli.console import console, say
+from pipeline.progress import Progress as Report
+from pipeline.progress import silent
 
 
 def progress_bar(*columns: ProgressColumn, transient: bool = False) -> Progress:
@@ -46,6 +49,36 @@ def reading_bar(*, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
             bar.update(task, completed=done)
 
         yield tell
+
+
+@contextmanager
+def step_bar(*, quiet: bool = False) -> Iterator[Report]:
+    """Draw a bar for the present step while the context lasts; in a file, each step is a line."""
+    if quiet:
+        yield silent
+        return
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    with progress_bar(transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(step: str, done: int, total: int) -> None:
+            bar.update(task, description=escape(step), completed=done, total=total or None)
+
+        yield show
+
+
+class _Lines:
+    """Progress that says each step once."""
+
+    def __init__(self) -> None:
+        self._present = ""
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        if step != self._present:
+            self._present = step
+            say(step)
 
 
 class ImagesPerSecond(ProgressColumn):

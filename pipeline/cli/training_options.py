@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from pipeline.cli.console import next_command, say
-from pipeline.cli.progress import reading_bar
+from pipeline.cli.progress import reading_bar, step_bar
 from pipeline.errors import PipelineError
 from pipeline.runs.choices import Choices
 
@@ -188,7 +188,9 @@ def finish(run: "Run", *, report: bool) -> None:
     if report:
         from pipeline.report import write_report
 
-        say(f"report: {write_report(run)}")
+        with step_bar() as progress:
+            page = write_report(run, progress=progress)
+        say(f"report: {page}")
     best = run.best
     say(
         f"best epoch {best.epoch}: validation accuracy {best.validation_accuracy:.2%}. Next: "

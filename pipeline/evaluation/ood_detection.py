@@ -1,6 +1,6 @@
 """OOD detection: choice of the score, its threshold, and how well it detects OOD images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,44 +9,50 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from limelight.artifact.manifest import Detection, ImageRule, OodScoreName, OutOfDistribution
+from limelight.artifact.manifest import Detection, OodScoreName, OutOfDistribution
 from models.ood_scores import OodScore, candidates
 from pipeline.data.stored_images import Images
-from pipeline.evaluation.ood_datasets import kinds_for, ood_images
 
-OOD_IMAGES = 1000
-"""Images of each kind for the choice of a score, and as many others for the published figures."""
+OOD_IMAGES, FEWEST = 1000, 50
+"""Largest and smallest number of OOD images of each kind."""
 PASSING = 0.95
 """Share of the validation images below the threshold."""
 FITTED = 10_000
 """Largest number of training images that a score is fitted to."""
-_CHOICE_SEED, _MEASUREMENT_SEED = 0, 1
+# An AUROC has about the variance a / m + b / n for m images and n OOD images (Hanley and McNeil,
+# 1982). With n = 5 m its standard error is about a tenth larger than with any number of OOD images.
+_OOD_PER_IMAGE = 5
+_FITTING_SEED = 0
 
 Scores = NDArray[np.float32]
 ExtractFeatures = Callable[[Images], tuple[Tensor, Tensor]]
 """uint8 images (N, H, W, C) to pooled features (N, C) and logits (N, K)."""
-ScoreImages = Callable[[NDArray[np.uint8]], Scores]
-"""uint8 images (N, H, W, C) to scores (N,), higher for OOD images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChosenScore:
-    """Score with the best mean AUROC, and its threshold."""
+    """Score with the best mean AUROC, its threshold, and the scores that it was chosen by."""
 
     ood_score: OodScore
     threshold: float
     auroc: dict[OodScoreName, float]
     """Mean AUROC over the kinds of OOD images, of each candidate."""
+    in_distribution: Scores
+    """Scores of the validation images, (N,)."""
+    ood: dict[str, Scores]
+    """Scores of the OOD images by their kind, (M,) each."""
+
+
+def ood_count(images: int) -> int:
+    """Choose the number of OOD images of each kind to compare with `images` images."""
+    return min(OOD_IMAGES, max(FEWEST, _OOD_PER_IMAGE * images))
 
 
 def choose_score(
     extract: ExtractFeatures,
     fit: Images,
     validation: Images,
-    *,
-    dataset: str,
-    rule: ImageRule,
-    images: int | None = None,
+    ood: Iterable[tuple[str, Images]],
 ) -> ChosenScore:
     """Choose the score with the best mean AUROC between validation images and OOD images.
 
@@ -54,61 +60,51 @@ def choose_score(
         extract: computes the network's features and logits.
         fit: training images (N, H, W, C); a score may be fitted to their features.
         validation: images of the validation split.
-        dataset: name of the training data, which decides what is OOD.
-        rule: image rule of the network.
-        images: number of OOD images of each kind; `OOD_IMAGES` by default.
+        ood: OOD images by their kind; see `ood_images`.
 
     """
-    images = OOD_IMAGES if images is None else images
-    rng = np.random.default_rng(_CHOICE_SEED)
+    rng = np.random.default_rng(_FITTING_SEED)
     some = np.sort(rng.choice(len(fit), min(FITTED, len(fit)), replace=False))
     in_distribution = extract(validation)
-    ood = [
-        extract(ood_images(kind, rule, images, rng, held_out=False)) for kind in kinds_for(dataset)
-    ]
+    extracted = {kind: extract(images) for kind, images in ood}
     scores = candidates(*extract(fit[some]))
     auroc = {}
     for each in scores:
         known = _score(each, in_distribution)
-        auroc[each.name] = float(np.mean([_auroc(known, _score(each, kind)) for kind in ood]))
+        auroc[each.name] = float(
+            np.mean([_auroc(known, _score(each, kind)) for kind in extracted.values()])
+        )
     best = max(scores, key=lambda each: auroc[each.name])
-    threshold = np.quantile(_score(best, in_distribution), PASSING)
-    return ChosenScore(ood_score=best, threshold=float(threshold), auroc=auroc)
+    known = _score(best, in_distribution)
+    return ChosenScore(
+        ood_score=best,
+        threshold=float(np.quantile(known, PASSING)),
+        auroc=auroc,
+        in_distribution=known,
+        ood={kind: _score(best, features) for kind, features in extracted.items()},
+    )
 
 
 def measure_detection(
-    score: ScoreImages,
-    in_distribution: Scores,
-    choice: ChosenScore,
-    *,
-    dataset: str,
-    rule: ImageRule,
-    held_out: bool,
-    images: int | None = None,
+    choice: ChosenScore, in_distribution: Scores, ood: Mapping[str, Scores]
 ) -> OutOfDistribution:
     """Measure how well the chosen score separates OOD images from in-distribution images.
 
     Args:
-        score: computes the chosen score, as served.
-        in_distribution: scores of the test set, or of the validation split before an export, (N,).
         choice: result of `choose_score`.
-        dataset: as for `choose_score`.
-        rule: as for `choose_score`.
-        held_out: use OOD images that were not used for the choice.
-        images: number of OOD images of each kind; `OOD_IMAGES` by default.
+        in_distribution: scores of the test set, or of the validation split before an export, (N,).
+        ood: scores of the OOD images by their kind, (M,) each.
 
     """
-    images = OOD_IMAGES if images is None else images
-    rng = np.random.default_rng(_MEASUREMENT_SEED if held_out else _CHOICE_SEED)
     passing = np.quantile(in_distribution, PASSING)
-    against = {}
-    for kind in kinds_for(dataset):
-        ood = score(ood_images(kind, rule, images, rng, held_out=held_out))
-        against[kind] = Detection(
-            images=len(ood),
-            auroc=_auroc(in_distribution, ood),
-            fpr95=float((ood <= passing).mean()),
+    against = {
+        kind: Detection(
+            images=len(scores),
+            auroc=_auroc(in_distribution, scores),
+            fpr95=float((scores <= passing).mean()),
         )
+        for kind, scores in ood.items()
+    }
     return OutOfDistribution(
         score=choice.ood_score.name,
         threshold=choice.threshold,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from limelight.artifact.manifest import Metrics
 from limelight.runtime.engine import Engine
 from pipeline.data.registry import Split
-from pipeline.evaluation.calibration import expected_calibration_error
+from pipeline.evaluation.reliability import expected_calibration_error
 
 BATCH = 64
 _OUTPUTS = ("logits", "probabilities", "ood_score")

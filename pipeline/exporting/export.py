@@ -12,9 +12,10 @@ from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import Artifact, load_artifact
 from pipeline.exporting.draft_manifest import draft_manifest
 from pipeline.exporting.formats import LAYERCAM_ONNX, ONNX, make_graphs, save_formats
-from pipeline.exporting.measurements import Tell, choose_on_validation, measure
+from pipeline.exporting.measurements import choose_on_validation, measure
 from pipeline.exporting.model_card import card
 from pipeline.exporting.naming import check_name, default_name, next_version
+from pipeline.progress import Progress, silent
 from pipeline.runs.run import Run
 from pipeline.runs.run_data import RunData
 
@@ -28,15 +29,15 @@ def export(
     name: str | None = None,
     layercam: bool = True,
     fp16: bool = False,
-    tell: Tell = lambda _: None,
+    progress: Progress = silent,
 ) -> Path:
     """Export a run as the next version of `root`/NAME and return that folder.
 
     With `layercam` there is a second graph that also computes LayerCAM maps, if the network allows
     it. It is a file of its own because ONNX Runtime computes every output of a graph in every
     forward pass, and the derivatives take ten times as long as the rest. With `fp16` there is a
-    graph whose layers compute in float16, which the service runs on a GPU. `tell` receives a line
-    before each slow step.
+    graph whose layers compute in float16, which the service runs on a GPU. `progress` is told
+    each step.
 
     The folder is written under a temporary name and renamed after every gate has passed. A failed
     export leaves nothing behind.
@@ -53,7 +54,16 @@ def export(
     name = name or default_name(data.dataset.name)
     with _staging_folder(root / name) as staging:
         version = next_version(root / name)
-        _write(staging, run, data, tell, layercam=layercam, fp16=fp16, name=name, version=version)
+        _write(
+            staging,
+            run,
+            data,
+            progress,
+            layercam=layercam,
+            fp16=fp16,
+            name=name,
+            version=version,
+        )
         return staging.rename(root / name / version)
 
 
@@ -75,14 +85,14 @@ def _write(
     folder: Path,
     run: Run,
     data: RunData,
-    tell: Tell,
+    progress: Progress,
     *,
     layercam: bool,
     fp16: bool,
     name: str,
     version: str,
 ) -> None:
-    choices = choose_on_validation(run, data, tell)
+    choices = choose_on_validation(run, data, progress)
     example = torch.from_numpy(data.dataset.test.images[:2])
     graphs = make_graphs(
         run,
@@ -99,11 +109,11 @@ def _write(
         example,
         name=name,
         version=version,
-        files=save_formats(folder, graphs, example),
+        files=save_formats(folder, graphs, example, progress),
         calibration=choices.calibration,
     )
     # The hashes in the draft were computed from the files just written.
-    measured = measure(run, data, choices, graphs, Artifact(folder, draft), tell)
+    measured = measure(run, data, choices, graphs, Artifact(folder, draft), progress)
     manifest = draft.model_copy(update=measured)
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
     (folder / CARD).write_text(card(manifest), encoding="utf-8")

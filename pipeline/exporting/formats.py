@@ -27,10 +27,12 @@ from pipeline.exporting.serialization import (
     describe,
     load_torchscript,
     save_onnx,
+    save_onnx_part,
     save_program,
     save_torchscript,
     trace,
 )
+from pipeline.progress import Progress, silent
 from pipeline.runs.run import Run
 from pipeline.runs.tensor_files import write_tensors
 from pipeline.training.weights import copied
@@ -80,23 +82,37 @@ def make_graphs(
 
 
 def save_formats(
-    folder: Path, graphs: dict[str, ServingGraph], example: torch.Tensor
+    folder: Path,
+    graphs: dict[str, ServingGraph],
+    example: torch.Tensor,
+    progress: Progress = silent,
 ) -> dict[str, ModelFile]:
     """Write every format of `graphs` into `folder`, and describe each file, by name.
 
-    `example` are two images, uint8 (2, H, W, C).
+    `example` are two images, uint8 (2, H, W, C); `progress` is told each file.
     """
     graph = graphs[ONNX]
-    save_torchscript(graph, example, folder / TORCHSCRIPT)
-    traced = {file: trace(each, example) for file, each in graphs.items()}
-    save_program(traced[ONNX], folder / PT2)
+
+    def begin(file: str) -> Path:
+        progress(f"writing {file}", 0, 0)
+        return folder / file
+
+    save_torchscript(graph, example, begin(TORCHSCRIPT))
+    file = begin(PT2)
+    program = trace(graph, example)
+    save_program(program, file)
     # `limelight finetune` initialises from this file: only this format keeps the layers' names.
     write_tensors(folder / WEIGHTS, copied(graph.network.state_dict()))
-    files = {}
-    for file, each in graphs.items():
-        save_onnx(traced[file], each.outputs, folder / file)
-        files[file] = describe(folder / file, _FORMATS[file])
-    return files | {
+    for name in graphs.keys() - {ONNX}:
+        file = begin(name)
+        save_onnx(trace(graphs[name], example), graphs[name].outputs, file)
+    file = begin(ONNX)
+    if LAYERCAM_ONNX in graphs:
+        # Its graph contains this one, and a conversion takes seconds.
+        save_onnx_part(folder / LAYERCAM_ONNX, graph.outputs, file)
+    else:
+        save_onnx(program, graph.outputs, file)
+    return {name: describe(folder / name, _FORMATS[name]) for name in graphs} | {
         TORCHSCRIPT: describe(folder / TORCHSCRIPT, "torchscript"),
         PT2: describe(folder / PT2, "torch.export"),
         WEIGHTS: describe(folder / WEIGHTS, "safetensors"),
@@ -104,18 +120,25 @@ def save_formats(
 
 
 def compare_formats(
-    artifact: Artifact, engine: Engine, graphs: dict[str, ServingGraph], test: Split
+    artifact: Artifact,
+    engine: Engine,
+    graphs: dict[str, ServingGraph],
+    test: Split,
+    progress: Progress = silent,
 ) -> dict[str, Parity]:
     """Compare each format with eager torch on the test images, by file.
+
+    `progress` is told each file.
 
     Raises:
         GateError: a format does not agree.
 
     """
-    parity = {
-        file: measure_format(file, load(), graphs, test.images)
-        for file, load in runtimes(artifact, engine, graphs).items()
-    }
+    step, parity = f"comparing each format with eager torch on {len(test):,} test images", {}
+    loaders = runtimes(artifact, engine, graphs)
+    for done, (file, load) in enumerate(loaders.items()):
+        progress(step, done, len(loaders))
+        parity[file] = measure_format(file, load(), graphs, test.images)
     for file, measured in parity.items():
         check_format(file, measured)
     return parity

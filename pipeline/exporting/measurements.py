@@ -1,6 +1,5 @@
 """Measurements of an export: choices made on the validation split, figures of the test set."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,18 +20,22 @@ from pipeline.evaluation.faithfulness import (
     images_to_explain,
     measure_faithfulness,
 )
-from pipeline.evaluation.ood_detection import ChosenScore, choose_score, measure_detection
+from pipeline.evaluation.ood_datasets import ood_images
+from pipeline.evaluation.ood_detection import (
+    ChosenScore,
+    choose_score,
+    measure_detection,
+    ood_count,
+)
 from pipeline.evaluation.saliency import infer_output
 from pipeline.evaluation.test_set import predict
 from pipeline.exporting.formats import ONNX, compare_formats
+from pipeline.progress import Progress
 from pipeline.runs.run import Run
 from pipeline.runs.run_data import RunData
 from pipeline.training.inference import evaluate, look_inside
 
 _CPU = torch.device("cpu")
-
-Tell = Callable[[str], None]
-"""Receives a line of progress before each slow step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,23 +50,24 @@ class Choices:
     ood: ChosenScore
 
 
-def choose_on_validation(run: Run, data: RunData, tell: Tell) -> Choices:
+def choose_on_validation(run: Run, data: RunData, progress: Progress) -> Choices:
     """Fit the temperature, and choose the abstention threshold and the OOD score."""
     network, normalisation = run.network, run.config.normalisation
     validation = data.validation
-    tell(f"calibrating on {len(validation):,} validation images")
+    progress(f"calibrating on {len(validation):,} validation images", 0, 0)
     logits = evaluate(network, validation.images, normalisation, _CPU)
     labels = torch.from_numpy(validation.labels)
     calibration = calibrate(logits, labels)
     confidence, correct = confidence_of(logits, labels, calibration.temperature)
     threshold, error_limit = choose_threshold(confidence, correct)
-    tell("choosing the OOD score")
+    progress("choosing the OOD score", 0, 0)
     ood = choose_score(
         partial(look_inside, network, normalisation=normalisation, device=_CPU),
         data.fit.images,
         validation.images,
-        dataset=data.dataset.name,
-        rule=data.dataset.image,
+        ood_images(
+            data.dataset.name, data.dataset.image, ood_count(len(validation)), held_out=False
+        ),
     )
     return Choices(calibration=calibration, threshold=threshold, error_limit=error_limit, ood=ood)
 
@@ -74,7 +78,7 @@ def measure(
     choices: Choices,
     graphs: dict[str, ServingGraph],
     artifact: Artifact,
-    tell: Tell,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Measure an artefact's files, and return the measured fields of its manifest.
 
@@ -88,11 +92,9 @@ def measure(
     engine = Engine(artifact, device="cpu", threads=0)
     engine.warm_up()
     test = _served(dataset)
-    tell(f"comparing each format with eager torch on {len(test):,} test images")
-    parity = compare_formats(artifact, engine, graphs, test)
+    parity = compare_formats(artifact, engine, graphs, test, progress)
     predictions = predict(engine, test)
     check_calibration(predictions.logits, predictions.labels, predictions.temperature)
-    tell(f"measuring the maps of {', '.join(manifest.methods)}")
     faithfulness = measure_faithfulness(
         engine.run,
         run.network.head,
@@ -100,16 +102,15 @@ def measure(
         rule=dataset.image,
         methods=manifest.methods,
         images=images_to_explain(manifest.network.multiply_accumulates),
+        progress=progress,
     )
     check_faithfulness(ONNX, faithfulness)
-    tell("measuring OOD detection")
+    progress("measuring OOD detection", 0, 0)
+    ood = ood_images(dataset.name, dataset.image, ood_count(len(test)), held_out=True)
     detection = measure_detection(
-        partial(infer_output, engine.run, output="ood_score"),
-        predictions.ood_scores,
         choices.ood,
-        dataset=dataset.name,
-        rule=dataset.image,
-        held_out=True,
+        predictions.ood_scores,
+        {kind: infer_output(engine.run, images, "ood_score") for kind, images in ood},
     )
     abstention = measure_abstention(
         choices.threshold, choices.error_limit, predictions.confidence, predictions.correct

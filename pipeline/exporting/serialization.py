@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 import torch
 from google.protobuf.message import Message
+from onnxscript import optimizer
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -45,7 +46,25 @@ def save_onnx(traced: ExportedProgram, outputs: Sequence[str], file: Path) -> No
     if program is None:
         raise GateError(f"{file.name}: torch.onnx.export returned no program")
     program.save(file, external_data=False)
-    onnx.save(without_metadata(onnx.load(file)), file)
+    _save_checked(onnx.load(file), file)
+
+
+def save_onnx_part(whole: Path, outputs: Sequence[str], file: Path) -> None:
+    """Write the part of the ONNX file `whole` that some of its outputs need.
+
+    It is what `save_onnx` writes for a graph with these outputs only.
+
+    Raises:
+        GateError: the ONNX checker rejects the file.
+
+    """
+    onnx.utils.extract_model(whole, file, ["images"], list(outputs), check_model=False)
+    # Weights that the rest of `whole` used can now be merged, as those of BatchNorm layers.
+    _save_checked(optimizer.optimize(onnx.load(file)), file)
+
+
+def _save_checked(model: onnx.ModelProto, file: Path) -> None:
+    onnx.save(without_metadata(model), file)
     try:
         onnx.checker.check_model(onnx.load(file), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -94,7 +113,8 @@ def _deprecated_torchscript() -> Iterator[None]:
 def save_torchscript(graph: ServingGraph, example: torch.Tensor, file: Path) -> None:
     """Write TorchScript, traced, without the paths of the source files it was traced from."""
     with _deprecated_torchscript(), torch.inference_mode():
-        traced = torch.jit.trace(graph, (example,))  # type: ignore[no-untyped-call]
+        # The export compares all formats itself.
+        traced = torch.jit.trace(graph, (example,), check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(traced, str(file))
     without_debug_records(file)
 

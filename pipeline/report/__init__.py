@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import RunError
+from pipeline.progress import Progress, silent
 from pipeline.report.page import render
 from pipeline.report.study import study
 from pipeline.runs.run import Run
@@ -14,10 +15,13 @@ __all__ = ["REPORT", "write_report"]
 REPORT = "report.html"
 
 
-def write_report(run: Run, *, device: str = "auto", tta: bool = True) -> Path:
+def write_report(
+    run: Run, *, device: str = "auto", tta: bool = True, progress: Progress = silent
+) -> Path:
     """Write the `report.html` of a run into its folder, atomically, and return its path.
 
     Without `tta`, test-time augmentation is left out, which saves up to 90 % of the time.
+    `progress` is told each step.
 
     Raises:
         RunError: the data of the run has changed, or its folder cannot be written to.
@@ -30,7 +34,7 @@ def write_report(run: Run, *, device: str = "auto", tta: bool = True) -> Path:
             part.touch()
             if report.is_dir():  # checked before the slow work, which would be lost
                 raise IsADirectoryError(f"{report} is a folder")
-        page = render(study(run, device=device, tta=tta))
+        page = render(study(run, device=device, tta=tta, progress=progress), progress)
         with _written(report):
             part.write_text(page, encoding="utf-8")
             part.replace(report)

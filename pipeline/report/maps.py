@@ -28,6 +28,8 @@ class ExplainedLoss:
     """Image and maps of a high loss, as `data:` URLs."""
 
     top: TopLoss
+    file: str | None
+    """The file of the image, within the user's folder, if it comes from one."""
     image: str
     predicted_map: str
     rival_map: str
@@ -39,8 +41,11 @@ def explain(
     device: torch.device,
     images: NDArray[np.uint8],
     losses: tuple[TopLoss, ...],
+    files: tuple[str, ...] = (),
 ) -> tuple[tuple[ExplainedLoss, ...], tuple[int, int]]:
     """Overlay each image, (N, H, W, C), with the maps of the predicted class and its rival.
+
+    `files` are those of the split that `losses` refer to, if its images come from files.
 
     Returns:
         The images in the same order, and the rows and columns of a map.
@@ -50,17 +55,21 @@ def explain(
         features = network.features(normalisation.on(device)(torch.from_numpy(images).to(device)))
         maps = network.head.class_activation_maps(features).float().cpu().numpy()
     explained = tuple(
-        _explain(image, cams, top) for image, cams, top in zip(images, maps, losses, strict=True)
+        _explain(image, cams, top, files[top.index] if files else None)
+        for image, cams, top in zip(images, maps, losses, strict=True)
     )
     return explained, (maps.shape[2], maps.shape[3])
 
 
-def _explain(image: NDArray[np.uint8], maps: NDArray[np.float32], top: TopLoss) -> ExplainedLoss:
+def _explain(
+    image: NDArray[np.uint8], maps: NDArray[np.float32], top: TopLoss, file: str | None
+) -> ExplainedLoss:
     picture = picture_of(image)
     large = _resized(picture)
     is_small = max(picture.size) <= _SMALL
     return ExplainedLoss(
         top=top,
+        file=file,
         image=_data_url(picture, "PNG") if is_small else _data_url(large, "JPEG"),
         predicted_map=_overlaid(large, maps[top.predicted]),
         rival_map=_overlaid(large, maps[top.rival]),

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pipeline.progress import Progress, silent
 from pipeline.report import figures
 from pipeline.report.history import LayerHistory, RunHistory
 from pipeline.report.study import Study
@@ -20,8 +21,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 _SMOOTHED_OVER = 0.5
 
 
-def render(study: Study) -> str:
-    """Render the report as HTML."""
+def render(study: Study, progress: Progress = silent) -> str:
+    """Render the report as HTML; `progress` is told each figure."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -30,13 +31,18 @@ def render(study: Study) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"amount": amount, "duration": duration, "percent": percent}
-    config = study.run.config
+    config, recorded = study.run.config, study.history.layers
+    progress("drawing the figures", 0, 0)
+    drawn, layers = _figures(study), []
+    for done, layer in enumerate(recorded):
+        progress("drawing the figures", done, len(recorded))
+        layers.append(Markup(figures.to_svg(draw_layer(layer))))  # noqa: S704
     return environment.get_template("report.html").render(
         study=study,
         config=config,
         classification=study.classification,
-        figures=_figures(study),
-        layers=[Markup(figures.to_svg(draw_layer(layer))) for layer in study.history.layers],  # noqa: S704
+        figures=drawn,
+        layers=layers,
         recipe=list(flattened(config.recipe.model_dump(mode="json"))),
         seconds=sum(epoch.seconds for epoch in study.history.epochs),
     )

@@ -16,6 +16,7 @@ from pipeline.evaluation.classification_report import (
 )
 from pipeline.evaluation.layer_summary import summarise
 from pipeline.evaluation.tta import evaluate_tta, tta_views
+from pipeline.progress import Progress, silent
 from pipeline.report.history import RunHistory, read_history
 from pipeline.report.maps import ExplainedLoss, explain
 from pipeline.report.trust import Trust, measure_trust
@@ -57,8 +58,10 @@ class Study:
     trust: Trust
 
 
-def study(run: Run, *, device: str = "auto", tta: bool = True) -> Study:
-    """Measure a run on its validation split.
+def study(
+    run: Run, *, device: str = "auto", tta: bool = True, progress: Progress = silent
+) -> Study:
+    """Measure a run on its validation split; `progress` is told each step.
 
     Raises:
         RunError: the run's data has changed.
@@ -68,6 +71,7 @@ def study(run: Run, *, device: str = "auto", tta: bool = True) -> Study:
     config, chosen = run.config, choose_device(device)
     data = run.data
     validation = data.validation
+    progress(f"evaluating on {len(validation):,} validation images", 0, 0)
     network = run.network.to(chosen)
     logits = evaluate(network, validation.images, config.normalisation, chosen)
     labels = torch.from_numpy(validation.labels)
@@ -78,11 +82,19 @@ def study(run: Run, *, device: str = "auto", tta: bool = True) -> Study:
     )
     worst = np.array([top.index for top in classification.top_losses], np.int64)
     explained, map_shape = explain(
-        network, config.normalisation, chosen, validation.images[worst], classification.top_losses
+        network,
+        config.normalisation,
+        chosen,
+        validation.images[worst],
+        classification.top_losses,
+        validation.files,
     )
     correct = round(classification.accuracy * classification.images)
     interval = binomtest(correct, classification.images).proportion_ci(method="wilson")
     layers = summarise(network, validation.images.shape[3], *validation.images.shape[1:3])
+    multiplications = sum(layer.multiplications for layer in layers)
+    if tta:
+        progress("evaluating with test-time augmentation", 0, 0)
     return Study(
         run=run,
         dataset=data.dataset,
@@ -93,7 +105,7 @@ def study(run: Run, *, device: str = "auto", tta: bool = True) -> Study:
         explained=explained,
         map_shape=map_shape,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        multiplications=sum(layer.multiplications for layer in layers),
+        multiplications=multiplications,
         fitted_images=class_counts(data.fit.labels, config.classes),
         imbalance=imbalance_report(data.fit.labels, config.classes),
         trust=measure_trust(
@@ -103,6 +115,8 @@ def study(run: Run, *, device: str = "auto", tta: bool = True) -> Study:
             data,
             logits=logits,
             temperature=temperature,
+            multiplications=multiplications,
+            progress=progress,
         ),
     )
 

@@ -13,10 +13,12 @@ from models.serving_graph import find_layercam_stage
 from pipeline.evaluation.abstention import choose_threshold, measure_abstention
 from pipeline.evaluation.calibration import confidence_of
 from pipeline.evaluation.faithfulness import images_to_explain, measure_faithfulness
-from pipeline.evaluation.ood_detection import choose_score, measure_detection
-from pipeline.evaluation.saliency import TorchInference, infer_output
+from pipeline.evaluation.ood_datasets import ood_images
+from pipeline.evaluation.ood_detection import choose_score, measure_detection, ood_count
+from pipeline.evaluation.saliency import TorchInference
+from pipeline.progress import Progress
 from pipeline.runs.run_data import RunData
-from pipeline.training.inference import look_inside, multiply_accumulates
+from pipeline.training.inference import look_inside
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,15 +40,20 @@ def measure_trust(
     *,
     logits: Tensor,
     temperature: float,
+    multiplications: int,
+    progress: Progress,
 ) -> Trust:
-    """Measure a network on `device` whose validation `logits` are (N, K)."""
+    """Measure a network on `device` whose validation `logits` are (N, K).
+
+    `multiplications` are those of one image's forward pass; `progress` is told each step.
+    """
     dataset, validation = data.dataset, data.validation
+    progress("choosing the OOD score", 0, 0)
     choice = choose_score(
         partial(look_inside, network, normalisation=normalisation, device=device),
         data.fit.images,
         validation.images,
-        dataset=dataset.name,
-        rule=dataset.image,
+        ood_images(dataset.name, dataset.image, ood_count(len(validation)), held_out=False),
     )
     example = torch.from_numpy(validation.images[:2]).to(device)
     infer = TorchInference(
@@ -57,7 +64,6 @@ def measure_trust(
         ood_score=choice.ood_score,
         stage=find_layercam_stage(network, normalisation, example),
     )
-    score = partial(infer_output, infer, output="ood_score")
     confidence, correct = confidence_of(logits, torch.from_numpy(validation.labels), temperature)
     return Trust(
         faithfulness=measure_faithfulness(
@@ -67,15 +73,9 @@ def measure_trust(
             rule=dataset.image,
             # The other methods take as long as the rest of the report; an export measures them.
             methods=("cam", "layercam") if infer.has_layercam else ("cam",),
-            images=images_to_explain(multiply_accumulates(network, normalisation, example[:1])),
+            images=images_to_explain(multiplications),
+            progress=progress,
         ),
-        ood_score=measure_detection(
-            score,
-            score(validation.images),
-            choice,
-            dataset=dataset.name,
-            rule=dataset.image,
-            held_out=False,
-        ),
+        ood_score=measure_detection(choice, choice.in_distribution, choice.ood),
         abstention=measure_abstention(*choose_threshold(confidence, correct), confidence, correct),
     )

@@ -2,16 +2,23 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torchvision.transforms.v2 import functional as F
 
 OPERATIONS = 2
 """Number of operations that each image gets."""
 
 Operation = Callable[[Tensor, float], Tensor]
 """uint8 (N, C, H, W) and a strength of -1 to 1 to images of the same kind."""
+
+
+def _torchvision() -> Any:
+    """Return torchvision's functions, whose import takes seconds and which few recipes need."""
+    from torchvision.transforms.v2 import functional
+
+    return functional
 
 
 def _affine(
@@ -23,13 +30,13 @@ def _affine(
 ) -> Tensor:
     """Rotate, shift by a share of the height and width, or shear by an angle in degrees."""
     height, width = images.shape[2:]
-    moved: Tensor = F.affine(
+    moved: Tensor = _torchvision().affine(
         images,
         angle=degrees,
         translate=[shift[0] * width, shift[1] * height],
         scale=1.0,
         shear=list(shear),
-        interpolation=F.InterpolationMode.BILINEAR,
+        interpolation=_torchvision().InterpolationMode.BILINEAR,
         fill=None,
     )
     return moved
@@ -38,7 +45,7 @@ def _affine(
 def _saturate(images: Tensor, strength: float) -> Tensor:
     if images.shape[1] != 3:
         return images
-    saturated: Tensor = F.adjust_saturation(images, 1 + 0.9 * strength)
+    saturated: Tensor = _torchvision().adjust_saturation(images, 1 + 0.9 * strength)
     return saturated
 
 
@@ -46,18 +53,18 @@ _SHEAR = math.degrees(math.atan(0.3))
 # Those of the paper, at their largest magnitude.
 _OPERATIONS: tuple[Operation, ...] = (
     lambda images, _: images,
-    lambda images, _: F.autocontrast(images),
-    lambda images, _: F.equalize(images),
+    lambda images, _: _torchvision().autocontrast(images),
+    lambda images, _: _torchvision().equalize(images),
     lambda images, strength: _affine(images, degrees=30 * strength),
     lambda images, strength: _affine(images, shear=(_SHEAR * strength, 0.0)),
     lambda images, strength: _affine(images, shear=(0.0, _SHEAR * strength)),
     lambda images, strength: _affine(images, shift=(0.3 * strength, 0.0)),
     lambda images, strength: _affine(images, shift=(0.0, 0.3 * strength)),
-    lambda images, strength: F.posterize(images, 8 - round(4 * abs(strength))),
-    lambda images, strength: F.solarize(images, 256 * (1 - abs(strength))),
-    lambda images, strength: F.adjust_brightness(images, 1 + 0.9 * strength),
-    lambda images, strength: F.adjust_contrast(images, 1 + 0.9 * strength),
-    lambda images, strength: F.adjust_sharpness(images, 1 + 0.9 * strength),
+    lambda images, strength: _torchvision().posterize(images, 8 - round(4 * abs(strength))),
+    lambda images, strength: _torchvision().solarize(images, 256 * (1 - abs(strength))),
+    lambda images, strength: _torchvision().adjust_brightness(images, 1 + 0.9 * strength),
+    lambda images, strength: _torchvision().adjust_contrast(images, 1 + 0.9 * strength),
+    lambda images, strength: _torchvision().adjust_sharpness(images, 1 + 0.9 * strength),
     _saturate,
 )
 KINDS = len(_OPERATIONS)

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.training_options import Device
+from pipeline.cli.progress import reading_bar, step_bar
+from pipeline.cli.training_options import Data, Device, Workers
 from pipeline.data.registry import check_source
 from pipeline.runs.run_config import read_results
 
@@ -17,15 +18,23 @@ def report(
         bool,
         typer.Option("--tta/--no-tta", help="also evaluate with test-time augmentation"),
     ] = True,
+    data: Data = None,
+    workers: Workers = None,
 ) -> None:
     """Write a run's report.html: curves, errors, calibration and a model card; prints its path.
 
     Example: limelight report runs/mnist
     """
     config, _ = read_results(run)
-    check_source(config.source)
+    check_source(str(data or config.source))
     # torch takes seconds to import: what can be refused without it is refused before.
+    from pipeline.data.reading import Reading
     from pipeline.report import write_report
     from pipeline.runs.run import read_run
 
-    print(write_report(read_run(run), device=device, tta=tta))
+    with reading_bar() as read:
+        found = read_run(run, moved_to=data, reading=Reading(workers=workers, progress=read))
+        _ = found.data  # read while the bar for it is there
+    with step_bar() as progress:
+        page = write_report(found, device=device, tta=tta, progress=progress)
+    print(page)

@@ -8,6 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.report.figures.style import BLUE, GREEN, ORANGE, as_percent, legend_above, new_figure
 
+# Those that a layout of these labels gives. A page has a figure for each layer of a network.
+_MARGINS = {"left": 0.204, "right": 0.988, "top": 0.936, "bottom": 0.125, "hspace": 0.4}
+
 
 def colorful_dimension(
     layer: str,
@@ -27,7 +30,12 @@ def colorful_dimension(
     """
     at = np.asarray(steps, np.float64)
     figure, (colourful, moments, share) = new_figure(
-        f"activations of {layer}", width=3.3, height=3.5, rows=3, heights=(3.0, 1.7, 1.3)
+        f"activations of {layer}",
+        width=3.3,
+        height=3.5,
+        rows=3,
+        heights=(3.0, 1.7, 1.3),
+        margins=_MARGINS,
     )
     _draw_histograms(colourful, at, np.asarray(histograms, np.float64), span)
     colourful.set_title(layer, fontsize=9, loc="left", fontweight="bold")

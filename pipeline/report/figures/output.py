@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from pipeline.errors import PipelineError
@@ -27,7 +28,8 @@ def to_svg(figure: Figure) -> str:
     stream = io.StringIO()
     salt = f"limelight {figure.get_label()}"
     with rc_context({"svg.fonttype": _TEXT_AS_TEXT, "svg.hashsalt": salt}), _any_glyph():
-        figure.savefig(stream, format="svg", metadata=_NO_DATE)
+        # `savefig` draws twice.
+        FigureCanvasSVG(figure).print_svg(stream, metadata=_NO_DATE)  # type: ignore[no-untyped-call]
     svg = _PREAMBLE.sub("", stream.getvalue())
     # Each figure numbers its groups from 1, so the ids would repeat on a page of many figures.
     svg = _GROUP_IDS.sub("", svg)

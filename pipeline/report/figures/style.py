@@ -1,5 +1,6 @@
 """Style of all figures: three colours, thin lines, text in the page's colour."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib import rc_context
@@ -39,8 +40,12 @@ def new_figure(
     height: float = 2.9,
     rows: int = 1,
     heights: tuple[float, ...] = (1.0,),
+    margins: Mapping[str, float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """Make a figure of `width` by `height` inches, with panels that share the x axis.
+
+    `margins` place the panels, as those of matplotlib's `GridSpec`. Without them they are measured,
+    which takes as long as drawing the figure.
 
     Returns:
         The figure, whose ids depend on `name` so that they differ on one page, and its panels from
@@ -48,10 +53,15 @@ def new_figure(
 
     """
     with rc_context(_RC):
-        figure = Figure(figsize=(width, height), layout="constrained", label=name)
+        figure = Figure(figsize=(width, height), label=name)
+        figure.set_layout_engine(None if margins else "constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(
-            rows, 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
+            rows,
+            1,
+            sharex=True,
+            squeeze=False,
+            gridspec_kw={"height_ratios": heights, **(margins or {})},
         )
         axes = list(panels[:, 0])
         for each in axes:

@@ -9,9 +9,9 @@ from pipeline.errors import GateError
 from pipeline.evaluation.calibration import (
     calibrate,
     check_calibration,
-    expected_calibration_error,
     fit_temperature,
 )
+from pipeline.evaluation.reliability import expected_calibration_error
 
 
 def _overconfident(temperature: float, images: int = 20_000) -> tuple[torch.Tensor, torch.Tensor]:

@@ -19,12 +19,14 @@ from pipeline.evaluation.deletion_insertion import deletion, insertion
 from pipeline.evaluation.faithfulness import (
     check_faithfulness,
     images_to_explain,
+    is_pointed,
     measure_faithfulness,
 )
 from pipeline.evaluation.head_randomization import head_similarity
 from pipeline.evaluation.pointing_game import is_hit, play_pointing_game
 from pipeline.evaluation.road import road
 from pipeline.evaluation.saliency import enlarged, maps_of, ranks_of
+from pipeline.progress import Progress, silent
 
 SIDE, CELLS = 16, 4
 PATTERNS = np.random.default_rng(5).normal(size=(32, CELLS, CELLS))
@@ -135,7 +137,7 @@ def test_expensive_network_is_measured_on_fewer_images(
     assert images_to_explain(millions * 10**6) == images
 
 
-def measured(infer: Corner) -> Faithfulness:
+def measured(infer: Corner, progress: Progress = silent) -> Faithfulness:
     return measure_faithfulness(
         infer,
         ClassMapHead(32, 2),
@@ -143,7 +145,29 @@ def measured(infer: Corner) -> Faithfulness:
         rule=photo_rule(SIDE),
         methods=["cam", "contrast", "occlusion"],
         images=20,
+        progress=progress,
     )
+
+
+def test_methods_that_mask_images_play_the_pointing_game_only_with_many_scenes() -> None:
+    assert [is_pointed(method, 31) for method in ("cam", "layercam", "occlusion", "scorecam")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert is_pointed("scorecam", 32)
+    few = measured(Corner()).methods
+    assert few["cam"].pointing is not None
+    assert few["random"].pointing is not None
+    assert few["occlusion"].pointing is None
+
+
+def test_progress_counts_the_methods() -> None:
+    told: list[tuple[str, int, int]] = []
+    measured(Corner(), lambda *step: told.append(step))
+    assert told[0] == ("playing the pointing game", 0, 0)
+    assert told[1:] == [("measuring the maps", done, 3) for done in range(3)]
 
 
 def test_gate_accepts_a_faithful_map_and_rejects_a_misleading_one() -> None:

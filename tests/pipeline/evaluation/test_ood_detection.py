@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from scipy.stats import norm
 from torch import Tensor
 
@@ -15,8 +14,18 @@ from pipeline.data.cache import write_cached
 from pipeline.data.registry import digit_rule, photo_rule
 from pipeline.data.stored_images import Images
 from pipeline.evaluation.abstention import choose_threshold, measure_abstention
-from pipeline.evaluation.ood_datasets import kinds_for, kinds_missing, ood_images
-from pipeline.evaluation.ood_detection import ChosenScore, choose_score, measure_detection
+from pipeline.evaluation.ood_datasets import (
+    images_of_kind,
+    kinds_for,
+    kinds_missing,
+    ood_images,
+)
+from pipeline.evaluation.ood_detection import (
+    ChosenScore,
+    choose_score,
+    measure_detection,
+    ood_count,
+)
 
 FeaturesAndLogits = tuple[Tensor, Tensor]
 
@@ -73,7 +82,6 @@ def test_virtual_logit_needs_enough_images_and_varying_features() -> None:
     assert [each.name for each in candidates(dead, logits)] == ["energy", "max-logit"]
 
 
-@pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize(
     ("ood_row", "better"),
     # In-distribution images have the same largest logit but another energy; and the reverse.
@@ -88,7 +96,7 @@ def test_score_with_the_higher_auroc_is_chosen(ood_row: list[float], better: Ood
         return torch.randn(len(images), 2), row.repeat(len(images), 1)
 
     choice = choose_score(
-        extract, blank(30), blank(200), dataset="mine", rule=photo_rule(8), images=20
+        extract, blank(30), blank(200), [("white", np.full((20, 8, 8, 3), 255, np.uint8))]
     )
     assert choice.auroc[better] > 0.9
     other: OodScoreName = "max-logit" if better == "energy" else "energy"
@@ -96,26 +104,21 @@ def test_score_with_the_higher_auroc_is_chosen(ood_row: list[float], better: Ood
     assert choice.auroc[choice.ood_score.name] == max(choice.auroc.values())
 
 
-@pytest.mark.usefixtures("cache")
 def test_detection_figures_equal_those_of_normal_distributions() -> None:
     rng, shift = np.random.default_rng(0), 2.0
     in_distribution = rng.normal(size=20_000).astype(np.float32)
-
-    def score(images: Images) -> NDArray[np.float32]:
-        return rng.normal(shift, size=len(images)).astype(np.float32)
-
-    choice = ChosenScore(ood_score=Energy(), threshold=1.5, auroc={"energy": 0.5})
-    measured = measure_detection(
-        score,
-        in_distribution,
-        choice,
-        dataset="mine",
-        rule=photo_rule(8),
-        held_out=True,
-        images=2000,
+    choice = ChosenScore(
+        ood_score=Energy(),
+        threshold=1.5,
+        auroc={"energy": 0.5},
+        in_distribution=in_distribution[:10],
+        ood={},
     )
+    ood = {kind: rng.normal(shift, size=2000).astype(np.float32) for kind in ("noise", "textures")}
+    measured = measure_detection(choice, in_distribution, ood)
     assert measured.against.keys() == {"noise", "textures"}
     for detection in measured.against.values():
+        assert detection.images == 2000
         assert detection.auroc == pytest.approx(norm.cdf(shift / 2**0.5), abs=0.01)
         assert detection.fpr95 == pytest.approx(norm.cdf(norm.ppf(0.95) - shift), abs=0.03)
     assert measured.flagged == pytest.approx(norm.sf(1.5), abs=0.01)
@@ -128,10 +131,10 @@ def test_threshold_flags_5_percent_of_the_validation_images() -> None:
     def extract(images: Images) -> FeaturesAndLogits:
         return pooled[: len(images)], logits[: len(images)]
 
-    choice = choose_score(
-        extract, blank(500), blank(1000), dataset="mine", rule=photo_rule(8), images=5
-    )
+    choice = choose_score(extract, blank(500), blank(1000), [("white", blank(5))])
     scores = choice.ood_score(pooled, logits)
+    np.testing.assert_array_equal(choice.in_distribution, scores)
+    np.testing.assert_array_equal(choice.ood["white"], scores[:5])
     assert float((scores > choice.threshold).double().mean()) == pytest.approx(0.05, abs=0.002)
 
 
@@ -157,10 +160,46 @@ def test_ood_images_are_prepared_as_in_the_service() -> None:
     rng = np.random.default_rng(0)
     for rule in (digit_rule(28), photo_rule((24, 40))):
         for kind in ("noise", "textures"):
-            images = ood_images(kind, rule, 6, rng, held_out=False)
+            images = images_of_kind(kind, rule, 6, rng, held_out=False)
             assert images.shape == (6, rule.height, rule.width, rule.channels)
             assert images.dtype == np.uint8
             assert len(np.unique(images, axis=0)) == 6
+
+
+def test_held_out_ood_images_differ_from_those_of_the_choice(cache: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("mnist", "fashion"):
+        images = rng.integers(0, 256, (40, 28, 28, 1), np.uint8)
+        write_cached(
+            name,
+            {
+                "train_images": images[:20],
+                "train_labels": np.zeros(20, np.uint8),
+                "test_images": images[20:],
+                "test_labels": np.zeros(20, np.uint8),
+            },
+        )
+    assert cache.is_dir()
+    # Reading verifies the published digests, which made-up data cannot have.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.data.cache.verify", lambda *_: None)
+        chosen, held_out = (
+            dict(ood_images("my-photos", photo_rule(28), 6, held_out=each))
+            for each in (False, True)
+        )
+    assert list(chosen) == list(held_out) == ["mnist", "fashion", "noise", "textures"]
+    for kind, images in chosen.items():
+        assert images.shape == held_out[kind].shape == (6, 28, 28, 3)
+        both = np.concatenate([images, held_out[kind]])
+        assert len(np.unique(both, axis=0)) == 12
+
+
+@pytest.mark.parametrize(("images", "count"), [(3, 50), (10, 50), (21, 105), (5000, 1000)])
+def test_few_images_are_compared_with_five_times_as_many_ood_images(
+    images: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.evaluation.ood_detection.OOD_IMAGES", 1000)
+    assert ood_count(images) == count
 
 
 def test_threshold_is_the_lowest_that_makes_errors_a_fifth_as_frequent() -> None:
