@@ -1,5 +1,6 @@
 """Plan a run, train it, or resume an interrupted one."""
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -227,7 +228,8 @@ def resume_run(
         )
     if is_finished(folder):
         raise RunError(
-            f"{folder} is finished: export it, or train it for N more epochs with --epochs N"
+            f"{folder} is finished; next: limelight export {shlex.quote(str(folder))}, or train it "
+            "for N more epochs with --epochs N"
         )
     if data is None:
         data = config.read_data(moved_to=moved_to, reading=reading)

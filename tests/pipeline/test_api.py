@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from onnxruntime import InferenceSession
+from safetensors.torch import save_file
 
 import pipeline
 from limelight import load
@@ -17,6 +19,7 @@ from pipeline import export, finetune, lr_find, resume, train
 from pipeline.data import image_reader
 from pipeline.errors import PipelineError
 from pipeline.runs.choices import augmentation_of
+from pipeline.runs.planning import plan_training
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_config import read_config
 from pipeline.runs.run_folder import read_epochs
@@ -102,7 +105,7 @@ def test_finished_run_is_lengthened_as_a_new_run(run: Run) -> None:
     assert longer.config.recipe == run.config.recipe.but(epochs=1)
     assert longer.config.data_sha256 == run.config.data_sha256
     assert (run.folder / "checkpoint.safetensors").read_bytes() == before
-    with pytest.raises(PipelineError, match=r"is finished: .* --epochs N"):
+    with pytest.raises(PipelineError, match=r"is finished; .* --epochs N"):
         resume(run.folder, quiet=True)
 
 
@@ -203,3 +206,45 @@ def test_choices_reach_the_recipe(photos: Path, tmp_path: Path) -> None:
         optimizer__kind="adamw",
     )
     assert (run.config.image.height, run.config.image.width) == (24, 32)
+
+
+def test_published_backbone_starts_from_its_file(photos: Path, tmp_path: Path) -> None:
+    timm = pytest.importorskip(
+        "timm", reason="timm is not installed: pip install 'limelight[timm]'"
+    )
+    state = timm.create_model("test_resnet").state_dict()
+    save_file(state, tmp_path / "own.safetensors")
+    plan = plan_training(
+        str(photos), arch="timm:test_resnet", weights=tmp_path / "own.safetensors", device="cpu"
+    )
+    # A backbone is shown the images as they are, up to 224 pixels.
+    assert plan.config.image_size == (40, 40)
+    assert plan.initial is not None
+    assert (plan.config.recipe.network.weights or "").startswith("own.safetensors sha256:")
+    started = plan.trainer().network.state_dict()
+    assert all(torch.equal(started[name], value) for name, value in plan.initial.items())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "cannot be read"), (b"nothing", "is no state dict")],
+    ids=["missing", "damaged"],
+)
+def test_wrong_weights_are_refused_before_images_are_read(
+    content: bytes | None,
+    said: str,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if content is not None:
+        (tmp_path / "w.pth").write_bytes(content)
+    monkeypatch.setattr(image_reader, "decode_missing", None)
+    with pytest.raises(PipelineError, match=said):
+        train(
+            photos,
+            arch="torchvision:resnet18",
+            weights=tmp_path / "w.pth",
+            out=tmp_path / "run",
+            quiet=True,
+        )

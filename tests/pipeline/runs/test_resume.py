@@ -131,7 +131,16 @@ def test_killed_process_can_be_resumed(tmp_path: Path) -> None:
     _same_results(tmp_path / "whole", tmp_path / "interrupted")
     again = limelight("train", "--resume", "interrupted", cwd=tmp_path)
     assert again.returncode == 1
-    assert "interrupted is finished; next: limelight export interrupted" in again.stderr
+    assert "interrupted is finished; next: limelight export interrupted, or" in again.stderr
+    longer = limelight(
+        "train", "--resume", "interrupted", "--epochs", "1", "--no-report", cwd=tmp_path
+    )
+    assert longer.stdout.strip() == "interrupted-2"
+    refused = limelight(
+        "train", "--resume", "interrupted", "--epochs", "1", "--lr", "0.1", cwd=tmp_path
+    )
+    assert refused.returncode == 1
+    assert "continues with the options that the run began with: leave out --lr" in refused.stderr
 
 
 def test_missing_results_are_written_again_from_the_state(tmp_path: Path) -> None:
