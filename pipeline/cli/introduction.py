@@ -3,6 +3,7 @@
 from pipeline.data.class_balance import imbalance_report
 from pipeline.data.dataset import Dataset
 from pipeline.runs.run_setup import RunPlan
+from pipeline.training.weights import make_network
 from pipeline.wording import amount
 
 
@@ -35,13 +36,17 @@ def introduction(plan: RunPlan) -> list[str]:
 
 def outlook(plan: RunPlan) -> list[str]:
     """Describe what a dry run adds: the classes, the size of the network, and its options."""
-    trainer, recipe = plan.trainer(), plan.config.recipe
-    parameters = sum(each.numel() for each in trainer.network.parameters())
+    config, recipe = plan.config, plan.config.recipe
+    channels = config.image.channels
+    network = make_network(recipe, channels=channels, classes=len(config.classes))
+    parameters = sum(each.numel() for each in network.parameters())
+    epochs = recipe.freeze_epochs + recipe.epochs
+    steps = epochs * (len(plan.data.fit) // recipe.batch_size)
     augmentation = recipe.augmentation.model_dump(exclude_defaults=True)
     chosen = ", ".join(f"{name} {value}" for name, value in augmentation.items())
     return [
-        f"classes: {', '.join(plan.config.classes)}",
-        f"{amount(parameters)} parameters, {recipe.optimizer.kind}, {trainer.steps:,} steps",
+        f"classes: {', '.join(config.classes)}",
+        f"{amount(parameters)} parameters, {recipe.optimizer.kind}, {steps:,} steps",
         f"augmentation: {chosen or 'none'}",
         "nothing was trained or written",
     ]

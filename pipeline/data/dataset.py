@@ -30,10 +30,17 @@ class Dataset:
     """Each file that could not be read, and why."""
     unread: Mapping[str, int] = field(default_factory=dict)
     """Number of the files that are no images, by their suffix."""
+    decoded: bool = True
+    """False if the images were only listed."""
 
     @property
     def sha256(self) -> str:
-        """Digest of the images and labels of train, test and, if there are some, validation."""
+        """Digest of the images and labels of train, test and, if there are some, validation.
+
+        It is empty if the images were not decoded.
+        """
+        if not self.decoded:
+            return ""
         digest = hashlib.sha256()
         for split in (self.train, self.test, *([self.validation] if self.validation else [])):
             for batch in in_batches(split.images):

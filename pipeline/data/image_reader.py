@@ -43,6 +43,10 @@ class ImageReader:
         self._duplicates = Duplicates()
         self.skipped: list[str] = []
         """Each skipped file, with the reason."""
+        self._pixels: ImageFile | None = None
+        if not reading.decode:
+            self._records = {str(path): _unread(path) for path in files.paths}
+            return
         with opened_cache(source, rule) as cache:
             decode_missing(cache, files.paths, rule, reading)
             self._records, self._pixels = cache.records, ImageFile(cache.pixels)
@@ -63,7 +67,7 @@ class ImageReader:
                 raise DataError(
                     f"class {name!r}: no readable image{why}; add some, or remove the class"
                 )
-            for record in readable:
+            for record in readable if self._pixels else ():
                 self._duplicates.add(record.sha256, Path(record.path), label=name, part=part)
             read += readable
             labels += [label] * len(readable)
@@ -99,3 +103,7 @@ class ImageReader:
     def _within(self, path: Path) -> str:
         """Name a file within the source."""
         return str(path.relative_to(self._home) if path.is_relative_to(self._home) else path)
+
+
+def _unread(path: Path) -> Record:
+    return Record(str(path), size=0, mtime_ns=0, row=0, sha256="", problem=None)

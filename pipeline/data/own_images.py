@@ -60,4 +60,5 @@ def _read(
         source=files.described,
         skipped=tuple(reader.skipped),
         unread=files.unread,
+        decoded=reading.decode,
     )

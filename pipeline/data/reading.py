@@ -18,3 +18,5 @@ class Reading:
     workers: int | None = None
     """Number of processes; None is the number of processors."""
     progress: Progress = ignore
+    decode: bool = True
+    """False only lists the files, for a dry run: the images can be counted, and not be read."""

@@ -28,14 +28,14 @@ class StoredImages:
     Row r lies at byte r * H * W * C of the file.
 
     Args:
-        file: the images, one after the other.
+        file: the images, one after the other; None if they were only counted.
         image_shape: (H, W, C).
         rows: (N,), the row of each image.
 
     """
 
     def __init__(
-        self, file: ImageFile, image_shape: tuple[int, int, int], rows: NDArray[np.int64]
+        self, file: ImageFile | None, image_shape: tuple[int, int, int], rows: NDArray[np.int64]
     ) -> None:
         self._file, self._image_shape, self._rows = file, image_shape, rows
 
@@ -51,9 +51,11 @@ class StoredImages:
         """Read the images at `key` into memory, in that order.
 
         Raises:
-            DataError: the file has become shorter.
+            DataError: the file has become shorter, or the images were only counted.
 
         """
+        if self._file is None:
+            raise DataError("these images were listed, and not decoded")
         rows = self._rows[key]
         images = np.empty((len(rows), *self._image_shape), np.uint8)
         size = images[:1].nbytes

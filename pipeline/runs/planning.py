@@ -39,6 +39,7 @@ def plan_training(
     weights: Path | None = None,
     world: World | None = None,
     progress: Progress = ignore,
+    decode: bool = True,
     **choices: Unpack[Choices],
 ) -> RunPlan:
     """Plan to train on `source`; what can be refused is refused before images are read.
@@ -50,6 +51,7 @@ def plan_training(
         weights: file of weights of timm or torchvision to initialise the features from.
         world: the processes that train together.
         progress: is told how many images were read.
+        decode: False only lists the user's own images, for a dry run.
         choices: the other options.
 
     Raises:
@@ -78,7 +80,7 @@ def plan_training(
         image_size=choices.get("image_size"),
         largest=_LARGEST_OF_BACKBONES if backbone else _LARGEST,
         processes=world.size if world else 1,
-        reading=Reading(workers=choices.get("workers"), progress=progress),
+        reading=Reading(workers=choices.get("workers"), progress=progress, decode=decode),
     )
     plan = plan.fitted_to_size(chosen_names(changes, name))
     if weights is not None:
@@ -94,6 +96,7 @@ def plan_finetuning(
     bn_freeze: bool | None = None,
     world: World | None = None,
     progress: Progress = ignore,
+    decode: bool = True,
     **choices: Unpack[Choices],
 ) -> RunPlan:
     """Plan to fine-tune the model `pretrained` on `source`: the head first, then all.
@@ -105,6 +108,7 @@ def plan_finetuning(
         bn_freeze: keep the statistics of the model's BatchNorm layers.
         world: the processes that train together.
         progress: is told how many images were read.
+        decode: False only lists the user's own images, for a dry run.
         choices: the other options.
 
     Raises:
@@ -127,7 +131,7 @@ def plan_finetuning(
         normalisation=begin.normalisation,
         pretrained=begin.name,
         processes=world.size if world else 1,
-        reading=Reading(workers=choices.get("workers"), progress=progress),
+        reading=Reading(workers=choices.get("workers"), progress=progress, decode=decode),
     )
     plan = initialise_from(plan.fitted_to_size(chosen_names(changes, name)), begin)
     return distil_from(plan, [Path(each) for each in choices.get("teachers") or ()])

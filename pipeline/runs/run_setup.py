@@ -194,11 +194,18 @@ def plan_run(
         bfloat16=uses_bfloat16(device),
         threads=torch.get_num_threads(),
         processes=processes,
-        normalisation=normalisation or Normalisation.of(in_batches(data.fit.images)),
+        normalisation=normalisation or _normalisation_of(data),
         pretrained=pretrained,
         libraries=library_versions(),
     )
     return RunPlan(config, data, device)
+
+
+def _normalisation_of(data: RunData) -> Normalisation:
+    if not data.dataset.decoded:  # for a dry run, any will do
+        channels = data.dataset.image.channels
+        return Normalisation(mean=(0.5,) * channels, std=(0.5,) * channels)
+    return Normalisation.of(in_batches(data.fit.images))
 
 
 def resume_run(

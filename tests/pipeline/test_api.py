@@ -16,6 +16,7 @@ from limelight import load
 from limelight.artifact.manifest import ImageRule
 from limelight.imaging.preprocessing import read_upload
 from pipeline import export, finetune, lr_find, resume, train
+from pipeline.cli.main import make_app
 from pipeline.data import image_reader
 from pipeline.errors import PipelineError
 from pipeline.runs.choices import augmentation_of
@@ -36,6 +37,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("runs") / "first"
     return train(photos, out=folder, epochs=2, quiet=True)
+
+
+SHIPPED = Path("zoo/cifar10").resolve()
 
 
 def test_public_names_are_functions() -> None:
@@ -248,3 +252,19 @@ def test_wrong_weights_are_refused_before_images_are_read(
             out=tmp_path / "run",
             quiet=True,
         )
+
+
+def test_dry_run_decodes_and_writes_nothing(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(image_reader, "decode_missing", None)
+    (photos / "red" / "notes.txt").touch()
+    for command in (["train", str(photos)], ["finetune", "--from", str(SHIPPED), str(photos)]):
+        make_app(command)([*command, "--dry-run", "--device", "cpu"], standalone_mode=False)
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "2 classes, 16 images to fit, 3 to validate on, 5 to test (1 files skip" in said.err
+        assert "classes: blue, red" in said.err
+        assert said.err.endswith("nothing was trained or written\n")
+    assert not list(tmp_path.iterdir())

@@ -84,6 +84,7 @@ def finetune(
             pretrained=pretrained,
             freeze_epochs=freeze_epochs,
             bn_freeze=bn_freeze,
+            decode=False,
             **choices,
         )
         rehearse(plan, device)

@@ -113,6 +113,7 @@ def train(
             arch=arch,
             pretrained=pretrained,
             weights=weights,
+            decode=False,
             **choices,
         )
         rehearse(plan, device)
