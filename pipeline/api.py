@@ -177,6 +177,19 @@ class FoundRate:
     rates: Rates
     """Suggested peak rate, or one for each layer group: the `lr` to train with."""
     curve: RateCurve
+    plan: RunPlan
+    """Plan of a training with these rates, on the data that was read."""
+
+    def train(self, *, out: str | Path | None = None, quiet: bool = False) -> Run:
+        """Train with these rates, and return the run.
+
+        Raises:
+            PipelineError: as for `train`.
+
+        """
+        folder = Path(out) if out else new_folder(self.plan.dataset.name)
+        session = Session(folder, device=self.plan.device.type, track=(), quiet=quiet)
+        return session.run(lambda *, world, progress: self.plan)
 
 
 def lr_find(
@@ -197,9 +210,11 @@ def lr_find(
     with reading_bar(quiet=quiet) as progress:
         plan = plan_training(str(source), progress=progress, **choices)
     recipe = plan.config.recipe
-    plan = plan.with_recipe(recipe.but(freeze_epochs=0), processes=1)
-    curve = find_rate(plan.trainer(), steps=steps)
-    return FoundRate(rates=scaled_rates(recipe, curve.suggestions["valley"]), curve=curve)
+    whole = plan.with_recipe(recipe.but(freeze_epochs=0), processes=1)
+    curve = find_rate(whole.trainer(), steps=steps)
+    rates = scaled_rates(recipe, curve.suggestions["valley"])
+    tuned = plan.with_recipe(recipe.but(schedule__peak=rates), processes=1)
+    return FoundRate(rates=rates, curve=curve, plan=tuned)
 
 
 def export(

@@ -66,8 +66,7 @@ def lr_find(
     written = ",".join(f"{rate:g}" for rate in rates)
     print(written)
     if train:
-        choices["lr"] = found.rates
-        finish(api.train(source, **choices), report=True)
+        finish(found.train(), report=True)
     else:
         own = [] if recipe is None else ["--recipe", recipe]
         say(f"Next: {next_command('limelight', 'train', source, *own, '--lr', written)}")
