@@ -93,7 +93,7 @@ def test_training_into_a_folder_that_is_not_empty_is_rejected(tmp_path: Path) ->
         (("ladder", "nothing"), "no rung nothing; there are:"),
         (("ablate", "digits8", "--field", "nothing"), "nothing to ablate in 'nothing'"),
         (("report", "nothing"), "is not a run"),
-        (("export", "nothing"), "is not a run"),
+        (("export", "nothing"), "nothing: neither a run nor an artefact"),
         (("data", "fetch", "imagenet"), "there are: mnist, cifar10"),
     ],
 )
