@@ -162,7 +162,7 @@ def test_unforeseen_failure_is_a_sentence_and_a_traceback_in_a_file(
     def fail(*_: object) -> None:
         raise RuntimeError("tensors [/x] do not match\nand more")
 
-    monkeypatch.setattr("pipeline.cli.commands.summary.summarise", fail)
+    monkeypatch.setattr("pipeline.evaluation.layer_summary.summarise", fail)
     failed = limelight("summary", "resnet", cwd=tmp_path)
     assert failed.returncode == 1
     assert failed.stderr.startswith(
@@ -180,7 +180,7 @@ def test_failure_of_the_system_names_the_file(
     def fail(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "/locked/run")
 
-    monkeypatch.setattr("pipeline.cli.commands.summary.summarise", fail)
+    monkeypatch.setattr("pipeline.evaluation.layer_summary.summarise", fail)
     failed = limelight("summary", "resnet", cwd=tmp_path)
     assert failed.returncode == 1
     assert failed.stderr == (
