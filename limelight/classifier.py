@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from limelight import predict_explain
 from limelight.artifact.manifest import ImageRule, Manifest
-from limelight.artifact.store import ArtifactError, load_artifact, newest_version
+from limelight.artifact.store import ArtifactError, load_artifact, newest_version, shipped_models
 from limelight.coroutines import finish
 from limelight.explanations.options import ExplainOptions
 from limelight.image_source import ImageLike, is_one, source_of
@@ -191,11 +191,6 @@ class Classifier(LocalClassifier):
         """Return the model's name, its version and its execution provider."""
         name, version = self.manifest.name, self.manifest.version
         return f"<Classifier {name} {version} on {self._engine.provider}>"
-
-
-def shipped_models() -> Path:
-    """Return the folder of the shipped models, which is next to the packages."""
-    return Path(__file__).resolve().parents[1] / "zoo"
 
 
 def load(path: str | Path, *, device: Device = "auto", threads: int = 0) -> Classifier:

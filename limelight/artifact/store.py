@@ -92,6 +92,11 @@ class Artifact:
         return OnnxGraph(path, content, {file: self.read(file) for file in sorted(external)})
 
 
+def shipped_models() -> Path:
+    """Return the folder of the shipped models, which is next to the packages."""
+    return Path(__file__).resolve().parents[2] / "zoo"
+
+
 def find_artifacts(root: Path) -> dict[str, Path]:
     """Find the newest version of each model: name -> folder `root`/NAME/VERSION.
 

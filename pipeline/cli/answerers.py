@@ -6,20 +6,21 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from rich.markup import escape
 
 from limelight.artifact.store import ArtifactError
-from limelight.classifier import LocalClassifier, load
 from limelight.client import Client, RefusedError
 from limelight.errors import LimelightError
 from limelight.results import Explanation, Prediction, flags_of
-from limelight.runtime.onnx_session import EngineError
 from pipeline.cli.console import console, next_command, say
 from pipeline.cli.model_choice import choose_model, default_model
 from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from limelight.classifier import LocalClassifier
 
 Files = Annotated[list[str], typer.Argument(help="images, or patterns such as 'photos/*.jpg'")]
 Url = Annotated[str | None, typer.Option(help="of a service; without it, the models run here")]
@@ -90,7 +91,7 @@ def answering(
 
 
 class _Here:
-    def __init__(self, classifier: LocalClassifier) -> None:
+    def __init__(self, classifier: "LocalClassifier") -> None:
         self._classifier = classifier
 
     def predict_many(self, files: Sequence[Path]) -> Iterator[Prediction | Exception]:
@@ -115,7 +116,7 @@ class _There:
         return self._client.explain(file, model=self._model, **options)
 
 
-def _load(models: Path | None, model: str | None) -> LocalClassifier:
+def _load(models: Path | None, model: str | None) -> "LocalClassifier":
     if model is None:
         choice, others = default_model(models)
         if others:
@@ -125,6 +126,10 @@ def _load(models: Path | None, model: str | None) -> LocalClassifier:
         choice = choose_model(model, models)
     if choice.kind == "run":
         return _load_run(choice.folder)
+    # ONNX Runtime is imported when a model runs here: a service needs none.
+    from limelight.classifier import load
+    from limelight.runtime.onnx_session import EngineError
+
     try:
         # A GPU takes longer to start than a CPU to answer for a few files.
         return load(choice.folder, device="cpu")
@@ -132,7 +137,7 @@ def _load(models: Path | None, model: str | None) -> LocalClassifier:
         raise PipelineError(str(error)) from error
 
 
-def _load_run(folder: Path) -> LocalClassifier:
+def _load_run(folder: Path) -> "LocalClassifier":
     try:
         from pipeline.runs.run import read_run
         from pipeline.runs.run_classifier import classifier_of

@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 from limelight.artifact.manifest import MANIFEST_FILE
-from limelight.artifact.store import ArtifactError, find_artifacts, newest_version
-from limelight.classifier import shipped_models
+from limelight.artifact.store import (
+    ArtifactError,
+    find_artifacts,
+    newest_version,
+    shipped_models,
+)
 from pipeline.errors import PipelineError
 from pipeline.runs.run_folder import CONFIG
 

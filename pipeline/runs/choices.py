@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from pipeline.training.recipe import Augmentation
+from pipeline.data.registry import check_source, check_unambiguous, default_recipe
+from pipeline.training.recipe import Augmentation, Recipe
 from pipeline.training.schedules import Rates
 from pipeline.training.small_data import ADAPTED
 
@@ -53,6 +54,21 @@ def recipe_changes(choices: Choices) -> dict[str, object]:
     }
     settings = choices.get("settings") or {}
     return changes | {name.replace(".", "__"): value for name, value in settings.items()}
+
+
+def check_choices(source: str, choices: Choices, *, recipe: str | None = None) -> None:
+    """Refuse what can be refused without torch: no such data, no such recipe, an invalid option.
+
+    `recipe` is the default one; without it, that of the data set.
+
+    Raises:
+        PipelineError: the message says what is wrong.
+
+    """
+    check_unambiguous(source)
+    check_source(source)
+    name = choices.get("recipe") or recipe or default_recipe(source)
+    Recipe.load(name, **recipe_changes(choices))
 
 
 def chosen_names(changes: Mapping[str, object], recipe: str) -> frozenset[str]:

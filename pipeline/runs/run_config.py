@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from limelight.artifact.manifest import ImageRule
+from limelight.artifact.manifest import MANIFEST_FILE, ImageRule
+from limelight.artifact.store import newest_version
 from models.normalization import Normalisation
 from pipeline.data.reading import Reading
 from pipeline.data.registry import DATASETS, load_dataset
@@ -127,6 +128,22 @@ def read_results(folder: Path) -> tuple[RunConfig, list[Epoch]]:
     if not epochs:
         raise RunError(f"{folder}: no epoch was finished; train again")
     return config, epochs
+
+
+def check_model(path: Path) -> None:
+    """Check that `path` is a run that can be evaluated, an artefact, or a folder of them.
+
+    Raises:
+        RunError: it is none of them.
+
+    """
+    if (path / CONFIG).is_file():
+        read_results(path)
+    elif not (newest_version(path) / MANIFEST_FILE).is_file():
+        raise RunError(
+            f"{path}: neither a run nor an artefact; name a folder that limelight train or export "
+            "wrote"
+        )
 
 
 def describe_training(config: RunConfig) -> dict[str, JsonValue]:

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from limelight.classifier import shipped_models
+from limelight.artifact.store import shipped_models
 from service.process.memory import needed_bytes
 from service.settings import Settings
 from tests.hostile_images import crafted, large

@@ -7,6 +7,7 @@ import typer
 
 from pipeline.cli.console import next_command, say
 from pipeline.cli.training_options import Data, Workers
+from pipeline.runs.run_config import check_model
 
 
 def export(
@@ -35,6 +36,7 @@ def export(
 
     Example: limelight export runs/mnist --to zoo
     """
+    check_model(run)
     # torch takes seconds to import: the command line is checked before.
     from limelight.artifact.store import load_artifact
     from pipeline import api

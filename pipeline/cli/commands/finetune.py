@@ -27,6 +27,8 @@ from pipeline.cli.training_options import (
     finish,
     rehearse,
 )
+from pipeline.runs.choices import check_choices
+from pipeline.runs.run_config import check_model
 
 
 def finetune(
@@ -73,6 +75,8 @@ def finetune(
     Example: limelight finetune --from zoo/cifar10 ./my-photos
     """
     choices = choices_of(locals())
+    check_choices(source, choices, recipe=recipe)
+    check_model(pretrained)
     # torch takes seconds to import: the command line is checked before.
     from pipeline import api
     from pipeline.runs.planning import plan_finetuning

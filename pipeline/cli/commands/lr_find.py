@@ -16,7 +16,7 @@ from pipeline.cli.training_options import (
     parse_size,
 )
 from pipeline.data.registry import DATASETS
-from pipeline.runs.choices import Choices
+from pipeline.runs.choices import Choices, check_choices
 
 
 def lr_find(
@@ -53,6 +53,7 @@ def lr_find(
         image_size=parse_size(image_size),
         workers=workers,
     )
+    check_choices(source, choices)
     # torch takes seconds to import: the command line is checked before.
     from pipeline import api
     from pipeline.report import figures

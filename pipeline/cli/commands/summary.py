@@ -2,21 +2,21 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from models import ARCHITECTURES, WeightsUnavailable, build_network
 from models.options import NetworkOptions
 from pipeline.cli.console import print_table, say
 from pipeline.cli.model_choice import choose_model, known_models, model_at
 from pipeline.data.entries import Subset
 from pipeline.data.registry import DATASETS
 from pipeline.errors import PipelineError
-from pipeline.evaluation.layer_summary import render, summarise
-from pipeline.runs.pretrained import Pretrained, read_pretrained
 from pipeline.runs.run_config import RunConfig, read_config
 from pipeline.training.recipe import Recipe, recipe_names
+
+if TYPE_CHECKING:
+    from pipeline.runs.pretrained import Pretrained
 
 OWN_IMAGES = (3, 64, 64, 10)
 
@@ -48,6 +48,10 @@ def summary(
     """
     options, (own_channels, height, width, own_classes) = _find(network)
     in_channels = channels or own_channels
+    # torch takes seconds to import: what can be refused without it is refused before.
+    from models import WeightsUnavailable, build_network
+    from pipeline.evaluation.layer_summary import render, summarise
+
     try:
         built = build_network(options, in_channels=in_channels, classes=classes or own_classes)
     except (ValueError, WeightsUnavailable) as error:
@@ -80,13 +84,19 @@ def _find(name: str) -> tuple[NetworkOptions, Shape]:
     if name in recipe_names() or name.endswith(".toml"):
         recipe = Recipe.load(name)
         found = recipe.network, data_shape(recipe.data)
-    elif name in ARCHITECTURES or ":" in name:
+    elif ":" in name or name in _architectures():
         found = NetworkOptions(architecture=name), data_shape("cifar10")
     else:
         return _of_model(name)
     if model_at(Path(name)) is not None:
         say(f"{name} is a recipe or an architecture; for the folder, say ./{name}")
     return found
+
+
+def _architectures() -> list[str]:
+    from models import ARCHITECTURES
+
+    return list(ARCHITECTURES)
 
 
 def _of_model(name: str) -> tuple[NetworkOptions, Shape]:
@@ -97,13 +107,15 @@ def _of_model(name: str) -> tuple[NetworkOptions, Shape]:
             raise
         raise PipelineError(
             f"no recipe, architecture or model {name!r}; recipes: {', '.join(recipe_names())}; "
-            f"architectures: {', '.join(ARCHITECTURES)}; {known_models()}"
+            f"architectures: {', '.join(_architectures())}; {known_models()}"
         ) from error
     model: RunConfig | Pretrained
     if choice.kind == "run":
         model = read_config(choice.folder)  # which is there before the first epoch has ended
         options = model.recipe.network
     else:
+        from pipeline.runs.pretrained import read_pretrained
+
         model = read_pretrained(choice.folder)
         options = model.network
     image = model.image

@@ -32,7 +32,8 @@ from pipeline.cli.training_options import (
 )
 from pipeline.data.registry import DATASETS
 from pipeline.errors import PipelineError
-from pipeline.runs.choices import Choices
+from pipeline.runs.choices import Choices, check_choices
+from pipeline.runs.run_config import read_config
 from pipeline.runs.run_folder import is_finished
 from pipeline.training.recipe import recipe_names
 
@@ -102,6 +103,7 @@ def train(
         raise PipelineError("name the data to train on, or a run to --resume")
     if data is not None:
         raise PipelineError("--data is for --resume: name the images themselves")
+    check_choices(source, choices)
     # torch takes seconds to import: the command line is checked before.
     from pipeline import api
     from pipeline.runs.planning import plan_training
@@ -139,6 +141,8 @@ def _resume(
     track: list[str] | None,
     report: bool,
 ) -> None:
+    read_config(run)
+    # torch takes seconds to import: the command line is checked before.
     from pipeline import api
 
     resumed = api.resume(

@@ -93,7 +93,7 @@ def test_training_into_a_folder_that_is_not_empty_is_rejected(tmp_path: Path) ->
         (("ladder", "nothing"), "no rung nothing; there are:"),
         (("ablate", "digits8", "--field", "nothing"), "nothing to ablate in 'nothing'"),
         (("report", "nothing"), "is not a run"),
-        (("export", "nothing"), "is not a run"),
+        (("export", "nothing"), "nothing: neither a run nor an artefact"),
         (("data", "fetch", "imagenet"), "there are: mnist, cifar10"),
     ],
 )
@@ -162,7 +162,7 @@ def test_unforeseen_failure_is_a_sentence_and_a_traceback_in_a_file(
     def fail(*_: object) -> None:
         raise RuntimeError("tensors [/x] do not match\nand more")
 
-    monkeypatch.setattr("pipeline.cli.commands.summary.summarise", fail)
+    monkeypatch.setattr("pipeline.evaluation.layer_summary.summarise", fail)
     failed = limelight("summary", "resnet", cwd=tmp_path)
     assert failed.returncode == 1
     assert failed.stderr.startswith(
@@ -180,7 +180,7 @@ def test_failure_of_the_system_names_the_file(
     def fail(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "/locked/run")
 
-    monkeypatch.setattr("pipeline.cli.commands.summary.summarise", fail)
+    monkeypatch.setattr("pipeline.evaluation.layer_summary.summarise", fail)
     failed = limelight("summary", "resnet", cwd=tmp_path)
     assert failed.returncode == 1
     assert failed.stderr == (

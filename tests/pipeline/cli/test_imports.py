@@ -101,6 +101,17 @@ def write_run(folder: Path, source: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (("train", "nothing"), "is neither a data set"),
+        (("train", "mnist"), "run `limelight data fetch mnist`"),
+        (("train", "digits8", "--recipe", "nothing"), "no recipe 'nothing'"),
+        (("train", "digits8", "--set", "epochs=0"), "epochs: Input should be greater than"),
+        (("train", "--resume", "nothing"), "is not a run"),
+        (("finetune", "digits8", "--from", "nothing"), "neither a run nor an artefact"),
+        (("lr-find", "nothing"), "is neither a data set"),
+        (("export", "nothing"), "neither a run nor an artefact"),
+        (("summary", "nothing.toml"), "no recipe"),
+        (("predict", "nothing.png"), "there is no such file"),
+        (("explain", "nothing.png", "-o", "map.png"), "there is no such file"),
         (("report", "nothing"), "is not a run"),
         (("report", "run"), "run `limelight data fetch mnist`"),
         (("report", "run", "--device", "tpu"), "'tpu' is not one of"),
@@ -126,3 +137,18 @@ def test_refused_command_line_imports_no_slow_library(
     assert refused.returncode != 0
     assert words in refused.stderr
     assert imported & SLOW == set()
+
+
+def test_training_imports_nothing_that_only_an_export_or_a_report_needs(tmp_path: Path) -> None:
+    command, environment = limelight_command(cwd=tmp_path)
+    listed = subprocess.run(
+        [command[0], "-c", "import sys, pipeline.api; print(*sys.modules)"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {name.partition(".")[0] for name in listed.stdout.split()}
+    assert "torch" in imported
+    assert imported & SLOW == {"torch", "safetensors"}

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from limelight.artifact.manifest import MANIFEST_FILE
-from limelight.artifact.store import find_artifacts
-from limelight.classifier import shipped_models
+from limelight.artifact.store import find_artifacts, shipped_models
 from pipeline.cli.model_choice import ModelChoice, choose_model, default_model
 from pipeline.errors import PipelineError
 from pipeline.runs.run_folder import CONFIG
