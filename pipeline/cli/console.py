@@ -1,5 +1,6 @@
 """Messages on standard error; standard output is for results."""
 
+import logging
 import shlex
 from pathlib import Path
 
@@ -14,6 +15,14 @@ _ANY_WIDTH = 100_000
 def say(message: str) -> None:
     """Print a message for the user."""
     console.print(message, highlight=False, soft_wrap=True, markup=False)
+
+
+class LogHandler(logging.Handler):
+    """Handler that prints each log record as a message for the user: `warning: ...`, not cut."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record."""
+        say(f"{record.levelname.lower()}: {self.format(record)}")
 
 
 def next_command(*words: str | Path, **environment: str | Path) -> str:

@@ -100,14 +100,10 @@ def _run() -> None:
         return
     if find_spec("typer") is None or find_spec("rich") is None:
         sys.exit(_without_typer(arguments))
-    from rich.logging import RichHandler
-
-    from pipeline.cli.console import console
+    from pipeline.cli.console import LogHandler
     from pipeline.cli.failures import run_command
 
-    logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console)]
-    )
+    logging.basicConfig(level=logging.WARNING, handlers=[LogHandler()])
     run_command(lambda: _run_named(arguments))
 
 

@@ -29,7 +29,7 @@ class Dataset:
     skipped: tuple[str, ...] = ()
     """Each file that could not be read, and why."""
     unread: Mapping[str, int] = field(default_factory=dict)
-    """Number of the files that are no images, by their suffix."""
+    """Number of the files that are not read, by their suffix or the reason."""
     decoded: bool = True
     """False if the images were only listed."""
 

@@ -1,10 +1,10 @@
 """Folders of labelled images: one sub-folder for each class (torchvision's ImageFolder layout)."""
 
-import os
 from collections import Counter
 from pathlib import Path
 
 from limelight.labels import normalized
+from pipeline.data.file_walk import walk_files
 from pipeline.data.hidden_files import is_hidden
 from pipeline.data.labelled_files import (
     TEST,
@@ -30,13 +30,15 @@ def list_folder(folder: Path) -> LabelledFiles:
     around the data: those that contain a single folder and nothing else.
 
     Raises:
-        DataError: there are fewer than two classes, or the folders of the parts are not clear.
+        DataError: `checked` says why, or the folders of the parts are not clear.
 
     """
     root = _unwrapped(folder)
     unread: Counter[str] = Counter()
     parts = _parts(root)
     listed = {part: _by_class(path, unread) for part, path in parts.items()}
+    if outside := sum(map(_count_images, {root, *parts.values()})):
+        unread["outside the folders of the classes"] = outside
     files = LabelledFiles(
         train=listed[TRAIN],
         validation=listed.get(VALIDATION),
@@ -98,23 +100,17 @@ def _by_class(folder: Path, unread: Counter[str]) -> FilesByClass:
 def _images(folder: Path, unread: Counter[str]) -> list[Path]:
     """List the images in `folder` and below, sorted; count the other files by suffix."""
     images: list[Path] = []
-    seen: set[str] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        if real in seen:  # a link back to where it lies
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        for name in names:
-            path = Path(root, name)
-            if is_hidden(name):
-                continue
-            if is_image(path):
-                images.append(path)
-            else:
-                unread[path.suffix.lower() or "without a suffix"] += 1
+    for path in walk_files(folder):
+        if is_image(path):
+            images.append(path)
+        else:
+            unread[path.suffix.lower() or "without a suffix"] += 1
     return sorted(images)
+
+
+def _count_images(folder: Path) -> int:
+    """Count the images in `folder`, without those in its sub-folders."""
+    return sum(is_image(path) and not is_hidden(path.name) for path in folder.iterdir())
 
 
 def _sub_folders(folder: Path) -> list[Path]:

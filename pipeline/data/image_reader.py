@@ -1,7 +1,7 @@
 """Labelled image files as splits: each file is decoded once, and then read from the image cache."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +38,18 @@ class ImageReader:
     def __init__(
         self, source: Path, files: LabelledFiles, rule: ImageRule, reading: Reading
     ) -> None:
-        self._home = source if source.is_dir() else source.parent
+        self._given = source if source.is_dir() else source.parent
+        self._home = self._given.resolve()
         self._shape = rule.height, rule.width, rule.channels
         self._duplicates = Duplicates()
         self.skipped: list[str] = []
         """Each skipped file, with the reason."""
         self._pixels: ImageFile | None = None
         if not reading.decode:
-            self._records = {str(path): _unread(path) for path in files.paths}
+            self._records = {str(path): _unread(path) for path in self._resolved(files.paths)}
             return
         with opened_cache(source, rule) as cache:
-            decode_missing(cache, files.paths, rule, reading)
+            decode_missing(cache, self._resolved(files.paths), rule, reading)
             self._records, self._pixels = cache.records, ImageFile(cache.pixels)
 
     def read(self, files: FilesByClass, *, part: str) -> Split:
@@ -63,9 +64,10 @@ class ImageReader:
         for label, name in enumerate(sorted(files)):
             readable = list(self._readable(files[name]))
             if not readable:
-                why = f" (first {self.skipped[-len(files[name])]})" if files[name] else ""
+                first = self.skipped[-len(files[name])]
                 raise DataError(
-                    f"class {name!r}: no readable image{why}; add some, or remove the class"
+                    f"class {name!r}: no readable image (first {first}); add some, or remove the "
+                    "class"
                 )
             for record in readable if self._pixels else ():
                 self._duplicates.add(record.sha256, Path(record.path), label=name, part=part)
@@ -87,9 +89,9 @@ class ImageReader:
             )
         self._duplicates.report()
 
-    def _readable(self, paths: Iterable[Path]) -> Iterable[Record]:
-        for path in paths:
-            record = self._records[str(path)]
+    def _readable(self, paths: Sequence[Path]) -> Iterable[Record]:
+        for path, resolved in zip(paths, self._resolved(paths), strict=True):
+            record = self._records[str(resolved)]
             if record.problem is None:
                 yield record
             else:
@@ -99,6 +101,13 @@ class ImageReader:
         self.skipped.append(problem)
         if len(self.skipped) <= MOST_NAMED:
             logger.warning("skipped %s", problem)
+
+    def _resolved(self, paths: Sequence[Path]) -> list[Path]:
+        """Name files as the cache does: alike from every working folder."""
+        return [
+            self._home / path.relative_to(self._given) if path.is_relative_to(self._given) else path
+            for path in paths
+        ]
 
     def _within(self, path: Path) -> str:
         """Name a file within the source."""

@@ -14,6 +14,7 @@ MAX_PIXELS = 200_000_000
 FilesByClass = dict[str, list[Path]]
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+_PURPOSES = {TRAIN: "train on", VALIDATION: "validate on", TEST: "test"}
 _PARTS = {
     "train": TRAIN,
     "training": TRAIN,
@@ -43,7 +44,7 @@ class LabelledFiles:
     test: FilesByClass | None
     described: str
     unread: Mapping[str, int] = field(default_factory=dict)
-    """Number of the files that are no images, by their suffix."""
+    """Number of the files that are not read, by their suffix or the reason."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -62,8 +63,8 @@ def checked(files: LabelledFiles, source: Path, needed: str) -> LabelledFiles:
     """Check `files` and return them; an error says that each class needs `needed`.
 
     Raises:
-        DataError: there are fewer than two classes, the parts differ in them, or a name is not
-            UTF-8, so that neither a run nor an artefact could contain it.
+        DataError: there are fewer than two classes, the parts differ in them, a class has no image,
+            or a name is not UTF-8, so that neither a run nor an artefact could contain it.
 
     """
     for name in ("", *files.classes):
@@ -74,15 +75,27 @@ def checked(files: LabelledFiles, source: Path, needed: str) -> LabelledFiles:
         raise DataError(
             f"{source}: needs {needed} for each of at least two classes, found {len(files.train)}"
         )
-    for name, part in ((VALIDATION, files.validation), (TEST, files.test)):
-        if part is not None and set(part) != set(files.train):
+    for part, by_class in (
+        (TRAIN, files.train),
+        (VALIDATION, files.validation),
+        (TEST, files.test),
+    ):
+        if by_class is None:
+            continue
+        if set(by_class) != set(files.train):
             raise DataError(
-                f"{source}: train has the classes {', '.join(files.classes)}, and {name} "
-                f"{', '.join(sorted(part)) or 'none'}: both need the same"
+                f"{source}: train has the classes {', '.join(files.classes)}, and {part} "
+                f"{', '.join(sorted(by_class)) or 'none'}: both need the same"
+            )
+        empty = [name for name, paths in by_class.items() if not paths]
+        if empty:
+            raise DataError(
+                f"{source}: no image of {', '.join(map(repr, empty))} to {_PURPOSES[part]}: add "
+                "some, or remove the class"
             )
     return files
 
 
 def is_image(path: Path) -> bool:
-    """Tell whether `path` is a file with the suffix of a supported image format."""
-    return path.suffix.lower() in suffixes() and path.is_file()
+    """Tell whether `path` is a file, or a broken link, with the suffix of an image format."""
+    return path.suffix.lower() in suffixes() and (path.is_file() or not path.exists())

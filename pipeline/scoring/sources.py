@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from pipeline.data.hidden_files import is_hidden
+from pipeline.data.file_walk import walk_files
 from pipeline.errors import DataError
 
 
@@ -66,17 +66,15 @@ def list_images(root: Path, names: Iterable[str]) -> FolderSource:
 def find_files(root: Path, suffixes: Collection[str]) -> Iterator[str]:
     """Yield the path below `root` of each file with one of `suffixes`, in any case and order.
 
-    Hidden files and folders are skipped, and links to folders are not followed.
+    Hidden files and folders are skipped, and links to folders are followed.
 
     Raises:
         DataError: a folder cannot be listed.
 
     """
-    for folder, folders, files in os.walk(root, onerror=_reject_folder):
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        for name in files:
-            if Path(name).suffix.lower() in suffixes and not is_hidden(name):
-                yield (Path(folder) / name).relative_to(root).as_posix()
+    for path in walk_files(root, onerror=_reject_folder):
+        if path.suffix.lower() in suffixes:
+            yield path.relative_to(root).as_posix()
 
 
 def digest_files(root: Path, names: Iterable[str]) -> str:

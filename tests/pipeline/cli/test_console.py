@@ -1,5 +1,6 @@
-"""Commands to paste into a shell, and tables in a pipe."""
+"""Commands to paste into a shell, warnings, and tables in a pipe."""
 
+import logging
 import shlex
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.console import next_command
+from pipeline.cli.console import LogHandler, next_command
 
 PRINT_ARGUMENTS = "import os, sys; print(ascii([*sys.argv[1:], os.environ.get('MODELS')]))"
 
@@ -33,3 +34,11 @@ def test_path_is_neither_an_option_nor_a_home_folder(
     monkeypatch.chdir(tmp_path)
     *_, written = shlex.split(next_command("limelight", "export", Path(name)))
     assert written == str(tmp_path / name)
+
+
+def test_warning_is_one_line_with_its_names_intact(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.Logger("photos")
+    logger.addHandler(LogHandler())
+    name = f"{'long/' * 40}[/x] [bold]🙂[/bold].png"
+    logger.warning("skipped %s", name)
+    assert capsys.readouterr().err == f"warning: skipped {name}\n"

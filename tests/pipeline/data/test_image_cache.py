@@ -68,6 +68,22 @@ def test_images_are_decoded_once(folder: Path, decoded: list[str]) -> None:
     assert levels(again) == {0, 40, 80, 120, 160, 200}
 
 
+def test_images_are_decoded_once_from_every_working_folder(
+    folder: Path, decoded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load(folder)
+    decoded.clear()
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path / "beside")
+    for path in ("../data", "link"):
+        again = load(Path(path))
+        assert (again.sha256, again.train.files) == (first.sha256, first.train.files)
+    monkeypatch.chdir(folder)
+    assert load(Path()).train.files == first.train.files
+    assert decoded == []
+
+
 def test_only_new_and_changed_files_are_decoded_again(folder: Path, decoded: list[str]) -> None:
     load(folder)
     decoded.clear()

@@ -289,6 +289,24 @@ def test_files_of_other_kinds_are_counted_by_their_suffix(tmp_path: Path) -> Non
     assert unread == {".psd": 3, ".mov": 1, "without a suffix": 1}
 
 
+def test_images_outside_the_folders_of_the_classes_are_counted(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        make_folder(tmp_path / part)
+    for place in (tmp_path, tmp_path / "test"):
+        (place / "cover.jpg").write_bytes(b"x")
+        (place / ".cover.jpg").write_bytes(b"x")
+        (place / "README.txt").write_text("x")
+    assert load_dataset(str(tmp_path)).unread == {"outside the folders of the classes": 2}
+
+
+def test_broken_link_to_an_image_is_named_as_unreadable(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    (tmp_path / "red" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    dataset = load_dataset(str(tmp_path))
+    assert dataset.skipped == (f"{tmp_path / 'red' / 'gone.jpg'}: No such file or directory",)
+    assert not dataset.unread
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_folder_may_mix_png_and_formats_of_cameras_and_scanners(name: str, tmp_path: Path) -> None:
     make_folder(tmp_path)

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.utils.class_weight import compute_class_weight
 
 from limelight.imaging.preprocessing import read_upload
+from pipeline.data import image_reader
 from pipeline.data import registry as datasets
 from pipeline.data.registry import (
     DATASETS,
@@ -107,8 +108,20 @@ def test_unreadable_files_are_named_and_skipped(
 
 def test_class_without_a_readable_image_is_rejected(tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
+    (folder / "broken").mkdir()
+    (folder / "broken" / "1.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"'broken': no readable image \(first .*1.png: the file"):
+        load_dataset(str(folder))
+
+
+def test_class_without_an_image_is_rejected_before_images_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_reader, "decode_missing", None)
+    folder = make_folder(tmp_path)
     (folder / "empty").mkdir()
-    with pytest.raises(DataError, match="class 'empty': no readable image; add some"):
+    (folder / "empty" / "notes.txt").touch()
+    with pytest.raises(DataError, match="no image of 'empty' to train on: add some, or"):
         load_dataset(str(folder))
 
 

@@ -243,6 +243,20 @@ def test_images_that_systems_left_hidden_are_skipped(digits: Path, tmp_path: Pat
     assert score(tmp_path / "source", tmp_path / "out") == Totals(scored=1, bad=0)
 
 
+def test_links_to_folders_are_followed_and_each_folder_is_scored_once(
+    digits: Path, tmp_path: Path
+) -> None:
+    image = (digits / "0" / "000.png").read_bytes()
+    for folder in ("source/z", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.png").write_bytes(image)
+    (tmp_path / "source" / "loop").symlink_to(tmp_path / "source")
+    (tmp_path / "source" / "a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "source" / "twice").symlink_to(tmp_path / "source" / "z")
+    score(tmp_path / "source", tmp_path / "out")
+    assert [row["path"] for row in rows(tmp_path / "out")] == ["a/a.png", "z/a.png"]
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_formats_of_ones_own_files_are_scored_from_folders_and_parquet(
     name: str, digits: Path, tmp_path: Path
