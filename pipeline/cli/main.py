@@ -103,7 +103,7 @@ def _run() -> None:
     from pipeline.cli.console import LogHandler
     from pipeline.cli.failures import run_command
 
-    logging.basicConfig(level=logging.WARNING, handlers=[LogHandler()])
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[LogHandler()])
     run_command(lambda: _run_named(arguments))
 
 
