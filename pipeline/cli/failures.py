@@ -32,6 +32,10 @@ def run_command(command: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _say("interrupted", style="bold")
         sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # as Typer ends a command that was interrupted
+            _say("interrupted", style="bold")
+        raise
     except Exception as error:
         # Of the processes that train together one speaks.
         if os.environ.get("RANK", "0") == "0":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from pipeline.cli.console import next_command, say
+from pipeline.cli.model_choice import choose_model
 from pipeline.cli.progress import reading_bar, step_bar
 from pipeline.errors import PipelineError
 from pipeline.runs.choices import Choices
@@ -64,10 +65,11 @@ Set = Annotated[
     ),
 ]
 Teachers = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option(
         "--teacher",
-        help="distil from this artefact or run instead of the labels; may be repeated",
+        help="distil from this run, artefact or shipped model instead of the labels; may be "
+        "repeated",
     ),
 ]
 ClassWeights = Annotated[
@@ -150,7 +152,7 @@ def choices_of(parameters: Mapping[str, Any]) -> Choices:
     """Collect the choices among the parameters of a command, by name: its `locals()`.
 
     Raises:
-        PipelineError: one of them cannot be parsed.
+        PipelineError: one of them cannot be parsed, or there is no such teacher.
 
     """
     given = {name: parameters[name] for name in Choices.__annotations__ if name in parameters}
@@ -158,6 +160,7 @@ def choices_of(parameters: Mapping[str, Any]) -> Choices:
         "lr": parse_rates(parameters["lr"]),
         "image_size": parse_size(parameters["image_size"]),
         "settings": parse_settings(parameters["settings"]),
+        "teachers": [choose_model(name).folder for name in parameters.get("teachers") or ()],
     }
     return cast("Choices", given | parsed)
 

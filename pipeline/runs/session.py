@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.cli.console import say
+from pipeline.cli.console import next_command, say
 from pipeline.cli.introduction import introduction
 from pipeline.cli.progress import reading_bar
 from pipeline.cli.training_bar import training_bar
@@ -83,6 +83,14 @@ class Session:
                     tracker(name, self._folder, fields, activations) for name in self._track
                 ]
             watching = {"activations": activations}
-            plan.train(self._folder, [*observers, *callbacks], watching=watching, trainer=trainer)
+            try:
+                plan.train(
+                    self._folder, [*observers, *callbacks], watching=watching, trainer=trainer
+                )
+            except KeyboardInterrupt:
+                if not quiet and (self._folder / CONFIG).is_file():
+                    resume = next_command("limelight", "train", "--resume", self._folder)
+                    say(f"to continue: {resume}")
+                raise
             world.wait()
         return read_run(self._folder, data=plan.data)

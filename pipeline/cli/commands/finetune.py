@@ -1,11 +1,11 @@
 """`limelight finetune`."""
 
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline.cli.model_choice import choose_model
 from pipeline.cli.training_options import (
     Augment,
     BatchSize,
@@ -28,14 +28,13 @@ from pipeline.cli.training_options import (
     rehearse,
 )
 from pipeline.runs.choices import check_choices
-from pipeline.runs.run_config import check_model
 
 
 def finetune(
     source: Annotated[str, typer.Argument(help="a data set, a folder CLASS/IMAGE, or a CSV file")],
     pretrained: Annotated[
-        Path,
-        typer.Option("--from", help="an artefact, a model's folder of artefacts, or a run folder"),
+        str,
+        typer.Option("--from", help="a run, an artefact, or the name of a shipped model"),
     ],
     recipe: Annotated[str, typer.Option(help="a recipe or a TOML file")] = "finetune",
     out: Out = None,
@@ -72,11 +71,11 @@ def finetune(
     If the classes are the same, the head is kept, too.
     Continue an interrupted run with limelight train --resume RUN.
 
-    Example: limelight finetune --from zoo/cifar10 ./my-photos
+    Example: limelight finetune --from cifar10 ./my-photos
     """
     choices = choices_of(locals())
     check_choices(source, choices, recipe=recipe)
-    check_model(pretrained)
+    begin = choose_model(pretrained).folder
     # torch takes seconds to import: the command line is checked before.
     from pipeline import api
     from pipeline.runs.planning import plan_finetuning
@@ -85,7 +84,7 @@ def finetune(
         plan = partial(
             plan_finetuning,
             source,
-            pretrained=pretrained,
+            pretrained=begin,
             freeze_epochs=freeze_epochs,
             bn_freeze=bn_freeze,
             decode=False,
@@ -95,7 +94,7 @@ def finetune(
         return
     run = api.finetune(
         source,
-        pretrained=pretrained,
+        pretrained=begin,
         out=out,
         freeze_epochs=freeze_epochs,
         bn_freeze=bn_freeze,

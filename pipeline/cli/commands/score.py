@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.progress import MofNCompleteColumn
 
-from pipeline.cli.console import say
+from pipeline.cli.console import next_command, say
+from pipeline.cli.model_choice import choose_model
 from pipeline.cli.progress import ImagesPerSecond, progress_bar
 from pipeline.scoring import ScoringError
 from pipeline.scoring.output_formats import FormatName
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def score(
     source: Annotated[Path, typer.Argument(help="folder of images or Parquet files, or a file")],
-    model: Annotated[Path, typer.Option(help="an artefact, or a model's folder of them")],
+    model: Annotated[str, typer.Option(help="an artefact, or the name of a shipped model")],
     out: Annotated[Path, typer.Option(help="folder to write to, or to continue in")],
     column: Annotated[
         str | None, typer.Option(help="of the images in Parquet files; default: image")
@@ -45,8 +46,12 @@ def score(
     OUT gets files part-NNNNN with labels, and files bad-NNNNN with what could not be read.
     Run the same command again to continue an interrupted one.
 
-    Example: limelight score ./photos --model zoo/cifar10 --out scores
+    Example: limelight score ./photos --model cifar10 --out scores
     """
+    chosen = choose_model(model)
+    if chosen.kind == "run":
+        export = next_command("limelight", "export", Path(model))
+        raise ScoringError(f"{model} is a run: export it first, by {export}")
     try:
         from pipeline.scoring.job import plan_job, run
         from pipeline.scoring.scorer import Settings
@@ -57,7 +62,7 @@ def score(
     settings = Settings(device=device, batch_size=batch_size, threads=threads, explain=explain)
     job = plan_job(
         source,
-        model.expanduser(),
+        chosen.folder,
         out,
         shard_images=shard_size,
         settings=settings,

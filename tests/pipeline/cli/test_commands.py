@@ -89,7 +89,8 @@ def test_training_into_a_folder_that_is_not_empty_is_rejected(tmp_path: Path) ->
             ("train", "digits8", "--resume", "nothing", "--epochs", "3", "--set", "x=1"),
             "the options that the run began with: leave out DATA, --epochs, --set, or begin a new",
         ),
-        (("finetune", "digits8", "--from", "nothing"), "neither a run nor an artefact"),
+        (("finetune", "digits8", "--from", "nothing"), "no model 'nothing': name a run folder"),
+        (("train", "digits8", "--teacher", "nothing"), "no model 'nothing': name a run folder"),
         (("ladder", "nothing"), "no rung nothing; there are:"),
         (("ablate", "digits8", "--field", "nothing"), "nothing to ablate in 'nothing'"),
         (("report", "nothing"), "is not a run"),
@@ -189,13 +190,33 @@ def test_failure_of_the_system_names_the_file(
     )
 
 
-def test_interruption_is_one_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_: list[str]) -> None:
+@pytest.mark.parametrize("where", ["cli.main.make_app", "evaluation.layer_summary.summarise"])
+def test_interruption_is_one_word(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.cli.main.make_app", interrupt)
-    stopped = limelight("export", "run", cwd=tmp_path)
+    monkeypatch.setattr(f"pipeline.{where}", interrupt)
+    stopped = limelight("summary", "resnet", cwd=tmp_path)
     assert (stopped.returncode, stopped.stderr) == (130, "interrupted\n")
+
+
+def test_interrupted_training_says_how_to_continue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.cli.training_bar.TrainingBar.end_epoch", interrupt)
+    options = ["digits8", "--epochs", "2", "--no-report", "--out"]
+    stopped = limelight("train", *options, "my run", cwd=tmp_path)
+    assert stopped.returncode == 130
+    assert "to continue: limelight train --resume 'my run'\n" in stopped.stderr
+    assert stopped.stderr.endswith("\ninterrupted\n")
+    monkeypatch.undo()
+    resumed = limelight("train", "--resume", "my run", "--no-report", cwd=tmp_path)
+    assert (resumed.returncode, resumed.stdout) == (0, "my run\n")
 
 
 def test_images_that_are_smaller_than_their_padding_are_rejected_with_a_remedy(

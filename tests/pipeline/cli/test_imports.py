@@ -106,7 +106,7 @@ def write_run(folder: Path, source: str) -> None:
         (("train", "digits8", "--recipe", "nothing"), "no recipe 'nothing'"),
         (("train", "digits8", "--set", "epochs=0"), "epochs: Input should be greater than"),
         (("train", "--resume", "nothing"), "is not a run"),
-        (("finetune", "digits8", "--from", "nothing"), "neither a run nor an artefact"),
+        (("finetune", "digits8", "--from", "nothing"), "there is no model 'nothing'"),
         (("lr-find", "nothing"), "is neither a data set"),
         (("export", "nothing"), "neither a run nor an artefact"),
         (("summary", "nothing.toml"), "no recipe"),

@@ -317,6 +317,17 @@ def test_home_folder_in_the_model_option_is_expanded(digits: Path, tmp_path: Pat
     assert f"digits/{ARTIFACT.name}" in (tmp_path / "out" / "plan.json").read_text()
 
 
+def test_model_may_be_the_name_of_a_shipped_one_and_no_run(digits: Path, tmp_path: Path) -> None:
+    done = limelight(digits / "7", "--model", "digits", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(rows(tmp_path / "out")) == 10
+    (tmp_path / "my run").mkdir()
+    (tmp_path / "my run" / "config.json").touch()
+    done = limelight(digits / "7", "--model", "my run", "--out", "more", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "is a run: export it first, by limelight export 'my run'" in done.stderr
+
+
 def test_command_prints_the_folder_and_the_counts(digits: Path, tmp_path: Path) -> None:
     options = ("--model", ARTIFACT, "--out", "scores", "--threads", "1", "--shard-size", "30")
     done = limelight(digits, *options, cwd=tmp_path)
