@@ -34,26 +34,34 @@ Model = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="a line of JSON for each file")]
 
 
-def matching(patterns: Iterable[str]) -> list[Path]:
-    """The files that names and patterns mean, each once, in their order.
+Failures = list[tuple[Path, Exception]]
+
+
+def matching(patterns: Iterable[str]) -> tuple[list[Path], Failures]:
+    """The files that names and patterns mean, each once, in their order; and what means none.
+
+    A shell writes the folders among them, too, for `photos/*`.
 
     Raises:
-        PipelineError: one means no file, or a folder.
+        PipelineError: none means a file.
 
     """
     found: dict[Path, None] = {}
+    failures: Failures = []
     for pattern in patterns:
-        if Path(pattern).is_dir():
-            raise PipelineError(
-                f"{pattern} is a folder: say '{pattern.rstrip('/')}/*.png', or limelight score"
-            )
         # A name that exists is no pattern, whatever characters it has.
         names = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # patterns may be absolute
         files = [Path(name) for name in names if Path(name).is_file()]
-        if not files:
-            raise PipelineError(f"{pattern}: there is no such file")
         found.update(dict.fromkeys(files))
-    return list(found)
+        if Path(pattern).is_dir():
+            inside = next_command(Path(pattern)).rstrip("/")
+            problem = f"this is a folder: say {inside}/*, or limelight score"
+            failures.append((Path(pattern), PipelineError(problem)))
+        elif not files:
+            failures.append((Path(pattern), PipelineError("there is no such file")))
+    if not found:
+        raise PipelineError("{}: {}".format(*failures[0]))
+    return list(found), failures
 
 
 class Answerer(Protocol):
@@ -171,7 +179,7 @@ def as_line(file: Path, answer: Prediction | Exception) -> str:
     return json.dumps(content, ensure_ascii=False)
 
 
-def finish(failures: list[tuple[Path, Exception]]) -> None:
+def finish(failures: Failures) -> None:
     """Say which files failed, and end with exit status 1 if any did."""
     for file, error in failures:
         console.print(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.cli.console import next_command
 from pipeline.errors import RunError
 from pipeline.progress import Progress, silent
 from pipeline.report.page import render
@@ -49,6 +50,6 @@ def _written(report: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{report} cannot be written: {error}; make room, then: limelight report "
-            f"{report.parent}"
+            f"{report} cannot be written: {error}; make room, then: "
+            f"{next_command('limelight', 'report', report.parent)}"
         ) from error

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pipeline.cli.console import next_command
 from pipeline.progress import Progress, silent
 from pipeline.report import figures
 from pipeline.report.history import LayerHistory, RunHistory
@@ -44,6 +45,7 @@ def render(study: Study, progress: Progress = silent) -> str:
         figures=drawn,
         layers=layers,
         recipe=list(flattened(config.recipe.model_dump(mode="json"))),
+        again=next_command("limelight", "report", study.run.folder),
         seconds=sum(epoch.seconds for epoch in study.history.epochs),
     )
 

@@ -1,6 +1,6 @@
 """A finished run, with its network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,14 +20,15 @@ class Run:
     """A run that was read from its folder."""
 
     folder: Path
-    config: RunConfig
-    network: ClassMapNetwork
+    # A notebook shows what is short.
+    config: RunConfig = field(repr=False)
+    network: ClassMapNetwork = field(repr=False)
     best: Epoch
-    known_data: RunData | None = None
+    known_data: RunData | None = field(default=None, repr=False)
     """The data, if the caller has read it already."""
     moved_to: Path | None = None
     """Where the user's own images are now, if they moved."""
-    reading: Reading | None = None
+    reading: Reading | None = field(default=None, repr=False)
     """How they are read."""
 
     @cached_property

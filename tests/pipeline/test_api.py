@@ -42,6 +42,11 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 SHIPPED = Path("zoo/cifar10").resolve()
 
 
+def test_run_is_shown_in_a_line(run: Run) -> None:
+    assert "validation_accuracy=" in repr(run)
+    assert len(repr(run)) < 500
+
+
 def test_public_names_are_functions() -> None:
     assert pipeline.__all__ == ["export", "finetune", "lr_find", "resume", "train"]
     assert all(callable(getattr(pipeline, name)) for name in pipeline.__all__)

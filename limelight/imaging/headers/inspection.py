@@ -54,7 +54,15 @@ def _read(body: bytes, own_file: bool) -> Header:
         return image_format.read_header(body)
     except HeaderDamageError as error:
         if not has_signature(body, own_files=own_file):
-            what = "file" if own_file else "body"
-            names = accepted(own_files=own_file)
-            raise UnsupportedMediaType(f"the {what} is not a {names} image") from error
+            raise UnsupportedMediaType(_refusal(body, own_file)) from error
         raise UndecodableImage("the image is damaged, or cut off in its header") from error
+
+
+def _refusal(body: bytes, own_file: bool) -> str:
+    names = accepted(own_files=own_file)
+    if own_file:
+        return f"the file is not a {names} image"
+    for _, each in chosen(own_files=True):
+        if each.recognises(body):
+            return f"the body is a {each.title} image, which is not accepted: send a {names} image"
+    return f"the body is not a {names} image"

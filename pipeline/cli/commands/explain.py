@@ -61,10 +61,9 @@ def explain(
 
     Example: limelight explain cat.png -o overlay.png --model cifar10 --target cat
     """
-    found = matching(files)
+    found, failures = matching(files)
     pictures = _pictures(found, out)
     options = {"target": target, "method": method, "against": against}
-    failures: list[tuple[Path, Exception]] = []
     with progress_bar(transient=True) as progress, answering(url, models, model) as answerer:
         task = progress.add_task("explaining", total=len(found))
         for file, picture in zip(found, pictures, strict=True):

@@ -41,13 +41,14 @@ def predict(
 
     Example: limelight predict 'photos/*.jpg' --model runs/mine
     """
-    answers = _ask(matching(files), url, models, model, concurrency)
+    found, absent = matching(files)
+    answers = _ask(found, url, models, model, concurrency)
     failures = [(file, answer) for file, answer in answers if isinstance(answer, Exception)]
     if as_json:
         print("\n".join(as_line(*pair) for pair in answers))
     elif len(failures) < len(answers):
         print_table(_table(answers))
-    finish(failures)
+    finish(failures + absent)
 
 
 def _ask(

@@ -18,6 +18,7 @@ from limelight.errors import (
     UnsupportedMediaType,
 )
 from limelight.imaging.decoding import DecodedImage, decode
+from limelight.imaging.formats import FORMATS
 from limelight.imaging.headers.inspection import inspect
 from limelight.imaging.orientation import UPRIGHT
 from limelight.imaging.strips import Strips
@@ -246,7 +247,10 @@ def test_upload_is_rejected(name: str) -> None:
     for refused in (inspect, decode):
         with pytest.raises(UnsupportedMediaType) as caught:
             refused(body, max_pixels=10**8)
-        assert caught.value.detail == "the body is not a PNG, JPEG, WebP, BMP or GIF image"
+        assert caught.value.detail == (
+            f"the body is a {FORMATS[name].title} image, which is not accepted: send a PNG, JPEG, "
+            "WebP, BMP or GIF image"
+        )
 
 
 def test_missing_decoder_is_named_with_the_command_that_installs_it(

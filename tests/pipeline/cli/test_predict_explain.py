@@ -115,7 +115,7 @@ def test_several_overlays_are_written_to_a_folder(folder: Path) -> None:
     ("arguments", "words"),
     [
         (["predict", "nothing.png"], "no such file"),
-        (["predict", "."], "is a folder: say './*.png', or limelight score"),
+        (["predict", "."], "is a folder: say ./*, or limelight score"),
         (["predict", "two.png", "--model", "dogs"], "there is no model 'dogs'"),
         (["predict", "two.png", "--models", "empty"], "empty"),
         (["predict", "two.png", "--url", "http://127.0.0.1:9"], "no answer from"),
@@ -138,13 +138,28 @@ def test_error_is_one_line_and_exit_status_1(
 def test_existing_names_are_not_patterns(tmp_path: Path) -> None:
     for name in ("a[1].png", "a1.png"):
         (tmp_path / name).touch()
-    assert matching([str(tmp_path / "a[1].png")]) == [tmp_path / "a[1].png"]
-    assert matching([str(tmp_path / "a*.png"), str(tmp_path / "a1.png")]) == [
-        tmp_path / "a1.png",
-        tmp_path / "a[1].png",
-    ]
+    assert matching([str(tmp_path / "a[1].png")]) == ([tmp_path / "a[1].png"], [])
+    both = [tmp_path / "a1.png", tmp_path / "a[1].png"]
+    assert matching([str(tmp_path / "a*.png"), str(tmp_path / "a1.png")]) == (both, [])
     with pytest.raises(PipelineError, match="no such file"):
         matching([str(tmp_path / "b*.png")])
+
+
+@pytest.mark.parametrize("command", [["predict"], ["explain", "-o", "maps"]])
+def test_files_beside_folders_and_broken_links_are_answered(
+    command: list[str], folder: Path
+) -> None:
+    (folder / "my photos").mkdir()
+    (folder / "gone.png").symlink_to(folder / "nowhere")
+    names = ["gone.png", "my photos/", "seven.png", "b*.png"]
+    done = limelight(*command, *names, "--model", "digits", cwd=folder)
+    assert done.returncode == 1
+    assert "seven" in done.stdout
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
+        "error: gone.png: there is no such file",
+        "error: my photos: this is a folder: say 'my photos'/*, or limelight score",
+        "error: b*.png: there is no such file",
+    ]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Report: one self-contained page, for complete and incomplete run folders."""
 
 import base64
+import shlex
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -128,6 +129,21 @@ def test_page_shows_validation_figures_and_facts_of_the_run(studied: Study) -> N
     assert "CC BY 4.0" in text
     assert run.config.data_sha256 in text
     assert "schedule.peak" in text
+
+
+def test_pasted_command_at_the_end_updates_the_report(studied: Study) -> None:
+    moved = replace(studied, run=replace(studied.run, folder=Path("my runs/it's")))
+    written = Page(render(moved)).text.partition("To update:")[2]
+    assert shlex.split(written) == ["limelight", "report", "my runs/it's"]
+
+
+def test_class_without_validation_images_has_no_recall(studied: Study) -> None:
+    classes = studied.run.config.classes
+    labels = torch.tensor([0, 1, 1])
+    report = make_classification_report(torch.eye(len(classes))[[0, 1, 2]], labels, classes, 1.0)
+    text = " ".join(Page(render(replace(studied, classification=report))).text.split())
+    assert " 1 100.0% 50.0% 66.7% 2 " in text
+    assert " 2 0.0% – – 0 " in text
 
 
 def test_costs_equal_hand_computed_values(studied: Study) -> None:

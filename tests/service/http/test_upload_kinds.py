@@ -86,7 +86,7 @@ def test_formats_whose_decoding_is_not_bounded_are_rejected(
     ]
     for answer in answers:
         problem = expect_problem(answer, 415, "unsupported_media_type")
-        assert problem["detail"] == "the body is not a PNG, JPEG, WebP, BMP or GIF image"
+        assert problem["detail"].startswith(f"the body is a {FORMATS[name].title} image, which is")
     for media_type in FORMATS[name].media_types:
         answer = client.post(path, content=PNG, headers={"Content-Type": media_type})
         problem = expect_problem(answer, 415, "unsupported_media_type")
