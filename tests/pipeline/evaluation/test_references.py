@@ -226,7 +226,9 @@ def test_score_cam_equals_torchcams_when_masked_with_the_data_sets_mean(example:
             network(example.input)
             (theirs,) = extractor(class_idx=index, normalized=False)
         ours = example.ours_with_constant_channels(index)
-        np.testing.assert_allclose(ours, theirs[0], atol=1e-4 * float(theirs.max()))
+        # The runtimes' logits may differ by 1e-4, as above, and differ by that on a processor
+        # without AVX-512. That changes a weight, which is a softmax of logits, by 2e-4 of itself.
+        np.testing.assert_allclose(ours, theirs[0], atol=2e-4 * float(theirs.max()))
 
 
 def test_score_cam_agrees_with_pytorch_grad_cams_except_for_mask_interpolation(
