@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
+from threading import Lock
 from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import numpy as np
@@ -38,6 +39,7 @@ Values = Annotated[
 ]
 # The docstrings under the fields become the descriptions in the OpenAPI document.
 _DESCRIBED = ConfigDict(use_attribute_docstrings=True)
+_ONE_AT_A_TIME = Lock()
 
 
 @dataclass(slots=True)
@@ -222,8 +224,15 @@ def json_schemas(*kinds: type, reference: str = "#/components/schemas/{model}") 
     return {name: _simplified(each) for name, each in schema["$defs"].items()}
 
 
-@cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
+    # For the docstrings, pydantic parses source. In Python 3.11, that fails with a SystemError if
+    # two threads do it at a time (python/cpython#106905).
+    with _ONE_AT_A_TIME:
+        return _built_adapter(kind)
+
+
+@cache
+def _built_adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 

@@ -44,7 +44,7 @@ def list_folder(folder: Path) -> LabelledFiles:
         validation=listed.get(VALIDATION),
         test=listed.get(TEST),
         described="a folder of labelled images",
-        unread=dict(unread.most_common()),
+        unread=dict(sorted(unread.items(), key=lambda kind: (-kind[1], kind[0]))),
     )
     return checked(files, folder, "a sub-folder of images")
 

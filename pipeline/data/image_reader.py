@@ -70,7 +70,8 @@ class ImageReader:
                     "class"
                 )
             for record in readable if self._pixels else ():
-                self._duplicates.add(record.sha256, Path(record.path), label=name, part=part)
+                within = self._within(Path(record.path))
+                self._duplicates.add(record.sha256, within, label=name, part=part)
             read += readable
             labels += [label] * len(readable)
         rows = np.array([record.row for record in read], np.int64)

@@ -1,14 +1,17 @@
 """Schema of the results: a new field appears everywhere."""
 
 import dataclasses
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import orjson
 import pytest
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from limelight import results
 from limelight.results import (
     ClassActivationMap,
     Explanation,
@@ -125,3 +128,22 @@ def test_unknown_fields_are_ignored_and_invalid_answers_are_rejected() -> None:
         read(Prediction, {key: value for key, value in served.items() if key != "label"})
     with pytest.raises(ValidationError):
         read(Prediction, served | {"confidence": 1.5})
+
+
+def test_schemas_are_built_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    present, most = [0], [0]
+
+    def build(kind: Any) -> TypeAdapter[Any]:
+        present[0] += 1
+        most[0] = max(most[0], present[0])
+        time.sleep(0.05)
+        present[0] -= 1
+        return TypeAdapter(kind)
+
+    monkeypatch.setattr(results, "TypeAdapter", build)
+    results._built_adapter.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        kinds = [Score, Prediction, Score, Prediction]
+        assert all(pool.map(lambda kind: results._adapter(kind).json_schema(), kinds))
+    results._built_adapter.cache_clear()
+    assert most == [1]

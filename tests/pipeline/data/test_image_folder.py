@@ -361,9 +361,9 @@ def test_copies_are_named_with_their_classes_and_parts(
         (tmp_path / other).write_bytes((tmp_path / one).read_bytes())
     load_dataset(str(tmp_path))
     warned = caplog.messages
-    assert any("1 images are in two classes" in text and "red/0.png" in text for text in warned)
+    assert any("1 image is in two classes" in text and "red/0.png" in text for text in warned)
     assert any("in train and in test" in text and "test/red/1.png" in text for text in warned)
-    assert any("copies" in text and "train/red/3.png" in text for text in warned)
+    assert any("there twice" in text and "train/red/3.png" in text for text in warned)
     assert len(warned) == 3
 
 
