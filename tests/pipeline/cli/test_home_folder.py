@@ -14,7 +14,7 @@ from pipeline.cli.home_folder import with_home_folder
 from tests.pipeline.cli.running import limelight
 
 COMMANDS = [name for name in main.COMMANDS if name != "data"]
-MAY_BE_PATHS = {"files", "model", "network", "recipe", "source"}
+MAY_BE_PATHS = {"files", "model", "network", "pretrained", "recipe", "source", "teachers"}
 """Texts that may be a path."""
 NO_PATHS = {
     "against", "arch", "colormap", "column", "device", "engine", "field", "image_size", "lr",
@@ -37,7 +37,7 @@ def paths(command: str) -> dict[str, bool]:
     return {
         name: positional
         for name, (kinds, positional) in parameters(command).items()
-        if Path in kinds or name in MAY_BE_PATHS
+        if Path in kinds or (str in kinds and name in MAY_BE_PATHS)
     }
 
 
