@@ -7,7 +7,7 @@ print(classifier.explain("cat.png", target="cat"))
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ from limelight.predict_explain import Source
 from limelight.result_builder import ModelDescription, ResultBuilder, Row
 from limelight.results import Explanation, Prediction
 from limelight.runtime.engine import Engine
-from limelight.runtime.onnx_session import Device
+from limelight.runtime.onnx_session import Device, Precision
+from limelight.runtime.precision import choose_engine
 
 # Same as the service's default limit on uploads.
 _MAX_PIXELS = 40_000_000
@@ -193,7 +194,13 @@ class Classifier(LocalClassifier):
         return f"<Classifier {name} {version} on {self._engine.provider}>"
 
 
-def load(path: str | Path, *, device: Device = "auto", threads: int = 0) -> Classifier:
+def load(
+    path: str | Path,
+    *,
+    device: Device = "auto",
+    threads: int = 0,
+    precision: Literal["auto", Precision] = "auto",
+) -> Classifier:
     """Load the newest version of a model.
 
     Args:
@@ -201,10 +208,11 @@ def load(path: str | Path, *, device: Device = "auto", threads: int = 0) -> Clas
         device: ``auto`` selects a GPU if one is usable, otherwise the CPU. Any other value
             raises if that device is not usable.
         threads: CPU threads of a forward pass; 0 uses every core.
+        precision: precision of the layers; ``auto`` is what the service chooses.
 
     Raises:
         ArtifactError: the model does not exist, or one of its files is missing or altered.
-        EngineError: the device is not usable.
+        EngineError: the device or the precision is not usable.
     """
     folder, shipped_folder = Path(path), shipped_models() / str(path)
     if not folder.exists() and shipped_folder.is_dir():
@@ -215,7 +223,8 @@ def load(path: str | Path, *, device: Device = "auto", threads: int = 0) -> Clas
             f"{path} is neither a folder nor a shipped model ({shipped}): give the folder of a "
             "model, such as artifacts/my-photos"
         )
-    engine = Engine(load_artifact(newest_version(folder)), device=device, threads=threads)
+    artifact = load_artifact(newest_version(folder))
+    engine = choose_engine(artifact, device=device, threads=threads, precision=precision)
     return Classifier(engine)
 
 

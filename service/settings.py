@@ -29,8 +29,9 @@ class Settings(BaseSettings):
     """Model for requests without `model`. Unset: `digits` if it exists, else the first by name."""
     device: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
     """`auto` uses a GPU if there is one. With another device that fails, the service is unready."""
-    precision: Literal["auto", "float32", "float16"] = "auto"
-    """Precision of the layers. `auto` uses float16 on a GPU for models exported with `--fp16`."""
+    precision: Literal["auto", "float32", "float16", "int8"] = "auto"
+    """Precision of the layers. `auto` uses float16 on a GPU for models exported with `--fp16`, and
+    int8 on a CPU for models exported with `--int8`, if it is right and faster on this processor."""
     workers: int = Field(default=0, ge=0, le=256)
     """Worker processes. 0 chooses the number by the cores and the container's CPU limit."""
     threads: int = Field(default=0, ge=0, le=1024)

@@ -131,7 +131,10 @@ FORMATS = {
     "model.onnx": "onnx",
     "model.layercam.onnx": "onnx-layercam",
     "model.fp16.onnx": "onnx-fp16",
+    "model.int8.onnx": "onnx-int8",
+    "golden.npz": "golden-samples",
 }
+GOLDEN_IMAGES = 4
 COLOURS = ("red", "green", "blue")
 COLOUR_NETWORK = Reference(
     size=8,
@@ -156,12 +159,15 @@ def write_artifact(
     network: Reference = COLOUR_NETWORK,
     layercam: bool = True,
     fp16: bool = False,
+    int8: Reference | None = None,
+    golden: bool = False,
     **changes: Any,
 ) -> Path:
     """Write NAME/VERSION below `root`; `changes` replace top-level fields of the manifest.
 
     Without `layercam` it has no LayerCAM maps. With `fp16` it also has a graph whose features are
-    rounded to float16.
+    rounded to float16. With `int8` that network stands in for an int8 graph. With `golden` it has
+    golden samples.
     """
     folder = root / name / version
     folder.mkdir(parents=True)
@@ -170,6 +176,11 @@ def write_artifact(
         files["model.layercam.onnx"] = network.onnx(layercam=True)
     if fp16:
         files["model.fp16.onnx"] = network.onnx(fp16=True)
+    if int8 is not None:
+        files["model.int8.onnx"] = int8.onnx()
+    if golden:
+        files["golden.npz"] = golden_samples(network)
+        changes["golden"] = {"images": GOLDEN_IMAGES, "errors": {}}
     for file, content in files.items():
         (folder / file).write_bytes(content)
     classes = {3: COLOURS, 10: DIGITS}[len(network.weight)]
@@ -269,6 +280,22 @@ def write_artifact(
     manifest.update(changes)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def golden_samples(network: Reference) -> bytes:
+    """Make the file with the golden samples of a network: random images."""
+    channels = network.weight.shape[1]
+    shape = (GOLDEN_IMAGES, network.size, network.size, channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    stream = io.BytesIO()
+    np.savez(
+        stream,
+        allow_pickle=False,
+        images=images,
+        probabilities=network.probabilities(images).astype(np.float32),
+        cams=network.cams(images).astype(np.float32),
+    )
+    return stream.getvalue()
 
 
 def rewrite(folder: Path, file: str, content: bytes, file_format: str = "onnx") -> None:

@@ -7,7 +7,8 @@ The graph takes ``images``, uint8 (N, H, W, C), and returns ``logits`` (N, K), `
 Newer graphs also return ``features`` (N, C, h, w), the input of the head, and ``ood_score`` (N,),
 which is high for out-of-distribution images. ``layercams`` (N, K, h', w'), the LayerCAM maps, take
 as long as several forward passes, so a separate graph returns them along with all other outputs.
-A further graph may return the outputs of the first one from fp16 layers, for a GPU.
+Further graphs may return the outputs of the first one from fp16 layers, for a GPU, or from int8
+layers, for a CPU. ``golden.npz`` holds a few images with the outputs that every graph must give.
 """
 
 from typing import Annotated, Literal
@@ -41,14 +42,17 @@ LAYERCAMS = "layercams"
 FileFormat = Literal[
     "onnx",
     "onnx-fp16",
+    "onnx-int8",
     "onnx-layercam",
     "onnx-data",
     "torchscript",
     "torch.export",
     "safetensors",
+    "golden-samples",
 ]
-"""Format of a model file. ``onnx-fp16`` is the graph of ``onnx`` with fp16 layers, for a GPU; the
-outputs of both are float32. ``onnx-data`` is a file in which a graph keeps weights."""
+"""Format of a file. ``onnx-fp16`` and ``onnx-int8`` are the graph of ``onnx`` with fp16 layers, for
+a GPU, and with int8 layers, for a CPU; the outputs of all are float32. ``onnx-data`` is a file in
+which a graph keeps weights, ``golden-samples`` one of images and the outputs they must give."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 
@@ -227,6 +231,47 @@ class Parity(_Frozen):
     """Largest |mean over positions of cam + bias - logit|; None if the maps are approximate."""
 
 
+class Int8(_Frozen):
+    """Comparison of the int8 graph with the float32 graph, on the test set.
+
+    The weights and inputs of its convolutions have 8 bits (static quantisation, symmetric weights
+    of 7 bits with a scale for each output channel). The processor of the export computed it.
+    """
+
+    calibration_images: int
+    """Number of training images that the ranges of the activations come from."""
+    percentile: float
+    """Share of the activations, in percent, that their range covers."""
+    float_layers: tuple[str, ...]
+    """Convolutions that stay in float32."""
+    images: int
+    accuracy: float
+    ece: float
+    equal_winners: float
+    """Share of the images for which both graphs predict the same class."""
+    map_correlation: float
+    """Mean correlation of the two maps of the predicted class."""
+    probability_error: float
+    """Mean total variation distance of the probabilities, 0 to 1."""
+
+
+class GoldenError(_Frozen):
+    """Difference between the outputs of a graph and those of the golden samples."""
+
+    probabilities: float = Field(ge=0)
+    """Mean total variation distance, 0 to 1."""
+    cams: float = Field(ge=0)
+    """Norm of the difference, divided by the norm of the golden maps."""
+
+
+class Golden(_Frozen):
+    """Golden samples: images with the outputs of the float32 graph where it was exported."""
+
+    images: int = Field(ge=1)
+    errors: dict[FileName, GoldenError]
+    """Differences of each graph at the export. A processor that computes right adds little."""
+
+
 class Manifest(_Frozen):
     """Validated content of `manifest.json`."""
 
@@ -254,6 +299,8 @@ class Manifest(_Frozen):
     out_of_distribution: OutOfDistribution | None = None
     faithfulness: Faithfulness | None = None
     parity: dict[str, Parity]
+    int8: Int8 | None = None
+    golden: Golden | None = None
     libraries: dict[str, str]
 
     @model_validator(mode="after")
@@ -277,6 +324,8 @@ class Manifest(_Frozen):
             raise ValueError(
                 f"files: {LAYERCAMS!r} and a file of format 'onnx-layercam' go together"
             )
+        if self.golden is not None and self.golden_file is None:
+            raise ValueError("golden: there is no file of format 'golden-samples'")
         return self
 
     @property
@@ -288,6 +337,16 @@ class Manifest(_Frozen):
     def fp16_file(self) -> str | None:
         """Name of the fp16 file that the service can run instead; None if there is none."""
         return self._file_of("onnx-fp16")
+
+    @property
+    def int8_file(self) -> str | None:
+        """Name of the int8 file that the service can run instead; None if there is none."""
+        return self._file_of("onnx-int8")
+
+    @property
+    def golden_file(self) -> str | None:
+        """Name of the file with the golden samples; None in older exports."""
+        return self._file_of("golden-samples")
 
     @property
     def layercam_file(self) -> str | None:

@@ -44,8 +44,9 @@ class Engine:
             raises if that device is not usable.
         threads: CPU threads of a forward pass; 0 uses every core.
         precision: precision of the layers. ``auto`` selects float16 on a GPU if the artefact has
-            such a graph, otherwise float32. Any other value raises if the artefact has no such
-            graph. LayerCAM maps are always computed in float32.
+            such a graph, otherwise float32; for int8, see `limelight.runtime.precision`. Any other
+            value raises if the artefact has no such graph. LayerCAM maps are always computed in
+            float32.
         io_binding: run with preallocated buffers (see `limelight.runtime.io_binding`). The default
             is to do so on a GPU only: on a CPU the padding of batches costs time, and bound memory
             saves none.
@@ -53,6 +54,7 @@ class Engine:
     Attributes:
         precision: precision of the layers in a forward pass without LayerCAM maps.
         file: name of the graph that such a forward pass runs.
+        precision_reason: why it has this precision; see `limelight.runtime.precision`.
 
     Raises:
         EngineError: the provider or the precision is not available, or the graph does not match
@@ -71,6 +73,7 @@ class Engine:
         io_binding: bool | None = None,
     ) -> None:
         self.manifest = artifact.manifest
+        self.precision_reason = ""
 
         def sessions(file: str) -> Sessions:
             graph = artifact.graph(file)
@@ -235,17 +238,25 @@ def _choose(
     artifact: Artifact, precision: Literal["auto", Precision], device: Device
 ) -> tuple[str, Precision]:
     """Choose the file to run, and return its name with the precision of its layers."""
-    fp16 = artifact.manifest.fp16_file
-    if precision == "float16" and fp16 is None:
-        manifest = artifact.manifest
+    manifest = artifact.manifest
+    files: dict[Precision, str | None] = {
+        "float32": manifest.onnx_file,
+        "float16": manifest.fp16_file,
+        "int8": manifest.int8_file,
+    }
+    if precision == "auto":
+        on_gpu = device != "cpu" and cuda_problem() is None
+        precision = "float16" if on_gpu and manifest.fp16_file is not None else "float32"
+    file = files[precision]
+    if file is None:
         raise EngineError(
-            f"{manifest.name} {manifest.version} has no float16 graph: export it with --fp16, or "
-            "set LIMELIGHT_PRECISION=auto"
+            f"{manifest.name} {manifest.version} has no {precision} graph: export it with "
+            f"{_OPTIONS[precision]}, or set LIMELIGHT_PRECISION=auto"
         )
-    on_gpu = device != "cpu" and cuda_problem() is None
-    if fp16 is not None and (precision == "float16" or (precision == "auto" and on_gpu)):
-        return fp16, "float16"
-    return artifact.manifest.onnx_file, "float32"
+    return file, precision
+
+
+_OPTIONS: dict[Precision, str] = {"float16": "--fp16", "int8": "--int8"}
 
 
 def _check_graph(

@@ -18,7 +18,7 @@ logger = logging.getLogger("limelight.engine")
 
 Device = Literal["auto", "cuda", "tensorrt", "cpu"]
 Provider = Literal["CPU", "CUDA", "TensorRT"]
-Precision = Literal["float32", "float16"]
+Precision = Literal["float32", "float16", "int8"]
 
 _NAMES: dict[str, Provider] = {
     "CPUExecutionProvider": "CPU",

@@ -11,10 +11,18 @@ import torch
 from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import Artifact, load_artifact
 from pipeline.exporting.draft_manifest import draft_manifest
-from pipeline.exporting.formats import LAYERCAM_ONNX, ONNX, make_graphs, save_formats
+from pipeline.exporting.formats import (
+    INT8_ONNX,
+    LAYERCAM_ONNX,
+    ONNX,
+    make_graphs,
+    save_formats,
+)
+from pipeline.exporting.golden_samples import with_golden_samples
 from pipeline.exporting.measurements import choose_on_validation, measure
 from pipeline.exporting.model_card import card
 from pipeline.exporting.naming import check_name, default_name, next_version
+from pipeline.exporting.serialization import describe
 from pipeline.progress import Progress, silent
 from pipeline.runs.run import Run
 from pipeline.runs.run_data import RunData
@@ -29,6 +37,7 @@ def export(
     name: str | None = None,
     layercam: bool = True,
     fp16: bool = False,
+    int8: bool = False,
     progress: Progress = silent,
 ) -> Path:
     """Export a run as the next version of `root`/NAME and return that folder.
@@ -36,15 +45,16 @@ def export(
     With `layercam` there is a second graph that also computes LayerCAM maps, if the network allows
     it. It is a file of its own because ONNX Runtime computes every output of a graph in every
     forward pass, and the derivatives take ten times as long as the rest. With `fp16` there is a
-    graph whose layers compute in float16, which the service runs on a GPU. `progress` is told
-    each step.
+    graph whose layers compute in float16, which the service runs on a GPU. With `int8` there is one
+    whose convolutions compute in 8 bits, which it runs on a CPU. `progress` is told each step.
 
     The folder is written under a temporary name and renamed after every gate has passed. A failed
     export leaves nothing behind.
 
     Raises:
-        GateError: a format does not agree with eager torch, the ONNX checker rejects a graph, or
-            the maps say no more about what the network depends on than noise does.
+        GateError: a format does not agree with eager torch, the int8 graph is less accurate, the
+            ONNX checker rejects a graph, or the maps say no more about what the network depends on
+            than noise does.
         PipelineError: the run's data is missing or has changed, or `name` is not a valid name.
 
     """
@@ -61,6 +71,7 @@ def export(
             progress,
             layercam=layercam,
             fp16=fp16,
+            int8=int8,
             name=name,
             version=version,
         )
@@ -89,6 +100,7 @@ def _write(
     *,
     layercam: bool,
     fp16: bool,
+    int8: bool,
     name: str,
     version: str,
 ) -> None:
@@ -102,6 +114,15 @@ def _write(
         layercam=layercam,
         fp16=fp16,
     )
+    files = save_formats(folder, graphs, example, progress)
+    quantized = None
+    if int8:
+        # It takes a second to import, and few exports need it.
+        from pipeline.exporting.int8 import quantize
+
+        images = data.fit.images, data.validation.images
+        quantized = quantize(folder / ONNX, folder / INT8_ONNX, *images, progress=progress)
+        files[INT8_ONNX] = describe(folder / INT8_ONNX, "onnx-int8")
     draft = draft_manifest(
         run,
         data,
@@ -109,11 +130,12 @@ def _write(
         example,
         name=name,
         version=version,
-        files=save_formats(folder, graphs, example, progress),
+        files=files,
         calibration=choices.calibration,
     )
+    draft = with_golden_samples(Artifact(folder, draft), data.validation)
     # The hashes in the draft were computed from the files just written.
-    measured = measure(run, data, choices, graphs, Artifact(folder, draft), progress)
+    measured = measure(run, data, choices, graphs, Artifact(folder, draft), progress, quantized)
     manifest = draft.model_copy(update=measured)
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
     (folder / CARD).write_text(card(manifest), encoding="utf-8")

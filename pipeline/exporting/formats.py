@@ -39,6 +39,7 @@ from pipeline.training.weights import copied
 
 ONNX, TORCHSCRIPT, PT2 = "model.onnx", "model.ts", "model.pt2"
 LAYERCAM_ONNX, FP16_ONNX = "model.layercam.onnx", "model.fp16.onnx"
+INT8_ONNX = "model.int8.onnx"
 WEIGHTS = "model.safetensors"
 _FORMATS: dict[str, FileFormat] = {
     ONNX: "onnx",

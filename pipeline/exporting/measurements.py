@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -34,6 +34,9 @@ from pipeline.progress import Progress
 from pipeline.runs.run import Run
 from pipeline.runs.run_data import RunData
 from pipeline.training.inference import evaluate, look_inside
+
+if TYPE_CHECKING:
+    from pipeline.exporting.int8 import Quantized
 
 _CPU = torch.device("cpu")
 
@@ -79,22 +82,33 @@ def measure(
     graphs: dict[str, ServingGraph],
     artifact: Artifact,
     progress: Progress,
+    quantized: "Quantized | None" = None,
 ) -> dict[str, Any]:
     """Measure an artefact's files, and return the measured fields of its manifest.
 
+    `quantized` says how the int8 graph was made, if there is one.
+
     Raises:
         GateError: a format does not agree with eager torch, the temperature raises the log loss,
-            or the class activation maps say no more about what the network depends on than noise
-            does.
+            the int8 graph is less accurate, or the class activation maps say no more about what the
+            network depends on than noise does.
 
     """
     manifest, dataset = artifact.manifest, data.dataset
-    engine = Engine(artifact, device="cpu", threads=0)
+    engine = Engine(artifact, device="cpu", precision="float32", threads=0)
     engine.warm_up()
     test = _served(dataset)
     parity = compare_formats(artifact, engine, graphs, test, progress)
     predictions = predict(engine, test)
     check_calibration(predictions.logits, predictions.labels, predictions.temperature)
+    metrics, int8 = predictions.metrics(), None
+    if quantized is not None:
+        from pipeline.exporting.int8 import check_int8, measure_int8
+
+        progress("comparing int8 with float32", 0, 0)
+        reduced = Engine(artifact, device="cpu", precision="int8", threads=0)
+        int8 = measure_int8(quantized, reduced, engine, test)
+        check_int8(int8, metrics)
     faithfulness = measure_faithfulness(
         engine.run,
         run.network.head,
@@ -116,7 +130,8 @@ def measure(
         choices.threshold, choices.error_limit, predictions.confidence, predictions.correct
     )
     return {
-        "metrics": predictions.metrics(),
+        "metrics": metrics,
+        "int8": int8,
         "parity": parity,
         "faithfulness": faithfulness,
         "abstention": abstention,

@@ -46,7 +46,7 @@ def save_onnx(traced: ExportedProgram, outputs: Sequence[str], file: Path) -> No
     if program is None:
         raise GateError(f"{file.name}: torch.onnx.export returned no program")
     program.save(file, external_data=False)
-    _save_checked(onnx.load(file), file)
+    save_checked(onnx.load(file), file)
 
 
 def save_onnx_part(whole: Path, outputs: Sequence[str], file: Path) -> None:
@@ -60,10 +60,16 @@ def save_onnx_part(whole: Path, outputs: Sequence[str], file: Path) -> None:
     """
     onnx.utils.extract_model(whole, file, ["images"], list(outputs), check_model=False)
     # Weights that the rest of `whole` used can now be merged, as those of BatchNorm layers.
-    _save_checked(optimizer.optimize(onnx.load(file)), file)
+    save_checked(optimizer.optimize(onnx.load(file)), file)
 
 
-def _save_checked(model: onnx.ModelProto, file: Path) -> None:
+def save_checked(model: onnx.ModelProto, file: Path) -> None:
+    """Write a graph without torch's notes.
+
+    Raises:
+        GateError: the ONNX checker rejects the file.
+
+    """
     onnx.save(without_metadata(model), file)
     try:
         onnx.checker.check_model(onnx.load(file), full_check=True)

@@ -12,8 +12,8 @@ from limelight.classifier import Classifier
 from limelight.errors import LimelightError, MissingImage
 from limelight.imaging.preprocessing import Upload
 from limelight.results import Explanation, Prediction
-from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Device
+from limelight.runtime.precision import choose_engine
 from pipeline.data.labelled_files import MAX_PIXELS
 from pipeline.scoring.sources import Chunk
 
@@ -51,7 +51,7 @@ class Scorer:
     """
 
     def __init__(self, artifact: Artifact, settings: Settings) -> None:
-        engine = Engine(artifact, device=settings.device, threads=settings.threads)
+        engine = choose_engine(artifact, device=settings.device, threads=settings.threads)
         self._classifier = Classifier(engine, max_pixels=MAX_PIXELS)
         self._settings = settings
         self._pool = ThreadPoolExecutor(settings.decoders, "decode")

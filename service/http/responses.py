@@ -44,6 +44,7 @@ def model_content(classifier: Classifier, *, default: str) -> dict[str, Any]:
         "version": manifest.version,
         "provider": classifier.engine.provider,
         "precision": classifier.engine.precision,
+        "precision_reason": classifier.engine.precision_reason,
         "default": manifest.name == default,
         "manifest": manifest.model_dump(mode="json"),
     }

@@ -9,6 +9,7 @@ from limelight.artifact.store import ArtifactError, find_artifacts, load_artifac
 from limelight.errors import NotReady, UnknownModel
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import EngineError
+from limelight.runtime.precision import choose_engine
 from service.inference.batching import Batcher
 from service.inference.classifier import Classifier
 from service.inference.decoding import DecodingPool
@@ -114,7 +115,7 @@ class ModelRegistry:
         settings, started = self._settings, time.perf_counter()
         artifact = load_artifact(folder)
         manifest = artifact.manifest
-        engine = Engine(
+        engine = choose_engine(
             artifact,
             device=settings.device,
             threads=self._threads,
@@ -126,12 +127,14 @@ class ModelRegistry:
             manifest,
             file=engine.file,
             provider=engine.provider,
+            precision=engine.precision,
             load_s=loaded - started,
             warm_up_s=warm_up_s,
         )
         logger.info(
-            "model %s %s runs on %s in %s, warmed up in %.2f s",
-            *(manifest.name, manifest.version, engine.provider, engine.precision, warm_up_s),
+            "model %s %s runs on %s in %s (%s), warmed up in %.2f s",
+            *(manifest.name, manifest.version, engine.provider),
+            *(engine.precision, engine.precision_reason, warm_up_s),
         )
         batcher = Batcher(
             engine.run,

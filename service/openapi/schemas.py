@@ -1,8 +1,11 @@
 """Schemas of the service's responses in the OpenAPI document."""
 
+from typing import get_args
+
 from limelight.errors import LimelightError
 from limelight.explanations.methods import METHODS
 from limelight.results import Explanation, Prediction, json_schemas
+from limelight.runtime.onnx_session import Precision
 from service.http.errors import STATUS
 from service.oip.errors import InvalidInference
 from service.openapi.parts import Json, record, reference
@@ -22,9 +25,10 @@ def schemas(prediction: type = Prediction, explanation: type = Explanation) -> J
             version=string,
             provider={"enum": ["CPU", "CUDA", "TensorRT"]},
             precision={
-                "enum": ["float32", "float16"],
+                "enum": list(get_args(Precision)),
                 "description": "Precision of the network's layers",
             },
+            precision_reason={"type": "string", "description": "Why it has this precision"},
             default=boolean,
             manifest={"type": "object"},
         ),

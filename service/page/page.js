@@ -194,7 +194,8 @@ function answer() {
   fill(at("against"), others, against);
   at("against").disabled = at("zoom").disabled = false;
   const facts = [["Model", `${found.model}, version ${found.version}`]];
-  facts.push(["Runs on", modelOf(found.model).provider]);
+  const { provider, precision, precision_reason: reason } = modelOf(found.model);
+  facts.push(["Runs on", provider], [`In ${precision} because`, reason]);
   for (const [stage, name] of Object.entries(STAGES)) {
     if (stage in stages) facts.push([`Time ${name}`, `${stages[stage].toFixed(1)} ms`]);
   }

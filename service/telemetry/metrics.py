@@ -132,7 +132,7 @@ class Metrics:
             "model_info",
             "1 for each served model.",
             "livemax",
-            *("model", "version", "provider", "sha256"),
+            *("model", "version", "provider", "precision", "sha256"),
         )
         self._load = self._gauge(
             "model_load_seconds", "Seconds to read and verify a model.", "livemax", "model"
@@ -198,11 +198,18 @@ class Metrics:
         self._in_flight.set(in_flight)
 
     def set_model(
-        self, manifest: Manifest, *, file: str, provider: str, load_s: float, warm_up_s: float
+        self,
+        manifest: Manifest,
+        *,
+        file: str,
+        provider: str,
+        precision: str,
+        load_s: float,
+        warm_up_s: float,
     ) -> None:
         """Record a model that is ready to serve; `file` is the ONNX file that it runs."""
         sha256 = manifest.files[file].sha256
-        self._model.labels(manifest.name, manifest.version, provider, sha256).set(1)
+        self._model.labels(manifest.name, manifest.version, provider, precision, sha256).set(1)
         self._load.labels(manifest.name).set(load_s)
         self._warm_up.labels(manifest.name).set(warm_up_s)
 

@@ -29,6 +29,10 @@ def export(
         bool,
         typer.Option(help="also export a float16 graph, which the service uses on a GPU"),
     ] = False,
+    int8: Annotated[
+        bool,
+        typer.Option(help="also export an int8 graph, which the service uses on a CPU"),
+    ] = False,
     data: Data = None,
     workers: Workers = None,
 ) -> None:
@@ -42,7 +46,7 @@ def export(
     from pipeline import api
 
     folder = api.export(
-        run, to, name=name, layercam=layercam, fp16=fp16, data=data, workers=workers
+        run, to, name=name, layercam=layercam, fp16=fp16, int8=int8, data=data, workers=workers
     )
     if folder.is_file():
         print(folder)
@@ -57,6 +61,12 @@ def export(
         say(
             f"{file}: within {parity.max_probability_error:.1e} of eager torch on "
             f"{parity.images:,} images, {identity}"
+        )
+    if (int8_graph := manifest.int8) is not None:
+        say(
+            f"{manifest.int8_file}: accuracy {int8_graph.accuracy:.2%}, the same prediction as "
+            f"float32 for {int8_graph.equal_winners:.2%} of the test images, maps correlate at "
+            f"{int8_graph.map_correlation:.3f}"
         )
     metrics, calibration = manifest.metrics, manifest.calibration
     say(

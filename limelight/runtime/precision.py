@@ -1,0 +1,118 @@
+"""Choice of the graph that an artefact runs on this processor: float32, float16 or int8.
+
+Pairs of products of 8 bits saturate on x86 processors that have AVX2 and no VNNI, so an int8 graph
+that is right on one processor may be wrong on another. And whether it is faster depends on the
+processor, too. So both are tried on the artefact's golden samples before the first request.
+"""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from limelight.artifact.golden import GOLDEN_OUTPUTS, GoldenSamples, read_golden
+from limelight.artifact.store import Artifact
+from limelight.runtime.engine import Engine
+from limelight.runtime.onnx_session import Device, EngineError, Precision
+
+# Processors differ by rounding, and int8 by a few units of its last bit. A saturating processor
+# changes every seventh prediction (a distance of 0.1 and more).
+_MOST_ERROR, _MOST_ERROR_BY_EXPORT = 0.002, 4.0
+_LEAST_SPEEDUP = 1.1
+_TIMED_WORK, _MOST_TIMED_IMAGES = 1_000_000_000, 16
+_TIMED_SECONDS, _ROUNDS = 0.2, range(3, 20)
+
+
+def choose_engine(
+    artifact: Artifact,
+    *,
+    device: Device = "auto",
+    threads: int = 1,
+    precision: Literal["auto", Precision] = "auto",
+) -> Engine:
+    """Open the graph that runs best here, and check it with the artefact's golden samples.
+
+    The engine's `precision_reason` says why it was chosen.
+
+    Args:
+        artifact: verified artefact to run.
+        device: see `Engine`.
+        threads: see `Engine`.
+        precision: ``auto`` is float16 on a GPU if the artefact has such a graph. On a CPU it is
+            int8 if the artefact has such a graph, which gives right answers on this processor and
+            is at least 1.1 times as fast. Otherwise it is float32.
+
+    Raises:
+        EngineError: the requested graph does not exist or gives wrong answers, or see `Engine`.
+        ArtifactError: see `Engine`.
+    """
+    opened = partial(Engine, artifact, device=device, threads=threads)
+    golden = read_golden(artifact)
+    engine = opened(precision=precision)
+    problem = None if golden is None else golden_problem(engine, golden)
+    if problem is not None:
+        raise EngineError(f"{problem}{_REMEDIES.get(engine.precision, _REMEDY)}")
+    if precision != "auto":
+        return _because(engine, f"{precision} is demanded")
+    if engine.provider != "CPU":
+        return _because(engine, f"it is the best for {engine.provider}")
+    if golden is None or artifact.manifest.int8_file is None:
+        return _because(engine, "the model has no int8 graph with golden samples")
+    int8 = opened(precision="int8")
+    problem = golden_problem(int8, golden)
+    if problem is not None:
+        return _because(engine, problem)
+    speedup = _speedup(engine, int8, golden)
+    if speedup < _LEAST_SPEEDUP:
+        return _because(engine, f"int8 is only {speedup:.2f} times as fast on this processor")
+    return _because(int8, f"it is right and {speedup:.2f} times as fast on this processor")
+
+
+def _because(engine: Engine, reason: str) -> Engine:
+    engine.precision_reason = reason
+    return engine
+
+
+_REMEDY = ": run the model on another device, or export the run again"
+_REMEDIES = {
+    "int8": ": set LIMELIGHT_PRECISION=auto",
+    "float16": ": set LIMELIGHT_PRECISION=float32",
+}
+
+
+def golden_problem(engine: Engine, golden: GoldenSamples) -> str | None:
+    """Return how an engine's outputs differ from the golden ones; None if they agree."""
+    manifest = engine.manifest
+    limits = manifest.golden.errors.get(engine.file) if manifest.golden is not None else None
+    found = golden.error_of(engine.run(golden.images, GOLDEN_OUTPUTS))
+    for output in GOLDEN_OUTPUTS:
+        at_export = 0.0 if limits is None else getattr(limits, output)
+        limit = max(_MOST_ERROR, _MOST_ERROR_BY_EXPORT * at_export)
+        error = getattr(found, output)
+        if not error <= limit:
+            return (
+                f"{engine.file} of {manifest.name} gives wrong answers on this processor: its "
+                f"{output} differ from those of the golden samples by {error:.2g}, and at most "
+                f"{limit:.2g} is right"
+            )
+    return None
+
+
+def _speedup(plain: Engine, other: Engine, golden: GoldenSamples) -> float:
+    """Return how many times as fast `other` is as `plain`: the ratio of their shortest times."""
+    work = plain.manifest.network.multiply_accumulates
+    batch = int(np.clip(_TIMED_WORK // max(1, work), 1, _MOST_TIMED_IMAGES))
+    images = np.resize(golden.images, (batch, *golden.images.shape[1:]))
+    engines: Sequence[Engine] = (plain, other)
+    shortest = [float("inf"), float("inf")]
+    started = time.perf_counter()
+    for done in range(_ROUNDS.stop):
+        if done >= _ROUNDS.start and time.perf_counter() - started > _TIMED_SECONDS:
+            break
+        for which, engine in enumerate(engines):
+            began = time.perf_counter()
+            engine.run(images, GOLDEN_OUTPUTS)
+            shortest[which] = min(shortest[which], time.perf_counter() - began)
+    return shortest[0] / shortest[1]

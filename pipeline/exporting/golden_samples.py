@@ -1,0 +1,53 @@
+"""Golden samples of an export: validation images with the outputs of the float32 graph."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limelight.artifact.golden import GOLDEN_FILE, GOLDEN_OUTPUTS, GoldenSamples
+from limelight.artifact.manifest import Golden, Manifest
+from limelight.artifact.store import Artifact
+from limelight.runtime.engine import Engine
+from limelight.runtime.onnx_session import Precision
+from pipeline.data.splits import Split
+from pipeline.exporting.serialization import describe
+
+_MOST_IMAGES, _MOST_BYTES = 16, 4_000_000
+
+
+def with_golden_samples(artifact: Artifact, validation: Split) -> Manifest:
+    """Write the golden samples of a draft, and return its manifest with them.
+
+    They are up to 16 validation images of as many classes as possible, and at most 4 MB.
+    """
+    manifest, folder = artifact.manifest, artifact.folder
+    one = int(np.prod(validation.images.shape[1:]))
+    most_values = _MOST_BYTES // (len(manifest.classes) * int(np.prod(manifest.cam_shape)) * 4)
+    count = max(1, min(_MOST_IMAGES, _MOST_BYTES // one, most_values, len(validation)))
+    images = validation.images[_spread(validation.labels, count)]
+
+    plain = Engine(artifact, device="cpu", precision="float32", threads=0)
+    samples = GoldenSamples(images, plain.run(images, GOLDEN_OUTPUTS))
+    samples.write(folder / GOLDEN_FILE)
+    graphs: dict[str | None, Precision] = {
+        manifest.onnx_file: "float32",
+        manifest.fp16_file: "float16",
+        manifest.int8_file: "int8",
+    }
+    errors = {}
+    for file, precision in graphs.items():
+        if file is not None:
+            engine = Engine(artifact, device="cpu", precision=precision, threads=0)
+            errors[file] = samples.error_of(engine.run(images, GOLDEN_OUTPUTS))
+    files = manifest.files | {GOLDEN_FILE: describe(folder / GOLDEN_FILE, "golden-samples")}
+    golden = Golden(images=count, errors=errors)
+    return manifest.model_copy(update={"files": files, "golden": golden})
+
+
+def _spread(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return the indices of `count` images: the first of each class, then the second of each."""
+    order = np.argsort(labels, kind="stable")
+    ordered = labels[order]
+    # The place of each image among those of its class.
+    first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    place = np.arange(len(order)) - np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
+    return order[np.lexsort((ordered, place))][:count]
