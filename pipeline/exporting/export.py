@@ -18,7 +18,7 @@ from pipeline.exporting.formats import (
     make_graphs,
     save_formats,
 )
-from pipeline.exporting.golden_samples import with_golden_samples
+from pipeline.exporting.golden_samples import open_engines, with_golden_samples
 from pipeline.exporting.measurements import choose_on_validation, measure
 from pipeline.exporting.model_card import card
 from pipeline.exporting.naming import check_name, default_name, next_version
@@ -133,9 +133,11 @@ def _write(
         files=files,
         calibration=choices.calibration,
     )
-    draft = with_golden_samples(Artifact(folder, draft), data.validation)
     # The hashes in the draft were computed from the files just written.
-    measured = measure(run, data, choices, graphs, Artifact(folder, draft), progress, quantized)
+    artifact = Artifact(folder, draft)
+    engines = open_engines(artifact)
+    draft = with_golden_samples(artifact, engines, data.validation)
+    measured = measure(run, data, choices, graphs, artifact, engines, progress, quantized)
     manifest = draft.model_copy(update=measured)
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
     (folder / CARD).write_text(card(manifest), encoding="utf-8")

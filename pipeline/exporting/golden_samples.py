@@ -1,5 +1,7 @@
 """Golden samples of an export: validation images with the outputs of the float32 graph."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,10 +16,28 @@ from pipeline.exporting.serialization import describe
 _MOST_IMAGES, _MOST_BYTES = 16, 4_000_000
 
 
-def with_golden_samples(artifact: Artifact, validation: Split) -> Manifest:
+def open_engines(artifact: Artifact) -> dict[Precision, Engine]:
+    """Open each graph of a draft on the CPU, with the precision of its layers."""
+    manifest = artifact.manifest
+    files: dict[Precision, str | None] = {
+        "float32": manifest.onnx_file,
+        "float16": manifest.fp16_file,
+        "int8": manifest.int8_file,
+    }
+    return {
+        precision: Engine(artifact, device="cpu", precision=precision, threads=0)
+        for precision, file in files.items()
+        if file is not None
+    }
+
+
+def with_golden_samples(
+    artifact: Artifact, engines: Mapping[Precision, Engine], validation: Split
+) -> Manifest:
     """Write the golden samples of a draft, and return its manifest with them.
 
-    They are up to 16 validation images of as many classes as possible, and at most 4 MB.
+    They are up to 16 validation images of as many classes as possible, and at most 4 MB. `engines`
+    run its graphs.
     """
     manifest, folder = artifact.manifest, artifact.folder
     one = int(np.prod(validation.images.shape[1:]))
@@ -25,19 +45,12 @@ def with_golden_samples(artifact: Artifact, validation: Split) -> Manifest:
     count = max(1, min(_MOST_IMAGES, _MOST_BYTES // one, most_values, len(validation)))
     images = validation.images[_spread(validation.labels, count)]
 
-    plain = Engine(artifact, device="cpu", precision="float32", threads=0)
-    samples = GoldenSamples(images, plain.run(images, GOLDEN_OUTPUTS))
+    samples = GoldenSamples(images, engines["float32"].run(images, GOLDEN_OUTPUTS))
     samples.write(folder / GOLDEN_FILE)
-    graphs: dict[str | None, Precision] = {
-        manifest.onnx_file: "float32",
-        manifest.fp16_file: "float16",
-        manifest.int8_file: "int8",
+    errors = {
+        engine.file: samples.error_of(engine.run(images, GOLDEN_OUTPUTS))
+        for engine in engines.values()
     }
-    errors = {}
-    for file, precision in graphs.items():
-        if file is not None:
-            engine = Engine(artifact, device="cpu", precision=precision, threads=0)
-            errors[file] = samples.error_of(engine.run(images, GOLDEN_OUTPUTS))
     files = manifest.files | {GOLDEN_FILE: describe(folder / GOLDEN_FILE, "golden-samples")}
     golden = Golden(images=count, errors=errors)
     return manifest.model_copy(update={"files": files, "golden": golden})

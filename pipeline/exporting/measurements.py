@@ -1,5 +1,6 @@
 """Measurements of an export: choices made on the validation split, figures of the test set."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ import torch
 from limelight.artifact.manifest import Calibration
 from limelight.artifact.store import Artifact
 from limelight.runtime.engine import Engine
+from limelight.runtime.onnx_session import Precision
 from models.serving_graph import ServingGraph
 from pipeline.data.registry import Dataset, Split
 from pipeline.data.served_images import as_served
@@ -81,12 +83,14 @@ def measure(
     choices: Choices,
     graphs: dict[str, ServingGraph],
     artifact: Artifact,
+    engines: Mapping[Precision, Engine],
     progress: Progress,
     quantized: "Quantized | None" = None,
 ) -> dict[str, Any]:
     """Measure an artefact's files, and return the measured fields of its manifest.
 
-    `quantized` says how the int8 graph was made, if there is one.
+    `engines` run its graphs, on the CPU. `quantized` says how the int8 graph was made, if there is
+    one.
 
     Raises:
         GateError: a format does not agree with eager torch, the temperature raises the log loss,
@@ -95,7 +99,7 @@ def measure(
 
     """
     manifest, dataset = artifact.manifest, data.dataset
-    engine = Engine(artifact, device="cpu", precision="float32", threads=0)
+    engine = engines["float32"]
     engine.warm_up()
     test = _served(dataset)
     parity = compare_formats(artifact, engine, graphs, test, progress)
@@ -106,8 +110,7 @@ def measure(
         from pipeline.exporting.int8 import check_int8, measure_int8
 
         progress("comparing int8 with float32", 0, 0)
-        reduced = Engine(artifact, device="cpu", precision="int8", threads=0)
-        int8 = measure_int8(quantized, reduced, engine, test)
+        int8 = measure_int8(quantized, engines["int8"], engine, test)
         check_int8(int8, metrics)
     faithfulness = measure_faithfulness(
         engine.run,

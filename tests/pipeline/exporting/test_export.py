@@ -48,9 +48,10 @@ def test_artefact_is_complete_and_verified(artifact_folder: Path) -> None:
     assert files == {
         *("manifest.json", "README.md"),
         *("model.onnx", "model.layercam.onnx", "model.ts", "model.pt2", "model.safetensors"),
+        "golden.npz",
     }
     assert set(manifest.files) == files - {"manifest.json", "README.md"}
-    assert set(manifest.parity) == set(manifest.files) - {"model.safetensors"}
+    assert set(manifest.parity) == set(manifest.files) - {"model.safetensors", "golden.npz"}
     assert (manifest.name, manifest.version) == ("digits8", "1")
     assert manifest.classes == tuple("0123456789")
     assert manifest.cam_shape == (2, 2)

@@ -420,7 +420,10 @@ def test_metrics_count_requests_and_do_not_grow_with_unknown_paths(client: httpx
     after = client.get("/metrics").text
     assert count(after) == count(before) + 1
     assert after.count("\n") == before.count("\n")
-    assert re.search(r'limelight_model_info\{model="colours",provider="\w+",sha256="\w{64}"', after)
+    assert re.search(
+        r'limelight_model_info\{model="colours",precision="float32",provider="\w+",sha256="\w{64}"',
+        after,
+    )
     assert "limelight_batch_size_bucket" in after
     assert "limelight_request_duration_seconds_bucket" in after
 
