@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,9 +27,15 @@ from service.http.exchange import Endpoint, Exchange
 from service.http.messages import Header, Request, Response
 from service.http.prediction_endpoints import LOW_PRIORITY, PredictionEndpoints
 from service.http.request_body import is_form
-from service.http.responses import json_response, model_content, problem_response
+from service.http.responses import (
+    json_response,
+    model_content,
+    models_content,
+    problem_response,
+)
 from service.http.whole_response import CLOSE
 from service.inference.admission import UploadBudget
+from service.inference.batching import Batcher
 from service.inference.model_registry import ModelRegistry
 from service.oip import errors as oip_errors
 from service.oip.dataplane import Server
@@ -40,6 +47,7 @@ from service.process.connection_balancer import Acceptor
 from service.process.malloc import Trimmer
 from service.process.shutdown import Drain
 from service.process.worker_status import WorkerStatus
+from service.repository.follower import Follower
 from service.settings import Settings
 from service.telemetry import logs, tracing
 from service.telemetry import metrics as prometheus
@@ -79,6 +87,7 @@ class Application:
         *,
         trace: Tracing | None = None,
         worker_status: WorkerStatus | None = None,
+        follower: Follower | None = None,
         workers: int = 1,
     ) -> None:
         self._settings = settings
@@ -86,6 +95,7 @@ class Application:
         self._registry = registry or ModelRegistry(settings, metrics)
         self._tracing = trace
         self._worker_status = worker_status
+        self._follower = follower
         self._drain = Drain(settings.drain_s)
         self._upload_budget = UploadBudget(settings.max_queued_bytes)
         self._in_flight = 0
@@ -188,7 +198,8 @@ class Application:
         if self._settings.cors_origins:
             return None
         request = Request(scope, receive)
-        classifier = self._registry.served(request.query.get("model"))
+        query = request.query
+        classifier = self._registry.served(query.get("model"), query.get("version"))
         if classifier is None or request.method != "POST" or is_form(request):
             return None
         try:
@@ -236,16 +247,12 @@ class Application:
         return endpoint
 
     async def _models(self, exchange: Exchange) -> Response:
-        default = self._registry.default
-        served = self._registry.classifiers.values()
-        return json_response(
-            {"models": [model_content(classifier, default=default) for classifier in served]}
-        )
+        return json_response(models_content(self._registry))
 
     async def _model(self, exchange: Exchange) -> Response:
         name = exchange.request.path.removeprefix(_MODEL_PREFIX)
-        classifier = self._registry.get(name)
-        return json_response(model_content(classifier, default=self._registry.default))
+        version = exchange.request.query.get("version")
+        return json_response(model_content(self._registry.get(name, version), self._registry))
 
     async def _livez(self, exchange: Exchange) -> Response:
         return json_response({"status": "alive"})
@@ -312,7 +319,7 @@ class Application:
                 self._drain.install(
                     asyncio.get_running_loop(), on_end=partial(self._stop_accepting, acceptor)
                 )
-                await asyncio.to_thread(self._registry.load)
+                await asyncio.to_thread((self._follower or self._registry).load)
                 # Loaded objects live until the end: freeze excludes them from later collections.
                 gc.collect()
                 gc.freeze()
@@ -327,6 +334,8 @@ class Application:
                 self._drain.uninstall()
                 if self._status_task is not None:
                     self._status_task.cancel()
+                if self._follower is not None:
+                    self._follower.close()
                 await self._registry.close()
                 self._metrics.flush()
                 if self._tracing is not None:
@@ -343,6 +352,8 @@ class Application:
         flushed, trimmer = 0.0, Trimmer()
         while True:
             acceptor.check()
+            if self._follower is not None:
+                self._follower.check()
             self._update_metrics()
             trimmer.trim()
             if time.perf_counter() > flushed + prometheus.FLUSH_S:
@@ -354,9 +365,12 @@ class Application:
     def _update_metrics(self) -> None:
         in_flight = self._in_flight + self._port.in_flight
         self._metrics.set_worker(ready=self._is_ready(), in_flight=in_flight)
-        for name, classifier in self._registry.classifiers.items():
-            batcher = classifier.batcher
-            self._metrics.set_queue(name, depth=batcher.depth, age_s=batcher.age_s)
+        batchers: defaultdict[str, list[Batcher]] = defaultdict(list)
+        for classifier in self._registry.versions:
+            batchers[classifier.manifest.name].append(classifier.batcher)
+        for name, found in batchers.items():
+            depth, age_s = sum(each.depth for each in found), max(each.age_s for each in found)
+            self._metrics.set_queue(name, depth=depth, age_s=age_s)
 
 
 def _id_header(request: Request) -> Header:

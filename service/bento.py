@@ -19,6 +19,7 @@ from service.process import workers as parallelism
 from service.process.metrics_folder import accept_full_disk
 from service.process.orphans import end_with_parent
 from service.process.worker_status import WorkerStatus
+from service.repository.shared_json import SharedJson
 from service.settings import Settings, settings_problem
 from service.telemetry import logs
 
@@ -61,6 +62,7 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
         # Imported here, because the parent process does not need them and they load slowly (1 s).
         from service.app import Application
         from service.inference.model_registry import ModelRegistry
+        from service.repository.follower import Follower
         from service.telemetry import tracing
         from service.telemetry.metrics import Metrics
 
@@ -70,12 +72,17 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
         metrics = Metrics(workers=parallel.workers, enabled=settings.metrics)
         trace = tracing.configured(settings.trace_endpoint, ratio=settings.trace_ratio)
         registry = ModelRegistry(settings, metrics, threads=parallel.threads)
+        shared, worker = SharedJson.inherited(), server_context.worker_index
+        follower = None
+        if shared is not None and worker is not None:  # BentoML numbers workers from 1
+            follower = Follower(shared, worker - 1, registry, timeout_s=settings.timeout_s)
         return Application(
             settings,
             metrics,
             registry,
             trace=trace,
             worker_status=_worker_status(),
+            follower=follower,
             workers=parallel.workers,
         )
 

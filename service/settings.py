@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.repository.version_policy import VersionPolicies
+
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+")
 
 
@@ -25,6 +27,11 @@ class Settings(BaseSettings):
 
     models: Path = Path(__file__).resolve().parent.parent / "zoo"
     """Folder of artefacts, NAME/VERSION/manifest.json. The newest version of each is served."""
+    models_poll_s: float = Field(default=5.0, ge=0, le=86_400)
+    """Interval at which `models` is searched for new and removed versions. 0: only at the start."""
+    versions: str = "latest"
+    """Versions to serve: `latest`, `latest:N` or `specific:V,V`; with `NAME=POLICY; ...`, of one
+    model. The newest of them answers requests that name no version."""
     default_model: str | None = None
     """Model for requests without `model`. Unset: `digits` if it exists, else the first by name."""
     device: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
@@ -115,6 +122,12 @@ class Settings(BaseSettings):
                     "a path, or * for any"
                 )
         return origins
+
+    @field_validator("versions")
+    @classmethod
+    def _is_policy(cls, value: str) -> str:
+        VersionPolicies.parse(value)
+        return value
 
     @field_validator("*", mode="before")
     @classmethod

@@ -100,28 +100,40 @@ def shipped_models() -> Path:
 def find_artifacts(root: Path) -> dict[str, Path]:
     """Find the newest version of each model: name -> folder `root`/NAME/VERSION.
 
-    The newest version has the highest number. Folders with other names (such as the staging folder
-    of an export) and folders without a manifest are ignored.
+    The newest version has the highest number.
 
     Raises:
-        ArtifactError: `root` is not a folder, or contains no artefact.
+        ArtifactError: see `find_versions`.
+    """
+    return {name: next(iter(versions.values())) for name, versions in find_versions(root).items()}
+
+
+def find_versions(root: Path) -> dict[str, dict[str, Path]]:
+    """Find every version of each model: name -> version, newest first -> `root`/NAME/VERSION.
+
+    Folders with other names (such as the staging folder of an export) and folders without a
+    manifest are ignored.
+
+    Raises:
+        ArtifactError: `root` is not a folder, cannot be read, or contains no artefact.
     """
     if not root.is_dir():
         raise ArtifactError(f"{root} is not a folder: set LIMELIGHT_MODELS to one with artefacts")
-    newest: dict[str, Path] = {}
+    found: dict[str, dict[str, Path]] = {}
     for manifest_file in sorted(root.glob(f"*/*/{MANIFEST_FILE}")):
         folder = manifest_file.parent
         name = folder.parent.name
-        if not (_NAME_FOLDER.fullmatch(name) and _VERSION_FOLDER.fullmatch(folder.name)):
-            continue
-        if name not in newest or int(folder.name) > int(newest[name].name):
-            newest[name] = folder
-    if not newest:
+        if _NAME_FOLDER.fullmatch(name) and _VERSION_FOLDER.fullmatch(folder.name):
+            found.setdefault(name, {})[folder.name] = folder
+    if not found:
         raise ArtifactError(
             f"{root} holds no artefact (NAME/VERSION/{MANIFEST_FILE}): "
             "export a run into it, or set LIMELIGHT_MODELS to a folder with artefacts"
         )
-    return newest
+    return {
+        name: dict(sorted(versions.items(), key=lambda each: int(each[0]), reverse=True))
+        for name, versions in found.items()
+    }
 
 
 def newest_version(path: Path) -> Path:

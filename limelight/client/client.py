@@ -171,22 +171,28 @@ class Client(_Shared):
         return models
 
     def predict(
-        self, image: Image, *, model: str | None = None, top_k: int | None = None
+        self,
+        image: Image,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        top_k: int | None = None,
     ) -> Prediction:
-        """Classify an image.
+        """Classify an image, by the default model and its newest version unless they are given.
 
         Raises:
             RefusedError: the service rejects the image or a parameter.
             UnreachableError: no answer arrived in time.
             OSError: the file cannot be read.
         """
-        request = self._image("/predict", image, {"model": model, "top_k": top_k})
+        parameters = {"model": model, "version": version, "top_k": top_k}
+        request = self._image("/predict", image, parameters)
         return read(Prediction, self._send(request).json())
 
     def explain(self, image: Image, **parameters: str | int | float | bool | None) -> Explanation:
         """Classify an image and compute the map of a class.
 
-        `parameters` are the query parameters of `/explain`: target, method, model, ...
+        `parameters` are the query parameters of `/explain`: target, method, model, version, ...
 
         Raises:
             RefusedError, UnreachableError, OSError: see `predict`.
@@ -272,10 +278,16 @@ class AsyncClient(_Shared):
         return models
 
     async def predict(
-        self, image: Image, *, model: str | None = None, top_k: int | None = None
+        self,
+        image: Image,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        top_k: int | None = None,
     ) -> Prediction:
         """See `Client.predict`."""
-        request = self._image("/predict", image, {"model": model, "top_k": top_k})
+        parameters = {"model": model, "version": version, "top_k": top_k}
+        request = self._image("/predict", image, parameters)
         return read(Prediction, (await self._send(request)).json())
 
     async def explain(

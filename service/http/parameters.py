@@ -11,9 +11,9 @@ from limelight.explanations.options import ALL, ExplainOptions, OverlayStyle
 from service.http.messages import MAX_CACHED_TEXT
 
 NAMES: dict[str, tuple[str, ...]] = {
-    "/predict": ("model", "top_k"),
+    "/predict": ("model", "version", "top_k"),
     "/explain": (
-        *("model", "top_k", "target", "method", "against", "evaluations", "zoom"),
+        *("model", "version", "top_k", "target", "method", "against", "evaluations", "zoom"),
         *("format", "opacity", "colormap"),
     ),
 }
@@ -172,6 +172,6 @@ def _read_preference(accept: str) -> bool:
 
 # The same few values repeat.
 _cached_preference = functools.lru_cache(maxsize=256)(_read_preference)
-_EXPLAIN_NAMES = frozenset(NAMES["/explain"]) - {"model"}
+_EXPLAIN_NAMES = frozenset(NAMES["/explain"]) - {"model", "version"}
 _AS_JSON = ExplainParameters._read({}, "application/json")
 _AS_PICTURE = ExplainParameters._read({}, "image/png")

@@ -61,7 +61,9 @@ class PredictionEndpoints:
                 upload = await read_form(request, reservation)
                 request.context.end_stage("read", started)
                 fields = upload.fields | dict(fields)
-            classifier = exchange.classifier or self._registry.get(fields.get("model"))
+            classifier = exchange.classifier or self._registry.get(
+                fields.get("model"), fields.get("version")
+            )
             exchange.classifier = classifier
             body = upload.image if form else None
             if body is None and not request.arrived():

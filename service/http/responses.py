@@ -10,6 +10,7 @@ from limelight.results import content
 from service.http.errors import headers_of, status_of
 from service.http.messages import Response
 from service.inference.classifier import Classifier
+from service.inference.model_registry import ModelRegistry
 
 # Results are dataclasses. orjson's own serialisation would not omit absent fields.
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
@@ -36,8 +37,8 @@ def problem_response(error: LimelightError) -> Response:
     return Response(body, status, b"application/problem+json", headers_of(error))
 
 
-def model_content(classifier: Classifier, *, default: str) -> dict[str, Any]:
-    """Return the `Model` of the OpenAPI document: the manifest, and the actual provider."""
+def model_content(classifier: Classifier, registry: ModelRegistry) -> dict[str, Any]:
+    """Return the `Model` of the OpenAPI document: the manifest, and what runs where and why."""
     manifest = classifier.manifest
     return {
         "name": manifest.name,
@@ -45,6 +46,18 @@ def model_content(classifier: Classifier, *, default: str) -> dict[str, Any]:
         "provider": classifier.engine.provider,
         "precision": classifier.engine.precision,
         "precision_reason": classifier.engine.precision_reason,
-        "default": manifest.name == default,
+        "default": manifest.name == registry.default,
+        "newest": registry.served(manifest.name) is classifier,
         "manifest": manifest.model_dump(mode="json"),
+    }
+
+
+def models_content(registry: ModelRegistry) -> dict[str, Any]:
+    """Return the `Models` of the OpenAPI document: every served version, and what was refused."""
+    return {
+        "models": [model_content(classifier, registry) for classifier in registry.versions],
+        "refused": [
+            {"name": name, "version": version, "reason": reason}
+            for (name, version), reason in registry.refused.items()
+        ],
     }

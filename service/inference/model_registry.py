@@ -1,18 +1,15 @@
-"""Model registry: models are loaded, verified and warmed up before the first request."""
+"""Registry of the served models, by name and version."""
 
+import asyncio
 import logging
-import time
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator
 
-from limelight.artifact.store import ArtifactError, find_artifacts, load_artifact
+from limelight.artifact.store import ArtifactError, find_versions
 from limelight.errors import NotReady, UnknownModel
-from limelight.runtime.engine import Engine
-from limelight.runtime.onnx_session import EngineError
-from limelight.runtime.precision import choose_engine
-from service.inference.batching import Batcher
 from service.inference.classifier import Classifier
-from service.inference.decoding import DecodingPool
+from service.inference.model_loader import ModelError, ModelLoader
+from service.repository.plan import Key, Plan, State
+from service.repository.version_policy import VersionPolicies
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -23,32 +20,50 @@ class ModelRegistry:
     """Registry of the models by name, with the reason why a model cannot be served.
 
     A model that fails to load does not affect the others, but the service is ready only when all
-    models are loaded.
+    models that were there at its start are served. Of each model, the newest version answers
+    requests that name no version.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, *, threads: int = 1) -> None:
         self._settings = settings
-        self._decoding = DecodingPool(max_bytes=settings.max_decoded_bytes, threads=threads)
+        self._loader = ModelLoader(settings, metrics, threads=threads)
         self._metrics = metrics
-        self._threads = threads
-        self._loaded: dict[str, Classifier] = {}
+        self._served: dict[str, dict[str, Classifier]] = {}
+        self._prepared: dict[Key, Classifier] = {}
+        self._retired: set[asyncio.Task[None]] = set()
         self._failures: dict[str, str] = {}
-        self._unready_reason: str | None = "the models are being loaded"
+        self._refused: dict[str, str] = {}
+        self._problem: str | None = "the models are being loaded"
 
     @property
     def unready_reason(self) -> str | None:
         """Reason why the service is not ready; None if it is ready."""
-        return self._unready_reason
+        return self._problem
 
     @property
     def classifiers(self) -> dict[str, Classifier]:
-        """Served models, in alphabetical order."""
-        return dict(sorted(self._loaded.items()))
+        """Newest served version of each model, in alphabetical order."""
+        return {name: next(iter(self._served[name].values())) for name in sorted(self._served)}
+
+    @property
+    def versions(self) -> list[Classifier]:
+        """Every served version, by name and from the newest on."""
+        return [each for name in sorted(self._served) for each in self._served[name].values()]
+
+    def versions_of(self, name: str) -> tuple[str, ...]:
+        """Return the served versions of a model, newest first; none if it is not served."""
+        return tuple(self._served.get(name, {}))
 
     @property
     def failures(self) -> dict[str, str]:
-        """Models that could not be loaded, with the reason."""
+        """Models that cannot be served, with the reason."""
         return dict(sorted(self._failures.items()))
+
+    @property
+    def refused(self) -> dict[Key, str]:
+        """Versions on disk that failed to load, with the reason."""
+        pairs = sorted((*key.split("/", 1), reason) for key, reason in self._refused.items())
+        return {(name, version): reason for name, version, reason in pairs}
 
     @property
     def default(self) -> str:
@@ -56,112 +71,159 @@ class ModelRegistry:
         if self._settings.default_model is not None:
             return self._settings.default_model
         # Models that failed to load count too: another model must not silently replace the default.
-        names = {*self._loaded, *self._failures}
+        names = {*self._served, *self._failures}
         return "digits" if "digits" in names else min(names, default="digits")
 
-    def load(self) -> None:
-        """Load the newest version of every model. Failures do not raise: see `unready_reason`."""
-        try:
-            folders = find_artifacts(self._settings.models)
-        except ArtifactError as error:
-            self._fail(str(error))
-            return
-        for name, folder in folders.items():
+    def load(self, state: State | None = None) -> dict[str, str]:
+        """Load the models of `state`, or those on disk, and return what failed, with the reason.
+
+        Failures do not raise: see `unready_reason`.
+        """
+        if state is None:
+            state = self._state_on_disk()
+        failed = self.prepare(state.active)
+        self._switch(state.active)
+        self._failures = {
+            name: reason
+            for key, reason in failed.items()
+            if (name := key.split("/")[0]) not in self._served
+        }
+        self._refused = state.refused | failed
+        self._count()
+        self._problem = state.problem or self._find_problem()
+        if self._problem is not None:
+            logger.error("the service is not ready: %s", self._problem)
+        return failed
+
+    def prepare(self, plan: Plan) -> dict[str, str]:
+        """Load what `plan` has and is not served yet, and return what failed, with the reason.
+
+        It takes seconds, and may run in a thread while the event loop serves.
+        """
+        failed = {}
+        for (name, version), folder in plan:
+            if version in self._served.get(name, {}) or (name, version) in self._prepared:
+                continue
             try:
-                self._loaded[name] = self._classifier(folder)
-            except (ArtifactError, EngineError) as error:
-                self._failures[name] = str(error)
-            except Exception:
-                logger.exception("model %s cannot be loaded", name)
-                self._failures[name] = f"{name} cannot be loaded: see the log"
-        if self._failures:
-            self._fail("; ".join(dict.fromkeys(self._failures.values())))
-        elif self.default not in self._loaded:
-            names = ", ".join(self._loaded)
-            self._fail(f"LIMELIGHT_DEFAULT_MODEL is {self.default!r}, which is not among {names}")
-        else:
-            self._unready_reason = None
+                self._prepared[name, version] = self._loader.load(folder)
+            except ModelError as error:
+                failed[f"{name}/{version}"] = str(error)
+        return failed
 
-    def served(self, name: str | None) -> Classifier | None:
-        """Return the model `name`, or the default model if `name` is None; None if not served."""
-        return self._loaded.get(self.default if name is None else name)
+    def discard_prepared(self, plan: Plan) -> None:
+        """Close what was prepared for an earlier plan, and is not in this one."""
+        for key in self._prepared.keys() - dict(plan).keys():
+            self._retire(self._prepared.pop(key))
 
-    def get(self, name: str | None) -> Classifier:
+    def activate(self, state: State, *, close_after_s: float) -> None:
+        """Serve what was prepared for `state`, and let go of the rest after a while.
+
+        Requests in progress keep the version that they began with. None of them lasts longer than
+        `close_after_s`, after which that version is closed.
+        """
+        old = {(each.manifest.name, each.manifest.version): each for each in self.versions}
+        self._switch(state.active)
+        for key in old.keys() - dict(state.active).keys():
+            name, version = key
+            logger.info("model %s %s is no longer served", name, version)
+            self._retire(old[key], after_s=close_after_s)
+        waiting = {key.split("/")[0] for key in state.refused}
+        self._failures = {
+            name: reason
+            for name, reason in self._failures.items()
+            if name not in self._served and name in waiting
+        }
+        self.note(state)
+
+    def note(self, state: State) -> None:
+        """Note what the parent refused."""
+        self._refused = dict(state.refused)
+        self._count()
+        self._problem = state.problem or self._find_problem()
+
+    def served(self, name: str | None, version: str | None = None) -> Classifier | None:
+        """Return a model, the default one if `name` is None; None if it is not served."""
+        versions = self._served.get(self.default if name is None else name)
+        if versions is None:
+            return None
+        return next(iter(versions.values())) if version is None else versions.get(version)
+
+    def get(self, name: str | None, version: str | None = None) -> Classifier:
         """Return the model `name`, or the default model if `name` is None.
 
         Raises:
-            UnknownModel: there is no model of this name.
+            UnknownModel: there is no model of this name, or it is not served in this version.
             NotReady: the model could not be loaded.
         """
-        found = self.served(name)
+        found = self.served(name, version)
         if found is not None:
             return found
         name = self.default if name is None else name
+        if name in self._served:
+            raise UnknownModel(
+                f"{name[:100]} has no version {version!r:.50} here: use one of "
+                f"{', '.join(self._served[name])}"
+            )
         if name in self._failures:
             raise NotReady(self._failures[name], retry_after_s=10)
-        if not self._loaded:
-            raise NotReady(self._unready_reason or "no model is loaded", retry_after_s=10)
+        if not self._served:
+            raise NotReady(self._problem or "no model is loaded", retry_after_s=10)
         raise UnknownModel(
-            f"there is no model {name[:100]!r}: use one of {', '.join(self._loaded)}"
+            f"there is no model {name[:100]!r}: use one of {', '.join(self._served)}"
         )
 
     async def close(self) -> None:
         """Finish the images in progress of all models."""
-        for classifier in self._loaded.values():
+        for task in self._retired:
+            task.cancel()
+        for classifier in [*self.versions, *self._prepared.values()]:
             await classifier.close()
-        self._decoding.close()
+        self._loader.close()
 
-    def _classifier(self, folder: Path) -> Classifier:
-        settings, started = self._settings, time.perf_counter()
-        artifact = load_artifact(folder)
-        manifest = artifact.manifest
-        engine = choose_engine(
-            artifact,
-            device=settings.device,
-            threads=self._threads,
-            precision=settings.precision,
-        )
-        loaded = time.perf_counter()
-        warm_up_s = engine.warm_up(_warm_up_sizes(engine, settings.max_batch))
-        self._metrics.set_model(
-            manifest,
-            file=engine.file,
-            provider=engine.provider,
-            precision=engine.precision,
-            load_s=loaded - started,
-            warm_up_s=warm_up_s,
-        )
-        logger.info(
-            "model %s %s runs on %s in %s (%s), warmed up in %.2f s",
-            *(manifest.name, manifest.version, engine.provider),
-            *(engine.precision, engine.precision_reason, warm_up_s),
-        )
-        batcher = Batcher(
-            engine.run,
-            max_batch=settings.max_batch,
-            max_queued=settings.max_queued,
-            # While a GPU computes one batch, the next one is copied to it.
-            concurrency=1 if engine.provider == "CPU" else 2,
-            expensive=manifest.expensive_outputs,
-            observe=partial(self._metrics.observe_batch, manifest.name),
-        )
-        return Classifier(
-            manifest=manifest,
-            engine=engine,
-            batcher=batcher,
-            decoding=self._decoding,
-            max_pixels=settings.max_pixels,
-            max_picture_pixels=settings.max_picture_pixels,
-            max_evaluations=settings.max_evaluations,
-        )
+    def _state_on_disk(self) -> State:
+        try:
+            found = find_versions(self._settings.models)
+        except ArtifactError as error:
+            return State(Plan(), Plan(), problem=str(error))
+        policies = VersionPolicies.parse(self._settings.versions)
+        models = {
+            name: {each: str(folder) for each, folder in policies.of(name).select(versions).items()}
+            for name, versions in found.items()
+        }
+        plan = Plan(1, models)
+        return State(plan, plan)
 
-    def _fail(self, reason: str) -> None:
-        self._unready_reason = reason
-        logger.error("the service is not ready: %s", reason)
+    def _switch(self, plan: Plan) -> None:
+        """Serve the versions of `plan`; a request sees the models before or after it."""
+        served: dict[str, dict[str, Classifier]] = {}
+        for name, version in self._loaded(plan):
+            found = self._prepared.pop((name, version), None) or self._served[name][version]
+            served.setdefault(name, {})[version] = found
+        self._served = served
 
+    def _loaded(self, plan: Plan) -> Iterator[Key]:
+        for (name, version), _ in plan:
+            if (name, version) in self._prepared or version in self._served.get(name, {}):
+                yield name, version
 
-def _warm_up_sizes(engine: Engine, max_batch: int) -> list[int]:
-    """Return the batch sizes to warm up. On a GPU, the first batch of every size is slow."""
-    if engine.provider == "CPU":
-        return sorted({1, 2, max_batch})
-    return [1 << power for power in range((max_batch - 1).bit_length() + 1)]
+    def _find_problem(self) -> str | None:
+        if self._failures:
+            return "; ".join(dict.fromkeys(self._failures.values()))
+        if self.default not in self._served:
+            names = ", ".join(self._served)
+            return f"LIMELIGHT_DEFAULT_MODEL is {self.default!r}, which is not among {names}"
+        return None
+
+    def _count(self) -> None:
+        served = {(each.manifest.name, each.manifest.version) for each in self.versions}
+        self._metrics.set_served(served)
+        self._metrics.set_refused(self.refused)
+
+    def _retire(self, classifier: Classifier, *, after_s: float = 0.0) -> None:
+        async def close() -> None:
+            await asyncio.sleep(after_s)
+            await classifier.close()
+
+        task = asyncio.get_running_loop().create_task(close())
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from limelight.errors import LimelightError, NotReady, UnknownModel
+from limelight.errors import LimelightError, NotReady
 from service.inference.classifier import Classifier
 from service.inference.model_registry import ModelRegistry
 from service.oip.inference import Inference
@@ -15,7 +15,7 @@ from service.telemetry.metrics import Metrics
 
 NAME = "limelight"
 LATEST = "-1"
-"""Version that means the newest one, which is the one that is served."""
+"""Version that means the newest one that is served."""
 EXTENSIONS = (
     "binary_tensor_data",
     "classification",
@@ -58,20 +58,15 @@ class Server:
         self._workers = workers
 
     def classifier(self, name: str, requested_version: str = "") -> Classifier:
-        """Return the model of this name. A version must be the served version, or `LATEST`.
+        """Return a model, in the newest served version if `requested_version` is "" or `LATEST`.
 
         Raises:
             UnknownModel: there is no model of this name or version.
             NotReady: the model could not be loaded.
         """
-        classifier = self._registry.get(name)
-        served = classifier.manifest.version
-        if requested_version not in ("", LATEST, served):
-            raise UnknownModel(
-                f"Request for unknown model: {name[:100]!r} version {requested_version[:20]} is "
-                f"not found: version {served} is served"
-            )
-        return classifier
+        if requested_version in ("", LATEST):
+            return self._registry.get(name)
+        return self._registry.get(name, requested_version)
 
     def check_ready(self, name: str, requested_version: str = "") -> None:
         """Check that a model is ready.
@@ -92,7 +87,8 @@ class Server:
         Raises:
             UnknownModel, NotReady: see `classifier`.
         """
-        return model_metadata(self.classifier(name, requested_version).manifest)
+        manifest = self.classifier(name, requested_version).manifest
+        return model_metadata(manifest, self._registry.versions_of(manifest.name))
 
     def configuration(self, name: str, requested_version: str = "") -> Json:
         """Return the configuration of a model.
@@ -117,23 +113,22 @@ class Server:
         if name:
             classifiers = [self.classifier(name, requested_version)]
         else:
-            classifiers = list(self._registry.classifiers.values())
+            classifiers = self._registry.versions
         samples = self._metrics.samples()
         return [model_statistics(samples, classifier.manifest) for classifier in classifiers]
 
     def index(self) -> list[dict[str, str]]:
-        """Return every model, with the reason for each that is not served."""
+        """Return every served version, and those that failed to load, with the reason."""
         ready = [
-            {
-                "name": name,
-                "version": classifier.manifest.version,
-                "state": "READY",
-                "reason": "",
-            }
-            for name, classifier in self._registry.classifiers.items()
+            _entry(each.manifest.name, each.manifest.version, "READY")
+            for each in self._registry.versions
         ]
-        failed = [
-            {"name": name, "version": "", "state": "UNAVAILABLE", "reason": reason}
-            for name, reason in self._registry.failures.items()
+        refused = [
+            _entry(name, version, "UNAVAILABLE", reason)
+            for (name, version), reason in self._registry.refused.items()
         ]
-        return ready + failed
+        return ready + refused
+
+
+def _entry(name: str, version: str, state: str, reason: str = "") -> dict[str, str]:
+    return {"name": name, "version": version, "state": state, "reason": reason}

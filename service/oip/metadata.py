@@ -33,11 +33,14 @@ class ModelMetadata:
     outputs: tuple[TensorMetadata, ...]
 
 
-def model_metadata(manifest: Manifest) -> ModelMetadata:
-    """Return the metadata: two alternative inputs, the outputs of the graph, and the picture."""
+def model_metadata(manifest: Manifest, versions: tuple[str, ...]) -> ModelMetadata:
+    """Return the metadata: two alternative inputs, the outputs of the graph, and the picture.
+
+    `versions` are those that are served.
+    """
     return ModelMetadata(
         name=manifest.name,
-        versions=(manifest.version,),
+        versions=versions,
         platform=PLATFORM,
         inputs=(
             *(_metadata(tensor) for tensor in manifest.inputs),

@@ -10,7 +10,7 @@ Json = dict[str, Any]
 
 def model_configuration(classifier: Classifier, *, max_batch: int, workers: int) -> Json:
     """Return the fields of Triton's ModelConfig message that apply to this service."""
-    metadata = model_metadata(classifier.manifest)
+    metadata = model_metadata(classifier.manifest, (classifier.manifest.version,))
     on_gpu = classifier.engine.provider != "CPU"
     return {
         "name": metadata.name,

@@ -14,7 +14,7 @@ _STRING: Json = {"type": "string"}
 
 def bentoml_schema() -> Json:
     """Return the document at `/schema.json`: one method for each route that takes an image."""
-    shared = {"image": _IMAGE, "model": _STRING, "top_k": _INTEGER}
+    shared = {"image": _IMAGE, "model": _STRING, "version": _STRING, "top_k": _INTEGER}
     style = {
         "target": _STRING,
         "method": {"type": "string", "enum": list(METHODS)},

@@ -206,6 +206,11 @@ def _shared_parameters() -> list[Json]:
             "Name of a model in /models; by default the model that is `default` there.",
         ),
         parameter(
+            "version",
+            {"type": "string"},
+            "Served version of the model; by default the one that is `newest` in /models.",
+        ),
+        parameter(
             "top_k",
             {"type": "integer", "minimum": 1, "default": DEFAULT_TOP_K},
             "Number of classes to return, at most the number of classes of the model.",

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,10 @@ from service.process.orphans import PARENT
 from service.process.shutdown import SETTLE_S
 from service.process.worker_status import DESCRIPTOR, WorkerStatus
 from service.process.worker_watch import NoWorkerStartsError, WorkerWatch
+from service.repository import shared_json
+from service.repository.coordinator import Coordinator
+from service.repository.shared_json import SharedJson
+from service.repository.version_policy import VersionPolicies
 from service.settings import Settings
 
 logger = logging.getLogger("limelight.supervision")
@@ -44,6 +49,9 @@ class Supervisor(bentoml_circus.Arbiter):
     timeout_s = 0.0
     worker_timeout_s = 0.0
     grpc_port: int | None = None
+    models = Path()
+    models_poll_s = 0.0
+    versions = VersionPolicies()
 
     def __init__(self, watchers: Sequence[Any], **options: Any) -> None:
         workers = sum(watcher.numprocesses for watcher in watchers)
@@ -51,10 +59,20 @@ class Supervisor(bentoml_circus.Arbiter):
         status = WorkerStatus.create(2 * workers)
         self._watch = WorkerWatch(status, workers=workers, timeout_s=self.worker_timeout_s)
         self._metrics = _metrics_folder()
+        shared = SharedJson.create(2 * workers)
+        self._coordinator = Coordinator(
+            self.models,
+            self.versions,
+            shared,
+            workers=2 * workers,
+            alive=self._watch.alive,
+            poll_s=self.models_poll_s,
+        )
         for watcher in watchers:
             watcher.respawn = True
             watcher.hooks["after_spawn"] = self._note_start
             watcher.env |= {DESCRIPTOR: str(status.descriptor), PARENT: str(os.getpid())}
+            watcher.env[shared_json.DESCRIPTOR] = str(shared.descriptor)
             if self._metrics is not None:
                 watcher.env[metrics_folder.VARIABLE] = str(self._metrics.path)
         options |= {"check_delay": CHECK_S}
@@ -78,6 +96,7 @@ class Supervisor(bentoml_circus.Arbiter):
         place = " or ".join(each.location for each in self.sockets.values())
         try:
             super().initialize()
+            self._coordinator.start()
             if self.grpc_port is not None:
                 place = f"the gRPC port {self.grpc_port}"
                 check_free(self.sockets.values(), self.grpc_port)
@@ -94,6 +113,7 @@ class Supervisor(bentoml_circus.Arbiter):
 
         SIGTERM and SIGINT call this in the arbiter's event loop.
         """
+        self._coordinator.stop()
         if self._leaving is None:
             if self._interrupted:
                 self.drain_s = 0.0
@@ -221,6 +241,9 @@ def supervise(settings: Settings) -> None:
     Supervisor.timeout_s = settings.timeout_s
     Supervisor.worker_timeout_s = settings.worker_timeout_s
     Supervisor.grpc_port = settings.grpc_port
+    Supervisor.models = settings.models
+    Supervisor.models_poll_s = settings.models_poll_s
+    Supervisor.versions = VersionPolicies.parse(settings.versions)
     # Circus looks up the full name of this machine, for which the system may ask a DNS server.
     circus_arbiter.socket = SimpleNamespace(getfqdn=socket.gethostname)
     bentoml_circus.Arbiter = Supervisor  # type: ignore[misc]  # BentoML creates its arbiter by this name

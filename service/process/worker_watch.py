@@ -46,6 +46,10 @@ class WorkerWatch:
         self._most_at_start = 3 * workers
         self._served = False
 
+    def alive(self) -> list[int]:
+        """Return the process IDs of the workers that have not ended."""
+        return list(self._alive)
+
     def begun(self, pid: int, number: int) -> None:
         """Note that worker `number` was started."""
         self._alive.setdefault(pid, _Worker(number))

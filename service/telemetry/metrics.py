@@ -9,7 +9,7 @@ import math
 import os
 from array import array
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,10 +130,16 @@ class Metrics:
         self._gauge("workers_wanted", "Configured workers.", "livemax").set(workers)
         self._model = self._gauge(
             "model_info",
-            "1 for each served model.",
+            "1 for each served model, 0 for one that was served before.",
             "livemax",
             *("model", "version", "provider", "precision", "sha256"),
         )
+        self._infos: dict[tuple[str, str], Gauge] = {}
+        self._refusal = self._gauge(
+            *("model_refused", "1 for each version that failed to load.", "livemax"),
+            *("model", "version"),
+        )
+        self._refused: set[tuple[str, str]] = set()
         self._load = self._gauge(
             "model_load_seconds", "Seconds to read and verify a model.", "livemax", "model"
         )
@@ -209,9 +215,21 @@ class Metrics:
     ) -> None:
         """Record a model that is ready to serve; `file` is the ONNX file that it runs."""
         sha256 = manifest.files[file].sha256
-        self._model.labels(manifest.name, manifest.version, provider, precision, sha256).set(1)
+        info = self._model.labels(manifest.name, manifest.version, provider, precision, sha256)
+        self._infos[manifest.name, manifest.version] = info
         self._load.labels(manifest.name).set(load_s)
         self._warm_up.labels(manifest.name).set(warm_up_s)
+
+    def set_served(self, keys: Collection[tuple[str, str]]) -> None:
+        """Record which models are served, by name and version."""
+        for key, info in self._infos.items():
+            info.set(key in keys)
+
+    def set_refused(self, refused: Collection[tuple[str, str]]) -> None:
+        """Record which versions on disk cannot be served."""
+        for key in self._refused | set(refused):
+            self._refusal.labels(*key).set(key in refused)
+        self._refused |= set(refused)
 
     def flush(self) -> None:
         """Aggregate the observations since the last call, and repair the files of the metrics."""

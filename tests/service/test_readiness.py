@@ -22,7 +22,9 @@ def test_missing_gpu_that_is_demanded_keeps_the_service_unready(zoo: Path, tmp_p
             assert client.get("/livez").status_code == 200
             assert client.get("/healthz").json() == {"status": "alive", "ready": False}
             expect_problem(client.post("/predict", content=PNG), 503, "not_ready")
-            assert client.get("/models").json() == {"models": []}
+            listed = client.get("/models").json()
+            assert listed["models"] == []
+            assert "driver" in listed["refused"][0]["reason"]
         assert server.process.poll() is None
         assert "the service is not ready" in server.log()
 

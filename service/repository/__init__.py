@@ -1,0 +1,1 @@
+"""Model repository: the parent process decides which versions are served, and workers follow."""

@@ -1,0 +1,212 @@
+"""Coordinator in the parent process: finds versions on disk, and lets all workers serve the same.
+
+A change takes two steps. First every worker loads, verifies and warms up what is new, while it goes
+on serving the old. When all of them have, they switch at the same moment. A version that any worker
+cannot load is refused, and the old one goes on. A worker that is replaced begins with what the
+others serve.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from limelight.artifact.store import ArtifactError, find_versions
+from service.repository.plan import Plan, Report, State
+from service.repository.shared_json import SharedJson
+from service.repository.version_policy import VersionPolicies
+
+logger = logging.getLogger("limelight.repository")
+
+_CHECK_S = 0.25
+# Workers read the state every 0.25 s, so all of them know the moment before it comes.
+SWITCH_AFTER_S = 0.75
+_MAX_REASON = 2000
+
+Fingerprint = tuple[tuple[str, int, int], ...]
+"""Name, size and modification time of each file of an artefact."""
+
+
+class Coordinator:
+    """Coordinator of the workers of one service.
+
+    Args:
+        root: folder of artefacts.
+        policies: versions to serve of each model.
+        shared: memory that the workers read and report in.
+        workers: number of slots for their reports.
+        alive: returns the process IDs of the workers that run.
+        poll_s: interval at which `root` is looked at; 0: only at the start.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        policies: VersionPolicies,
+        shared: SharedJson,
+        *,
+        workers: int,
+        alive: Callable[[], Iterable[int]],
+        poll_s: float,
+    ) -> None:
+        self._root = root
+        self._policies = policies
+        self._shared = shared
+        self._slots = range(1, 1 + workers)
+        self._alive = alive
+        self._poll_s = poll_s
+        self._refused: dict[str, tuple[Fingerprint, str]] = {}
+        self._seen: dict[str, Fingerprint] = {}
+        self._state = self._first_state()
+        self._polled = time.monotonic()
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Follow the folder and the workers, in a thread, until `stop`."""
+        threading.Thread(target=self._follow, name="limelight-repository", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the thread after its present step."""
+        self._ended.set()
+
+    def step(self) -> None:
+        """Activate what all workers have prepared, and look at the folder if it is time."""
+        state = self._state
+        if state.active.generation != state.target.generation:
+            self._activate_if_prepared()
+        elif state.active.generation == 1:
+            self._note_failures(self._reports(state.active.generation))
+        if self._poll_s and time.monotonic() - self._polled >= self._poll_s:
+            self._polled = time.monotonic()
+            self._look()
+
+    def _follow(self) -> None:
+        while not self._ended.wait(_CHECK_S):
+            try:
+                self.step()
+            except Exception:
+                logger.exception("the model repository cannot be followed; it is tried again")
+
+    def _first_state(self) -> State:
+        try:
+            found = find_versions(self._root)
+        except ArtifactError as error:
+            state = State(Plan(1), Plan(1), problem=str(error))
+        else:
+            self._seen = _fingerprints(found)
+            plan = Plan(1, self._select(found))
+            state = State(plan, plan)
+        self._write(state)
+        return state
+
+    def _look(self) -> None:
+        """Look at the folder, and let the workers prepare what changed."""
+        try:
+            found = find_versions(self._root)
+        except (ArtifactError, OSError) as error:
+            # A network file system that fails for a moment must not end a service.
+            if self._state.active.models:
+                logger.warning("the models that are served stay: %s", error)
+            return
+        prints = _fingerprints(found)
+        # A version that is still being copied changes from one look to the next.
+        stable = {key for key, seen in prints.items() if self._seen.get(key) == seen}
+        self._seen = prints
+        changed = {key for key, (refused, _) in self._refused.items() if prints.get(key) != refused}
+        for key in changed:
+            del self._refused[key]
+        served = {f"{name}/{version}" for (name, version), _ in self._state.target}
+        usable = {
+            name: {
+                version: folder
+                for version, folder in versions.items()
+                if (key := f"{name}/{version}") in stable | served and key not in self._refused
+            }
+            for name, versions in found.items()
+        }
+        models = self._select(usable)
+        again = any(f"{name}/{version}" in changed for name in models for version in models[name])
+        self._aim_at(models, again=again)
+
+    def _select(self, found: dict[str, dict[str, Path]]) -> dict[str, dict[str, str]]:
+        selected = {}
+        for name, versions in sorted(found.items()):
+            chosen = self._policies.of(name).select(versions)
+            if chosen:
+                selected[name] = {version: str(folder) for version, folder in chosen.items()}
+        return selected
+
+    def _aim_at(self, models: dict[str, dict[str, str]], *, again: bool) -> None:
+        state = self._state
+        refused = {key: reason for key, (_, reason) in self._refused.items()}
+        if (models == state.target.models and not again) or not models:
+            if refused != state.refused:
+                self._write(replace(state, refused=refused))
+            return
+        target = Plan(state.target.generation + 1, models)
+        logger.info("generation %d is prepared: %s", target.generation, _described(target))
+        self._write(replace(state, target=target, refused=refused, problem=None))
+
+    def _activate_if_prepared(self) -> None:
+        target = self._state.target
+        reports = self._reports(target.generation)
+        if self._note_failures(reports):
+            return
+        alive = set(self._alive())
+        if not alive or not alive <= {report.pid for report in reports}:
+            return
+        logger.info("generation %d is served: %s", target.generation, _described(target))
+        since = time.monotonic() + SWITCH_AFTER_S
+        self._write(replace(self._state, active=target, since=since))
+
+    def _note_failures(self, reports: list[Report]) -> bool:
+        """Refuse the versions that a worker could not load, and return True if there are any."""
+        failed = {key: reason for report in reports for key, reason in report.failed.items()}
+        new = failed.keys() - self._refused.keys()
+        if not new:
+            return False
+        for key in sorted(new):
+            logger.error("%s is refused: %s", key, failed[key])
+            self._refused[key] = self._seen.get(key, ()), failed[key][:_MAX_REASON]
+        target = self._state.target
+        self._look()
+        state = self._state
+        if state.target == target != state.active:
+            # Nothing is left to aim at: what is served goes on.
+            back = replace(state.active, generation=target.generation + 1)
+            self._write(replace(state, target=back))
+        return True
+
+    def _reports(self, generation: int) -> list[Report]:
+        contents = (self._shared.read(slot) for slot in self._slots)
+        reports = [Report(**content) for content in contents if content is not None]
+        return [report for report in reports if report.generation == generation]
+
+    def _write(self, state: State) -> None:
+        self._shared.write(0, state.to_json())
+        self._state = state
+
+
+def _fingerprints(found: dict[str, dict[str, Path]]) -> dict[str, Fingerprint]:
+    return {
+        f"{name}/{version}": _fingerprint(folder)
+        for name, versions in found.items()
+        for version, folder in versions.items()
+    }
+
+
+def _fingerprint(folder: Path) -> Fingerprint:
+    entries = []
+    try:
+        for file in sorted(folder.iterdir()):
+            status = file.stat()
+            entries.append((file.name, status.st_size, status.st_mtime_ns))
+    except OSError:
+        return ()
+    return tuple(entries)
+
+
+def _described(plan: Plan) -> str:
+    return ", ".join(f"{name}/{version}" for (name, version), _ in plan) or "no model"

@@ -1,0 +1,100 @@
+"""Follower in a worker: prepares what the parent plans, and switches when the parent says so."""
+
+import asyncio
+import logging
+import os
+import time
+
+from service.inference.model_registry import ModelRegistry
+from service.repository.plan import Plan, Report, State
+from service.repository.shared_json import SharedJson
+
+logger = logging.getLogger("limelight.repository")
+
+# Beyond the deadline of the last request that may use an old version.
+_CLOSE_LATER_S = 1.0
+_WAIT_S = 0.02
+
+
+class Follower:
+    """Follower of the parent's coordinator, for one worker.
+
+    Args:
+        shared: memory of the parent.
+        worker: number of this worker, from 0.
+        registry: models of this worker.
+        timeout_s: longest time that a request may take.
+    """
+
+    def __init__(
+        self, shared: SharedJson, worker: int, registry: ModelRegistry, *, timeout_s: float
+    ) -> None:
+        self._shared = shared
+        self._slot = 1 + worker
+        self._registry = registry
+        self._close_after_s = timeout_s + _CLOSE_LATER_S
+        self._prepared = 0
+        self._active = 0
+        self._preparing: asyncio.Task[None] | None = None
+        self._switching: asyncio.TimerHandle | None = None
+
+    def load(self) -> None:
+        """Load what the other workers serve; this may run in a thread."""
+        state = self._state(wait=True)
+        if state is None:
+            self._registry.load()
+            return
+        failed = self._registry.load(state)
+        self._active = state.active.generation
+        self._report(state.active, failed)
+
+    def check(self) -> None:
+        """Prepare or activate what the parent has planned since the last call.
+
+        Call this in the event loop, four times a second.
+        """
+        state = self._state()
+        if state is None or self._active == 0:
+            return
+        if state.target.generation != self._prepared and self._preparing is None:
+            self._registry.discard_prepared(state.target)
+            self._preparing = asyncio.create_task(self._prepare(state.target))
+        if state.active.generation == self._active:
+            self._registry.note(state)
+        elif state.active.generation == self._prepared and self._switching is None:
+            loop = asyncio.get_running_loop()
+            delay = max(0.0, state.since - time.monotonic())
+            self._switching = loop.call_later(delay, self._switch, state)
+
+    def close(self) -> None:
+        """Stop following."""
+        if self._preparing is not None:
+            self._preparing.cancel()
+        if self._switching is not None:
+            self._switching.cancel()
+
+    async def _prepare(self, plan: Plan) -> None:
+        try:
+            failed = await asyncio.to_thread(self._registry.prepare, plan)
+            self._report(plan, failed)
+        finally:
+            self._preparing = None
+
+    def _switch(self, state: State) -> None:
+        self._switching = None
+        self._active = state.active.generation
+        self._registry.activate(state, close_after_s=self._close_after_s)
+
+    def _report(self, plan: Plan, failed: dict[str, str]) -> None:
+        self._prepared = plan.generation
+        short = {key: reason[:2000] for key, reason in failed.items()}
+        self._shared.write(self._slot, Report(os.getpid(), plan.generation, short).to_json())
+
+    def _state(self, *, wait: bool = False) -> State | None:
+        content = self._shared.read(0)
+        for _ in range(50 if wait and content is None else 0):
+            time.sleep(_WAIT_S)
+            content = self._shared.read(0)
+            if content is not None:
+                break
+        return None if content is None else State.from_json(content)

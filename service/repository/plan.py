@@ -1,0 +1,65 @@
+"""What the parent tells the workers to serve, and what they report back."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+Key = tuple[str, str]
+"""Name and version of a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Models to serve: name -> version, newest first -> folder."""
+
+    generation: int = 0
+    models: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[tuple[Key, Path]]:
+        """Return every version to serve, with its folder."""
+        for name, versions in self.models.items():
+            for version, folder in versions.items():
+                yield (name, version), Path(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """State of the repository, which the parent writes.
+
+    Attributes:
+        active: what every worker serves from `since` on, a time of the monotonic clock.
+        target: what the workers prepare; it becomes active when all of them have.
+        refused: versions that failed, with the reason: "NAME/VERSION" -> reason.
+        problem: reason why there are no models at all; None if there are.
+    """
+
+    active: Plan
+    target: Plan
+    since: float = 0.0
+    refused: dict[str, str] = field(default_factory=dict)
+    problem: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "State":
+        """Return the state that `to_json` described."""
+        plans = {name: Plan(**content[name]) for name in ("active", "target")}
+        return cls(**(content | plans))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker has prepared: a generation, and the versions of it that failed."""
+
+    pid: int
+    generation: int
+    failed: dict[str, str] = field(default_factory=dict)
+    """ "NAME/VERSION" -> reason."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON."""
+        return asdict(self)
