@@ -55,11 +55,6 @@ class ModelRegistry:
         return tuple(self._served.get(name, {}))
 
     @property
-    def failures(self) -> dict[str, str]:
-        """Models that cannot be served, with the reason."""
-        return dict(sorted(self._failures.items()))
-
-    @property
     def refused(self) -> dict[Key, str]:
         """Versions on disk that failed to load, with the reason."""
         pairs = sorted((*key.split("/", 1), reason) for key, reason in self._refused.items())

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from limelight.errors import LimelightError, NotReady
+from limelight.errors import LimelightError, NotReady, UnknownModel
 from service.inference.classifier import Classifier
 from service.inference.model_registry import ModelRegistry
 from service.oip.inference import Inference
@@ -66,7 +66,15 @@ class Server:
         """
         if requested_version in ("", LATEST):
             return self._registry.get(name)
-        return self._registry.get(name, requested_version)
+        classifier = self._registry.served(name, requested_version)
+        if classifier is not None:
+            return classifier
+        newest = self._registry.get(name).manifest
+        served = " and ".join(self._registry.versions_of(newest.name))
+        raise UnknownModel(
+            f"Request for unknown model: {name[:100]!r} version {requested_version[:20]} is "
+            f"not found: version {served} is served"
+        )
 
     def check_ready(self, name: str, requested_version: str = "") -> None:
         """Check that a model is ready.

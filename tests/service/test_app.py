@@ -231,7 +231,7 @@ async def test_unexpected_loading_error_is_logged_and_the_service_stays_alive(
     def load(folder: Path) -> None:
         raise RuntimeError("surprise")
 
-    monkeypatch.setattr("service.inference.model_registry.load_artifact", load)
+    monkeypatch.setattr("service.inference.model_loader.load_artifact", load)
     async with Served(Settings(models=zoo, default_model="colours", device="cpu")) as served:
         detail = (await served.http.get("/readyz")).json()["detail"]
         assert "colours cannot be loaded" in detail

@@ -301,7 +301,7 @@ class TestEveryUploadRoute:
     ) -> None:
         response = client.post(route, params={"top_k": "1", name: "1"}, content=PNG)
         detail = expect_problem(response, 422, "invalid_parameter")["detail"]
-        assert f"no parameter {name[:100]!r}: {route} takes model, top_k" in detail
+        assert f"no parameter {name[:100]!r}: {route} takes model, version, top_k" in detail
         assert ("target" in detail) == (route == "/explain")
         assert len(detail) < 300
         form = {"files": {"image": ("a", PNG)}, "params": {name: "1"}}
@@ -327,7 +327,7 @@ def test_parameter_of_the_other_route_is_unknown(client: httpx.Client) -> None:
     detail = expect_problem(
         client.post("/predict?target=blue", content=PNG), 422, "invalid_parameter"
     )["detail"]
-    assert detail == "there is no parameter 'target': /predict takes model, top_k"
+    assert detail == "there is no parameter 'target': /predict takes model, version, top_k"
 
 
 def test_routes_without_parameters_ignore_a_query(client: httpx.Client) -> None:

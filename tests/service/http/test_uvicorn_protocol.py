@@ -228,9 +228,9 @@ async def test_a_request_has_one_context_from_its_head_to_its_answer(
         ids.append(made(given))
         return ids[-1]
 
-    def served(name: str | None) -> Any:
-        lookups.append(name)
-        return look_up(name)
+    def served(name: str | None, version: str | None = None) -> Any:
+        lookups.append((name, version))
+        return look_up(name, version)
 
     def rejection(*arguments: Any, **options: Any) -> Any:
         checks.append(arguments[0])
@@ -243,7 +243,7 @@ async def test_a_request_has_one_context_from_its_head_to_its_answer(
     status, headers, _ = await client.ask("/predict")
     assert status == 200
     assert ids == [headers["x-request-id"]]
-    assert lookups == [None]
+    assert lookups == [(None, None)]
     assert [context.id for context in checks] == [ids[0], ids[0]]
     assert checks[0] is checks[1]
     # The body arrives late: the check of the head is not repeated before waiting for the body.

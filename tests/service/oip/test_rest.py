@@ -95,11 +95,11 @@ async def test_the_index_lists_every_model_and_why_it_is_not_served(
         ("colours", "1", "READY"),
         ("digits", "12", "READY"),
     ]
-    served.registry._failures["broken"] = "its file is damaged"
+    served.registry._refused["broken/3"] = "its file is damaged"
     every = (await http.post("/v2/repository/index", content=b"{}")).json()
     assert every[2] == {
         "name": "broken",
-        "version": "",
+        "version": "3",
         "state": "UNAVAILABLE",
         "reason": "its file is damaged",
     }
