@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from limelight.imaging.preprocessing import picture_of
 from pipeline.evaluation.common_corruptions.resampling import Floats, sampled
 
 Bytes = NDArray[np.uint8]
+# Pillow's number for colours at half of the resolution in each direction.
 _CHROMA_420 = 2
-"""Pillow's number for colours at half of the resolution in each direction."""
 
 
 def contrast(levels_nhwc: Floats, rng: Generator, factor: float) -> Floats:
@@ -63,23 +64,34 @@ def pixelate(levels_nhwc: Floats, rng: Generator, share: float) -> Floats:
         box = Image.Resampling.BOX
         return picture.resize(small, box).resize((width, height), box)
 
-    return _each(levels_nhwc, reduced)
+    return _as_levels(_each(_as_bytes(levels_nhwc), reduced))
 
 
 def jpeg_compression(levels_nhwc: Floats, rng: Generator, quality: float) -> Floats:
-    """Compress as JPEG, with the colours at half of the resolution (4:2:0), and decompress."""
+    """Compress as JPEG and decompress."""
+    return _as_levels(compressed(_as_bytes(levels_nhwc), int(quality)))
+
+
+def compressed(images_nhwc: Bytes, quality: int) -> Bytes:
+    """Compress uint8 images as JPEG with 4:2:0 colours, as cameras do, and decompress."""
 
     def decoded(picture: Image.Image) -> Image.Image:
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=int(quality), subsampling=_CHROMA_420)
+        picture.save(buffer, "JPEG", quality=quality, subsampling=_CHROMA_420)
         return Image.open(buffer)
 
-    return _each(levels_nhwc, decoded)
+    return _each(images_nhwc, decoded)
 
 
-def _each(levels_nhwc: Floats, change: Callable[[Image.Image], Image.Image]) -> Floats:
+def _each(images_nhwc: Bytes, change: Callable[[Image.Image], Image.Image]) -> Bytes:
     """Change each image by Pillow."""
-    images = np.rint(levels_nhwc * 255).astype(np.uint8)
-    pictures = images[..., 0] if images.shape[3] == 1 else images
-    changed = np.stack([np.asarray(change(Image.fromarray(picture))) for picture in pictures])
-    return (changed.reshape(images.shape) / np.float32(255)).astype(np.float32)
+    changed = [np.asarray(change(picture_of(image))) for image in images_nhwc]
+    return np.stack(changed).reshape(images_nhwc.shape)
+
+
+def _as_bytes(levels_nhwc: Floats) -> Bytes:
+    return np.rint(levels_nhwc * 255).astype(np.uint8)
+
+
+def _as_levels(images_nhwc: Bytes) -> Floats:
+    return images_nhwc.astype(np.float32) / np.float32(255)

@@ -9,8 +9,9 @@ from pipeline.evaluation.common_corruptions.resampling import Floats, zoomed
 
 # Luma, ITU-R BT.601.
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
-# Colours of ice, from bluish shade to white.
-_SHADE, _WHITE = np.array([0.30, 0.50, 0.58]), np.array([0.78, 0.79, 0.83])
+# Colours of ice: blue, white and grey, of which each picture has a mixture; and how much of each.
+_ICE = np.array([[0.30, 0.58, 0.65], [0.78, 0.79, 0.83], [0.40, 0.45, 0.49]])
+_SHARES = (0.2, 0.5, 0.3)
 
 
 def snow(
@@ -63,35 +64,34 @@ def frost(
 def draw_ice(rng: Generator, shape: tuple[int, ...], resolution: float) -> Floats:
     """Draw pictures like crystals of ice, float32 (N, H, W, C).
 
-    They have the mean colours, the contrast and the spectrum of crops from photographs of frosted
-    panes with a scale of `resolution`: noise whose power falls with the square of the frequency,
-    folded at its middle, so that it has bright ridges.
+    They have the colours, the contrast and the sharpness of crops from photographs of frosted
+    panes, reduced to `resolution` without smoothing: noise that is rough in some places and smooth
+    in others, with the more of the high frequencies the more the photograph was reduced.
     """
     count, height, width, channels = shape
-    smooth = _pink_noise(rng, count, height, width)
-    ridges = np.abs(_pink_noise(rng, count, height, width))
-    texture = smooth - ridges
+    slope = 0.95 + 0.35 * np.log(resolution)
+    rough = np.exp(_noise_of(rng, (count, height, width), 1.2) / 2)
+    texture = rough * _noise_of(rng, (count, height, width), slope)
     texture -= texture.mean((1, 2), keepdims=True)
     texture /= texture.std((1, 2), keepdims=True) + 1e-6
-    # A larger part of a photograph has more contrast in a picture than a small part.
-    contrast = rng.uniform(0.04, 0.11, (count, 1, 1)) * (0.2 / resolution) ** -0.25
-    white = rng.random((count, 1, 1, 1))
-    colour = _SHADE + white * (_WHITE - _SHADE)
-    ice = colour + (contrast * texture)[..., None]
+    contrast = rng.uniform(0.04, 0.14, (count, 1, 1))
+    colour = rng.dirichlet(_SHARES, count) @ _ICE
+    ice = colour[:, None, None] + (contrast * texture)[..., None]
     drawn: Floats = (ice @ _GREY[:, None] if channels == 1 else ice).astype(np.float32)
     return drawn
 
 
-def _pink_noise(rng: Generator, count: int, height: int, width: int) -> NDArray[np.float64]:
-    """Draw noise of amplitude 1 / frequency, (N, H, W), with the standard deviation 1.
+def _noise_of(rng: Generator, shape: tuple[int, int, int], slope: float) -> NDArray[np.float64]:
+    """Draw noise of amplitude 1 / frequency ** slope, (N, H, W), with the standard deviation 1.
 
     It is cut from pictures twice as large: noise of this kind repeats itself at opposite edges.
     """
+    count, height, width = shape
     frequency = np.hypot(np.fft.fftfreq(2 * height)[:, None], np.fft.rfftfreq(2 * width))
     frequency[0, 0] = np.inf
-    spectrum = np.fft.rfft2(rng.normal(size=(count, 2 * height, 2 * width))) / frequency
-    noise = np.fft.irfft2(spectrum, (2 * height, 2 * width))[:, :height, :width]
-    normalised: NDArray[np.float64] = noise / (noise.std() + 1e-6)
+    spectrum = np.fft.rfft2(rng.normal(size=(count, 2 * height, 2 * width)))
+    noise = np.fft.irfft2(spectrum / frequency**slope, (2 * height, 2 * width))
+    normalised: NDArray[np.float64] = noise[:, :height, :width] / (noise.std() + 1e-6)
     return normalised
 
 
