@@ -106,6 +106,7 @@ def test_page_is_complete_and_self_contained(run_folder: Path) -> None:
         "Errors by class",
         "Calibration",
         "Abstention and OOD detection",
+        "Robustness",
         "Faithfulness of the maps",
         "Highest losses",
         "Activations",
