@@ -12,10 +12,11 @@ from pathlib import Path
 
 from bench.common.report import table
 from limelight.artifact.manifest import Robustness
-from limelight.artifact.store import load_artifact, newest_version
+from limelight.artifact.store import ArtifactError, load_artifact, newest_version
 from limelight.runtime.engine import Engine
 from pipeline.data.registry import DATASETS, Split, load_dataset
 from pipeline.data.served_images import as_served
+from pipeline.errors import PipelineError
 from pipeline.evaluation.common_corruptions.severities import SEVERITIES
 from pipeline.evaluation.robustness import images_to_corrupt, measure_robustness
 from pipeline.wording import percent
@@ -68,7 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--severities", type=int, default=1, choices=range(1, SEVERITIES + 1), help="of each image"
     )
     given = parser.parse_args(arguments)
-    found = measure(given.artifact, images=given.images, severities=given.severities)
+    try:
+        found = measure(given.artifact, images=given.images, severities=given.severities)
+    except (ArtifactError, PipelineError, ValueError) as error:
+        sys.exit(str(error))
     print(
         f"{found.images:,} test images, {found.severities} of {SEVERITIES} severities for each "
         f"corruption, with the parameters of {found.parameters}\n\n{shown(found)}"
