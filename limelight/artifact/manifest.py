@@ -214,6 +214,35 @@ class Faithfulness(_Frozen):
     2018): near 0 if the maps depend on the trained weights."""
 
 
+class Robustness(_Frozen):
+    """Accuracy on corrupted test images, at the size of the network's input, with the ONNX graph.
+
+    The corruptions are the 15 common ones of Hendrycks and Dietterich (2019). Older exports lack
+    these figures.
+    """
+
+    images: int
+    """Number of test images, a stratified sample."""
+    severities: int = Field(ge=1, le=5)
+    """Number of the five severities at which each image has each corruption."""
+    parameters: str
+    """Published data set whose parameters the corruptions have."""
+    clean_accuracy: float
+    """Accuracy on the same images without a corruption."""
+    mean_accuracy: float
+    """Mean over the corruptions."""
+    standard_error: float = Field(ge=0)
+    """Standard error of the mean accuracy, from the images."""
+    corruptions: dict[str, float]
+    """Accuracy by corruption."""
+    by_severity: tuple[float, float, float, float, float]
+    """Accuracy at severity 1 to 5, over the corruptions."""
+    jpeg_75: float
+    """Accuracy on the same images as JPEG of quality 75 with 4:2:0 chroma."""
+    jpeg_50: float
+    """The same at quality 50."""
+
+
 class Parity(_Frozen):
     """Comparison of one exported format with eager PyTorch on the CPU."""
 
@@ -298,6 +327,7 @@ class Manifest(_Frozen):
     abstention: Abstention | None = None
     out_of_distribution: OutOfDistribution | None = None
     faithfulness: Faithfulness | None = None
+    robustness: Robustness | None = None
     parity: dict[str, Parity]
     int8: Int8 | None = None
     golden: Golden | None = None

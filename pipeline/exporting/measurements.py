@@ -29,6 +29,7 @@ from pipeline.evaluation.ood_detection import (
     measure_detection,
     ood_count,
 )
+from pipeline.evaluation.robustness import images_to_corrupt, measure_robustness
 from pipeline.evaluation.saliency import infer_output
 from pipeline.evaluation.test_set import predict
 from pipeline.exporting.formats import ONNX, compare_formats
@@ -129,6 +130,13 @@ def measure(
         predictions.ood_scores,
         {kind: infer_output(engine.run, images, "ood_score") for kind, images in ood},
     )
+    robustness = measure_robustness(
+        engine.run,
+        test,
+        dataset.image,
+        images=images_to_corrupt(manifest.network.multiply_accumulates),
+        progress=progress,
+    )
     abstention = measure_abstention(
         choices.threshold, choices.error_limit, predictions.confidence, predictions.correct
     )
@@ -139,6 +147,7 @@ def measure(
         "faithfulness": faithfulness,
         "abstention": abstention,
         "out_of_distribution": detection,
+        "robustness": robustness,
     }
 
 

@@ -1,4 +1,4 @@
-"""Trust in a network: faithful maps, OOD detection, abstention, on the validation split."""
+"""Trust in a network: maps, OOD detection, abstention, robustness, on the validation split."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from limelight.artifact.manifest import Abstention, Faithfulness, OutOfDistribution
+from limelight.artifact.manifest import Abstention, Faithfulness, OutOfDistribution, Robustness
 from models import ClassMapNetwork
 from models.normalization import Normalisation
 from models.serving_graph import find_layercam_stage
@@ -15,6 +15,7 @@ from pipeline.evaluation.calibration import confidence_of
 from pipeline.evaluation.faithfulness import images_to_explain, measure_faithfulness
 from pipeline.evaluation.ood_datasets import ood_images
 from pipeline.evaluation.ood_detection import choose_score, measure_detection, ood_count
+from pipeline.evaluation.robustness import images_to_corrupt, measure_robustness
 from pipeline.evaluation.saliency import TorchInference
 from pipeline.progress import Progress
 from pipeline.runs.run_data import RunData
@@ -30,6 +31,7 @@ class Trust:
     """Measured with the images that the score was chosen by."""
     abstention: Abstention
     """Measured on the images that its threshold was chosen by."""
+    robustness: Robustness
 
 
 def measure_trust(
@@ -78,4 +80,11 @@ def measure_trust(
         ),
         ood_score=measure_detection(choice, choice.in_distribution, choice.ood),
         abstention=measure_abstention(*choose_threshold(confidence, correct), confidence, correct),
+        robustness=measure_robustness(
+            infer,
+            validation,
+            dataset.image,
+            images=images_to_corrupt(multiplications),
+            progress=progress,
+        ),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.evaluation import faithfulness
+from pipeline.evaluation import faithfulness, robustness
 from pipeline.evaluation import ood_detection as out_of_distribution
 from pipeline.exporting.export import export
 from pipeline.runs.run import Run, read_run
@@ -26,6 +26,7 @@ def _evaluate_few_images() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(faithfulness, "EXPLAINED", 12)
         patch.setattr(out_of_distribution, "OOD_IMAGES", 40)
+        patch.setattr(robustness, "CORRUPTED", 20)
         yield
 
 

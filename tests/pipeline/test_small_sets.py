@@ -51,6 +51,7 @@ def _as_many_images_as_published(tmp_path_factory: pytest.TempPathFactory) -> It
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setattr("pipeline.evaluation.faithfulness.EXPLAINED", 128)
         patch.setattr("pipeline.evaluation.ood_detection.OOD_IMAGES", 1000)
+        patch.setattr("pipeline.evaluation.robustness.CORRUPTED", 1000)
         yield
 
 
@@ -113,6 +114,7 @@ def test_report_tells_its_steps(studied: tuple[Study, Steps, int]) -> None:
         "choosing the OOD score",
         "playing the pointing game",
         "measuring the maps",
+        "corrupting images",
         "drawing the figures",
     ]
 
@@ -145,4 +147,5 @@ def test_export_evaluates_few_images_for_each_image(
         "playing the pointing game",
         "measuring the maps",
         "measuring OOD detection",
+        "corrupting images",
     ]

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedShuffleSplit
 
+from bench import robustness
 from limelight.artifact.manifest import Manifest
 from limelight.artifact.store import ArtifactError, load_artifact, newest_version
 from limelight.runtime.engine import Engine
@@ -136,6 +137,37 @@ def test_measurements_are_in_the_manifest_and_on_the_card(artifact_folder: Path)
         figures = shown[method]
         assert f"| {method} | {figures.deletion:.3f} | {figures.insertion:.3f} |" in text
     assert "|\n\n|" not in text
+
+
+def test_robustness_is_measured_on_test_images_and_printed_alike_by_the_command(
+    artifact_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = load_artifact(artifact_folder).manifest.robustness
+    assert found is not None
+    assert (found.images, found.severities, found.parameters) == (20, 1, "CIFAR-10-C")
+    assert found.clean_accuracy > found.mean_accuracy > 0.1
+    assert len(found.corruptions) == 15
+    # On 20 images, each corruption has one answer for each.
+    shares = 20 * np.array([*found.corruptions.values(), found.jpeg_75, found.jpeg_50])
+    np.testing.assert_allclose(shares, np.rint(shares), atol=1e-9)
+    text = (artifact_folder / "README.md").read_text()
+    assert f"| **mean of the corruptions** | **{found.mean_accuracy:.1%}** ±" in text
+    assert f"| as JPEG of quality 50, 4:2:0 | {found.jpeg_50:.1%} |" in text
+    for name, accuracy in found.corruptions.items():
+        assert f"| {name.replace('_', ' ')} | {accuracy:.1%} |" in text
+    assert robustness.measure(artifact_folder, images=None, severities=1) == found
+    assert robustness.main([str(artifact_folder), "--images", "20"]) == 0
+    assert f"| mean of the corruptions | {found.mean_accuracy:.1%} |" in capsys.readouterr().out
+
+
+def test_command_refuses_an_artefact_of_other_images(digits8_run: Run, tmp_path: Path) -> None:
+    folder = export(digits8_run, tmp_path, layercam=False)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["data"]["name"] = "my photos"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(SystemExit) as stopped:
+        robustness.main([str(folder)])
+    assert "my photos is no published data set" in str(stopped.value)
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10"])

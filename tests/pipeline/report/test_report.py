@@ -106,6 +106,7 @@ def test_page_is_complete_and_self_contained(run_folder: Path) -> None:
         "Errors by class",
         "Calibration",
         "Abstention and OOD detection",
+        "Robustness",
         "Faithfulness of the maps",
         "Highest losses",
         "Activations",
@@ -123,6 +124,11 @@ def test_page_shows_validation_figures_and_facts_of_the_run(studied: Study) -> N
     text = Page(render(studied)).text
     assert percent(accuracy, 2) in text
     assert percent(calibration.ece_before, 2) in text
+    robustness = studied.trust.robustness
+    assert robustness.images == min(20, len(validation))
+    assert f"Mean {percent(robustness.mean_accuracy)} ±" in text
+    for accuracy in (robustness.jpeg_75, *robustness.corruptions.values()):
+        assert percent(accuracy) in text.partition("Common corruptions")[2]
     assert percent(calibration.ece_after, 2) in text
     assert f"Temperature {calibration.temperature:.3f}" in text
     assert "test-time augmentation, 5 views" in text
