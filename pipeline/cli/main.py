@@ -26,6 +26,7 @@ COMMANDS = {
     "train": "train",
     "finetune": "train",
     "lr-find": "train",
+    "convolve": "train",
     "ladder": "train",
     "ablate": "train",
     "summary": "train",

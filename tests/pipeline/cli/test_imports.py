@@ -118,6 +118,7 @@ def write_run(folder: Path, source: str) -> None:
         (("report", "moved"), "is neither a data set"),
         (("inspect", "nothing", "x.png"), "is not a run"),
         (("inspect", "run", "nothing.png"), "nothing.png cannot be read"),
+        (("convolve", "nothing.png"), "nothing.png cannot be read"),
         (("ladder", "nothing"), "no rung nothing; there are:"),
         (("ladder", "simplenet"), "run `limelight data fetch cifar10`"),
         (("ablate", "nothing"), "no recipe 'nothing'"),
