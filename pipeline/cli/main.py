@@ -27,6 +27,7 @@ COMMANDS = {
     "finetune": "train",
     "lr-find": "train",
     "convolve": "train",
+    "text": "train",
     "ladder": "train",
     "ablate": "train",
     "summary": "train",
