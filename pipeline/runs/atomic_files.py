@@ -39,7 +39,7 @@ def write_text(file: Path, text: str) -> None:
     """
     try:
         with replacing(file) as part:
-            part.write_text(text)
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise unwritable(file, error) from error
 

@@ -1,6 +1,7 @@
 """A text as numbers: reading, vocabulary, and the split into training and validation."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Vocabulary:
         numbers = {character: number for number, character in enumerate(self.characters)}
         return np.array([numbers.get(character, 0) for character in text.lower()], np.int64)
 
-    def decode(self, codes: Codes) -> str:
+    def decode(self, codes: Iterable[int]) -> str:
         """Return the characters of these numbers."""
         return "".join(self.characters[code] for code in codes)
 

@@ -11,6 +11,7 @@ from pipeline.cli.console import next_command, say
 from pipeline.cli.training_options import Device, Out, Report, Set, parse_settings
 from pipeline.data.text_files import TEXTS
 from pipeline.errors import PipelineError
+from pipeline.runs.run_folder import CONFIG
 from pipeline.text.corpus import text_file
 from pipeline.text.recipe import TextRecipe
 
@@ -106,9 +107,95 @@ def _reject_options_of_a_run(context: typer.Context) -> None:
 
 
 def _finish(run: "TextRun", *, report: bool) -> None:
+    if report:
+        from pipeline.text.report import write_text_report
+
+        say(f"report: {write_text_report(run)}")
     best = run.best
     say(
         f"best epoch {best.epoch}: validation loss {best.validation_loss:.4f}. Next: "
         f"{next_command('limelight', 'text', 'sample', run.folder)}"
     )
     print(run.folder)
+
+
+@text.command("sample")
+def write(
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN", help="a run folder, or an ONNX file of text export")
+    ],
+    prompt: Annotated[str, typer.Option(help="how the text begins")] = "for thos",
+    length: Annotated[int, typer.Option(min=1, help="characters to write")] = 400,
+    temperature: Annotated[
+        float, typer.Option(help="below 1 the likely characters become more likely")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="of the draws")] = 0,
+    greedy: Annotated[bool, typer.Option("--greedy", help="always the likeliest")] = False,
+) -> None:
+    """Let a network write: draw one character after the other; prints the text.
+
+    Example: limelight text sample runs/gru --prompt "for thos" --length 400 --temperature 1
+    """
+    if not model.exists():
+        raise PipelineError(f"{model} is not there; name a run folder or an ONNX file")
+    # torch takes seconds to import: what can be refused without it is refused before.
+    from pipeline.text.sampling import written
+    from pipeline.text.stepping import open_model
+
+    opened = open_model(model)
+    characters = written(
+        opened.stepper,
+        opened.vocabulary,
+        prompt,
+        length,
+        window=opened.window,
+        temperature=temperature,
+        seed=seed,
+        greedy=greedy,
+    )
+    first = next(characters)
+    print(prompt, first, sep="", end="")
+    for character in characters:
+        print(character, end="", flush=True)
+    print()
+
+
+@text.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="a run folder that `limelight text train` wrote")],
+    to: Annotated[Path | None, typer.Option(help="default: model.onnx in the run folder")] = None,
+) -> None:
+    """Write a run's network as one ONNX file, its state as input and output; prints the file.
+
+    Example: limelight text export runs/gru --to gru.onnx
+    """
+    _check_run(run)
+    # torch takes seconds to import: what can be refused without it is refused before.
+    from pipeline.text.onnx_file import export_text
+    from pipeline.text.run import read_run
+
+    file = to or run / "model.onnx"
+    error = export_text(read_run(run), file)
+    say(f"largest difference of a logit from torch: {error:.1e}")
+    print(file)
+
+
+@text.command("report")
+def write_report(
+    run: Annotated[Path, typer.Argument(help="a run folder that `limelight text train` wrote")],
+) -> None:
+    """Write a run's report.html: curves, and samples at each cycle's end; prints its path.
+
+    Example: limelight text report runs/gru
+    """
+    _check_run(run)
+    # torch takes seconds to import: what can be refused without it is refused before.
+    from pipeline.text.report import write_text_report
+    from pipeline.text.run import read_run
+
+    print(write_text_report(read_run(run)))
+
+
+def _check_run(folder: Path) -> None:
+    if not (folder / CONFIG).is_file():
+        raise PipelineError(f"{folder} is not a run; name a folder that limelight text train wrote")

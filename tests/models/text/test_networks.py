@@ -69,7 +69,7 @@ def test_loop_over_rnn_cell_is_nn_rnn() -> None:
     torch.testing.assert_close(found, expected)
     targets = text(6, 4, seed=1)
     for logits, _ in (expected, found):
-        sequence_loss(logits, targets).backward()
+        sequence_loss(logits, targets).backward()  # type: ignore[no-untyped-call]
     for name, parameter in cell.named_parameters():
         suffix = "_l0" if name.startswith("recurrent") else ""
         torch.testing.assert_close(parameter.grad, rnn.get_parameter(name + suffix).grad)
@@ -131,7 +131,7 @@ def test_history_is_cut_between_batches(name: str) -> None:
     state = None
     for part in (slice(0, 4), slice(4, 8)):
         logits, state = network(characters[part], state)
-        sequence_loss(logits, targets[part]).backward()
+        sequence_loss(logits, targets[part]).backward()  # type: ignore[no-untyped-call]
         with pytest.raises(RuntimeError, match="backward through the graph a second time"):
             network(characters[:4], state)[0].sum().backward()
         state = cut_history(state)
