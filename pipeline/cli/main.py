@@ -26,6 +26,8 @@ COMMANDS = {
     "train": "train",
     "finetune": "train",
     "lr-find": "train",
+    "convolve": "train",
+    "text": "train",
     "ladder": "train",
     "ablate": "train",
     "summary": "train",

@@ -14,19 +14,30 @@ class ReceptiveField:
     """Side of the field, which may go beyond the image's border."""
     jump: int = 1
     """Distance between the fields of neighbouring activations."""
+    start: int = 0
+    """First pixel of the first activation's field; negative if it is in the padding."""
 
     def through(self, layer: nn.Module) -> "ReceptiveField":
-        """Return the field behind a layer, by its kernel, stride and dilation (Araujo, 2019)."""
+        """Return the field behind a layer, by kernel, stride, dilation, padding (Araujo, 2019)."""
         kernel, stride, dilation = _window(layer)
-        return ReceptiveField(self.size + (kernel - 1) * dilation * self.jump, self.jump * stride)
+        return ReceptiveField(
+            self.size + (kernel - 1) * dilation * self.jump,
+            self.jump * stride,
+            self.start - _padding(layer, (kernel - 1) * dilation) * self.jump,
+        )
+
+    def pixels(self, index: int, size: int) -> range:
+        """Return the pixels that the activation at `index` sees, of a side of `size` pixels."""
+        first = self.start + index * self.jump
+        return range(max(0, first), min(size, first + self.size))
 
 
 def merged(fields: Iterable[ReceptiveField]) -> ReceptiveField:
-    """Return the field where branches with these fields meet: the largest."""
+    """Return the field where branches with these fields meet: from the first to the last pixel."""
     branches = list(fields)
-    return ReceptiveField(
-        max(field.size for field in branches), max(field.jump for field in branches)
-    )
+    start = min(field.start for field in branches)
+    end = max(field.start + field.size for field in branches)
+    return ReceptiveField(end - start, max(field.jump for field in branches), start)
 
 
 def _window(layer: nn.Module) -> tuple[int, int, int]:
@@ -40,6 +51,14 @@ def _window(layer: nn.Module) -> tuple[int, int, int]:
         _largest(getattr(layer, "stride", 1)),
         _largest(getattr(layer, "dilation", 1)),
     )
+
+
+def _padding(layer: nn.Module, reach: int) -> int:
+    """Return the padding before the image; `reach` is how far the kernel goes beyond its first."""
+    padding: int | str | tuple[int, ...] = getattr(layer, "padding", 0)
+    if isinstance(padding, str):
+        return reach // 2 if padding == "same" else 0
+    return _largest(padding)
 
 
 def _largest(sides: int | tuple[int, ...]) -> int:

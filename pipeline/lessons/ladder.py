@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.errors import PipelineError
+from pipeline.lessons.text_ladder import TEXT_LADDER
 
 CHANCE_MARGIN = 0.05
 """Margin over guessing within which a run counts as failed."""
@@ -132,8 +133,10 @@ def find_rungs(names: Iterable[str]) -> list[Rung]:
     wanted = set(names)
     known = {rung.recipe for rung in LADDER}
     if wanted - known:
+        others = [rung.recipe for rung in TEXT_LADDER]
         raise PipelineError(
-            f"no rung {', '.join(sorted(wanted - known))}; there are: {', '.join(sorted(known))}"
+            f"no rung {', '.join(sorted(wanted - known))}; there are: "
+            f"{', '.join([*sorted(known), *others])}"
         )
     return [rung for rung in LADDER if not wanted or rung.recipe in wanted]
 

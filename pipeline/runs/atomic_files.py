@@ -39,7 +39,7 @@ def write_text(file: Path, text: str) -> None:
     """
     try:
         with replacing(file) as part:
-            part.write_text(text)
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise unwritable(file, error) from error
 
@@ -48,5 +48,5 @@ def unwritable(file: Path, error: Exception) -> RunError:
     """Return the error to raise when a file of a run folder cannot be written."""
     return RunError(
         f"{file} cannot be written: {error}. The last epoch that was saved is untouched: make "
-        f"room, then `limelight train --resume {file.parent}`"
+        f"room, then continue the run with --resume {file.parent}"
     )

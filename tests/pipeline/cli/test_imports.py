@@ -32,7 +32,11 @@ SLOW = frozenset(
         "torchvision",
     }
 )
-LEAVES = [*((name,) for name in COMMANDS if name != "data"), ("data", "fetch"), ("data", "list")]
+GROUPS = {"data": ("fetch", "list"), "text": ("train", "sample", "export", "report")}
+LEAVES = [
+    *((name,) for name in COMMANDS if name not in GROUPS),
+    *((group, name) for group, names in GROUPS.items() for name in names),
+]
 
 
 def run_and_list_imports(
@@ -118,6 +122,13 @@ def write_run(folder: Path, source: str) -> None:
         (("report", "moved"), "is neither a data set"),
         (("inspect", "nothing", "x.png"), "is not a run"),
         (("inspect", "run", "nothing.png"), "nothing.png cannot be read"),
+        (("convolve", "nothing.png"), "nothing.png cannot be read"),
+        (("text", "train", "nothing", "x.txt"), "no recipe 'nothing'"),
+        (("text", "train", "char-gru", "nothing"), "neither a text file"),
+        (("text", "train", "char-gru", "nietzsche"), "run `limelight data fetch nietzsche`"),
+        (("text", "sample", "nothing"), "nothing is not there"),
+        (("text", "export", "nothing"), "nothing is not a run"),
+        (("text", "report", "nothing"), "nothing is not a run"),
         (("ladder", "nothing"), "no rung nothing; there are:"),
         (("ladder", "simplenet"), "run `limelight data fetch cifar10`"),
         (("ablate", "nothing"), "no recipe 'nothing'"),

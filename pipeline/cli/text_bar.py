@@ -1,0 +1,47 @@
+"""Progress of the training of a character language model in the terminal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.progress import Progress
+
+from pipeline.cli.progress import progress_bar
+from pipeline.text.trainer import TextRecord, TextTrainer
+from pipeline.training.callbacks import Batch
+
+
+class TextBar:
+    """Bar over all steps, with a line of text for every epoch."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("training", total=None)
+
+    def end_batch(self, trainer: TextTrainer, batch: Batch) -> None:
+        """Advance the bar; with jitter the number of steps is an estimate."""
+        self._progress.update(
+            self._task,
+            completed=batch.step,
+            total=max(batch.step, batch.steps),
+            description=f"loss {float(batch.loss):.3f}",
+        )
+
+    def end_epoch(self, trainer: TextTrainer, record: TextRecord) -> None:
+        """Print the losses, the accuracy and the time of the epoch."""
+        epoch = record.epochs[-1]
+        ends = epoch.epoch in trainer.cycle_ends
+        self._progress.console.print(
+            f"epoch {epoch.epoch:3}  train loss {epoch.train_loss:.4f}  "
+            f"validation loss {epoch.validation_loss:.4f}  "
+            f"accuracy {epoch.validation_accuracy:.2%}  {epoch.seconds:.1f} s"
+            f"{'  best' if record.improved else ''}{'  end of cycle' if ends else ''}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@contextmanager
+def text_bar() -> Iterator[TextBar]:
+    """Draw a bar while the context lasts."""
+    with progress_bar() as progress:
+        yield TextBar(progress)
