@@ -1,0 +1,163 @@
+"""New versions of a model under load: what fails, and how much longer answers take meanwhile."""
+
+import argparse
+import asyncio
+import itertools
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from bench.common.client import HOST, Client
+from bench.common.load import Load, keep_busy, offer, run
+from bench.common.report import Report
+from bench.common.server import Server, limelight
+from bench.common.spread import percentile
+from bench.resilience.calls import cifar_call
+from limelight.artifact.manifest import MANIFEST_FILE
+from limelight.artifact.store import newest_version, shipped_models
+
+_MODEL = "cifar10"
+_MOST_P99 = 1.5  # times that between the changes
+_SHARE = 0.5  # of the peak, offered
+_CONNECTIONS = 64  # at which the peak is measured
+_POLL_S = 0.5
+_GIVE_UP_S = 60.0
+_SETTLE_S = 1.0
+"""Pause after a change, which counts as part of it: the old version is still there."""
+
+
+@dataclass
+class Changes:
+    """Versions that came and went: start and end of each change, in seconds."""
+
+    activations: list[tuple[float, float]] = field(default_factory=list)
+    rollbacks: list[tuple[float, float]] = field(default_factory=list)
+
+    def during(self, at: float) -> bool:
+        """Return whether a change was in progress."""
+        return any(start <= at <= end for start, end in (*self.activations, *self.rollbacks))
+
+
+def measure(arguments: argparse.Namespace, report: Report) -> None:
+    """Activate and roll back versions while requests arrive at half of the peak's rate."""
+    settings = {
+        "LIMELIGHT_WORKERS": "2",
+        "LIMELIGHT_MODELS_POLL_S": str(_POLL_S),
+        "LIMELIGHT_DEFAULT_MODEL": _MODEL,
+    }
+    with _models() as models, limelight(settings | {"LIMELIGHT_MODELS": str(models)}) as server:
+        busy = run(_busy(server))
+        rate = _SHARE * busy.goodput()
+        load, changes = run(_change_under_load(server, models, rate, arguments))
+    during, between = _split(load, changes)
+    report.measurements["changes"] = {
+        "activations": len(changes.activations),
+        "rollbacks": len(changes.rollbacks),
+        "rate": rate,
+        "answers": dict(load.count()),
+        "seconds_per_change": [end - start for start, end in changes.activations],
+    }
+    failed = len(load.outcomes) - load.count()["200"]
+    report.judge(
+        f"no request fails over {len(changes.activations)} activations and "
+        f"{len(changes.rollbacks)} rollbacks",
+        f"{failed} of {len(load.outcomes):,} failed",
+        failed == 0,
+    )
+    ratio = percentile(during, 99) / percentile(between, 99)
+    report.judge(
+        f"p99 during a change is at most {_MOST_P99} times that between changes",
+        f"{ratio:.2f} times: {1e3 * percentile(during, 99):.1f} ms ({len(during):,} requests) and "
+        f"{1e3 * percentile(between, 99):.1f} ms ({len(between):,})",
+        ratio <= _MOST_P99,
+    )
+
+
+async def _busy(server: Server) -> Load:
+    calls = itertools.repeat(cifar_call())
+    return await keep_busy(Client(server.port), calls, connections=_CONNECTIONS, seconds=5)
+
+
+async def _change_under_load(
+    server: Server, models: Path, rate: float, arguments: argparse.Namespace
+) -> tuple[Load, Changes]:
+    """Spread the changes evenly over the requests."""
+    calls = itertools.repeat(cifar_call())
+    client = Client(server.port)
+    loading = asyncio.create_task(offer(client, calls, rate=rate, count=arguments.requests))
+    pause_s = arguments.requests / rate / (1 + arguments.activations + arguments.rollbacks)
+    changes = await asyncio.to_thread(_change, server, models, pause_s, arguments)
+    return await loading, changes
+
+
+def _change(server: Server, models: Path, pause_s: float, arguments: argparse.Namespace) -> Changes:
+    """Publish versions, and take every few of them back, by removing the newest."""
+    changes = Changes()
+    every = max(1, arguments.activations // max(1, arguments.rollbacks))
+    newest = max(int(folder.name) for folder in (models / _MODEL).iterdir())
+    for number in range(1, arguments.activations + 1):
+        started = time.perf_counter()
+        _publish(models, newest + number)
+        changes.activations.append((started, _await(server, newest + number)))
+        _pause(started, pause_s)
+        if number % every == 0 and len(changes.rollbacks) < arguments.rollbacks:
+            started = time.perf_counter()
+            shutil.rmtree(models / _MODEL / str(newest + number))
+            changes.rollbacks.append((started, _await(server, newest + number - 1)))
+            _pause(started, pause_s)
+    return changes
+
+
+def _await(server: Server, version: int) -> float:
+    """Return the time at which a version has been served for a moment."""
+    end = time.perf_counter() + _GIVE_UP_S
+    with httpx.Client(base_url=f"http://{HOST}:{server.port}", timeout=10) as client:
+        while time.perf_counter() < end:
+            served = client.get(f"/models/{_MODEL}").json()["version"]
+            if served == str(version):
+                time.sleep(_SETTLE_S)
+                return time.perf_counter()
+            time.sleep(0.05)
+    raise TimeoutError(f"version {version} is not served after {_GIVE_UP_S:g} s")
+
+
+def _pause(started: float, seconds: float) -> None:
+    time.sleep(max(0.0, started + seconds - time.perf_counter()))
+
+
+def _publish(models: Path, version: int) -> None:
+    """Rename a copy of the shipped model into place, with another version in its manifest."""
+    source = newest_version(shipped_models() / _MODEL)
+    with tempfile.TemporaryDirectory(dir=models.parent) as folder:
+        copied = Path(folder) / "copy"
+        shutil.copytree(source, copied)
+        manifest = json.loads((copied / MANIFEST_FILE).read_text())
+        (copied / MANIFEST_FILE).write_text(json.dumps(manifest | {"version": str(version)}))
+        (models / _MODEL).mkdir(parents=True, exist_ok=True)
+        copied.rename(models / _MODEL / str(version))
+
+
+@contextmanager
+def _models() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="limelight-bench-") as folder:
+        models = Path(folder) / "models"
+        models.mkdir()
+        _publish(models, 1)
+        yield models
+
+
+def _split(load: Load, changes: Changes) -> tuple[list[float], list[float]]:
+    """Split the latencies of the answers by whether a change was in progress."""
+    during: list[float] = []
+    between: list[float] = []
+    for outcome in load.outcomes:
+        if outcome.result == "200":
+            (during if changes.during(outcome.sent_s) else between).append(outcome.seconds)
+    return sorted(during), sorted(between)
