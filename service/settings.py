@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     versions: str = "latest"
     """Versions to serve: `latest`, `latest:N` or `specific:V,V`; with `NAME=POLICY; ...`, of one
     model. The newest of them answers requests that name no version."""
+    admin_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port on loopback for `limelight models`, and for Triton's repository control. Unset: none."""
     default_model: str | None = None
     """Model for requests without `model`. Unset: `digits` if it exists, else the first by name."""
     device: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"

@@ -37,6 +37,7 @@ COMMANDS = {
     "score": "score",
     "predict": "serve",
     "explain": "serve",
+    "models": "serve",
 }
 """In the order of a first day, with the extra that each needs.
 

@@ -47,7 +47,8 @@ def model_content(classifier: Classifier, registry: ModelRegistry) -> dict[str, 
         "precision": classifier.engine.precision,
         "precision_reason": classifier.engine.precision_reason,
         "default": manifest.name == registry.default,
-        "newest": registry.served(manifest.name) is classifier,
+        "active": registry.served(manifest.name) is classifier,
+        "labels": registry.labels_of(manifest.name, manifest.version),
         "manifest": manifest.model_dump(mode="json"),
     }
 

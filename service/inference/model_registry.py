@@ -20,8 +20,8 @@ class ModelRegistry:
     """Registry of the models by name, with the reason why a model cannot be served.
 
     A model that fails to load does not affect the others, but the service is ready only when all
-    models that were there at its start are served. Of each model, the newest version answers
-    requests that name no version.
+    models that were there at its start are served. Of each model, the active version answers
+    requests that name no version: the newest one, unless an operator has chosen another.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, *, threads: int = 1) -> None:
@@ -33,6 +33,7 @@ class ModelRegistry:
         self._retired: set[asyncio.Task[None]] = set()
         self._failures: dict[str, str] = {}
         self._refused: dict[str, str] = {}
+        self._labels: dict[str, dict[str, str]] = {}
         self._problem: str | None = "the models are being loaded"
 
     @property
@@ -42,16 +43,22 @@ class ModelRegistry:
 
     @property
     def classifiers(self) -> dict[str, Classifier]:
-        """Newest served version of each model, in alphabetical order."""
+        """Active version of each model, in alphabetical order."""
         return {name: next(iter(self._served[name].values())) for name in sorted(self._served)}
 
     @property
     def versions(self) -> list[Classifier]:
-        """Every served version, by name and from the newest on."""
+        """Every served version, by name, the active one first."""
         return [each for name in sorted(self._served) for each in self._served[name].values()]
 
+    def labels_of(self, name: str, version: str) -> list[str]:
+        """Return the labels of a version."""
+        return sorted(
+            label for label, each in self._labels.get(name, {}).items() if each == version
+        )
+
     def versions_of(self, name: str) -> tuple[str, ...]:
-        """Return the served versions of a model, newest first; none if it is not served."""
+        """Return the served versions of a model, the active one first; none if not served."""
         return tuple(self._served.get(name, {}))
 
     @property
@@ -84,6 +91,7 @@ class ModelRegistry:
             if (name := key.split("/")[0]) not in self._served
         }
         self._refused = state.refused | failed
+        self._labels = state.labels
         self._count()
         self._problem = state.problem or self._find_problem()
         if self._problem is not None:
@@ -133,18 +141,25 @@ class ModelRegistry:
     def note(self, state: State) -> None:
         """Note what the parent refused."""
         self._refused = dict(state.refused)
+        self._labels = state.labels
         self._count()
         self._problem = state.problem or self._find_problem()
 
     def served(self, name: str | None, version: str | None = None) -> Classifier | None:
-        """Return a model, the default one if `name` is None; None if it is not served."""
-        versions = self._served.get(self.default if name is None else name)
+        """Return a model, the default one if `name` is None; None if it is not served.
+
+        `version` is a version or its label; None means the active version.
+        """
+        name = self.default if name is None else name
+        versions = self._served.get(name)
         if versions is None:
             return None
-        return next(iter(versions.values())) if version is None else versions.get(version)
+        if version is None:
+            return next(iter(versions.values()))
+        return versions.get(self._labels.get(name, {}).get(version, version))
 
     def get(self, name: str | None, version: str | None = None) -> Classifier:
-        """Return the model `name`, or the default model if `name` is None.
+        """Return the model `name`, or the default model if `name` is None; see `served`.
 
         Raises:
             UnknownModel: there is no model of this name, or it is not served in this version.

@@ -208,7 +208,8 @@ def _shared_parameters() -> list[Json]:
         parameter(
             "version",
             {"type": "string"},
-            "Served version of the model; by default the one that is `newest` in /models.",
+            "Served version of the model, or its label; by default the version that is `active` "
+            "in /models.",
         ),
         parameter(
             "top_k",

@@ -30,7 +30,12 @@ def schemas(prediction: type = Prediction, explanation: type = Explanation) -> J
             },
             precision_reason={"type": "string", "description": "Why it has this precision"},
             default={**boolean, "description": "It answers requests that name no model"},
-            newest={**boolean, "description": "It answers requests that name no version"},
+            active={**boolean, "description": "It answers requests that name no version"},
+            labels={
+                "type": "array",
+                "items": string,
+                "description": "Names by which requests may ask for this version",
+            },
             manifest={"type": "object"},
         ),
         "Models": record(

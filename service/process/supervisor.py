@@ -29,6 +29,8 @@ from service.process.shutdown import SETTLE_S
 from service.process.worker_status import DESCRIPTOR, WorkerStatus
 from service.process.worker_watch import NoWorkerStartsError, WorkerWatch
 from service.repository import shared_json
+from service.repository.admin_port import AdminPort
+from service.repository.control import Control
 from service.repository.coordinator import Coordinator
 from service.repository.shared_json import SharedJson
 from service.repository.version_policy import VersionPolicies
@@ -49,6 +51,7 @@ class Supervisor(bentoml_circus.Arbiter):
     timeout_s = 0.0
     worker_timeout_s = 0.0
     grpc_port: int | None = None
+    admin_port: int | None = None
     models = Path()
     models_poll_s = 0.0
     versions = VersionPolicies()
@@ -80,6 +83,7 @@ class Supervisor(bentoml_circus.Arbiter):
             options |= private_endpoints(stack, reload="plugins" in options)
             super().__init__(watchers, **options)
             self.exit_stack.push(stack.pop_all())
+        self._admin: AdminPort | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._killing: asyncio.TimerHandle | None = None
         self._interrupted = False
@@ -97,6 +101,10 @@ class Supervisor(bentoml_circus.Arbiter):
         try:
             super().initialize()
             self._coordinator.start()
+            if self.admin_port is not None:
+                place = f"the management port {self.admin_port}"
+                self._admin = AdminPort(Control(self._coordinator), self.admin_port)
+                self._admin.start()
             if self.grpc_port is not None:
                 place = f"the gRPC port {self.grpc_port}"
                 check_free(self.sockets.values(), self.grpc_port)
@@ -155,6 +163,8 @@ class Supervisor(bentoml_circus.Arbiter):
     def stop_controller_and_close_sockets(self) -> None:
         """Clean up after the last worker has ended."""
         super().stop_controller_and_close_sockets()
+        if self._admin is not None:
+            self._admin.close()
         if self._metrics is not None:
             self._metrics.remove()
 
@@ -241,6 +251,7 @@ def supervise(settings: Settings) -> None:
     Supervisor.timeout_s = settings.timeout_s
     Supervisor.worker_timeout_s = settings.worker_timeout_s
     Supervisor.grpc_port = settings.grpc_port
+    Supervisor.admin_port = settings.admin_port
     Supervisor.models = settings.models
     Supervisor.models_poll_s = settings.models_poll_s
     Supervisor.versions = VersionPolicies.parse(settings.versions)

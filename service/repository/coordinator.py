@@ -10,10 +10,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from limelight.artifact.store import ArtifactError, find_versions
+from service.repository.choices import Choices
 from service.repository.plan import Plan, Report, State
 from service.repository.shared_json import SharedJson
 from service.repository.version_policy import VersionPolicies
@@ -52,8 +54,8 @@ class Coordinator:
         poll_s: float,
     ) -> None:
         self._root = root
-        self._policies = policies
         self._shared = shared
+        self.choices = Choices(policies)
         self._slots = range(1, 1 + workers)
         self._alive = alive
         self._poll_s = poll_s
@@ -62,6 +64,12 @@ class Coordinator:
         self._state = self._first_state()
         self._polled = time.monotonic()
         self._ended = threading.Event()
+        self._lock = threading.RLock()
+
+    @property
+    def state(self) -> State:
+        """The present state."""
+        return self._state
 
     def start(self) -> None:
         """Follow the folder and the workers, in a thread, until `stop`."""
@@ -73,14 +81,37 @@ class Coordinator:
 
     def step(self) -> None:
         """Activate what all workers have prepared, and look at the folder if it is time."""
-        state = self._state
-        if state.active.generation != state.target.generation:
-            self._activate_if_prepared()
-        elif state.active.generation == 1:
-            self._note_failures(self._reports(state.active.generation))
-        if self._poll_s and time.monotonic() - self._polled >= self._poll_s:
-            self._polled = time.monotonic()
+        with self._lock:
+            state = self._state
+            if state.active.generation != state.target.generation:
+                self._activate_if_prepared()
+            elif state.active.generation == 1:
+                self._note_failures(self._reports(state.active.generation))
+            if self._poll_s and time.monotonic() - self._polled >= self._poll_s:
+                self._polled = time.monotonic()
+                self._look()
+
+    def change(self, choose: Callable[[Choices], None]) -> int:
+        """Let `choose` change the operator's choices, and return the generation with the result.
+
+        What was refused is tried again, and versions that were copied just now are taken.
+        """
+        with self._lock:
+            choose(self.choices)
+            self._refused.clear()
+            with suppress(ArtifactError, OSError):
+                self._seen = _fingerprints(find_versions(self._root))
             self._look()
+            if self._state.labels != self.choices.labels:
+                labels = {name: dict(found) for name, found in self.choices.labels.items()}
+                self._write(replace(self._state, labels=labels))
+            return self._state.target.generation
+
+    def on_disk(self, name: str) -> list[str]:
+        """Return the versions of a model on disk, newest first."""
+        with suppress(ArtifactError, OSError):
+            return list(find_versions(self._root).get(name, {}))
+        return []
 
     def _follow(self) -> None:
         while not self._ended.wait(_CHECK_S):
@@ -133,15 +164,16 @@ class Coordinator:
     def _select(self, found: dict[str, dict[str, Path]]) -> dict[str, dict[str, str]]:
         selected = {}
         for name, versions in sorted(found.items()):
-            chosen = self._policies.of(name).select(versions)
-            if chosen:
-                selected[name] = {version: str(folder) for version, folder in chosen.items()}
+            folders = {version: str(folder) for version, folder in versions.items()}
+            if chosen := self.choices.select(name, folders):
+                selected[name] = chosen
         return selected
 
     def _aim_at(self, models: dict[str, dict[str, str]], *, again: bool) -> None:
         state = self._state
         refused = {key: reason for key, (_, reason) in self._refused.items()}
-        if (models == state.target.models and not again) or not models:
+        same = _ordered(models) == _ordered(state.target.models)
+        if (same and not again) or not models:
             if refused != state.refused:
                 self._write(replace(state, refused=refused))
             return
@@ -206,6 +238,11 @@ def _fingerprint(folder: Path) -> Fingerprint:
     except OSError:
         return ()
     return tuple(entries)
+
+
+def _ordered(models: dict[str, dict[str, str]]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return models in a form whose comparison heeds the order of versions."""
+    return [(name, list(versions.items())) for name, versions in models.items()]
 
 
 def _described(plan: Plan) -> str:

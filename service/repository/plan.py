@@ -11,7 +11,10 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Models to serve: name -> version, newest first -> folder."""
+    """Models to serve: name -> version -> folder.
+
+    The first version of a model is active: it answers requests that name no version.
+    """
 
     generation: int = 0
     models: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -32,6 +35,7 @@ class State:
         target: what the workers prepare; it becomes active when all of them have.
         refused: versions that failed, with the reason: "NAME/VERSION" -> reason.
         problem: reason why there are no models at all; None if there are.
+        labels: names of versions: model -> label -> version.
     """
 
     active: Plan
@@ -39,6 +43,7 @@ class State:
     since: float = 0.0
     refused: dict[str, str] = field(default_factory=dict)
     problem: str | None = None
+    labels: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON."""

@@ -13,7 +13,7 @@ from pipeline.cli import main
 from pipeline.cli.home_folder import with_home_folder
 from tests.pipeline.cli.running import limelight
 
-COMMANDS = [name for name in main.COMMANDS if name not in ("data", "text")]
+COMMANDS = [name for name in main.COMMANDS if name not in ("data", "models", "text")]
 MAY_BE_PATHS = {"files", "kernel", "model", "network", "pretrained", "recipe", "source", "teachers"}
 """Texts that may be a path."""
 NO_PATHS = {

@@ -128,8 +128,8 @@ def test_version_is_pinned_and_a_removed_one_ends(server: Server, models: Path) 
             assert pinned.json()["version"] == version
             ready = client.get(f"/v2/models/colours/versions/{version}/ready")
             assert ready.status_code == 200
-        newest = {each["version"]: each["newest"] for each in listed(server)["models"]}
-        assert newest == {"5": True, "1": False}
+        active = {each["version"]: each["active"] for each in listed(server)["models"]}
+        assert active == {"5": True, "1": False}
         assert client.get("/v2/models/colours").json()["versions"] == ["5", "1"]
         missing = client.post("/predict?version=4", content=PNG)
         assert missing.status_code == 404
