@@ -73,10 +73,11 @@ class Control:
             if version != LATEST:
                 choices.activated[name] = version
 
-        self._apply(choose)
+        self._apply(choose, retry=name)
         if version not in (LATEST, found := self._active(name)):
+            problem = self._why_not(name, version)
             self._apply(lambda choices: self._choose_again(choices, name, choice))
-            raise RepositoryError(self._why_not(name, version), found=False)
+            raise RepositoryError(problem, found=False)
         if before not in (None, found):
             self._before[name] = str(before)
 
@@ -101,7 +102,7 @@ class Control:
         Raises:
             RepositoryError: no version of it can be served.
         """
-        self._apply(lambda choices: choices.unloaded.discard(name))
+        self._apply(lambda choices: choices.unloaded.discard(name), retry=name)
         if self._active(name) is None:
             raise RepositoryError(self._why_not(name, ""), found=False)
 
@@ -135,13 +136,14 @@ class Control:
                 labels[label] = version
 
         before = self._coordinator.choices.labels.get(name, {}).get(label)
-        self._apply(choose)
+        self._apply(choose, retry=name)
         if version is not None and version not in self._served(name):
+            problem = self._why_not(name, version)
             self._apply(lambda choices: self._label_again(choices, name, label, before))
-            raise RepositoryError(self._why_not(name, version), found=False)
+            raise RepositoryError(problem, found=False)
 
-    def _apply(self, choose: Callable[[Choices], None]) -> None:
-        generation = self._coordinator.change(choose)
+    def _apply(self, choose: Callable[[Choices], None], *, retry: str | None = None) -> None:
+        generation = self._coordinator.change(choose, retry=retry)
         end = time.monotonic() + self._timeout_s
         while True:
             state = self._coordinator.state

@@ -91,14 +91,16 @@ class Coordinator:
                 self._polled = time.monotonic()
                 self._look()
 
-    def change(self, choose: Callable[[Choices], None]) -> int:
+    def change(self, choose: Callable[[Choices], None], *, retry: str | None = None) -> int:
         """Let `choose` change the operator's choices, and return the generation with the result.
 
-        What was refused is tried again, and versions that were copied just now are taken.
+        What was refused of the model `retry` is tried again. Versions that were copied just now are
+        taken.
         """
         with self._lock:
             choose(self.choices)
-            self._refused.clear()
+            for key in [each for each in self._refused if each.split("/")[0] == retry]:
+                del self._refused[key]
             with suppress(ArtifactError, OSError):
                 self._seen = _fingerprints(find_versions(self._root))
             self._look()

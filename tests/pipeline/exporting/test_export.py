@@ -160,8 +160,8 @@ def test_robustness_is_measured_on_test_images_and_printed_alike_by_the_command(
     assert f"| mean of the corruptions | {found.mean_accuracy:.1%} |" in capsys.readouterr().out
 
 
-def test_command_refuses_an_artefact_of_other_images(digits8_run: Run, tmp_path: Path) -> None:
-    folder = export(digits8_run, tmp_path, layercam=False)
+def test_command_refuses_an_artefact_of_other_images(artifact_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(artifact_folder, tmp_path / "digits8" / "1")
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["data"]["name"] = "my photos"
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -1,0 +1,145 @@
+"""Control of the repository: activate, roll back, label, load and unload, with real workers."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from tritonclient.http import InferenceServerClient
+
+from tests.pipeline.cli.running import limelight
+from tests.serving_kit import bentoml_serve, colour_image, encode, write_artifact
+
+PNG = encode(colour_image(np.random.default_rng(0)))
+
+
+@dataclass(frozen=True)
+class Running:
+    service: httpx.Client
+    admin: httpx.Client
+    models: Path
+
+    def version(self, query: str = "") -> str:
+        answer = self.service.post(f"/predict?model=colours{query}", content=PNG)
+        return str(answer.json().get("version", answer.status_code))
+
+    def post(self, path: str, status: int = 200) -> dict[str, object]:
+        answer = self.admin.post(path)
+        assert answer.status_code == status, answer.text
+        content: dict[str, object] = answer.json()
+        return content
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("control")
+    for version in ("1", "2", "3"):
+        write_artifact(folder / "zoo", version=version)
+    write_artifact(folder / "zoo", name="other")
+    damaged = write_artifact(folder / "zoo", version="4")
+    (damaged / "model.onnx").write_bytes(b"half of it")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (
+        bentoml_serve(
+            folder / "zoo",
+            folder / "serve",
+            LIMELIGHT_WORKERS="2",
+            LIMELIGHT_MODELS_POLL_S="0",
+            LIMELIGHT_VERSIONS="colours=specific:3",
+            LIMELIGHT_ADMIN_PORT=str(port),
+            LIMELIGHT_TIMEOUT_S="2",
+        ) as server,
+        httpx.Client(base_url=server.url, timeout=30) as service,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as admin,
+    ):
+        yield Running(service, admin, folder / "zoo")
+
+
+def test_version_is_activated_and_rolled_back(running: Running) -> None:
+    assert running.version() == "3"
+    running.post("/models/colours/activate?version=1")
+    assert running.version() == "1"
+    assert running.version("&version=3") == "3"  # which the policy serves
+    running.post("/models/colours/rollback")
+    assert running.version() == "3"
+    running.post("/models/colours/activate?version=latest")
+    assert running.version() == "3"
+
+
+def test_version_that_fails_is_refused_and_nothing_changes(running: Running) -> None:
+    before = running.admin.get("/models").json()["models"]
+    assert "its manifest says" in str(running.post("/models/colours/activate?version=4", 404))
+    missing = running.post("/models/colours/activate?version=9", 404)
+    assert "has no version 9 on disk (there are: 4, 3, 2, 1)" in str(missing["error"])
+    assert running.admin.get("/models").json()["models"] == before
+    assert running.version() == "3"
+    assert running.service.get("/readyz").status_code == 200
+
+
+def test_label_pins_a_version_that_the_policy_leaves_out(running: Running) -> None:
+    assert running.version("&version=stable") == "404"
+    answer = running.admin.put("/models/colours/labels/stable?version=2")
+    assert answer.status_code == 200
+    assert running.version("&version=stable") == "2"
+    assert running.version() == "3"
+    listed = running.service.get("/models").json()["models"]
+    assert {each["version"]: each["labels"] for each in listed if each["name"] == "colours"} == {
+        "3": [],
+        "2": ["stable"],
+    }
+    assert running.admin.put("/models/colours/labels/Not/a").status_code == 404
+    assert running.admin.put("/models/colours/labels/latest?version=2").status_code == 409
+    assert running.admin.put("/models/colours/labels/stable?version=4").status_code == 404
+    assert running.version("&version=stable") == "2"
+    running.admin.put("/models/colours/labels/stable")
+    assert running.version("&version=stable") == "404"
+
+
+def test_tritons_client_unloads_and_loads_a_model(running: Running) -> None:
+    triton = InferenceServerClient(str(running.admin.base_url).removeprefix("http://").rstrip("/"))
+    names = {each["name"] for each in triton.get_model_repository_index() if "READY" in str(each)}
+    assert names == {"colours", "other"}
+    triton.unload_model("other")
+    assert running.service.get("/models/other").status_code == 404
+    assert running.service.get("/readyz").status_code == 200
+    triton.load_model("other")
+    assert running.service.get("/models/other").status_code == 200
+    triton.close()
+    assert running.post("/v2/repository/models/nope/unload", 404)
+    running.post("/v2/repository/models/other/unload")
+    only = running.post("/v2/repository/models/colours/unload", 409)
+    assert "only model" in str(only["error"])
+    running.post("/v2/repository/models/other/load")
+
+
+def test_command_line_speaks_to_the_port(running: Running, tmp_path: Path) -> None:
+    url = f"--url={running.admin.base_url}"
+    done = limelight("models", "activate", "colours", "2", url, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "active" in done.stdout
+    assert running.version() == "2"
+    failed = limelight("models", "activate", "colours", "9", url, cwd=tmp_path)
+    assert failed.returncode == 1
+    assert "has no version 9 on disk" in failed.stderr
+    limelight("models", "rollback", "colours", url, cwd=tmp_path)
+    assert running.version() == "3"
+    nobody = limelight("models", "list", "--url=http://127.0.0.1:1", cwd=tmp_path)
+    assert nobody.returncode == 1
+    assert "LIMELIGHT_ADMIN_PORT" in nobody.stderr
+
+
+def test_web_pages_and_large_bodies_are_refused(running: Running) -> None:
+    """A page that somebody opens on this machine could otherwise unload models."""
+    path = "/v2/repository/models/other/unload"
+    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+        assert running.admin.post(path, headers=headers).status_code == 403
+    assert running.admin.post(path, content=b"x" * 70_000).status_code == 413
+    assert running.service.get("/models/other").status_code == 200
+    unknown = running.admin.get("/nothing")
+    assert unknown.status_code == 404
+    assert "POST /models/NAME/rollback" in unknown.json()["error"]
