@@ -35,6 +35,7 @@ COMMANDS = {
     "score": "score",
     "predict": "serve",
     "explain": "serve",
+    "keys": "serve",
 }
 """In the order of a first day, with the extra that each needs.
 

@@ -115,7 +115,11 @@ def test_process_has_the_same_status_and_message(tmp_path: Path) -> None:
     assert here.returncode == 1
 
 
-LEAVES = [*((name,) for name in COMMANDS if name != "data"), ("data", "fetch"), ("data", "list")]
+GROUPS = {"data": ("fetch", "list"), "keys": ("new", "hash")}
+LEAVES = [
+    *((name,) for name in COMMANDS if name not in GROUPS),
+    *((name, leaf) for name, leaves in GROUPS.items() for leaf in leaves),
+]
 
 
 @pytest.mark.parametrize("command", LEAVES)

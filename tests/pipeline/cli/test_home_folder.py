@@ -13,12 +13,12 @@ from pipeline.cli import main
 from pipeline.cli.home_folder import with_home_folder
 from tests.pipeline.cli.running import limelight
 
-COMMANDS = [name for name in main.COMMANDS if name != "data"]
+COMMANDS = [name for name in main.COMMANDS if name not in ("data", "keys")]
 MAY_BE_PATHS = {"files", "model", "network", "pretrained", "recipe", "source", "teachers"}
 """Texts that may be a path."""
 NO_PATHS = {
-    "against", "arch", "colormap", "column", "device", "engine", "field", "image_size", "lr",
-    "method", "name", "networks", "settings", "target", "track", "url",
+    "against", "api_key", "arch", "colormap", "column", "device", "engine", "field", "image_size",
+    "lr", "method", "name", "networks", "settings", "target", "track", "url",
 }  # fmt: skip
 
 

@@ -32,7 +32,11 @@ SLOW = frozenset(
         "torchvision",
     }
 )
-LEAVES = [*((name,) for name in COMMANDS if name != "data"), ("data", "fetch"), ("data", "list")]
+GROUPS = {"data": ("fetch", "list"), "keys": ("new", "hash")}
+LEAVES = [
+    *((name,) for name in COMMANDS if name not in GROUPS),
+    *((name, leaf) for name, leaves in GROUPS.items() for leaf in leaves),
+]
 
 
 def run_and_list_imports(
@@ -125,6 +129,7 @@ def write_run(folder: Path, source: str) -> None:
         (("ablate", "resnet-max"), "run `limelight data fetch cifar10`"),
         (("data", "fetch", "imagenet"), "there are: mnist, cifar10"),
         (("score", "photos"), "Missing option"),
+        (("keys", "new", "the shop"), "is no name"),
     ],
     ids=" ".join,
 )
