@@ -87,7 +87,9 @@ class Application:
         self._registry = registry or ModelRegistry(settings, metrics)
         self._tracing = trace
         self._worker_status = worker_status
-        self._access = None if settings.keys_file is None else Access(settings, metrics)
+        self._access = None
+        if settings.keys_file is not None:
+            self._access = Access(settings, metrics, workers=workers)
         self._drain = Drain(settings.drain_s)
         self._upload_budget = UploadBudget(settings.max_queued_bytes)
         self._in_flight = 0

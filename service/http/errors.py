@@ -88,6 +88,10 @@ class PermissionDenied(LimelightError):
         )
 
 
+class RateLimited(errors.Unavailable):
+    code, title = "rate_limited", "The API key has sent too many requests"
+
+
 STATUS: dict[type[LimelightError], int] = {
     MalformedRequest: 400,
     errors.MissingImage: 400,
@@ -108,6 +112,7 @@ STATUS: dict[type[LimelightError], int] = {
     errors.UnknownTarget: 422,
     errors.UnsupportedMethod: 422,
     errors.InvalidParameter: 422,
+    RateLimited: 429,
     HeadTooLarge: 431,
     errors.ClientGone: 499,
     errors.InternalError: 500,

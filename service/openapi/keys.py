@@ -1,7 +1,7 @@
 """API keys in the OpenAPI document of a service that asks for them."""
 
 from service.access.routes import SCOPES, open_routes
-from service.http.errors import PermissionDenied, Unauthenticated
+from service.http.errors import PermissionDenied, RateLimited, Unauthenticated
 from service.oip.rest import ROOT
 from service.openapi import oip
 from service.openapi.parts import Json, problems
@@ -12,7 +12,7 @@ _SCHEMES: Json = {
     "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
 }
 _EITHER: list[Json] = [{"bearer": []}, {"header": []}]
-_REFUSALS = (Unauthenticated, PermissionDenied)
+_REFUSALS = (Unauthenticated, PermissionDenied, RateLimited)
 
 
 def with_keys(tree: Json, settings: Settings) -> Json:

@@ -155,8 +155,8 @@ def errors_of(*raised: type[LimelightError]) -> Json:
     responses: Json = {}
     for status, titles in sorted(by_status.items()):
         responses[str(status)] = answer("; ".join(titles), "OipError")
-    if "503" in responses:
-        responses["503"]["headers"] = {
+    for temporary in {"429", "503"} & set(responses):
+        responses[temporary]["headers"] = {
             "Retry-After": {"description": "Seconds to wait", "schema": _INTEGER}
         }
     return responses

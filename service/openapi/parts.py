@@ -52,7 +52,7 @@ def problems(*raised: type[LimelightError]) -> Json:
                 "application/problem+json": {"schema": {"allOf": [reference("Problem"), codes]}}
             },
         }
-        if status == 503:
+        if status in (429, 503):
             responses[str(status)]["headers"] = {
                 "Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}
             }

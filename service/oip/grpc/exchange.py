@@ -22,6 +22,7 @@ _CODES = {
     "not_ready": grpc.StatusCode.UNAVAILABLE,
     "draining": grpc.StatusCode.UNAVAILABLE,
     "unauthenticated": grpc.StatusCode.UNAUTHENTICATED,
+    "rate_limited": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "permission_denied": grpc.StatusCode.PERMISSION_DENIED,
     "client_gone": grpc.StatusCode.CANCELLED,
     "internal_error": grpc.StatusCode.INTERNAL,

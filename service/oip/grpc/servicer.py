@@ -95,7 +95,9 @@ class Servicer:
         exchange = RpcExchange.begin(context, timeout_s=self._server.settings.timeout_s)
         request = exchange.request
         try:
-            await self._access.admit(route, request.headers, request.context)
+            # Each message of a stream counts as a request, and not its beginning.
+            counts = not route.endswith(_STREAM)
+            await self._access.admit(route, request.headers, request.context, counts=counts)
             return
         except LimelightError as error:
             exchange.set_error(error)

@@ -275,6 +275,24 @@ def test_keys_rotate_in_all_workers_while_requests_and_a_stream_go_on(
     assert statuses(locked, "/predict", new) == {200}
 
 
+def test_rate_of_a_key_holds_over_grpc_and_for_each_message_of_a_stream(
+    locked: Server, keys_file: Path, stub: Any
+) -> None:
+    limited = keys_text(maps=KEYS["maps"], shop=KEYS["shop"], more="rate = 0.01\nburst = 4\n")
+    replace(keys_file, limited)
+    wait_for(lambda: statuses(locked, "/predict", {"X-Api-Key": NEW}) == {401})
+    # One connection, and so one worker, which has half of the burst.
+    stream = stub.ModelStreamInfer(iter([infer_message()] * 4), metadata=metadata("shop"))
+    errors = [answer.error_message for answer in stream]
+    assert errors[:2] == ["", ""]
+    assert all("may send 0.01 requests per second" in error for error in errors[2:])
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(infer_message(), metadata=metadata("shop"))
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert int(dict(refused.value.trailing_metadata())["retry-after"]) > 90
+    stub.ModelInfer(infer_message(), metadata=metadata("maps"))
+
+
 def test_service_with_a_broken_file_does_not_start(tmp_path: Path, zoo: Path) -> None:
     (tmp_path / "keys.toml").write_text("keys = []")
     with (
