@@ -20,6 +20,7 @@ from limelight.errors import (
     LimelightError,
     NotReady,
 )
+from service.access.access import Access
 from service.http import static_files as page
 from service.http.cors import allow_origins
 from service.http.errors import MethodNotAllowed, NoSuchRoute, status_of
@@ -96,6 +97,9 @@ class Application:
         self._tracing = trace
         self._worker_status = worker_status
         self._follower = follower
+        self._access = None
+        if settings.keys_file is not None:
+            self._access = Access(settings, metrics, workers=workers)
         self._drain = Drain(settings.drain_s)
         self._upload_budget = UploadBudget(settings.max_queued_bytes)
         self._in_flight = 0
@@ -129,7 +133,8 @@ class Application:
         )
         self._oip = Rest(oip, self._upload_budget, metrics)
         self._port = Port(
-            oip, self._upload_budget, metrics, self._recorder, trace, self._count_refusal
+            *(oip, self._upload_budget, metrics, self._recorder, trace, self._count_refusal),
+            self._access,
         )
         self._routes |= self._oip.routes
         self._cross_origin = None
@@ -161,6 +166,8 @@ class Application:
         error_code: str | None = None
         try:
             if not exchange.checked:
+                if self._access is not None:
+                    await self._access.admit(exchange.route, request.headers, request.context)
                 request.set_deadline(self._settings.timeout_s)
             response = await self._endpoint(request.method, exchange.route)(exchange)
         except LimelightError as error:
@@ -207,14 +214,27 @@ class Application:
         except InvalidParameter:
             return None
         exchange = Exchange(request, path)
+        # After everything that may return None: the normal path would admit the key again.
+        if self._access is not None:
+            try:
+                if not self._access.admit_now(path, request.headers, request.context):
+                    return None
+            except LimelightError as error:
+                return self._rejected(exchange, error)
         exchange.classifier, exchange.checked = classifier, True
         rejection = classifier.rejection(request.context, low_priority=LOW_PRIORITY[path])
         if rejection is None:
             scope[_EXCHANGE] = exchange
             return None
-        response = problem_response(rejection)
+        return self._rejected(exchange, rejection)
+
+    def _rejected(
+        self, exchange: Exchange, error: LimelightError
+    ) -> tuple[Response, Iterable[Header]]:
+        request, response = exchange.request, problem_response(error)
         seconds = time.perf_counter() - request.context.started
-        self._recorder.record(exchange, path, response.status, rejection.code, seconds, None)
+        route, status = exchange.route, response.status
+        self._recorder.record(exchange, route, status, error.code, seconds, None)
         return response, (_id_header(request),)
 
     def _count_refusal(self, error: LimelightError) -> None:
@@ -295,6 +315,8 @@ class Application:
         if self._drain.begun:
             return Draining("the service is shutting down: use another replica", retry_after_s=10)
         reason = self._registry.unready_reason or self._port.unready_reason
+        if self._access is not None:
+            reason = self._access.unready_reason or reason
         return None if reason is None else NotReady(reason, retry_after_s=10)
 
     def _is_ready(self) -> bool:
@@ -325,6 +347,8 @@ class Application:
                 gc.freeze()
                 gc.set_threshold(_GC_THRESHOLD)
                 self._status_task = asyncio.create_task(self._publish_status(acceptor))
+                if self._access is not None:
+                    self._access.start()
                 await send({"type": "lifespan.startup.complete"})
                 await acceptor.take_over()
                 await self._port.open(acceptor.host, max_connections=acceptor.max_grpc_connections)
@@ -336,6 +360,8 @@ class Application:
                     self._status_task.cancel()
                 if self._follower is not None:
                     self._follower.close()
+                if self._access is not None:
+                    self._access.stop()
                 await self._registry.close()
                 self._metrics.flush()
                 if self._tracing is not None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from starlette.types import ASGIApp
 
 from limelight.runtime import cuda
+from service.access.keys_file import KeysFileError, read_keys
 from service.process import malloc as allocator
 from service.process import workers as parallelism
 from service.process.metrics_folder import accept_full_disk
@@ -34,6 +35,13 @@ try:
     settings = Settings()
 except ValidationError as error:
     raise SystemExit(f"limelight: {settings_problem(error)}") from None
+if settings.keys_file is not None:
+    try:
+        read_keys(settings.keys_file)
+    except KeysFileError as error:
+        raise SystemExit(
+            f"limelight: LIMELIGHT_KEYS_FILE is {str(settings.keys_file)!r}: {error}"
+        ) from None
 for package in ("grpc_health", *(("grpc_reflection",) if settings.grpc_reflection else ())):
     if settings.grpc_port is not None and importlib.util.find_spec(package) is None:
         raise SystemExit("limelight: LIMELIGHT_GRPC_PORT is set: pip install 'limelight[grpc]'")

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from service.access.caller import ANYONE, Caller
+
 Stage = Literal["read", "decode", "queue", "compute", "render"]
 STAGES: tuple[Stage, ...] = ("read", "decode", "queue", "compute", "render")
 
@@ -26,6 +28,8 @@ class RequestContext:
     deadline: float = float("inf")
     gone: Callable[[], bool] = _never
     """Function that returns True after the client has disconnected."""
+    caller: Caller = ANYONE
+    """Owner of the request's API key."""
     stages: list[tuple[Stage, float, float]] = field(default_factory=list)
     """Name, start and end of each completed stage."""
 

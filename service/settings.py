@@ -101,6 +101,12 @@ class Settings(BaseSettings):
     """Pause after SIGTERM, unready but still serving, for load balancers to notice."""
     worker_timeout_s: float = Field(default=30.0, ge=0, le=3600)
     """Time without a sign of life after which a worker is killed and replaced. 0: never."""
+    keys_file: Path | None = None
+    """File of API keys (TOML). Unset: nobody needs a key."""
+    public_page: bool = True
+    """With keys: the web page, which asks for a key itself, is shown without one."""
+    public_metrics: bool = False
+    """With keys: `/metrics` is shown without one."""
     access_log: bool = False
     """Log one line per request. Failures of the service are always logged."""
     log_format: Literal["text", "json"] = "text"

@@ -10,6 +10,7 @@ is raised with the service's stable error code. If the service cannot be reached
 
 import asyncio
 import itertools
+import os
 import random
 import sys
 import time
@@ -28,6 +29,8 @@ from limelight.results import Explanation, Json, Prediction, read
 
 Image = bytes | Path
 """An encoded image, or the path of an image file."""
+KEY_VARIABLE = "LIMELIGHT_API_KEY"
+"""Environment variable with the API key of a client that is given none."""
 Parameters = Mapping[str, str | int | float | bool | None]
 
 _RETRIED_STATUSES = frozenset({429, 502, 503, 504})
@@ -113,8 +116,10 @@ class _Attempts:
 class _Shared:
     """Base class of both clients: options, and conversion of arguments to requests."""
 
-    def __init__(self, *, timeout_s: float, retries: int) -> None:
+    def __init__(self, *, timeout_s: float, retries: int, api_key: str | None) -> None:
         self._timeout_s, self._retries = timeout_s, retries
+        key = os.environ.get(KEY_VARIABLE) if api_key is None else api_key
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def _attempts(self) -> _Attempts:
         return _Attempts(self._timeout_s, self._retries)
@@ -135,6 +140,8 @@ class Client(_Shared):
         url: address of the service, such as ``http://localhost:3000``.
         timeout_s: time limit of each answer, including all attempts and pauses.
         retries: further attempts after a failed connection or a temporary error.
+        api_key: key for a service that asks for one; default: LIMELIGHT_API_KEY, if it is set. It
+            goes to `url`, so that must be HTTPS wherever others can read along.
         transport: replacement for the network, for tests.
     """
 
@@ -144,10 +151,11 @@ class Client(_Shared):
         *,
         timeout_s: float = 30.0,
         retries: int = 4,
+        api_key: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        super().__init__(timeout_s=timeout_s, retries=retries)
-        self._http = httpx.Client(base_url=url, transport=transport)
+        super().__init__(timeout_s=timeout_s, retries=retries, api_key=api_key)
+        self._http = httpx.Client(base_url=url, headers=self._headers, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -251,10 +259,11 @@ class AsyncClient(_Shared):
         *,
         timeout_s: float = 30.0,
         retries: int = 4,
+        api_key: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(timeout_s=timeout_s, retries=retries)
-        self._http = httpx.AsyncClient(base_url=url, transport=transport)
+        super().__init__(timeout_s=timeout_s, retries=retries, api_key=api_key)
+        self._http = httpx.AsyncClient(base_url=url, headers=self._headers, transport=transport)
 
     async def __aenter__(self) -> Self:
         return self

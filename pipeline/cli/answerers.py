@@ -31,6 +31,13 @@ Model = Annotated[
     str | None,
     typer.Option(help="a run, an artefact, or a model's name; default: that of the service"),
 ]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        envvar="LIMELIGHT_API_KEY",
+        help="of the service; as a variable, other users of this machine cannot see it",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="a line of JSON for each file")]
 
 
@@ -81,7 +88,12 @@ class Answerer(Protocol):
 
 @contextmanager
 def answering(
-    url: str | None, models: Path | None, model: str | None, *, concurrency: int = 8
+    url: str | None,
+    models: Path | None,
+    model: str | None,
+    *,
+    api_key: str | None = None,
+    concurrency: int = 8,
 ) -> Iterator[Answerer]:
     """Ask the service at `url`, or load the model here.
 
@@ -94,7 +106,7 @@ def answering(
         return
     if models is not None:
         raise PipelineError("--models is for models that run here: leave out it or --url")
-    with Client(url) as client:
+    with Client(url, api_key=api_key) as client:
         yield _There(client, model, concurrency)
 
 

@@ -1,9 +1,14 @@
 """Errors of the HTTP interface, and the only table that maps errors to HTTP statuses."""
 
 import math
+from collections.abc import Iterable
 
 from limelight import errors
 from limelight.errors import LimelightError
+
+# RFC 6750, section 3.
+_CHALLENGE = b'Bearer realm="limelight"'
+_INVALID = b', error="invalid_token"'
 
 
 class MalformedRequest(LimelightError):
@@ -46,11 +51,54 @@ class UnsupportedEncoding(LimelightError):
     code, title = "unsupported_encoding", "Not a Content-Encoding that is accepted"
 
 
+class Unauthenticated(LimelightError):
+    """The request has no API key, or one that is not valid.
+
+    Attributes:
+        given: True if it has one.
+    """
+
+    code, title = "unauthenticated", "A valid API key is needed"
+
+    def __init__(self, detail: str, *, given: bool) -> None:
+        super().__init__(detail)
+        self.given = given
+
+
+class PermissionDenied(LimelightError):
+    """The API key lacks a scope.
+
+    Attributes:
+        scopes: names of the scopes, one of which is needed.
+    """
+
+    code, title = "permission_denied", "The API key does not have this scope"
+
+    def __init__(self, detail: str, *, scopes: str) -> None:
+        super().__init__(detail)
+        self.scopes = scopes
+
+    @classmethod
+    def of(cls, scopes: Iterable[str]) -> "PermissionDenied":
+        """Return the error for a key that has none of `scopes`."""
+        names = list(scopes)
+        return cls(
+            f"this needs a key with the scope {' or '.join(names)}: ask the operator for one",
+            scopes=" ".join(names),
+        )
+
+
+class RateLimited(errors.Unavailable):
+    code, title = "rate_limited", "The API key has sent too many requests"
+
+
 STATUS: dict[type[LimelightError], int] = {
     MalformedRequest: 400,
     errors.MissingImage: 400,
     InvalidMultipart: 400,
     InvalidEncoding: 400,
+    Unauthenticated: 401,
+    PermissionDenied: 403,
     NoSuchRoute: 404,
     errors.UnknownModel: 404,
     MethodNotAllowed: 405,
@@ -64,6 +112,7 @@ STATUS: dict[type[LimelightError], int] = {
     errors.UnknownTarget: 422,
     errors.UnsupportedMethod: 422,
     errors.InvalidParameter: 422,
+    RateLimited: 429,
     HeadTooLarge: 431,
     errors.ClientGone: 499,
     errors.InternalError: 500,
@@ -81,11 +130,16 @@ def status_of(kind: type[LimelightError]) -> int:
 
 
 def headers_of(error: LimelightError) -> list[tuple[bytes, bytes]]:
-    """Return the headers of an error: `Retry-After` in seconds, `Allow`, `Accept-Encoding`."""
+    """Return the headers of an error: `Retry-After` in seconds, `Allow`, `WWW-Authenticate`, ..."""
     if isinstance(error, errors.Unavailable):
         return [(b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s)))]
     if isinstance(error, MethodNotAllowed):
         return [(b"allow", error.allowed.encode())]
     if isinstance(error, UnsupportedEncoding):
         return [(b"accept-encoding", b"gzip, deflate")]
+    if isinstance(error, Unauthenticated):
+        return [(b"www-authenticate", _CHALLENGE + (_INVALID if error.given else b""))]
+    if isinstance(error, PermissionDenied):
+        missing = f', error="insufficient_scope", scope="{error.scopes}"'
+        return [(b"www-authenticate", _CHALLENGE + missing.encode())]
     return []

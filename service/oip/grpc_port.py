@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from limelight.errors import LimelightError
+from service.access.access import Access
 from service.inference.admission import UploadBudget
 from service.oip.dataplane import Server
 from service.telemetry.metrics import Metrics
@@ -29,9 +30,10 @@ class Port:
         recorder: Recorder,
         trace: Tracing | None,
         on_refusal: Callable[[LimelightError], None],
+        access: Access | None = None,
     ) -> None:
         self._on_refusal = on_refusal
-        self._servicer_arguments = server, upload_budget, metrics, recorder, trace
+        self._servicer_arguments = server, upload_budget, metrics, recorder, trace, access
         self._number = server.settings.grpc_port
         self._listener: Listener | None = None
         self._closing: asyncio.Task[None] | None = None

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from limelight.api_keys import Scope
 from limelight.explanations.options import OverlayStyle
 from limelight.explanations.overlay import overlay, png
 from limelight.imaging.preprocessing import View, picture_of
+from service.http.errors import PermissionDenied
 from service.inference.admission import largest_request
 from service.inference.batching import Outputs
 from service.inference.classifier import Classifier
@@ -57,6 +59,7 @@ class Inference:
         manifest = classifier.manifest
         _apply_timeout(context, request.parameters)
         planned = plan(request, manifest, max_batch=self.max_batch)
+        _check_scope(context, planned)
         target = None
         if planned.picture is not None and planned.picture.target is not None:
             target = classifier.results.index(planned.picture.target)
@@ -147,6 +150,17 @@ def _apply_timeout(context: RequestContext, parameters: Parameters) -> None:
         raise InvalidInference("timeout must be a whole number of microseconds, 0 for none")
     if timeout:
         context.deadline = min(context.deadline, time.perf_counter() + timeout / 1e6)
+
+
+def _check_scope(context: RequestContext, planned: Plan) -> None:
+    """Check that the caller's key allows maps, or predictions if there are none.
+
+    Raises:
+        PermissionDenied: it does not.
+    """
+    needed: Scope = "explain" if planned.explains else "predict"
+    if needed not in context.caller.scopes:
+        raise PermissionDenied.of((needed,))
 
 
 def _tensor(

@@ -9,7 +9,8 @@ from limelight.imaging.formats import media_types
 from limelight.result_builder import DEFAULT_TOP_K
 from service.http import errors as http_errors
 from service.openapi import oip
-from service.openapi.parts import Json, answer, parameter, reference
+from service.openapi.keys import with_keys
+from service.openapi.parts import Json, answer, parameter, problems
 from service.openapi.schemas import schemas
 from service.settings import Settings
 
@@ -40,7 +41,7 @@ def document(settings: Settings) -> Json:
         for operation in item.values():
             if isinstance(operation, dict):
                 operation.setdefault("tags", ["Limelight"])
-    return tree
+    return with_keys(tree, settings) if settings.keys_file is not None else tree
 
 
 def _document(settings: Settings) -> Json:
@@ -99,7 +100,7 @@ def _document(settings: Settings) -> Json:
                             "description": "Text exposition format",
                             "content": {"text/plain": {"schema": {"type": "string"}}},
                         },
-                        **_problems(errors.InternalError),
+                        **problems(errors.InternalError),
                     },
                 }
             },
@@ -130,7 +131,7 @@ def _predict(settings: Settings) -> Json:
         "requestBody": _upload(settings),
         "responses": {
             "200": answer("The most probable classes", "Prediction"),
-            **_problems(*_UPLOAD_ERRORS),
+            **problems(*_UPLOAD_ERRORS),
         },
     }
 
@@ -193,7 +194,7 @@ def _explain(settings: Settings) -> Json:
         "requestBody": _upload(settings),
         "responses": {
             "200": success,
-            **_problems(*_UPLOAD_ERRORS, errors.UnknownTarget, errors.UnsupportedMethod),
+            **problems(*_UPLOAD_ERRORS, errors.UnknownTarget, errors.UnsupportedMethod),
         },
     }
 
@@ -257,7 +258,7 @@ def _page(operation: str, summary: str) -> Json:
         "responses": {
             "200": {"description": "HTML", "content": html},
             "304": {"description": "Not modified, for `If-None-Match`"},
-            **_problems(errors.InternalError),
+            **problems(errors.InternalError),
         },
     }
 
@@ -266,26 +267,5 @@ def _read(summary: str, schema: str, *raised: type[LimelightError], operation: s
     return {
         "operationId": operation,
         "summary": summary,
-        "responses": {"200": answer(summary, schema), **_problems(*raised, errors.InternalError)},
+        "responses": {"200": answer(summary, schema), **problems(*raised, errors.InternalError)},
     }
-
-
-def _problems(*raised: type[LimelightError]) -> Json:
-    """Return one response per status, with the error codes that it can have."""
-    by_status: dict[int, list[type[LimelightError]]] = {}
-    for error in dict.fromkeys(raised):
-        by_status.setdefault(http_errors.status_of(error), []).append(error)
-    responses: Json = {}
-    for status, kinds in sorted(by_status.items()):
-        codes = {"properties": {"code": {"enum": [error.code for error in kinds]}}}
-        responses[str(status)] = {
-            "description": "; ".join(f"`{error.code}`: {error.title}" for error in kinds),
-            "content": {
-                "application/problem+json": {"schema": {"allOf": [reference("Problem"), codes]}}
-            },
-        }
-        if status == 503:
-            responses[str(status)]["headers"] = {
-                "Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}
-            }
-    return responses

@@ -77,7 +77,7 @@ def paths(settings: Settings) -> Json:
 def _read(summary: str, schema: str, *raised: type[LimelightError]) -> Json:
     operation = {
         "summary": summary,
-        "responses": {"200": answer("OK", schema), **_errors(*raised, errors.InternalError)},
+        "responses": {"200": answer("OK", schema), **errors_of(*raised, errors.InternalError)},
     }
     return {"get": operation}
 
@@ -94,7 +94,7 @@ def _index() -> Json:
         },
         "responses": {
             "200": answer("OK", "OipIndex"),
-            **_errors(
+            **errors_of(
                 InvalidInference,
                 http_errors.InvalidEncoding,
                 http_errors.RequestTimeout,
@@ -143,11 +143,11 @@ def _infer(settings: Settings) -> Json:
                 **octets,
             },
         },
-        "responses": {"200": success, **_errors(*_INFER_ERRORS, errors.InternalError)},
+        "responses": {"200": success, **errors_of(*_INFER_ERRORS, errors.InternalError)},
     }
 
 
-def _errors(*raised: type[LimelightError]) -> Json:
+def errors_of(*raised: type[LimelightError]) -> Json:
     """Return one response per status that these errors have on the protocol's paths."""
     by_status: dict[int, list[str]] = {}
     for error in raised:
@@ -155,8 +155,8 @@ def _errors(*raised: type[LimelightError]) -> Json:
     responses: Json = {}
     for status, titles in sorted(by_status.items()):
         responses[str(status)] = answer("; ".join(titles), "OipError")
-    if "503" in responses:
-        responses["503"]["headers"] = {
+    for temporary in {"429", "503"} & set(responses):
+        responses[temporary]["headers"] = {
             "Retry-After": {"description": "Seconds to wait", "schema": _INTEGER}
         }
     return responses

@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
+from limelight.errors import LimelightError
+from service.http.errors import status_of
+
 Json = dict[str, Any]
 
 
@@ -33,3 +36,24 @@ def record(required: Iterable[str] | None = None, /, **properties: Json) -> Json
     """Return the schema of an object; all properties are required unless `required` names some."""
     names = list(properties) if required is None else list(required)
     return {"type": "object", "properties": properties, "required": names}
+
+
+def problems(*raised: type[LimelightError]) -> Json:
+    """Return one response per status, with the error codes that it can have."""
+    by_status: dict[int, list[type[LimelightError]]] = {}
+    for error in dict.fromkeys(raised):
+        by_status.setdefault(status_of(error), []).append(error)
+    responses: Json = {}
+    for status, kinds in sorted(by_status.items()):
+        codes = {"properties": {"code": {"enum": [error.code for error in kinds]}}}
+        responses[str(status)] = {
+            "description": "; ".join(f"`{error.code}`: {error.title}" for error in kinds),
+            "content": {
+                "application/problem+json": {"schema": {"allOf": [reference("Problem"), codes]}}
+            },
+        }
+        if status in (429, 503):
+            responses[str(status)]["headers"] = {
+                "Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}
+            }
+    return responses

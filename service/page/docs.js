@@ -2,7 +2,15 @@
 
 /* global SwaggerUIBundle */
 
-const spec = await (await fetch("openapi.json")).json();
+import { authorization } from "./key.js";
+
+const response = await fetch("openapi.json", { headers: authorization() });
+if (response.status === 401) {
+  document.getElementById("api").textContent =
+    "This service asks for an API key. Enter it on the page at /, then come back in the same tab.";
+  throw new Error("an API key is needed");
+}
+const spec = await response.json();
 // A proxy may serve the page below a path that the document does not know.
 spec.servers = [{ url: new URL(".", location).href.replace(/\/$/, "") }];
 SwaggerUIBundle({
@@ -13,4 +21,8 @@ SwaggerUIBundle({
   defaultModelsExpandDepth: 0,
   tryItOutEnabled: true,
   validatorUrl: null, // no request to another host
+  requestInterceptor: (request) => {
+    Object.assign(request.headers, authorization());
+    return request;
+  },
 });

@@ -1,6 +1,7 @@
 import { at, element, enableCopyButtons, fill, percent } from "./dom.js";
 import { difference, heat, lay } from "./maps.js";
 import { Pad } from "./pad.js";
+import { keep, key } from "./key.js";
 import { ServiceError, explain, isReady, models } from "./service.js";
 import { snippets } from "./snippets.js";
 
@@ -174,6 +175,7 @@ async function classify() {
     notice(error.message);
     if (error.gone) waitForIt();
     else reset();
+    at("lock").hidden = !error.locked;
   } finally {
     if (running === request) running = null;
     if (again && !running) {
@@ -245,7 +247,8 @@ function paint() {
   for (const button of at("classes").querySelectorAll("button")) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.index) === first.index));
   }
-  const code = snippets({ file, model: shown.model, target: first.target, method: first.method });
+  const { target: name, method } = first;
+  const code = snippets({ file, model: shown.model, target: name, method, locked: key() !== "" });
   at("curl").textContent = code.curl;
   at("python").textContent = code.python;
 }
@@ -300,7 +303,8 @@ async function start() {
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
     notice(error.message);
-    waitForIt();
+    at("lock").hidden = !error.locked;
+    if (!error.locked) waitForIt();
     return;
   }
   const first = served.find((each) => each.default) ?? served[0];
@@ -342,6 +346,15 @@ function selectModel(model, fit) {
 
 // User input
 
+at("lock").addEventListener("submit", (event) => {
+  event.preventDefault(); // the key must not get into an address
+  keep(at("key").value.trim());
+  at("key").value = "";
+  at("lock").hidden = true;
+  notice("");
+  if (served.length) classify();
+  else start();
+});
 at("draw").addEventListener("click", () => {
   draw();
   picture.focus();

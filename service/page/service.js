@@ -1,10 +1,13 @@
-// Client of the service: responses, errors and stage times.
+// Client of the service: responses, errors, stage times and the API key.
 
-/** Error response or missing response, with a message for the user. `gone`: no response. */
+import { authorization } from "./key.js";
+
+/** Error response or missing response, with a message for the user. `gone`: no response; `locked`:
+ * the service asks for an API key, or for another one. */
 export class ServiceError extends Error {
-  constructor(message, { gone = false } = {}) {
+  constructor(message, { gone = false, locked = false } = {}) {
     super(message);
-    this.gone = gone;
+    Object.assign(this, { gone, locked });
   }
 }
 
@@ -42,7 +45,8 @@ export async function explain(image, question, signal) {
 async function ask(path, options) {
   let response;
   try {
-    response = await fetch(path, options);
+    const headers = { ...options?.headers, ...authorization() };
+    response = await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServiceError("The service does not answer. Waiting until it is back…", { gone: true });
@@ -55,7 +59,8 @@ async function ask(path, options) {
   } catch {
     // A proxy answered, in another format.
   }
-  throw new ServiceError(detail, { gone: response.status === 502 || response.status === 503 });
+  const { status } = response;
+  throw new ServiceError(detail, { gone: status === 502 || status === 503, locked: status === 401 });
 }
 
 /** `queue;dur=0.1, compute;dur=1.2` -> {queue: 0.1, compute: 1.2}. */

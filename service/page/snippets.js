@@ -1,13 +1,17 @@
 // Code snippets that send the page's request.
 
-/** Return a curl command and a Python program that request the map on the page. */
-export function snippets({ file, model, target, method }) {
+/** Return a curl command and a Python program that request the map on the page.
+ *
+ * `locked`: the service asks for a key, which the code takes from the environment.
+ */
+export function snippets({ file, model, target, method, locked }) {
   const params = method === "cam" ? { model, target } : { model, target, method };
   const url = new URL("explain", document.baseURI);
   url.search = new URLSearchParams(params);
   return {
-    curl: `curl --data-binary @${quoted(file)} \\\n  '${String(url).replaceAll("'", "%27")}'`,
+    curl: `curl --data-binary @${quoted(file)} \\\n${locked ? CURL_KEY : ""}  '${String(url).replaceAll("'", "%27")}'`,
     python: [
+      ...(locked ? ["import os"] : []),
       "from pathlib import Path",
       "import httpx",
       "",
@@ -15,11 +19,16 @@ export function snippets({ file, model, target, method }) {
       `    ${JSON.stringify(String(new URL("explain", document.baseURI)))},`,
       `    params=${JSON.stringify(params).replaceAll('":"', '": "').replaceAll('","', '", "')},`,
       `    content=Path(${JSON.stringify(file)}).read_bytes(),`,
+      ...(locked ? [PYTHON_KEY] : []),
       ").raise_for_status().json()",
       'print(answer["label"], answer["confidence"], answer["cam"]["box"])',
     ].join("\n"),
   };
 }
+
+const CURL_KEY = '  -H "Authorization: Bearer $LIMELIGHT_API_KEY" \\\n';
+const PYTHON_KEY =
+  '    headers={"Authorization": f"Bearer {os.environ[\'LIMELIGHT_API_KEY\']}"},';
 
 function quoted(file) {
   return /^[\w.-]+$/.test(file) ? file : `'${file.replaceAll("'", "'\\''")}'`;

@@ -10,7 +10,7 @@ from service.telemetry.log_limit import RepeatFilter
 
 logger = logging.getLogger("limelight.logs")
 
-_FIELDS = ("request_id", "trace_id", "method", "route", "status", "duration_ms", "model")
+_FIELDS = ("request_id", "trace_id", "method", "route", "status", "duration_ms", "model", "key")
 
 
 _limit = RepeatFilter()

@@ -47,6 +47,8 @@ class RequestLabels:
     code: int = 200
     error_code: str | None = None
     """Code of the error that was returned; None: there was no error."""
+    key: str = ""
+    """Name of the API key, from the file of keys; empty: there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,13 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._requests = self._counter(
             "requests", "Requests answered.", "route", "model", "version", "code"
+        )
+        self._key_requests = self._counter(
+            "key_requests", "Requests answered, by the name of their API key.", "key", "code"
+        )
+        self._keys = self._gauge("keys", "Names in the file of API keys.", "livemin")
+        self._keys_file_broken = self._gauge(
+            "keys_file_broken", "1 when a worker cannot use the newest file of keys.", "livemax"
         )
         self._rejected = self._counter("rejected", "Requests answered with an error.", "reason")
         self._explanations = self._counter(
@@ -197,6 +206,11 @@ class Metrics:
         self._depth.labels(model).set(depth)
         self._age.labels(model).set(age_s)
 
+    def set_keys(self, names: int, broken: bool) -> None:
+        """Set the number of names whose API keys are valid, and whether the file is broken."""
+        self._keys.set(names)
+        self._keys_file_broken.set(broken)
+
     def set_worker(self, *, ready: bool, in_flight: int) -> None:
         """Set the status of this worker."""
         self._workers.set(1)
@@ -301,6 +315,8 @@ class Metrics:
     def _count_requests(self, request: RequestLabels, number: int, seconds: float) -> None:
         model = request.model
         self._requests.labels(request.route, model, request.version, request.code).inc(number)
+        if request.key:
+            self._key_requests.labels(request.key, request.code).inc(number)
         if model != "none":
             outcome = "success" if request.code < 400 else "failure"
             self._model_seconds.labels(model, outcome).inc(seconds)

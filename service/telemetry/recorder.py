@@ -70,7 +70,8 @@ class Recorder:
         `status` is the HTTP status; for gRPC, it is the status that HTTP would have.
         """
         request, context = exchange.request, exchange.request.context
-        request_key = (route, exchange.model, exchange.version, status, error_code)
+        caller = context.caller.name
+        request_key = (route, exchange.model, exchange.version, status, error_code, caller)
         labels = self._request_labels.get(request_key)
         if labels is None:
             labels = self._request_labels[request_key] = RequestLabels(*request_key)
@@ -89,6 +90,8 @@ class Recorder:
                 "limelight.model": exchange.model,
                 "limelight.request_id": context.id,
             }
+            if caller:
+                attributes["limelight.key"] = caller
             self._tracing.end(span, context, attributes)
         if self._access_log:
             fields = {
@@ -99,5 +102,6 @@ class Recorder:
                 "status": status,
                 "duration_ms": round(seconds * 1000, 3),
                 "model": exchange.model,
+                "key": caller or None,
             }
             logger.info("%s %s %d", fields["method"], route, status, extra=fields)

@@ -13,6 +13,7 @@ from limelight.explanations.methods import METHODS
 from limelight.explanations.overlay import COLORMAPS
 from limelight.results import Explanation
 from pipeline.cli.answerers import (
+    ApiKey,
     AsJson,
     Files,
     Model,
@@ -48,6 +49,7 @@ def explain(
     url: Url = None,
     models: Models = None,
     model: Model = None,
+    api_key: ApiKey = None,
     target: Annotated[str | None, typer.Option(help="class; default: the winner")] = None,
     method: Annotated[str, typer.Option(help=", ".join(METHODS))] = "cam",
     against: Annotated[str | None, typer.Option(help="other class of a contrast")] = None,
@@ -64,7 +66,8 @@ def explain(
     found, failures = matching(files)
     pictures = _pictures(found, out)
     options = {"target": target, "method": method, "against": against}
-    with progress_bar(transient=True) as progress, answering(url, models, model) as answerer:
+    chosen = answering(url, models, model, api_key=api_key)
+    with progress_bar(transient=True) as progress, chosen as answerer:
         task = progress.add_task("explaining", total=len(found))
         for file, picture in zip(found, pictures, strict=True):
             try:

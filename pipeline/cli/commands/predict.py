@@ -10,6 +10,8 @@ from rich.table import Table
 
 from limelight.results import Prediction
 from pipeline.cli.answerers import (
+    Answerer,
+    ApiKey,
     AsJson,
     Files,
     Model,
@@ -32,6 +34,7 @@ def predict(
     url: Url = None,
     models: Models = None,
     model: Model = None,
+    api_key: ApiKey = None,
     as_json: AsJson = False,
     concurrency: Annotated[int, typer.Option(min=1, help="requests under way at a time")] = 8,
 ) -> None:
@@ -42,7 +45,8 @@ def predict(
     Example: limelight predict 'photos/*.jpg' --model runs/mine
     """
     found, absent = matching(files)
-    answers = _ask(found, url, models, model, concurrency)
+    with answering(url, models, model, api_key=api_key, concurrency=concurrency) as answerer:
+        answers = _ask(found, answerer)
     failures = [(file, answer) for file, answer in answers if isinstance(answer, Exception)]
     if as_json:
         print("\n".join(as_line(*pair) for pair in answers))
@@ -51,9 +55,7 @@ def predict(
     finish(failures + absent)
 
 
-def _ask(
-    files: list[Path], url: str | None, models: Path | None, model: str | None, concurrency: int
-) -> Answers:
+def _ask(files: list[Path], answerer: Answerer) -> Answers:
     readable, answers = [], dict[Path, Prediction | Exception]()
     for file in files:
         try:
@@ -64,10 +66,9 @@ def _ask(
             readable.append(file)
     with progress_bar(transient=True) as progress:
         task = progress.add_task("predicting", total=len(readable))
-        with answering(url, models, model, concurrency=concurrency) as answerer:
-            for file, answer in zip(readable, answerer.predict_many(readable), strict=True):
-                answers[file] = answer
-                progress.advance(task)
+        for file, answer in zip(readable, answerer.predict_many(readable), strict=True):
+            answers[file] = answer
+            progress.advance(task)
     return [(file, answers[file]) for file in files]
 
 

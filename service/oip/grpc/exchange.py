@@ -7,6 +7,7 @@ import grpc
 
 from limelight.errors import LimelightError
 from limelight.result_builder import Winner
+from service.http.errors import headers_of
 from service.http.messages import choose_id
 from service.inference.classifier import Classifier
 from service.oip.errors import status_of
@@ -20,9 +21,17 @@ _CODES = {
     "overloaded": grpc.StatusCode.UNAVAILABLE,
     "not_ready": grpc.StatusCode.UNAVAILABLE,
     "draining": grpc.StatusCode.UNAVAILABLE,
+    "unauthenticated": grpc.StatusCode.UNAUTHENTICATED,
+    "rate_limited": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "permission_denied": grpc.StatusCode.PERMISSION_DENIED,
     "client_gone": grpc.StatusCode.CANCELLED,
     "internal_error": grpc.StatusCode.INTERNAL,
 }
+
+
+def trailers(error: LimelightError) -> tuple[tuple[str, str], ...]:
+    """Return the headers of an error as metadata, such as `retry-after`."""
+    return tuple((name.decode(), value.decode()) for name, value in headers_of(error))
 
 
 def status_code(error: LimelightError) -> grpc.StatusCode:

@@ -49,7 +49,7 @@ class Listener:
         self._server = server
         self._servicer = servicer
         self._grace_s = settings.timeout_s
-        self._reading = BoundedReading(settings, on_refusal)
+        self._reading = BoundedReading(settings, on_refusal, servicer.guard)
         self._grpc: Any = grpc.aio.server(
             interceptors=[self._reading], options=_options(settings, max_connections)
         )

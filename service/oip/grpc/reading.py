@@ -11,15 +11,25 @@ from service.settings import Settings
 
 HEAD_BYTES = 65_536
 """Allowance for a message beyond the bytes of its tensors: names, shapes and parameters."""
+Guard = Callable[[str, Any], Awaitable[None]]
+"""Function that is given the method and the context of a call, and aborts it or lets it go on."""
 # Unfinished messages of single calls and of streams, as shares of the upload budget. They come on
 # top of it.
 _CALL_SHARE, _STREAM_SHARE = 0.25, 0.4
 
 
 class BoundedReading(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # gRPC has no types
-    """Interceptor that reads the messages itself, from the moment that a call begins."""
+    """Interceptor that reads the messages itself, from the moment that a call begins.
 
-    def __init__(self, settings: Settings, on_refusal: OnRefusal) -> None:
+    Args:
+        on_refusal: called for each error that ends a call here.
+        guard: called before the first message of a call; None: every call may go on.
+    """
+
+    def __init__(
+        self, settings: Settings, on_refusal: OnRefusal, guard: Guard | None = None
+    ) -> None:
+        self._guard = guard
         messages = settings.max_queued_bytes / (settings.max_bytes + HEAD_BYTES)
         self._calls = CallReads(
             places=max(1, int(_CALL_SHARE * messages)),
@@ -42,7 +52,7 @@ class BoundedReading(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # gRPC 
             handler = await continuation(details)
             if handler is None:
                 return None
-            bounded = self._handlers[details.method] = self._bounded(handler)
+            bounded = self._handlers[details.method] = self._bounded(handler, details.method)
         return bounded
 
     def end_late(self) -> None:
@@ -50,16 +60,28 @@ class BoundedReading(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # gRPC 
         self._calls.end_late()
         self._streams.end_late()
 
-    def _bounded(self, handler: Any) -> Any:
+    def _bounded(self, handler: Any, method: str) -> Any:
         """Return a handler that begins with a call's head, and not with its first message."""
         codec = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(self._call(handler.unary_unary), *codec)
+            call = self._guarded(self._call(handler.unary_unary), method)
+            return grpc.stream_unary_rpc_method_handler(call, *codec)
         if handler.unary_stream is not None:
             behavior = self._answers_of_call(handler.unary_stream)
         else:
             behavior = self._answers_of_stream(handler.stream_stream)
-        return grpc.stream_stream_rpc_method_handler(behavior, *codec)
+        return grpc.stream_stream_rpc_method_handler(self._guarded(behavior, method), *codec)
+
+    def _guarded(self, behavior: Any, method: str) -> Any:
+        guard = self._guard
+        if guard is None:
+            return behavior
+
+        async def call(messages: Any, context: Any) -> Any:
+            await guard(method, context)
+            return await behavior(messages, context)
+
+        return call
 
     def _call(self, behavior: Any) -> Any:
         async def call(messages: Any, context: Any) -> Any:

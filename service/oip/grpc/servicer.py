@@ -12,13 +12,14 @@ import grpc
 from google.protobuf.json_format import ParseDict
 
 from limelight.errors import ClientGone, InternalError, LimelightError
-from service.http.errors import headers_of
+from service.access.access import Access
 from service.inference.admission import UploadBudget
 from service.oip.dataplane import EXTENSIONS, NAME, Server, server_version
 from service.oip.errors import InvalidInference
 from service.oip.grpc.codec import read_request, write_response
-from service.oip.grpc.exchange import RpcExchange, status_code
+from service.oip.grpc.exchange import RpcExchange, status_code, trailers
 from service.oip.grpc.messages import SERVICE, input_class, message_class
+from service.oip.grpc.reading import Guard
 from service.oip.grpc.wire import reader
 from service.telemetry.metrics import Metrics
 from service.telemetry.recorder import Recorder
@@ -44,8 +45,10 @@ class Servicer:
         metrics: Metrics,
         recorder: Recorder,
         trace: Tracing | None,
+        access: Access | None = None,
     ) -> None:
         self._server = server
+        self._access = access
         self._upload_budget = upload_budget
         self._metrics = metrics
         self._recorder = recorder
@@ -76,14 +79,42 @@ class Servicer:
         )
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
+    @property
+    def guard(self) -> Guard | None:
+        """Function that ends a call without a valid key before its message; None: all are valid."""
+        return None if self._access is None else self._check_key
+
+    async def _check_key(self, route: str, context: Any) -> None:
+        """Check the key of a call of any service of the port, and record a refusal.
+
+        Raises:
+            AbortError: the call is refused; gRPC expects it from the call.
+        """
+        if self._access is None:
+            return
+        exchange = RpcExchange.begin(context, timeout_s=self._server.settings.timeout_s)
+        request = exchange.request
+        try:
+            # Each message of a stream counts as a request, and not its beginning.
+            counts = not route.endswith(_STREAM)
+            await self._access.admit(route, request.headers, request.context, counts=counts)
+            return
+        except LimelightError as error:
+            exchange.set_error(error)
+            status = status_code(error), error.detail, trailers(error)
+        seconds = time.perf_counter() - request.context.started
+        self._recorder.record(
+            exchange, route, exchange.status, exchange.error_code, seconds, span=None
+        )
+        await context.abort(*status)
+
     def _unary(self, name: str, answer: Answer) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(message: Any, context: Any) -> Any:
             exchange = RpcExchange.begin(context, timeout_s=self._server.settings.timeout_s)
             try:
                 return await self._answered(name, answer, message, exchange)
             except LimelightError as error:
-                headers = tuple((key.decode(), value.decode()) for key, value in headers_of(error))
-                status = status_code(error), error.detail, headers
+                status = status_code(error), error.detail, trailers(error)
             # gRPC keeps the exception of `abort` in a reference cycle, with the frames that it
             # passed and those of an exception that was handled then. They would keep the message.
             del message
@@ -141,6 +172,8 @@ class Servicer:
             span = self._tracing.begin(route, request.headers)
         self.in_flight += 1
         try:
+            if self._access is not None:
+                await self._admit_again(self._access, route, exchange)
             if message is None:
                 raise InvalidInference("the message is malformed, or has too many fields")
             return await answer(message, exchange)
@@ -161,6 +194,18 @@ class Servicer:
             self._recorder.record(
                 exchange, route, exchange.status, exchange.error_code, seconds, span
             )
+
+    async def _admit_again(self, access: Access, route: str, exchange: RpcExchange) -> None:
+        """Find the caller of a message whose call the guard has admitted.
+
+        Raises:
+            LimelightError: the key of a stream is not valid any more, or sends too much.
+        """
+        headers, context = exchange.request.headers, exchange.request.context
+        if route.endswith(_STREAM):
+            await access.admit(route, headers, context)
+        else:
+            access.recognise(headers, context)
 
     async def _live(self, message: Any, exchange: RpcExchange) -> Any:
         return message_class("ServerLiveResponse")(live=True)

@@ -170,3 +170,32 @@ def test_answer_of_another_server_is_rejected() -> None:
         pytest.raises(RefusedError, match="not an answer of this service"),
     ):
         typed.predict(PNG)
+
+
+def test_both_clients_send_the_key_that_they_are_given_or_the_variable_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers.get("authorization"))
+        return httpx.Response(200, json=ANSWER)
+
+    transport = httpx.MockTransport(answer)
+
+    async def ask(key: str | None) -> None:
+        async with AsyncClient("http://service", transport=transport, api_key=key) as client:
+            await client.predict(PNG)
+
+    def ask_both(key: str | None = None) -> None:
+        with Client("http://service", transport=transport, api_key=key) as client:
+            client.predict(PNG)
+        asyncio.run(ask(key))
+
+    ask_both()
+    monkeypatch.setenv("LIMELIGHT_API_KEY", "of-the-variable")
+    ask_both()
+    ask_both("of-the-program")
+    ask_both("")
+    expected = [None, "Bearer of-the-variable", "Bearer of-the-program", None]
+    assert sent == [each for each in expected for _ in range(2)]

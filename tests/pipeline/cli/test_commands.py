@@ -115,7 +115,12 @@ def test_process_has_the_same_status_and_message(tmp_path: Path) -> None:
     assert here.returncode == 1
 
 
-GROUPS = {"data": ("fetch", "list"), "text": ("train", "sample", "export", "report")}
+GROUPS = {
+    "data": ("fetch", "list"),
+    "text": ("train", "sample", "export", "report"),
+    "models": ("list", "activate", "rollback", "label", "watch"),
+    "keys": ("new", "hash"),
+}
 LEAVES = [
     *((name,) for name in COMMANDS if name not in GROUPS),
     *((group, name) for group, names in GROUPS.items() for name in names),

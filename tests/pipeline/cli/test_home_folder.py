@@ -13,12 +13,13 @@ from pipeline.cli import main
 from pipeline.cli.home_folder import with_home_folder
 from tests.pipeline.cli.running import limelight
 
-COMMANDS = [name for name in main.COMMANDS if name not in ("data", "models", "text")]
+GROUPS = ("data", "keys", "models", "text")
+COMMANDS = [name for name in main.COMMANDS if name not in GROUPS]
 MAY_BE_PATHS = {"files", "kernel", "model", "network", "pretrained", "recipe", "source", "teachers"}
 """Texts that may be a path."""
 NO_PATHS = {
-    "against", "arch", "colormap", "column", "device", "engine", "field", "image_size", "lr",
-    "method", "name", "networks", "receptive_field", "settings", "target", "track", "url",
+    "against", "api_key", "arch", "colormap", "column", "device", "engine", "field", "image_size",
+    "lr", "method", "name", "networks", "receptive_field", "settings", "target", "track", "url",
 }  # fmt: skip
 
 

@@ -32,7 +32,12 @@ SLOW = frozenset(
         "torchvision",
     }
 )
-GROUPS = {"data": ("fetch", "list"), "text": ("train", "sample", "export", "report")}
+GROUPS = {
+    "data": ("fetch", "list"),
+    "text": ("train", "sample", "export", "report"),
+    "models": ("list", "activate", "rollback", "label", "watch"),
+    "keys": ("new", "hash"),
+}
 LEAVES = [
     *((name,) for name in COMMANDS if name not in GROUPS),
     *((group, name) for group, names in GROUPS.items() for name in names),
@@ -136,6 +141,7 @@ def write_run(folder: Path, source: str) -> None:
         (("ablate", "resnet-max"), "run `limelight data fetch cifar10`"),
         (("data", "fetch", "imagenet"), "there are: mnist, cifar10"),
         (("score", "photos"), "Missing option"),
+        (("keys", "new", "the shop"), "is no name"),
     ],
     ids=" ".join,
 )

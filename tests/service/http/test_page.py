@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
 from service.settings import Settings
+from tests.service.access.kit import KEYS, keys_text
 from tests.serving_kit import (
     REPOSITORY,
     Server,
@@ -401,3 +402,59 @@ def test_docs_page_may_load_nothing_from_other_hosts(shipped: Server) -> None:
     for name in ("swagger-ui.css", "swagger-ui-bundle.js", "docs.js"):
         assert httpx.get(f"{shipped.url}/page/{name}").status_code == 200
         assert f'"page/{name}"' in answer.text
+
+
+# A service that asks for keys
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("locked")
+    (folder / "keys.toml").write_text(keys_text())
+    with bentoml_serve(
+        Settings().models,
+        folder,
+        LIMELIGHT_DEFAULT_MODEL="digits",
+        LIMELIGHT_WORKERS="1",
+        LIMELIGHT_KEYS_FILE=str(folder / "keys.toml"),
+    ) as server:
+        yield server
+
+
+def test_page_asks_for_a_key_only_when_the_service_does_and_keeps_it_in_the_tab(
+    browser: Browser, shipped: Server, locked: Server
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(shipped.url)
+    expect(page.locator("#model option").first).to_be_attached()
+    expect(page.locator("#lock")).to_be_hidden()
+    page.goto(locked.url)
+    expect(page.locator("#lock")).to_be_visible()
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    for key in ("wrong-key", KEYS["maps"]):
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Use this key").click()
+        if key == "wrong-key":
+            expect(page.locator("#notice")).to_contain_text("API key is not valid")
+            expect(page.locator("#lock")).to_be_visible()
+    expect(page.locator("#lock")).to_be_hidden()
+    page.get_by_role("button", name="A handwritten 7").click()
+    expect(page.locator("#verdict")).to_contain_text("7,")
+    expect(page.locator("#curl")).to_contain_text("Bearer $LIMELIGHT_API_KEY")
+    assert KEYS["maps"] not in page.content()
+    assert KEYS["maps"] not in page.url
+    page.reload()
+    expect(page.locator("#model option").first).to_be_attached()
+    page.goto(f"{locked.url}/docs")
+    expect(try_out(page, "predict", "seven.png")).to_contain_text('"label": "7"')
+    stored = page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]")
+    assert stored == [0, 1, ""]
+    page.close()
+    another = context.new_page()
+    another.goto(locked.url)
+    expect(another.locator("#lock")).to_be_visible()
+    another.goto(f"{locked.url}/docs")
+    expect(another.locator("#api")).to_contain_text("Enter it on the page at /")
+    context.close()

@@ -1,0 +1,1 @@
+"""Who may use the service: API keys, their scopes and their rates."""
