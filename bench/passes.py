@@ -24,6 +24,7 @@ from bench.common import ROOT
 from bench.common.report import Report
 from bench.common.spread import Spread
 from bench.common.turns import take_turns
+from limelight.artifact.golden import read_golden
 from limelight.artifact.store import Artifact, load_artifact, newest_version
 from limelight.runtime import cuda as gpu
 from limelight.runtime import onnx_session as sessions
@@ -34,7 +35,8 @@ from limelight.runtime.sessions import Sessions
 
 OUTPUTS = ("logits", "probabilities", "ood_score")
 """The outputs that a prediction reads."""
-_TOLERANCE = 0.02  # of a probability; float16 needs most of it
+# Of a probability, for the golden samples; float16 and int8 need most of it.
+_TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "float16": 0.02, "int8": 0.1}
 _WARM_UP = 3  # passes; the first captures a CUDA graph
 
 Outputs = dict[str, NDArray[np.float32]]
@@ -61,11 +63,17 @@ class Setup:
     def file(self) -> str:
         """The graph of that precision; NotHereError where there is none."""
         manifest = self.artifact.manifest
-        if self.precision == "float32":
-            return manifest.onnx_file
-        if manifest.fp16_file is None:
-            raise NotHereError("the artefact has no float16 graph: export it with --fp16")
-        return manifest.fp16_file
+        if self.precision == "int8" and self.provider != "CPU":
+            raise NotHereError("int8 graphs are for a CPU")
+        files: dict[Precision, str | None] = {
+            "float32": manifest.onnx_file,
+            "float16": manifest.fp16_file,
+            "int8": manifest.int8_file,
+        }
+        if (file := files[self.precision]) is None:
+            option = {"float16": "--fp16", "int8": "--int8"}[self.precision]
+            raise NotHereError(f"it has no {self.precision} graph: export it with {option}")
+        return file
 
     def session(self) -> ort.InferenceSession:
         """A session as the service opens it."""
@@ -189,10 +197,13 @@ def measure(
     )
     provider = sessions.provider_of(session)
     rule, measured, missing = artifact.manifest.image, list[Measured](), dict[str, str]()
-    precisions: tuple[Precision, ...] = ("float32", "float16")
+    precisions: tuple[Precision, ...] = ("float32", "float16", "int8")
+    golden = read_golden(artifact)
     for batch in batches:
         shape = (batch, rule.height, rule.width, rule.channels)
         images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        if golden is not None:
+            images = np.resize(golden.images, shape)
         calls: dict[str, Callable[[], object]] = {}
         wanted: Outputs | None = None
         for precision, (name, way) in product(precisions, WAYS.items()):
@@ -200,7 +211,7 @@ def measure(
             try:
                 once = way(Setup(artifact, precision, images, device, provider, threads))
                 wanted = once() if wanted is None else wanted
-                _check(once, wanted)
+                _check(once, wanted, _TOLERANCE[precision])
             # The runtime's exceptions share no base of their own, and one way that fails on a
             # machine is what this is to find out.
             except Exception as error:
@@ -216,12 +227,12 @@ def measure(
     return Comparison(artifact.manifest.name, provider, measured, missing)
 
 
-def _check(once: Pass, wanted: Outputs) -> None:
-    """Run it some times; ValueError where it gives something else."""
+def _check(once: Pass, wanted: Outputs, tolerance: float) -> None:
+    """Run it some times; ValueError where its probabilities differ by more."""
     for _ in range(_WARM_UP):
         found = once()
     worst = float(np.abs(found["probabilities"] - wanted["probabilities"]).max())
-    if not worst <= _TOLERANCE:
+    if not worst <= tolerance:
         raise ValueError(f"its probabilities differ by {worst:.2g} from the service's")
 
 

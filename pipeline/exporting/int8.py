@@ -195,7 +195,13 @@ def _float_layers(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _quantize(
-    plain: Path, file: Path, reader: "_Reader", percentile: float, float_layers: tuple[str, ...]
+    plain: Path,
+    file: Path,
+    reader: "_Reader",
+    percentile: float,
+    float_layers: tuple[str, ...],
+    *,
+    reduce_range: bool = True,
 ) -> None:
     reader.set_range(0, len(reader))
     method = CalibrationMethod.MinMax if percentile == 100 else CalibrationMethod.Percentile
@@ -208,7 +214,7 @@ def _quantize(
             op_types_to_quantize=["Conv"],
             nodes_to_exclude=list(float_layers),
             per_channel=True,
-            reduce_range=True,
+            reduce_range=reduce_range,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=method,
