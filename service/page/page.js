@@ -163,7 +163,10 @@ async function classify() {
     at("layercam").disabled = !methods.includes("layercam");
     const method = at("layercam").checked && !at("layercam").disabled ? "layercam" : "cam";
     const most = Math.min(MAX_CLASSES, classes.length);
-    const found = await explain(blob, { model, method, top_k: most }, request.signal);
+    const question = { ...versionOf(model), method, top_k: most };
+    const found = await explain(blob, question, request.signal);
+    // Another version may have become active since the models were listed.
+    if (!describes(found.answer)) await listModels();
     if (request.signal.aborted) return;
     notice("");
     shown = { ...found, model };
@@ -196,8 +199,8 @@ function answer() {
   fill(at("against"), others, against);
   at("against").disabled = at("zoom").disabled = false;
   const facts = [["Model", `${found.model}, version ${found.version}`]];
-  const { provider, precision, precision_reason: reason } = modelOf(found.model);
-  facts.push(["Runs on", provider], [`In ${precision} because`, reason]);
+  const { provider, precision, precision_reason: reason } = describes(found) ?? {};
+  if (provider) facts.push(["Runs on", provider], [`In ${precision} because`, reason]);
   for (const [stage, name] of Object.entries(STAGES)) {
     if (stage in stages) facts.push([`Time ${name}`, `${stages[stage].toFixed(1)} ms`]);
   }
@@ -248,13 +251,34 @@ function paint() {
     button.setAttribute("aria-pressed", String(Number(button.dataset.index) === first.index));
   }
   const { target: name, method } = first;
-  const code = snippets({ file, model: shown.model, target: name, method, locked: key() !== "" });
+  const model = versionOf(shown.model);
+  const code = snippets({ file, model, target: name, method, locked: key() !== "" });
   at("curl").textContent = code.curl;
   at("python").textContent = code.python;
 }
 
 const mapOf = (index) => shown.answer.cams[index ?? shown.answer.index];
-const modelOf = (name) => served.find((each) => each.name === name);
+/** Value of a model in the list: its name; for a version that is not the active one, both. */
+const valueOf = ({ name, version, active }) => (active ? name : `${name}@${version}`);
+const modelOf = (value) => served.find((each) => valueOf(each) === value);
+const describes = ({ model, version }) =>
+  served.find((each) => each.name === model && each.version === version);
+
+function versionOf(value) {
+  const [model, version] = value.split("@");
+  return version === undefined ? { model } : { model, version };
+}
+
+async function listModels() {
+  served = await models();
+  const first = served.find((each) => each.default && each.active) ?? served[0];
+  const chosen = modelOf(at("model").value) ?? first;
+  const texts = served.map((each) => [
+    valueOf(each),
+    each.active ? each.name : `${each.name}, version ${each.version}`,
+  ]);
+  fill(at("model"), texts, valueOf(chosen));
+}
 
 function save(blob) {
   if (saved) URL.revokeObjectURL(saved);
@@ -299,7 +323,7 @@ async function waitForIt() {
 
 async function start() {
   try {
-    served = await models();
+    await listModels();
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
     notice(error.message);
@@ -307,8 +331,6 @@ async function start() {
     if (!error.locked) waitForIt();
     return;
   }
-  const first = served.find((each) => each.default) ?? served[0];
-  fill(at("model"), served.map((each) => [each.name, each.name]), first.name);
   showExamples();
   // The user may have chosen an image or opened the camera before the models were known.
   if (image) classify();
@@ -316,7 +338,7 @@ async function start() {
 }
 
 function showExamples() {
-  const fits = served.map((each) => [each.manifest.image.fit, each.name]);
+  const fits = served.map((each) => [each.manifest.image.fit, valueOf(each)]);
   const buttons = EXAMPLES.flatMap(([name, text, fit]) => {
     const model = fits.find(([each]) => each === fit)?.[1];
     if (model === undefined) return [];

@@ -2,10 +2,10 @@
 
 /** Return a curl command and a Python program that request the map on the page.
  *
- * `locked`: the service asks for a key, which the code takes from the environment.
+ * `model`: its name, and its version if that is not the active one. `locked`: the service asks for a key, which the code takes from the environment.
  */
 export function snippets({ file, model, target, method, locked }) {
-  const params = method === "cam" ? { model, target } : { model, target, method };
+  const params = { ...model, target, ...(method === "cam" ? {} : { method }) };
   const url = new URL("explain", document.baseURI);
   url.search = new URLSearchParams(params);
   return {

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -313,6 +314,42 @@ def test_layercam_is_disabled_for_a_model_without_it(browser: Browser, tmp_path:
         expect(page.locator("#curl")).to_contain_text("model=colours")
         expect(page.get_by_label("LayerCAM map")).to_be_disabled()
         expect(page.locator("#curl")).not_to_contain_text("method")
+        page.close()
+
+
+def test_another_version_can_be_chosen(browser: Browser, tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        write_artifact(tmp_path / "models", version=version)
+    with bentoml_serve(tmp_path / "models", tmp_path, LIMELIGHT_VERSIONS="latest:2") as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        choose(page, "noise.png", encode(colour_image(np.random.default_rng(0))))
+        expect(page.locator("#facts")).to_contain_text("colours, version 2")
+        expect(page.locator("#curl")).not_to_contain_text("version")
+        page.locator("#model").select_option("colours, version 1")
+        expect(page.locator("#facts")).to_contain_text("colours, version 1")
+        expect(page.locator("#curl")).to_contain_text("model=colours&version=1")
+        expect(page.locator("#facts")).to_contain_text("In float32 because")
+        page.close()
+
+
+def test_version_that_became_active_meanwhile_is_described(
+    browser: Browser, tmp_path: Path
+) -> None:
+    write_artifact(tmp_path / "models", version="1")
+    settings = {"LIMELIGHT_MODELS_POLL_S": "0.3"}
+    with bentoml_serve(tmp_path / "models", tmp_path, also=settings) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        choose(page, "noise.png", encode(colour_image(np.random.default_rng(0))))
+        expect(page.locator("#facts")).to_contain_text("colours, version 1")
+        write_artifact(tmp_path / "models", version="2")
+        with httpx.Client(base_url=server.url) as client:
+            while client.get("/models/colours").json()["version"] == "1":
+                time.sleep(0.1)
+        choose(page, "noise.png", encode(colour_image(np.random.default_rng(1))))
+        expect(page.locator("#facts")).to_contain_text("colours, version 2")
+        expect(page.locator("#facts")).to_contain_text("Runs onCPU")
         page.close()
 
 
