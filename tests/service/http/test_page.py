@@ -109,8 +109,8 @@ def test_drawn_seven_is_recognised(page: Page) -> None:
     expect(page.locator("#verdict")).to_contain_text("7,")
     assert overlay(page) != empty
     expect(page.locator("#facts")).to_contain_text("Runs onCPU")
-    for time in ("in the queue", "computing", "on the network"):
-        expect(page.locator("#facts")).to_contain_text(time)
+    for stage in ("in the queue", "computing", "on the network"):
+        expect(page.locator("#facts")).to_contain_text(stage)
 
 
 def test_answers_appear_while_drawing(page: Page) -> None:
