@@ -46,14 +46,17 @@ def measure(arguments: argparse.Namespace, report: Report) -> None:
                     for _ in range(arguments.repeats)
                 ]
             report.measurements[kind] = found
-            ratios = Spread.of(each["p99_flood_ms"] / each["p99_quiet_ms"] for each in found)
-            target = (
-                f"{kind}: p99 beside {_FLOODING} Score-CAM clients is at most twice the quiet one"
-            )
-            report.judge(target, f"{ratios.shown()} times", ratios.median <= _MOST_P99)
-            failed = sum(each["failed"] for each in found)
-            report.judge(f"{kind}: every prediction is answered", f"{failed} are not", not failed)
+            judge(report, kind, found)
             _add_table(report, kind, found)
+
+
+def judge(report: Report, kind: str, found: list[dict[str, Any]]) -> None:
+    """Judge the neighbour's latency beside the flood by that without, and its answers."""
+    ratios = Spread.of(each["p99_flood_ms"] / each["p99_quiet_ms"] for each in found)
+    target = f"{kind}: p99 beside {_FLOODING} Score-CAM clients is at most twice the quiet one"
+    report.judge(target, f"{ratios.shown()} times", ratios.median <= _MOST_P99)
+    failed = sum(each["failed"] for each in found)
+    report.judge(f"{kind}: every prediction is answered", f"{failed} are not", not failed)
 
 
 def _add_table(report: Report, kind: str, found: list[dict[str, Any]]) -> None:

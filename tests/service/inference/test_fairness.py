@@ -103,7 +103,7 @@ async def test_expensive_explanation_is_rejected_before_any_work_is_done_for_it(
     async with Served(open_settings) as served:
         classifier = served.registry.classifiers["colours"]
         admission = classifier.batcher.admission
-        with admission.admit(RequestContext(), images=140, background=True):
+        with admission.admit(RequestContext(), images=149, background=True):
             monkeypatch.setattr(classifier, "source", None)  # decoding would fail
             for path in ("/explain?method=scorecam", "/explain?method=occlusion"):
                 response = await served.http.post(path, content=PNG)
