@@ -72,7 +72,7 @@ test-first-answer: $(DEVELOP) ## Go from 180 photos to the first served answer i
 bench-serve: $(DEVELOP) ## Measure the service beside other servers, into build/ (30 minutes)
 	$(BIN)/python -m bench.serve
 
-bench-resilience: $(DEVELOP) ## Measure overload, stops and kills, into build/ (10 minutes)
+bench-resilience: $(DEVELOP) ## Measure overload, floods, stops and kills, into build/ (15 minutes)
 	$(BIN)/python -m bench.resilience
 
 soak: $(DEVELOP) ## Serve honest and hostile clients for an hour while workers are killed; fail if anything grows

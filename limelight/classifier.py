@@ -240,6 +240,9 @@ class _DirectRunner:
     async def prepare(self, work: Callable[[], Upload]) -> Upload:
         return work()
 
+    async def compute(self, work: Callable[[], Any]) -> Any:
+        return work()
+
     async def run(
         self, pixels_hwc: NDArray[np.uint8], outputs: tuple[str, ...]
     ) -> Mapping[str, NDArray[np.float32]]:

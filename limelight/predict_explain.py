@@ -5,7 +5,7 @@ batches requests, or directly.
 """
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,9 @@ class Runner(Protocol[SourceT]):
 
     async def run_again(self, pixels_hwc: NDArray[np.uint8], outputs: tuple[str, ...]) -> Row:
         """Run a forward pass of another image of the same request, at low priority."""
+
+    async def compute(self, work: Callable[[], Any]) -> Any:
+        """Run work that takes milliseconds and no forward pass, such as making masked images."""
 
     async def evaluate(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute the logits of masked images: uint8 (N, H, W, C) -> (N, K)."""
@@ -93,7 +96,9 @@ async def explain(
     if method.contrasts:
         against = results.rival(outputs["probabilities"], index, against)
     limit = results.max_evaluations if options.evaluations is None else options.evaluations
-    request = MapRequest(upload.pixels_hwc, outputs, index, against, limit, runner.evaluate)
+    request = MapRequest(
+        *(upload.pixels_hwc, outputs, index, against, limit), runner.evaluate, runner.compute
+    )
     values_hw = await method.explain(request)
     size = upload.width, upload.height
     found = results.found(

@@ -21,12 +21,13 @@ from limelight.errors import (
     NotReady,
 )
 from service.access.access import Access
+from service.access.criticality import read_criticality
 from service.http import static_files as page
 from service.http.cors import allow_origins
 from service.http.errors import MethodNotAllowed, NoSuchRoute, status_of
 from service.http.exchange import Endpoint, Exchange
 from service.http.messages import Header, Request, Response
-from service.http.prediction_endpoints import LOW_PRIORITY, PredictionEndpoints
+from service.http.prediction_endpoints import LOW_PRIORITY, PredictionEndpoints, masked_images
 from service.http.request_body import is_form
 from service.http.responses import (
     json_response,
@@ -169,6 +170,7 @@ class Application:
                 if self._access is not None:
                     await self._access.admit(exchange.route, request.headers, request.context)
                 request.set_deadline(self._settings.timeout_s)
+                read_criticality(request.headers, request.context)
             response = await self._endpoint(request.method, exchange.route)(exchange)
         except LimelightError as error:
             response, error_code = error_response(error), error.code
@@ -209,11 +211,12 @@ class Application:
         classifier = self._registry.served(query.get("model"), query.get("version"))
         if classifier is None or request.method != "POST" or is_form(request):
             return None
+        exchange = Exchange(request, path)
         try:
             request.set_deadline(self._settings.timeout_s)
+            read_criticality(request.headers, request.context)
         except InvalidParameter:
             return None
-        exchange = Exchange(request, path)
         # After everything that may return None: the normal path would admit the key again.
         if self._access is not None:
             try:
@@ -221,8 +224,13 @@ class Application:
                     return None
             except LimelightError as error:
                 return self._rejected(exchange, error)
+            read_criticality(request.headers, request.context)  # now that the caller is known
         exchange.classifier, exchange.checked = classifier, True
-        rejection = classifier.rejection(request.context, low_priority=LOW_PRIORITY[path])
+        rejection = classifier.rejection(
+            request.context,
+            low_priority=LOW_PRIORITY[path],
+            masked_images=masked_images(path, request.query, classifier),
+        )
         if rejection is None:
             scope[_EXCHANGE] = exchange
             return None

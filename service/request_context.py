@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from service.access.caller import ANYONE, Caller
+from service.access.caller import ANYONE, Caller, Criticality
 
 Stage = Literal["read", "decode", "queue", "compute", "render"]
 STAGES: tuple[Stage, ...] = ("read", "decode", "queue", "compute", "render")
@@ -30,6 +30,8 @@ class RequestContext:
     """Function that returns True after the client has disconnected."""
     caller: Caller = ANYONE
     """Owner of the request's API key."""
+    criticality: Criticality = "default"
+    """How much the request matters; it decides what is rejected first."""
     stages: list[tuple[Stage, float, float]] = field(default_factory=list)
     """Name, start and end of each completed stage."""
 

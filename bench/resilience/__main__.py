@@ -1,4 +1,4 @@
-"""Resilience of the service: overload, drain, a killed worker, new versions; `soak` if named.
+"""Resilience: overload, fairness, drain, a killed worker, new versions; `soak` if named.
 
 `python -m bench.resilience` starts what it needs on free ports of loopback, says what it measured
 and whether the targets were reached, writes that into build/, and fails where one was missed. The
@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 from bench.common.report import Report
-from bench.resilience import drain, kill, overload, soak, swap
+from bench.resilience import drain, fairness, kill, overload, soak, swap
 
 MEASURES = {
     "overload": overload.measure,
+    "fairness": fairness.measure,
     "drain": drain.measure,
     "kill": kill.measure,
     "swap": swap.measure,
@@ -27,8 +28,10 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m bench.resilience", description=__doc__)
     made.add_argument("parts", nargs="*", choices=list(MEASURES), help="without any: all but soak")
     made.add_argument("--to", type=Path, default=Path("build"), help="folder of the reports")
-    made.add_argument("--repeats", type=int, default=3, help="of overload, stops and kills")
-    made.add_argument("--seconds", type=float, default=15, help="of each step of overload")
+    made.add_argument("--repeats", type=int, default=3, help="of overload, floods, stops and kills")
+    made.add_argument(
+        "--seconds", type=float, default=15, help="of each step of overload and of fairness"
+    )
     made.add_argument("--requests", type=int, default=100_000, help="during swap")
     made.add_argument("--activations", type=int, default=50, help="of versions, in swap")
     made.add_argument("--rollbacks", type=int, default=10, help="of versions, in swap")

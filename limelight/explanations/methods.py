@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from limelight.explanations.cam import class_map
 from limelight.explanations.contrast import contrast_map
 from limelight.explanations.map_request import MapRequest
-from limelight.explanations.occlusion import occlusion
+from limelight.explanations.occlusion import OCCLUSION_EVALUATIONS, occlusion
 from limelight.explanations.scorecam import scorecam
 
 Explain = Callable[[MapRequest], Coroutine[Any, Any, NDArray[np.float32]]]
@@ -32,6 +32,7 @@ class ExplanationMethod:
         every_class: `output` has the maps of all classes, (K, h, w), so `target=all` is supported.
         contrasts: the method takes a second class, `against`.
         masks: the method evaluates masked images, at most `evaluations`.
+        most: number of masked images that is never exceeded; None: there is only the limit.
     """
 
     explain: Explain
@@ -40,6 +41,7 @@ class ExplanationMethod:
     every_class: bool = False
     contrasts: bool = False
     masks: bool = False
+    most: int | None = None
 
 
 METHODS: dict[str, ExplanationMethod] = {
@@ -66,6 +68,7 @@ METHODS: dict[str, ExplanationMethod] = {
         output="logits",
         summary="how much the logit falls when a part of the image is hidden",
         masks=True,
+        most=OCCLUSION_EVALUATIONS,
     ),
     "scorecam": ExplanationMethod(
         explain=scorecam,

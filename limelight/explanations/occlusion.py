@@ -16,7 +16,8 @@ side, in steps of an eighth."""
 async def occlusion(request: MapRequest) -> NDArray[np.float32]:
     """Return the drop of the class's logit when each part of the image is hidden."""
     most = min(request.max_evaluations, OCCLUSION_EVALUATIONS)
-    logits = await logits_of(request, occlude(request.pixels_hwc, most))
+    masked = await request.compute(lambda: occlude(request.pixels_hwc, most))
+    logits = await logits_of(request, masked)
     return occlusion_map(float(request.outputs["logits"][request.index]), logits)
 
 

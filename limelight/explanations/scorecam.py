@@ -11,10 +11,9 @@ from limelight.explanations.masking import Image, logits_of, mean_colour
 async def scorecam(request: MapRequest) -> NDArray[np.float32]:
     """Return the Score-CAM map, computed from the channels that vary most."""
     features_chw = request.outputs["features"]
-    chosen = strongest_channels(features_chw, request.max_evaluations)
-    features_chw = features_chw[chosen]
-    logits = await logits_of(request, unveil(request.pixels_hwc, features_chw))
-    return score_cam(features_chw, logits)
+    features_chw = features_chw[strongest_channels(features_chw, request.max_evaluations)]
+    masked = await request.compute(lambda: unveil(request.pixels_hwc, features_chw))
+    return score_cam(features_chw, await logits_of(request, masked))
 
 
 def strongest_channels(features_chw: NDArray[np.float32], most: int) -> NDArray[np.int64]:

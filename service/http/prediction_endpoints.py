@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from limelight.explanations.methods import METHODS
 from limelight.result_builder import winner_of
 from service.http.exchange import Exchange
 from service.http.messages import Response
@@ -17,6 +18,18 @@ LOW_PRIORITY = {"/predict": False, "/explain": True}
 """True for a route whose requests are rejected before those of the other."""
 
 _VARY_ACCEPT = ((b"vary", b"Accept"),)
+
+
+def masked_images(route: str, query: Mapping[str, str], classifier: Classifier) -> int:
+    """Return the number of masked images that the query of a request asks for.
+
+    It is 0 if the query is invalid: the request is then rejected for that.
+    """
+    name, evaluations = query.get("method"), query.get("evaluations", "")
+    if route != "/explain" or name not in METHODS:
+        return 0
+    asked = int(evaluations) if evaluations.isascii() and evaluations.isdigit() else None
+    return classifier.masked_images(name, asked)
 
 
 class PredictionEndpoints:

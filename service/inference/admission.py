@@ -1,8 +1,9 @@
 """Admission to the queue and the upload budget, for HTTP, the Open Inference Protocol and gRPC.
 
-A request is rejected if its deadline cannot be met, if the queue is full, or if the upload budget
-is used up. Explanations and masked images have low priority: they are rejected first, so that
-predictions continue.
+A request is rejected if its deadline cannot be met, if the queue is full, if its API key has too
+large a part of the queue, or if the upload budget is used up. Explanations and masked images have
+low priority: they are rejected first, so that predictions continue. `X-Criticality` moves a request
+up or down.
 """
 
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from limelight.errors import DeadlineExceeded, Overloaded
+from service.access.caller import Caller, Criticality
 from service.http.errors import BodyTooLarge
 from service.request_context import RequestContext
 from service.settings import Settings
@@ -18,6 +20,11 @@ from service.settings import Settings
 _NEWEST = 0.2
 # Share of the queue, and of the time until the deadline, for requests of low priority.
 _LOW_PRIORITY_SHARE = 0.5
+# The same by criticality. Critical requests still have room when the queue is full for the others.
+_SHARES: dict[Criticality, float] = {"sheddable": 0.5, "default": 1.0, "critical": 1.25}
+# Images that a caller may have in the queue, for each that there is room for (dynamic threshold,
+# Choudhury and Hahne, 1998). One caller alone gets 8/9 of the queue; the rest is for the next one.
+_THRESHOLD = 8.0
 
 
 def largest_request(settings: Settings) -> int:
@@ -38,50 +45,78 @@ class Admission:
     Attributes:
         admitted: number of images that are in the queue, on their way to it, or in a batch.
         seconds_per_image: running mean; 0 before the first batch.
+        background_seconds_per_image: the same for background work.
     """
 
     def __init__(self, max_queued: int) -> None:
         self.max_queued = max_queued
         self.admitted = 0
         self.seconds_per_image = 0.0
+        self.background_seconds_per_image = 0.0
         self._lag_s = 0.0
+        # Admitted images of each caller that has some, and its share: of the foreground, and of the
+        # background.
+        self._callers: tuple[dict[str, tuple[int, float]], dict[str, tuple[int, float]]] = ({}, {})
 
     @property
     def margin_s(self) -> float:
         """Delay by a busy event loop: one lag before the request's batch, and one after it."""
         return 2 * self._lag_s
 
-    def expected_s(self, images: int) -> float:
+    def expected_s(self, images: float) -> float:
         """Return the expected seconds until `images` images are answered, if none are ahead."""
         return images * self.seconds_per_image + self.margin_s
 
-    def observe_batch(self, images: int, seconds: float) -> None:
+    def expected_background_s(self, images: float) -> float:
+        """Return what `expected_s` does, for background work."""
+        seconds = self.background_seconds_per_image or self.seconds_per_image
+        return images * seconds + self.margin_s
+
+    def observe_batch(self, images: int, seconds: float, *, background: bool = False) -> None:
         """Update the mean seconds per image with a completed batch."""
         latest = seconds / images
-        weight = _NEWEST if self.seconds_per_image else 1.0
-        self.seconds_per_image += (latest - self.seconds_per_image) * weight
+        if background:
+            mean = self.background_seconds_per_image
+            self.background_seconds_per_image = _mean(mean, latest)
+        else:
+            self.seconds_per_image = _mean(self.seconds_per_image, latest)
 
     def observe_lag(self, seconds: float) -> None:
         """Update the mean delay of the event loop."""
         self._lag_s += (seconds - self._lag_s) * _NEWEST
 
     def rejection(
-        self, context: RequestContext, *, low_priority: bool = False, images: int = 1
+        self,
+        context: RequestContext,
+        *,
+        low_priority: bool = False,
+        images: int = 1,
+        background: bool = False,
     ) -> Overloaded | DeadlineExceeded | None:
         """Return the reason to reject `images` images; None if they can be admitted now.
 
-        The reason is `Overloaded` if the queue is full, and `DeadlineExceeded` if the response
-        would miss the deadline at the current seconds per image.
+        The reason is `Overloaded` if the queue is full, or has too many images of this caller, and
+        `DeadlineExceeded` if the response would miss the deadline at the current seconds per image.
         """
-        share = _LOW_PRIORITY_SHARE if low_priority else 1.0
-        ahead = self.admitted
-        wait_s = self.expected_s(ahead + images)
-        if ahead + images - 1 >= self.max_queued * share:
+        share = _SHARES[context.criticality]
+        if low_priority:
+            share *= _LOW_PRIORITY_SHARE
+        ahead, caller = self.admitted, context.caller
+        wait_s = self._wait_s(caller, images, background=background)
+        room = self.max_queued * share
+        if ahead + images - 1 >= room:
             return Overloaded(
                 f"{ahead} images are waiting already: try again", retry_after_s=wait_s
             )
+        if caller.name:
+            own = sum(callers.get(caller.name, (0, 0.0))[0] for callers in self._callers)
+            if own + images - 1 >= _THRESHOLD * caller.share * (room - ahead):
+                return Overloaded(
+                    f"{own} images of this API key are waiting already: try again",
+                    retry_after_s=wait_s,
+                )
         # With no image ahead there is no wait, however slow the last batch was.
-        if ahead and time.perf_counter() + wait_s > context.share_of_time(share):
+        if ahead and time.perf_counter() + wait_s > context.share_of_time(min(1.0, share)):
             return DeadlineExceeded(
                 f"the answer would take about {wait_s:.3f} s, longer than allowed: try again, or "
                 "allow more time",
@@ -91,16 +126,25 @@ class Admission:
 
     @contextmanager
     def admit(
-        self, context: RequestContext, *, low_priority: bool = False, images: int = 1
+        self,
+        context: RequestContext,
+        *,
+        low_priority: bool = False,
+        images: int = 1,
+        background: bool = False,
     ) -> Iterator[None]:
         """Admit `images` images, from before they are decoded until they are answered.
+
+        With `background`, they are submitted to the queue as background work.
 
         A request that cannot be served in time is rejected here, before any work is done for it.
 
         Raises:
             Overloaded, DeadlineExceeded: see `rejection`.
         """
-        rejection = self.rejection(context, low_priority=low_priority, images=images)
+        rejection = self.rejection(
+            context, low_priority=low_priority, images=images, background=background
+        )
         if rejection is not None:
             try:
                 raise rejection
@@ -108,11 +152,48 @@ class Admission:
                 # The traceback refers to this frame. Without this deletion, the frame would refer
                 # to the exception, and the cycle would last until a garbage collection.
                 del rejection
-        self.admitted += images
+        caller, callers = context.caller, self._callers[background]
+        self._add(callers, caller, images)
         try:
             yield
         finally:
-            self.admitted -= images
+            self._add(callers, caller, -images)
+
+    def _add(self, callers: dict[str, tuple[int, float]], caller: Caller, images: int) -> None:
+        self.admitted += images
+        admitted = callers.get(caller.name, (0, 0.0))[0] + images
+        if admitted:
+            callers[caller.name] = admitted, caller.share
+        else:
+            del callers[caller.name]
+
+    def _wait_s(self, caller: Caller, images: int, *, background: bool) -> float:
+        """Return the expected seconds until `images` more images of a caller are answered.
+
+        Background work hardly delays other work, but waits for it.
+        """
+        if not background:
+            return self.expected_s(_served(self._callers[False], caller, images))
+        before = sum(admitted for admitted, _ in self._callers[False].values())
+        served = _served(self._callers[True], caller, images)
+        return self.expected_background_s(served) + before * self.seconds_per_image
+
+
+def _mean(before: float, latest: float) -> float:
+    return before + (latest - before) * _NEWEST if before else latest
+
+
+def _served(callers: dict[str, tuple[int, float]], caller: Caller, images: int) -> float:
+    """Return the images that a fair queue serves up to the last of `images` more of a caller.
+
+    The others are served in the meantime by their shares, but not more than they have.
+    """
+    own = images + callers.get(caller.name, (0, 0.0))[0]
+    served = float(own)
+    for name, (admitted, share) in callers.items():
+        if name != caller.name:
+            served += min(admitted, own * share / caller.share)
+    return served
 
 
 class UploadBudget:

@@ -1,5 +1,9 @@
 """Batching without a timer: a batch takes the images that arrived while the last one ran.
 
+The queue is shared fairly between callers. Background work (masked images, expensive outputs, of
+which one explanation may need hundreds) has a queue and a thread of its own, so that predictions do
+not wait for it.
+
 This module does not depend on HTTP or on a network: it is given a function that runs a batch.
 """
 
@@ -9,15 +13,16 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from limelight.errors import ClientGone, DeadlineExceeded, NotReady
 from service.inference.admission import Admission
+from service.inference.fair_queue import FairQueue
+from service.process.priority import yield_processor
 from service.request_context import RequestContext
 
 Outputs = Mapping[str, NDArray[np.float32]]
@@ -25,6 +30,14 @@ Row = dict[str, NDArray[np.float32]]
 Run = Callable[[NDArray[np.uint8], Sequence[str]], Outputs]
 
 logger = logging.getLogger("limelight.batching")
+
+# Longest batch of background work, if it can be divided: a GPU runs one batch after the other, so a
+# prediction may wait for it.
+TURN_S = 0.01
+# Weight of the newest value in the running means.
+_NEWEST = 0.2
+# Highest price of an image with expensive outputs: one slow batch must not stop a caller for long.
+_MAX_PRICE = 20.0
 
 
 @dataclass(slots=True)
@@ -36,10 +49,23 @@ class _Item:
     context: RequestContext
     submitted: float
     future: asyncio.Future[Outputs]
+    expensive: bool = False
 
 
 # An item with its outputs, or with the error that it gets instead.
 _Answer = tuple[_Item, Outputs | Exception]
+
+
+class _Lane:
+    """Queue of foreground or of background work, and the tokens that its threads wait for."""
+
+    def __init__(self, *, background: bool) -> None:
+        self.background = background
+        self.items: FairQueue[_Item] = FairQueue()
+        # One token per item; False is the end marker.
+        self.tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self.last_end = 0.0
+        self.threads: list[threading.Thread] = []
 
 
 class Batcher:
@@ -50,7 +76,8 @@ class Batcher:
 
     Args:
         run: runs a batch: images (N, H, W, C) and output names -> outputs by name, N first.
-            Called from the batcher's threads, at most `concurrency` times at once.
+            Called from the batcher's threads, at most `concurrency` times at once, and once more
+            for background work.
         max_batch: maximum number of images in a batch.
         max_queued: maximum number of admitted images; see `Admission`.
         concurrency: number of batches that run at once. More than one helps if a forward pass does
@@ -75,31 +102,33 @@ class Batcher:
         self.admission = Admission(max_queued)
         self._expensive = expensive
         self._observe = observe
-        self._items: deque[_Item] = deque()
-        # One token per item. The threads wait for tokens.
-        self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        # Running mean of the seconds per image, for images without expensive outputs and with them.
+        self._seconds = [0.0, 0.0]
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._last_end = 0.0
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"limelight-batch-{number}", daemon=True)
-            for number in range(concurrency)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._foreground, self._background = _Lane(background=False), _Lane(background=True)
+        for lane, name, number in (
+            (self._foreground, "limelight-batch", concurrency),
+            (self._background, "limelight-background", 1),
+        ):
+            for each in range(number):
+                thread = threading.Thread(
+                    target=self._work, args=(lane,), name=f"{name}-{each}", daemon=True
+                )
+                lane.threads.append(thread)
+                thread.start()
 
     @property
     def depth(self) -> int:
         """Number of images in the queue."""
-        return _count(tuple(self._items))  # a copy, because the threads change the queue
+        return self._foreground.items.images + self._background.items.images
 
     @property
     def age_s(self) -> float:
         """Seconds that the oldest item in the queue has waited."""
-        try:
-            return time.perf_counter() - self._items[0].submitted
-        except IndexError:
-            return 0.0
+        heads = [*self._foreground.items.heads(), *self._background.items.heads()]
+        oldest = min((item.submitted for item in heads), default=None)
+        return 0.0 if oldest is None else time.perf_counter() - oldest
 
     async def submit(
         self,
@@ -123,18 +152,23 @@ class Batcher:
         images_nhwc: NDArray[np.uint8],
         outputs: Sequence[str],
         context: RequestContext | None = None,
+        *,
+        background: bool = False,
     ) -> Outputs:
         """Run the images of one caller: (N, H, W, C) -> each of `outputs` by name, (N, ...).
 
-        Up to `max_batch` images run in the same batch. With more images, the stages of the call
-        extend from the first batch to the last.
+        Up to `max_batch` images run in the same batch. With more images, or more than a turn of
+        background work, the stages of the call extend from the first batch to the last.
 
         Raises:
             Exception: see `submit`; an error of one image fails the whole call.
         """
         context = context or RequestContext()
-        if len(images_nhwc) <= self._max_batch:
-            future = self._enqueue(images_nhwc, outputs, context)
+        most = self._max_batch
+        if background:
+            most = min(most, self._turn(expensive=not self._expensive.isdisjoint(outputs)))
+        if len(images_nhwc) <= most:
+            future = self._enqueue(images_nhwc, outputs, context, background=background)
             # Cancelling the caller cancels the future: its item is skipped, or its result dropped.
             try:
                 return await future
@@ -144,10 +178,12 @@ class Batcher:
                 # garbage collection.
                 del future
         started = time.perf_counter()
-        part_context = RequestContext(deadline=context.deadline, gone=context.gone)
+        part_context = replace(context, stages=[])
         futures = [
-            self._enqueue(images_nhwc[start : start + self._max_batch], outputs, part_context)
-            for start in range(0, len(images_nhwc), self._max_batch)
+            self._enqueue(
+                images_nhwc[start : start + most], outputs, part_context, background=background
+            )
+            for start in range(0, len(images_nhwc), most)
         ]
         try:
             found = await asyncio.gather(*futures)
@@ -163,84 +199,130 @@ class Batcher:
         return {name: np.concatenate([part[name] for part in found]) for name in outputs}
 
     def _enqueue(
-        self, images_nhwc: NDArray[np.uint8], outputs: Sequence[str], context: RequestContext
+        self,
+        images_nhwc: NDArray[np.uint8],
+        outputs: Sequence[str],
+        context: RequestContext,
+        *,
+        background: bool,
     ) -> asyncio.Future[Outputs]:
         if self._closed:
             raise NotReady("the service is shutting down", retry_after_s=1)
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Outputs] = self._loop.create_future()
-        self._items.append(_Item(images_nhwc, tuple(outputs), context, time.perf_counter(), future))
-        self._tokens.put(True)
+        expensive = not self._expensive.isdisjoint(outputs)
+        lane = self._background if background or expensive else self._foreground
+        lane.items.put(
+            _Item(images_nhwc, tuple(outputs), context, time.perf_counter(), future, expensive),
+            context.caller.name,
+            weight=context.caller.share,
+            images=len(images_nhwc),
+            cost=len(images_nhwc) * self._price(expensive=expensive),
+        )
+        lane.tokens.put(True)
         return future
 
     async def close(self) -> None:
         """Reject new images, finish the queue, and end the threads."""
         self._closed = True
-        for _ in self._threads:
-            self._tokens.put(False)
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join)
+        lanes = self._foreground, self._background
+        for lane in lanes:
+            for _ in lane.threads:
+                lane.tokens.put(False)
+        for lane in lanes:
+            for thread in lane.threads:
+                await asyncio.to_thread(thread.join)
         await asyncio.sleep(0)  # lets the callbacks of the threads run first
 
-    def _work(self) -> None:
+    def _work(self, lane: _Lane) -> None:
         """Run batches until the batcher is closed; the main function of each thread."""
-        while batch := self._next_batch():
+        if lane.background:
+            yield_processor()
+        while batch := self._next_batch(lane):
             started = time.perf_counter()
-            live, answers = self._reject_expired(batch, started)
+            live, answers = self._reject_expired(batch, started, background=lane.background)
             for part in self._split_by_cost(live):
                 answers += self._run_with_retry(part)
                 # If batches overlap, this one counts only from the end of the last one.
                 ended = time.perf_counter()
-                self.admission.observe_batch(_count(part), ended - max(started, self._last_end))
-                self._last_end = ended
+                seconds = ended - max(started, lane.last_end)
+                self.admission.observe_batch(_count(part), seconds, background=lane.background)
+                self._observe_price(part, seconds)
+                lane.last_end = ended
                 self._schedule_delivery(answers)
                 answers = []
             if answers:
                 self._schedule_delivery(answers)
 
+    def _observe_price(self, part: list[_Item], seconds: float) -> None:
+        expensive, latest = part[0].expensive, seconds / _count(part)
+        mean = self._seconds[expensive]
+        self._seconds[expensive] += (latest - mean) * (_NEWEST if mean else 1.0)
+
+    def _turn(self, *, expensive: bool) -> int:
+        """Return the number of images of background work that take a turn, at least one."""
+        seconds = self._seconds[expensive] or self._seconds[False] or TURN_S
+        return max(1, int(TURN_S / seconds))
+
+    def _price(self, *, expensive: bool) -> float:
+        """Return the time of an image beside that of one without expensive outputs, at least 1."""
+        cheap_s, expensive_s = self._seconds
+        if not (expensive and cheap_s and expensive_s):
+            return 1.0
+        return min(_MAX_PRICE, max(1.0, expensive_s / cheap_s))
+
     def _schedule_delivery(self, answers: list[_Answer]) -> None:
         if self._loop is not None:  # always true: submitting an item sets the loop
             self._loop.call_soon_threadsafe(self._deliver, answers, time.perf_counter())
 
-    def _next_batch(self) -> list[_Item]:
+    def _next_batch(self, lane: _Lane) -> list[_Item]:
         """Wait for an item and take it with others from the queue; empty after closing."""
-        while not self._tokens.get():
-            if not self._items:
+        tokens = lane.tokens
+        while not tokens.get():
+            if not lane.items:
                 return []
-            self._tokens.put(False)  # the end marker follows the items that were put back
-        batch = [self._items.popleft()]
-        limit, images = self._batch_limit(batch[0]), _count(batch)
+            tokens.put(False)  # the end marker follows the items that are left
+        batch = [lane.items.take()]
+        limit, images = self._batch_limit(batch[0], background=lane.background), _count(batch)
         with contextlib.suppress(queue.Empty):
             while images < limit:
-                if not self._tokens.get_nowait():
-                    self._tokens.put(False)  # the end marker follows these items
+                if not tokens.get_nowait():
+                    tokens.put(False)  # the end marker follows these items
                     break
-                item = self._items.popleft()
+                item = lane.items.take_fitting(limit - images)
+                if item is None:
+                    tokens.put(True)
+                    break
                 images += len(item.images_nhwc)
-                if images > limit:
-                    self._items.appendleft(item)
-                    self._tokens.put(True)
-                    break
                 batch.append(item)
         return batch
 
-    def _batch_limit(self, first: _Item) -> float:
+    def _batch_limit(self, first: _Item, *, background: bool) -> float:
         """Return a batch size whose batch takes at most half of the time that `first` has left.
 
         A request that arrives just after the start of a batch waits for that batch and for the
-        next one. With tight deadlines, large batches would use up all of its time.
+        next one. With tight deadlines, large batches would use up all of its time. A batch of
+        background work takes a turn.
         """
+        if background:
+            return min(self._max_batch, self._turn(expensive=first.expensive))
         admission = self.admission
         left_s = first.context.deadline - time.perf_counter() - admission.margin_s
         return min(self._max_batch, max(1.0, left_s / 2 / (admission.seconds_per_image or 1e-9)))
 
-    def _reject_expired(self, batch: list[_Item], now: float) -> tuple[list[_Item], list[_Answer]]:
+    def _reject_expired(
+        self, batch: list[_Item], now: float, *, background: bool
+    ) -> tuple[list[_Item], list[_Answer]]:
         """Split a batch into the items to run and the errors of late or abandoned items."""
         live: list[_Item] = []
         answers: list[_Answer] = []
         admission = self.admission
+        seconds = admission.seconds_per_image
         ready_at = now + admission.expected_s(_count(batch))
+        if background:
+            seconds = admission.background_seconds_per_image
+            ready_at = now + admission.expected_background_s(_count(batch))
         for item in batch:
             context = item.context
             context.stages.append(("queue", item.submitted, now))
@@ -250,9 +332,7 @@ class Batcher:
                 answers.append((item, ClientGone("the client has disconnected")))
             # The expected time counts only for items that had to wait. Otherwise, after one slow
             # batch, all items would be rejected, and no later batch could correct the mean.
-            elif context.deadline < (
-                ready_at if item.submitted + admission.seconds_per_image < now else now
-            ):
+            elif context.deadline < (ready_at if item.submitted + seconds < now else now):
                 answers.append((item, _deadline_error()))
             else:
                 live.append(item)
@@ -262,8 +342,8 @@ class Batcher:
         """Split off the items that request expensive outputs; they run last."""
         if not self._expensive:
             return [batch] if batch else []
-        expensive = [item for item in batch if not self._expensive.isdisjoint(item.outputs)]
-        cheap = [item for item in batch if self._expensive.isdisjoint(item.outputs)]
+        expensive = [item for item in batch if item.expensive]
+        cheap = [item for item in batch if not item.expensive]
         return [part for part in (cheap, expensive) if part]
 
     def _run_with_retry(self, batch: list[_Item]) -> list[_Answer]:

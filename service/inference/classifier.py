@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from limelight import predict_explain
 from limelight.artifact.manifest import ImageRule, Manifest
 from limelight.errors import LimelightError
+from limelight.explanations.methods import METHODS
 from limelight.explanations.options import ExplainOptions, OverlayStyle
 from limelight.explanations.overlay import png
 from limelight.image_source import EncodedImage
@@ -51,12 +53,24 @@ class Classifier:
         self.batcher = batcher
         self.decoding = decoding
         self.results = ResultBuilder(manifest, max_evaluations=max_evaluations)
+        # Score-CAM evaluates one masked image for each channel.
+        shapes = {tensor.name: tensor.shape for tensor in manifest.outputs}
+        channels = shapes.get("features", ("batch", max_evaluations))[1]
+        self._channels = channels if isinstance(channels, int) else max_evaluations
         self._max_pixels = max_pixels
         self._max_picture_pixels = max_picture_pixels
 
-    def rejection(self, context: RequestContext, *, low_priority: bool) -> LimelightError | None:
-        """Return the reason to reject an image now; see `Admission.rejection`."""
-        return self.batcher.admission.rejection(context, low_priority=low_priority)
+    def rejection(
+        self, context: RequestContext, *, low_priority: bool, masked_images: int = 0
+    ) -> LimelightError | None:
+        """Return the reason to reject an image and its masked images now; see `Admission`."""
+        admission = self.batcher.admission
+        reason = admission.rejection(context, low_priority=low_priority)
+        if reason is None and masked_images:
+            reason = admission.rejection(
+                context, low_priority=True, images=masked_images, background=True
+            )
+        return reason
 
     def admit(self, context: RequestContext, *, low_priority: bool) -> AbstractContextManager[None]:
         """Admit one image until it is answered; see `Admission.admit`."""
@@ -93,6 +107,7 @@ class Classifier:
             LimelightError: the image or a parameter is rejected; see `limelight.errors`.
         """
         with _Batched(self.batcher, self.decoding, context) as runner:
+            runner.reserve(self.masked_images(options.method, options.evaluations))
             explanation = await predict_explain.explain(
                 self.results,
                 runner,
@@ -141,6 +156,14 @@ class Classifier:
             uploads.append(upload)
         return uploads
 
+    def masked_images(self, name: str, evaluations: int | None = None) -> int:
+        """Return the most masked images that an explanation by a method evaluates."""
+        method, limit = METHODS[name], self.results.max_evaluations
+        if not method.masks:
+            return 0
+        most = self._channels if method.most is None else method.most
+        return min(limit if evaluations is None else evaluations, limit, most)
+
     async def close(self) -> None:
         """Finish the images in progress, and end the batcher."""
         await self.batcher.close()
@@ -156,11 +179,12 @@ class _Batched:
     A context manager: at its end, the memory of the request's picture is released.
     """
 
-    __slots__ = ("_batcher", "_context", "_decoding", "_hold", "picture_pixels")
+    __slots__ = ("_batcher", "_context", "_decoding", "_hold", "_reserved", "picture_pixels")
 
     def __init__(self, batcher: Batcher, decoding: DecodingPool, context: RequestContext) -> None:
         self._batcher, self._decoding, self._context = batcher, decoding, context
         self._hold: MemoryHold | None = None
+        self._reserved: AbstractContextManager[None] | None = None
         self.picture_pixels = 0
 
     def __enter__(self) -> "_Batched":
@@ -169,6 +193,28 @@ class _Batched:
     def __exit__(self, *exception: object) -> None:
         if self._hold is not None:
             self._hold.shrink(0)
+        self._release()
+
+    def reserve(self, images: int) -> None:
+        """Admit the masked images of the request before any work is done for it.
+
+        Raises:
+            Overloaded, DeadlineExceeded: see `Admission.rejection`.
+        """
+        if images:
+            reserved = self._admit(images)
+            reserved.__enter__()
+            self._reserved = reserved
+
+    def _admit(self, images: int) -> AbstractContextManager[None]:
+        return self._batcher.admission.admit(
+            self._context, low_priority=True, images=images, background=True
+        )
+
+    def _release(self) -> None:
+        if self._reserved is not None:
+            self._reserved.__exit__(None, None, None)
+            self._reserved = None
 
     async def read(self, source: EncodedImage, rule: ImageRule, *, with_picture: bool) -> Upload:
         started = time.perf_counter()
@@ -193,9 +239,13 @@ class _Batched:
         with self._batcher.admission.admit(self._context, low_priority=True):
             return await self.run(pixels_hwc, outputs)
 
+    async def compute(self, work: Callable[[], Any]) -> Any:
+        return await self._decoding.compute(work, self._context)
+
     async def evaluate(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with self._batcher.admission.admit(
-            self._context, low_priority=True, images=len(images_nhwc)
-        ):
-            found = await self._batcher.submit_all(images_nhwc, ("logits",), self._context)
+        self._release()  # they may be fewer than were expected
+        with self._admit(len(images_nhwc)):
+            found = await self._batcher.submit_all(
+                images_nhwc, ("logits",), self._context, background=True
+            )
         return found["logits"]

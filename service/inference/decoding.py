@@ -6,10 +6,6 @@ metrics and the page do not wait for them.
 """
 
 import asyncio
-import contextlib
-import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +23,7 @@ from limelight.image_source import EncodedImage
 from limelight.imaging.headers.header import MAX_DECODING_S
 from limelight.imaging.preprocessing import Upload
 from service.inference.decoding_budget import DecodingBudget, MemoryHold
+from service.process.priority import yield_processor
 from service.request_context import RequestContext
 
 SMALL_BYTES = 24_000_000
@@ -36,9 +33,6 @@ DRAWN_BYTES = 12
 """Bytes per pixel of a picture that is drawn over: itself, the overlay, and the encoded answer."""
 _SMALL_S = 0.1
 _SMALL_PICTURE_PIXELS = 1 << 18
-# Under 64 large uploads at a time, this raised the throughput of small images by a half, and
-# lowered their 99th percentile by a third.
-_NICENESS = 10
 
 _T = TypeVar("_T")
 
@@ -55,7 +49,7 @@ class DecodingPool:
         self.budget = DecodingBudget(max_bytes)
         self._small = ThreadPoolExecutor(SMALL_THREADS, thread_name_prefix="limelight-small-image")
         self._large = ThreadPoolExecutor(
-            threads, thread_name_prefix="limelight-large-image", initializer=_yield_processor
+            threads, thread_name_prefix="limelight-large-image", initializer=yield_processor
         )
 
     async def read(
@@ -147,6 +141,14 @@ class DecodingPool:
         """
         return await self._run(self._small, work, context)
 
+    async def compute(self, work: Callable[[], _T], context: RequestContext) -> _T:
+        """Run other work of a request, behind that of small images.
+
+        Raises:
+            DeadlineExceeded, ClientGone: the request is late, or its client has left.
+        """
+        return await self._run(self._large, work, context)
+
     def close(self) -> None:
         """End the threads; an image that is being decoded is finished."""
         self._small.shutdown(wait=False, cancel_futures=True)
@@ -169,16 +171,6 @@ def _unless_ended(work: Callable[[], _T], context: RequestContext) -> _T:
             # the cycle would last until a garbage collection.
             del problem
     return work()
-
-
-def _yield_processor() -> None:
-    """Lower the priority of this thread, so that small requests go on beside a large image.
-
-    Linux counts priority by thread, and other systems by process.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def ended(context: RequestContext) -> LimelightError | None:

@@ -7,6 +7,7 @@ from limelight.explanations.options import OverlayStyle
 from limelight.explanations.overlay import COLORMAPS
 from limelight.imaging.formats import media_types
 from limelight.result_builder import DEFAULT_TOP_K
+from service.access.caller import CRITICALITIES
 from service.http import errors as http_errors
 from service.openapi import oip
 from service.openapi.keys import with_keys
@@ -222,6 +223,12 @@ def _shared_parameters() -> list[Json]:
             {"type": "number", "exclusiveMinimum": 0},
             "Time limit in milliseconds; it can only shorten the limit of the service. A request "
             "that would exceed it is rejected at once.",
+            place="header",
+        ),
+        parameter(
+            "X-Criticality",
+            {"enum": list(CRITICALITIES), "default": "default"},
+            "Under load, sheddable requests are rejected first, and critical ones last.",
             place="header",
         ),
         parameter(

@@ -9,15 +9,16 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 
 from bench.common import ROOT
-from bench.common.client import Outcome
+from bench.common.client import Call, Outcome, http_request
 from bench.common.load import Load
 from bench.common.report import Report
-from bench.resilience import drain, kill, overload, soak_verdicts
+from bench.resilience import drain, fairness, kill, overload, soak_verdicts
 from bench.resilience.drain import sort_out
 from bench.resilience.hostile import hostile_calls, stray_calls
 from bench.resilience.kill import client_ports
@@ -116,6 +117,43 @@ def test_only_a_503_that_says_when_to_come_back_is_a_refusal() -> None:
     assert overload.strays(load) == {"503 overloaded": 1, "reset before the answer": 1}
     assert overload.refused_share(load, "/predict") == pytest.approx(2 / 3)
     assert overload.refused_share(load, "/explain") == 0.5
+
+
+def test_a_neighbour_of_a_flood_is_judged_by_its_p99_and_its_answers() -> None:
+    good = {"p99_quiet_ms": 10.0, "p99_flood_ms": 19.0, "failed": 0}
+    for change, expected in (
+        ({}, [True, True]),
+        ({"p99_flood_ms": 41.0}, [False, True]),
+        ({"failed": 1}, [True, False]),
+    ):
+        report = Report("fairness", {})
+        fairness.judge(report, "no keys", [good | change])
+        assert verdicts(report) == expected
+
+
+async def test_a_flood_goes_on_after_answers_and_pauses_after_rejections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fairness, "_PAUSE_S", 60.0)
+    answers = 40
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal answers
+        while await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            answers -= 1
+            head = b"HTTP/1.1 200 OK" if answers >= 0 else b"HTTP/1.1 503 No\r\nRetry-After: 1"
+            writer.write(head + b"\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    service = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = SimpleNamespace(port=service.sockets[0].getsockname()[1])
+    stop, call = asyncio.Event(), Call("explain", http_request("POST", "/"))
+    flood = asyncio.create_task(fairness._flood(server, call, stop))  # type: ignore[arg-type]
+    await asyncio.sleep(0.5)
+    stop.set()
+    assert (await flood).count() == {"200": 40, "503": 16}
+    service.close()
 
 
 async def test_the_kernel_names_the_clients_of_a_process() -> None:

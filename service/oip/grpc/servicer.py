@@ -13,6 +13,7 @@ from google.protobuf.json_format import ParseDict
 
 from limelight.errors import ClientGone, InternalError, LimelightError
 from service.access.access import Access
+from service.access.criticality import read_criticality
 from service.inference.admission import UploadBudget
 from service.oip.dataplane import EXTENSIONS, NAME, Server, server_version
 from service.oip.errors import InvalidInference
@@ -176,6 +177,7 @@ class Servicer:
                 await self._admit_again(self._access, route, exchange)
             if message is None:
                 raise InvalidInference("the message is malformed, or has too many fields")
+            read_criticality(request.headers, request.context)
             return await answer(message, exchange)
         except LimelightError as error:
             exchange.set_error(error)

@@ -3,6 +3,7 @@ import gc
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,22 +67,37 @@ async def busy(batcher: Batcher, recorder: Recorder) -> asyncio.Task[Row]:
     return running
 
 
-async def test_expensive_outputs_run_in_a_batch_of_their_own_after_the_others() -> None:
+async def test_background_work_has_batches_of_its_own_which_nobody_else_waits_for() -> None:
     recorder = Recorder()
-    batcher = Batcher(recorder, max_batch=8, expensive=frozenset({"fine"}))
+    recorder.max_concurrent = 2
+    blocked = threading.Event()
+
+    def run(images_nhwc: NDArray[np.uint8], outputs: Sequence[str]) -> dict[str, Any]:
+        if images_nhwc[0, 0, 0, 0] >= 100 or "fine" in outputs:
+            assert blocked.wait(5)
+        return recorder(images_nhwc, outputs)
+
+    batcher = Batcher(run, max_batch=8, expensive=frozenset({"fine"}))
     first = await busy(batcher, recorder)
     wanted = [["a"], ["a", "fine"], ["a"], ["fine"]]
     tasks = [
         asyncio.create_task(batcher.submit(image(i + 1), names)) for i, names in enumerate(wanted)
     ]
+    masked = asyncio.create_task(
+        batcher.submit_all(np.stack([image(100), image(101)]), ["a"], background=True)
+    )
     await asyncio.sleep(0)
-    recorder.batch_s = 0.2
     recorder.gate.set()
     await asyncio.gather(first, tasks[0], tasks[2])
-    assert [task.done() for task in tasks] == [True, False, True, False]
+    assert [task.done() for task in (*tasks, masked)] == [True, False, True, False, False]
+    assert recorder.batches == [([0], ["a"]), ([1, 3], ["a"])]
+    blocked.set()
     rows = await asyncio.gather(*tasks)
     assert [sorted(row) for row in rows] == [sorted(names) for names in wanted]
-    assert recorder.batches[1:] == [([1, 3], ["a"]), ([2, 4], ["a", "fine"])]
+    assert (await masked)["a"].tolist() == [[200], [202]]
+    # Expensive outputs and masked images share no batch, and have none with the others.
+    kinds = [{value >= 100 for value in values} for values, _ in recorder.batches]
+    assert all(len(kind) == 1 for kind in kinds)
     await batcher.close()
 
 
