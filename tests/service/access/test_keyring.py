@@ -75,7 +75,7 @@ async def test_changed_file_counts_at_once_and_a_removed_key_is_forgotten(tmp_pa
 
 
 async def test_file_behind_links_of_kubernetes_is_followed(tmp_path: Path) -> None:
-    for number, text in enumerate((keys_text(), keys_text(shop=NEW))):
+    for number, text in enumerate((keys_text(), keys_text(**(KEYS | {"shop": NEW})))):
         (tmp_path / f"..{number}").mkdir()
         (tmp_path / f"..{number}" / "keys.toml").write_text(text)
         # The same time and size: only the inode tells that it is another file.
