@@ -29,7 +29,7 @@ def climb_text(
         PipelineError: `folder` has a run with other options or another text.
 
     """
-    recipe = recipe or TextRecipe.load(rung.recipe)
+    recipe = recipe or TextRecipe.load(rung.recipe, **rung.changes)
     if not (folder / CONFIG).is_file():
         begin(
             corpus,

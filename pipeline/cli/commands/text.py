@@ -1,5 +1,7 @@
 """Train character language models, and let them write."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,7 +74,7 @@ def train(
         f"{len(corpus.validation):,} to validate on"
     )
     folder = out or Path("runs") / f"{Path(network).stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    with text_bar() as bar:
+    with _continuable(folder), text_bar() as bar:
         run = begin(
             corpus,
             folder,
@@ -89,9 +91,21 @@ def _resume(folder: Path, *, data: Path | None, device: str, report: bool) -> No
     from pipeline.cli.text_bar import text_bar
     from pipeline.text.run import resume
 
-    with text_bar() as bar:
+    with _continuable(folder), text_bar() as bar:
         run = resume(folder, data=data, device=device, observers=[bar])
     _finish(run, report=report)
+
+
+@contextmanager
+def _continuable(folder: Path) -> Iterator[None]:
+    """Say how the run continues if the user interrupts it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (folder / CONFIG).is_file():
+            command = next_command("limelight", "text", "train", "--resume", folder)
+            say(f"to continue: {command}")
+        raise
 
 
 def _reject_options_of_a_run(context: typer.Context) -> None:
@@ -176,7 +190,7 @@ def export(
 
     file = to or run / "model.onnx"
     error = export_text(read_run(run), file)
-    say(f"largest difference of a logit from torch: {error:.1e}")
+    say(f"largest difference of a probability from torch's: {error:.1e}")
     print(file)
 
 

@@ -45,7 +45,7 @@ def test_rung_passes_with_the_loss_and_epochs_of_its_lesson(
 def test_ladder_has_every_network_and_no_more_epochs_than_the_lesson() -> None:
     assert tuple(rung.recipe for rung in TEXT_LADDER) == ARCHITECTURES
     for rung in TEXT_LADDER:
-        recipe = TextRecipe.load(rung.recipe)
+        recipe = TextRecipe.load(rung.recipe, **rung.changes)
         assert recipe.network.architecture == rung.recipe
         assert rung.lesson_epochs is None or recipe.epochs <= rung.lesson_epochs
 

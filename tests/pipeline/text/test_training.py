@@ -184,6 +184,26 @@ def test_command_trains_and_writes_a_report(tmp_path: Path) -> None:
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
 
 
+def test_interrupted_command_says_how_to_continue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_verses(tmp_path, words=300)
+
+    def interrupt(trainer: TextTrainer) -> tuple[float, float]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TextTrainer, "validate", interrupt)
+        stopped = limelight(
+            "text", "train", "char-gru", "verses.txt", "--out", "my run", "--epochs", "1",
+            "--no-report", cwd=tmp_path,
+        )  # fmt: skip
+    assert stopped.returncode == 130
+    assert "to continue: limelight text train --resume 'my run'\n" in stopped.stderr
+    resumed = limelight("text", "train", "--resume", "my run", "--no-report", cwd=tmp_path)
+    assert resumed.stdout == "my run\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
