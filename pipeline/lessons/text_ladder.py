@@ -16,7 +16,7 @@ class TextRung:
 
     recipe: str
     lesson: float | None = None
-    """Its loss; None if the issue is only what the step teaches."""
+    """Its loss; None if the lesson names none for this network."""
     lesson_epochs: int | None = None
     changes: Mapping[str, object] = field(default_factory=dict)
 

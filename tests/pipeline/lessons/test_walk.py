@@ -64,7 +64,7 @@ def short_form(command: str) -> list[str]:
         case ["text", "sample", *_] if "--length" not in words:
             return [*words, "--length", "40"]
         case ["lr-find", *_]:
-            return [*words, "--steps", "10", "--batch-size", "16"]
+            return [*words, "--steps", "40", "--batch-size", "64"]
         case ["ablate", *_]:
             return [*words, "--epochs", "1", "--seeds", "1"]
         case ["ladder"]:

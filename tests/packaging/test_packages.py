@@ -1,0 +1,27 @@
+"""The distribution has every package of the tree, and the files that they read."""
+
+import tomllib
+from fnmatch import fnmatch
+
+import pytest
+
+from tests.isolated import ROOT
+
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+
+
+@pytest.mark.parametrize("root", ["limelight", "models", "pipeline", "service"])
+def test_every_package_is_in_the_distribution(root: str) -> None:
+    patterns = SETUPTOOLS["packages"]["find"]["include"]
+    for file in (ROOT / root).rglob("__init__.py"):
+        package = ".".join(file.parent.relative_to(ROOT).parts)
+        assert any(fnmatch(package, pattern) for pattern in patterns), package
+
+
+@pytest.mark.parametrize("root", ["pipeline", "service"])
+def test_every_recipe_and_template_is_in_the_distribution(root: str) -> None:
+    patterns = SETUPTOOLS["package-data"][root]
+    for file in (ROOT / root).rglob("*"):
+        if file.is_file() and file.suffix in (".toml", ".html", ".css", ".md", ".proto"):
+            name = file.relative_to(ROOT / root).as_posix()
+            assert any(fnmatch(name, pattern) for pattern in patterns), name
