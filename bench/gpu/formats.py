@@ -53,7 +53,9 @@ def export_again(name: str, folder: Path) -> tuple[Artifact, dict[str, ServingGr
     if not (target / MANIFEST_FILE).is_file():
         target.mkdir(parents=True)
         files = save_formats(target, graphs, example)
-        manifest = shipped.model_copy(update={"files": files})
+        # Golden samples and int8 belong to the files that ship.
+        own = {"files": files, "golden": None, "int8": None}
+        manifest = shipped.model_copy(update=own)
         (target / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
     return load_artifact(target), graphs
 

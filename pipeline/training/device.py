@@ -1,11 +1,17 @@
 """Device and precision of training."""
 
+import os
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
 from pipeline.errors import PipelineError
+
+# Torch's oneDNN reads this before its first operation. With AMX, gradients of small feature maps in
+# bfloat16 are now and then not finite (torch 2.14; tests/pipeline/training/test_activation_stats.py
+# fails with `ONEDNN_MAX_CPU_ISA=ALL`), and a training step was not faster.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 
 def choose_device(name: str) -> torch.device:

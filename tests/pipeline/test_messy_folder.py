@@ -16,12 +16,14 @@ from typing import Any
 import httpx
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from limelight.artifact.store import load_artifact
 from limelight.imaging.formats import FORMATS
 from pipeline.runs.planning import plan_training
 from pipeline.runs.run import read_run
+from pipeline.training.device import uses_bfloat16
 from tests.pipeline.cli.running import limelight, limelight_command
 from tests.pipeline.messy_folder import (
     CLASSES,
@@ -35,6 +37,7 @@ from tests.serving_kit import REPOSITORY, Server, bentoml_serve
 
 UPLOADS = {suffix for each in FORMATS.values() if each.uploads for suffix in each.suffixes}
 LABELS = sorted(CLASSES | RARE)
+CPU = "cpu in bfloat16" if uses_bfloat16(torch.device("cpu")) else "cpu"
 SKIPPED = (
     "9 files skipped: 1 .mp4, 1 .txt, 1 outside the folders of the classes, "
     "1 without a suffix, 5 unreadable"
@@ -140,7 +143,7 @@ def test_first_line_says_what_was_understood(chain: Chain) -> None:
     validation = math.ceil(0.15 * (images - test))
     assert (
         f"{chain.home}/my photos: 4 classes, {images - test - validation} images to fit, "
-        f"{validation} to validate on, {test} to test ({SKIPPED}); on cpu\n"
+        f"{validation} to validate on, {test} to test ({SKIPPED}); on {CPU}\n"
     ) in chain.said["train"]
     assert chain.messy.unread.total() + len(chain.messy.unreadable) == 9
     assert "the classes are uneven: " in chain.said["train"]
@@ -317,6 +320,6 @@ def test_dry_run_counts_the_rows_of_a_table_by_excel(tmp_path: Path) -> None:
             writer.writerow([name, 'with ";" and ,', label, name.parts[1].upper()])
     done = limelight("train", "labels.csv", "--dry-run", "--device", "cpu", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "")
-    counts = "2 classes, 20 images to fit, 6 to validate on, 8 to test; on cpu\n"
+    counts = f"2 classes, 20 images to fit, 6 to validate on, 8 to test; on {CPU}\n"
     assert f"{tmp_path}/labels.csv: {counts}" in done.stderr
     assert "classes: Grün, rot [1]\n" in done.stderr
