@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container test-hostile test-uploads test-first-answer bench-serve bench-resilience soak bench-maps bench-train pictures test-triton protocol lock clean
+.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container test-hostile test-uploads test-first-answer test-gpu bench-serve bench-resilience soak bench-maps bench-train pictures test-triton protocol lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -68,6 +68,9 @@ test-uploads: $(DEVELOP) ## Post images that cost much to decode, alone and besi
 
 test-first-answer: $(DEVELOP) ## Go from 180 photos to the first served answer in three minutes, on an idle machine
 	$(BIN)/pytest --capture=tee-sys tests/long/test_first_answer.py
+
+test-gpu: $(DEVELOP) ## Run the GPU script in miniature, isolated, on a CPU (5 minutes)
+	$(BIN)/pytest tests/long/test_gpu_smoke.py
 
 bench-serve: $(DEVELOP) ## Measure the service beside other servers, into build/ (30 minutes)
 	$(BIN)/python -m bench.serve

@@ -211,7 +211,7 @@ def test_workers_end_with_their_parent(zoo: Path, tmp_path: Path) -> None:
         halfway.send(PNG[:50])
         server.process.kill()
         server.process.wait()
-        until(lambda: is_free(server), 5 * slowness(), "a free port")
+        until(lambda: is_free(server), 15 * slowness(), "a free port")
         halfway.send(PNG[50:])  # the port is free, and the accepted request is answered
         assert halfway.getresponse().status == 200
         halfway.close()
