@@ -54,13 +54,17 @@ class Drain:
             on_end()
             handler(number, frame)
 
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            if self.begun:
-                handler(number, frame)
-                return
-            self.begun = True
+        def settled(number: int, frame: FrameType | None) -> None:
             drains = number == signal.SIGTERM and not is_orphan()
-            pause_s = self._pause_s if drains else 0.0
-            loop.call_soon_threadsafe(loop.call_later, pause_s + SETTLE_S, end, number, frame)
+            loop.call_later(self._pause_s if drains else 0.0, end, number, frame)
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if not self.begun:
+                self.begun = True
+                # The kernel sends SIGTERM for each thread of a dying parent. Until the last thread
+                # has ended, the parent seems to be alive.
+                loop.call_soon_threadsafe(loop.call_later, SETTLE_S, settled, number, frame)
+            elif not is_orphan():
+                handler(number, frame)
 
         return on_signal
