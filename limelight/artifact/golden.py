@@ -30,7 +30,7 @@ class GoldenSamples:
     def error_of(self, outputs: Mapping[str, NDArray[np.float32]]) -> GoldenError:
         """Compare a graph's outputs for `images` with the golden ones."""
         wanted = self.outputs
-        distance = np.abs(outputs["probabilities"] - wanted["probabilities"]).sum(1) / 2
+        distance = total_variation(outputs["probabilities"], wanted["probabilities"])
         size = float(np.linalg.norm(wanted["cams"])) or 1.0
         return GoldenError(
             probabilities=float(distance.mean()),
@@ -40,6 +40,12 @@ class GoldenSamples:
     def write(self, file: Path) -> None:
         """Write the samples, as NumPy arrays in an archive."""
         np.savez(file, allow_pickle=False, images=self.images, **self.outputs)
+
+
+def total_variation(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Total variation distance of two distributions of each image: (N, K) x 2 -> (N,), 0 to 1."""
+    distances: NDArray[np.float64] = np.abs(found - wanted).sum(1, dtype=np.float64) / 2
+    return distances
 
 
 def read_golden(artifact: Artifact) -> GoldenSamples | None:

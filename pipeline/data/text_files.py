@@ -23,7 +23,7 @@ class PublishedText:
 
     url: str
     sha256: str
-    """Of the normalised text."""
+    """Digest of the normalised text."""
     licence: str
     citation: str
     recipe: str

@@ -8,7 +8,7 @@ processors with AVX2 and no VNNI, the sum of two 8-bit products saturates at 16 
 import contextlib
 import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from limelight.artifact.golden import total_variation
 from limelight.artifact.manifest import Int8, Metrics
 from limelight.runtime.engine import Engine
 from pipeline.data.splits import Split
@@ -50,7 +51,7 @@ _OUTPUTS = ("probabilities", "cams")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quantized:
-    """How an int8 graph was made."""
+    """Choices with which an int8 graph was made."""
 
     percentile: float
     float_layers: tuple[str, ...]
@@ -84,7 +85,7 @@ def quantize(
         _quantize(plain, file, reader, percentile, float_layers)
         found = _outputs(file, validation)
         changed = found["probabilities"].argmax(1) != wanted["probabilities"].argmax(1)
-        distance = float(_distances(found, wanted).mean())
+        distance = float(total_variation(found["probabilities"], wanted["probabilities"]).mean())
         candidates.append((int(changed.sum()), distance, percentile, file.read_bytes()))
     *_, percentile, content = min(candidates)
     file.write_bytes(content)
@@ -99,7 +100,7 @@ def measure_int8(how: Quantized, int8: Engine, plain: Engine, test: Split) -> In
         found, wanted = int8.run(images, _OUTPUTS), plain.run(images, _OUTPUTS)
         winners = wanted["probabilities"].argmax(1)
         equal.append(found["probabilities"].argmax(1) == winners)
-        distances.append(_distances(found, wanted))
+        distances.append(total_variation(found["probabilities"], wanted["probabilities"]))
         rows = np.arange(len(images))
         correlations.append(
             correlation(found["cams"][rows, winners], wanted["cams"][rows, winners])
@@ -172,15 +173,6 @@ def correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray
     both_flat = (first == 0).all(1) & (second == 0).all(1)
     together = (first * second).sum(1) / np.where(sizes > 0, sizes, 1)
     return np.where(both_flat, 1.0, together)
-
-
-def _distances(
-    found: Mapping[str, NDArray[np.float32]], wanted: Mapping[str, NDArray[np.float32]]
-) -> NDArray[np.float64]:
-    """Total variation distance of the probabilities of each image: (N,), 0 to 1."""
-    difference = np.abs(found["probabilities"] - wanted["probabilities"])
-    distances: NDArray[np.float64] = difference.sum(1, dtype=np.float64) / 2
-    return distances
 
 
 def _float_layers(model: onnx.ModelProto) -> tuple[str, ...]:

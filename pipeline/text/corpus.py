@@ -45,7 +45,7 @@ class Corpus:
     source: str
     """Name of a published text, or the absolute path of a file."""
     sha256: str
-    """Of the text with LF and without a byte order mark."""
+    """Digest of the text with LF and without a byte order mark."""
     vocabulary: Vocabulary
     training: Codes
     validation: Codes

@@ -29,6 +29,6 @@ class TextRecipe(RecipeFile):
     clip: float = Field(default=0.0, ge=0)
     """Largest norm of the gradient (Pascanu et al., 2013); 0 does not clip."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Of Adam, added to the gradient."""
+    """Weight decay of Adam, added to the gradient."""
     validation: float = Field(default=VALIDATION, gt=0, lt=1)
     """Share of the text, at its end, that validates."""

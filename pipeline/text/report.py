@@ -26,7 +26,7 @@ _SMOOTHED_OVER = 0.25
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CycleSample:
-    """What the network wrote at the end of a cycle, after the prompt."""
+    """Text that the network wrote at the end of a cycle, after the prompt."""
 
     cycle: int
     epoch: int

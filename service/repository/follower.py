@@ -34,6 +34,7 @@ class Follower:
         self._registry = registry
         self._close_after_s = timeout_s + _CLOSE_LATER_S
         self._prepared = 0
+        self._noted: State | None = None
         self._active = 0
         self._preparing: asyncio.Task[None] | None = None
         self._switching: asyncio.TimerHandle | None = None
@@ -60,7 +61,9 @@ class Follower:
             self._registry.discard_prepared(state.target)
             self._preparing = asyncio.create_task(self._prepare(state.target))
         if state.active.generation == self._active:
-            self._registry.note(state)
+            if state != self._noted:
+                self._noted = state
+                self._registry.note(state)
         elif state.active.generation == self._prepared and self._switching is None:
             loop = asyncio.get_running_loop()
             delay = max(0.0, state.since - time.monotonic())

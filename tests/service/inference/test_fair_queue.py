@@ -38,7 +38,7 @@ def test_backlogged_callers_are_served_by_their_weights() -> None:
 
 def test_cost_counts_and_not_the_number_of_items() -> None:
     queue: FairQueue[str] = FairQueue()
-    fill(queue, "dear", 50, cost=10)
+    fill(queue, "expensive", 50, cost=10)
     fill(queue, "cheap", 50)
     served = Counter(queue.take() for _ in range(44))
     assert abs(served["cheap"] - 40) <= 1
