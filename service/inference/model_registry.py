@@ -32,6 +32,7 @@ class ModelRegistry:
         self._prepared: dict[Key, Classifier] = {}
         self._retired: set[asyncio.Task[None]] = set()
         self._failures: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
         self._refused: dict[str, str] = {}
         self._labels: dict[str, dict[str, str]] = {}
         self._problem: str | None = "the models are being loaded"
@@ -90,10 +91,8 @@ class ModelRegistry:
             for key, reason in failed.items()
             if (name := key.split("/")[0]) not in self._served
         }
-        self._refused = state.refused | failed
-        self._labels = state.labels
-        self._count()
-        self._problem = state.problem or self._find_problem()
+        self._failed = failed
+        self.note(state)
         if self._problem is not None:
             logger.error("the service is not ready: %s", self._problem)
         return failed
@@ -136,11 +135,16 @@ class ModelRegistry:
             for name, reason in self._failures.items()
             if name not in self._served and name in waiting
         }
+        self._failed = {}
         self.note(state)
 
     def note(self, state: State) -> None:
-        """Note what the parent refused."""
-        self._refused = dict(state.refused)
+        """Note what the parent refused, and the labels.
+
+        What this worker could not load of the active plan is refused too: the parent hears of it
+        a moment later.
+        """
+        self._refused = self._failed | state.refused
         self._labels = state.labels
         self._count()
         self._problem = state.problem or self._find_problem()
