@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from dataclasses import replace
 
 from service.inference.model_registry import ModelRegistry
 from service.repository.plan import Plan, Report, State
@@ -36,6 +37,7 @@ class Follower:
         self._prepared = 0
         self._noted: State | None = None
         self._active = 0
+        self._reported = Report(0, 0)
         self._preparing: asyncio.Task[None] | None = None
         self._switching: asyncio.TimerHandle | None = None
 
@@ -68,6 +70,9 @@ class Follower:
             loop = asyncio.get_running_loop()
             delay = max(0.0, state.since - time.monotonic())
             self._switching = loop.call_later(delay, self._switch, state)
+        rollouts = self._registry.rollouts.tallies()
+        if rollouts != self._reported.rollouts:
+            self._write(replace(self._reported, rollouts=rollouts))
 
     def close(self) -> None:
         """Stop following."""
@@ -91,7 +96,12 @@ class Follower:
     def _report(self, plan: Plan, failed: dict[str, str]) -> None:
         self._prepared = plan.generation
         short = {key: reason[:2000] for key, reason in failed.items()}
-        self._shared.write(self._slot, Report(os.getpid(), plan.generation, short).to_json())
+        rollouts = self._registry.rollouts.tallies()
+        self._write(Report(os.getpid(), plan.generation, short, rollouts))
+
+    def _write(self, report: Report) -> None:
+        self._reported = report
+        self._shared.write(self._slot, report.to_json())
 
     def _state(self, *, wait: bool = False) -> State | None:
         content = self._shared.read(0)
