@@ -59,13 +59,14 @@ class Follower:
         state = self._state()
         if state is None or self._active == 0:
             return
-        if state.target.generation != self._prepared and self._preparing is None:
-            self._registry.discard_prepared(state.target)
-            self._preparing = asyncio.create_task(self._prepare(state.target))
         if state.active.generation == self._active:
             if state != self._noted:
                 self._noted = state
                 self._registry.note(state)
+            # Not while a switch is due: it closes versions that the next plan may need again.
+            if state.target.generation != self._prepared and self._preparing is None:
+                self._registry.discard_prepared(state.target)
+                self._preparing = asyncio.create_task(self._prepare(state.target))
         elif state.active.generation == self._prepared and self._switching is None:
             loop = asyncio.get_running_loop()
             delay = max(0.0, state.since - time.monotonic())
