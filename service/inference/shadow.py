@@ -18,12 +18,15 @@ from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger("limelight.shadow")
 
+# Pause after a comparison, beside the time that it took: a request that comes during a comparison
+# shares the processor with it, and with 1 in 50 of the time those are too few for the p99.
+REST = 49.0
 # Longest wait for the background threads.
 _TIMEOUT_S = 5.0
 
 
 class Shadow:
-    """Comparisons of one worker, one at a time. What comes in the meantime is shed.
+    """Comparisons of one worker, one at a time, with pauses. What comes in the meantime is shed.
 
     A comparison begins after the champion's answer was sent, and runs in the batchers' threads of
     low priority. It is dropped before a forward pass if a request has come in the meantime.
@@ -37,6 +40,7 @@ class Shadow:
         self._metrics = metrics
         self._idle = idle
         self._comparing: asyncio.Task[None] | None = None
+        self._resting_until = 0.0
 
     def offer(
         self,
@@ -50,7 +54,8 @@ class Shadow:
 
         `answered` has the champion's probabilities; without its `cams`, they are computed again.
         """
-        if self._comparing is not None or not self._idle():
+        resting = time.perf_counter() < self._resting_until
+        if self._comparing is not None or resting or not self._idle():
             self._count(challenger, sums, "shed", len(pixels_nhwc))
             return
         comparing = self._compare(champion, challenger, sums, pixels_nhwc, answered)
@@ -69,6 +74,7 @@ class Shadow:
         pixels_nhwc: NDArray[np.uint8],
         answered: Outputs,
     ) -> None:
+        started = time.perf_counter()
         try:
             found = await self._run(challenger, pixels_nhwc, COMPARED)
             if "cams" not in answered:
@@ -93,7 +99,8 @@ class Shadow:
                     sums.correlation += each.correlation
             self._metrics.observe_comparisons(_key(challenger), compared)
         finally:
-            self._comparing = None
+            ended = time.perf_counter()
+            self._comparing, self._resting_until = None, ended + REST * (ended - started)
 
     async def _run(
         self, classifier: Classifier, pixels_nhwc: NDArray[np.uint8], outputs: tuple[str, ...]

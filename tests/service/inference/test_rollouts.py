@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from service.inference import shadow
 from service.inference.batching import Outputs
 from service.inference.classifier import Classifier
 from service.inference.rollouts import takes_part
@@ -36,7 +37,8 @@ WAIT_S = 10.0
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
+async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+    monkeypatch.setattr(shadow, "REST", 0.0)
     write_artifact(tmp_path, version="1")
     write_artifact(tmp_path, version="2", network=CHALLENGER)
     settings = Settings(
@@ -283,6 +285,17 @@ async def test_answers_do_not_wait_for_the_shadow_and_more_is_shed(
     await until(lambda: sums(served).compared == 1)
 
 
+async def test_shadow_rests_after_a_comparison(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "REST", 1e6)
+    begin(served, "shadow")
+    await ask(served)
+    await until(lambda: sums(served).compared == 1)
+    await ask(served)
+    assert sums(served).shed == 1
+
+
 async def test_shadow_is_shed_while_another_request_waits(served: Served) -> None:
     begin(served, "shadow")
     with of(served, "2").batcher.admission.admit(RequestContext()):
@@ -293,7 +306,7 @@ async def test_shadow_is_shed_while_another_request_waits(served: Served) -> Non
 async def test_shadow_that_has_not_begun_gives_way_to_a_request(served: Served) -> None:
     """The worker is idle when the comparison is offered, and busy when its turn comes."""
     answers = iter([True, False])
-    shadow, counted = Shadow(Metrics(), lambda: next(answers)), Sums()
+    offered, counted = Shadow(Metrics(), lambda: next(answers)), Sums()
     challenger = of(served, "1")
     ran: list[int] = []
     run = challenger.batcher._run
@@ -304,7 +317,7 @@ async def test_shadow_that_has_not_begun_gives_way_to_a_request(served: Served) 
 
     challenger.batcher._run = watched
     found = {"probabilities": np.zeros((1, 3), np.float32)}
-    shadow.offer(of(served, "2"), challenger, counted, np.stack(IMAGES[:1]), found)
+    offered.offer(of(served, "2"), challenger, counted, np.stack(IMAGES[:1]), found)
     await until(lambda: counted.shed == 1)
     assert not ran
 
