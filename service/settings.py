@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     max_decoded_bytes: int = Field(default=200_000_000, ge=1_000_000)
     """Most memory that decoding one image may take. An image that needs more is rejected; one that
     would have to wait for others until its deadline is rejected as well."""
+    canary_header: str = Field(default="X-Client-Id", pattern=r"^[A-Za-z0-9-]{1,64}$")
+    """Header whose value decides whether a client gets a canary. Without it, the name of the API
+    key decides, or the request."""
     max_batch: int = Field(default=32, ge=1, le=1024)
     """Maximum number of images in a batch."""
     max_evaluations: int = Field(default=256, ge=4, le=4096)

@@ -233,7 +233,11 @@ class _Batched:
         return upload
 
     async def run(self, pixels_hwc: NDArray[np.uint8], outputs: tuple[str, ...]) -> Row:
-        return await self._batcher.submit(pixels_hwc, outputs, self._context)
+        found = await self._batcher.submit(pixels_hwc, outputs, self._context)
+        if self._context.trial is not None:
+            batch = {name: values[None] for name, values in found.items()}
+            self._context.trial.keep(pixels_hwc[None], batch)
+        return found
 
     async def run_again(self, pixels_hwc: NDArray[np.uint8], outputs: tuple[str, ...]) -> Row:
         with self._batcher.admission.admit(self._context, low_priority=True):

@@ -1,6 +1,6 @@
 """Data plane of the protocol: the server and its models, shared by REST and gRPC."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from limelight.errors import LimelightError, NotReady, UnknownModel
@@ -10,6 +10,7 @@ from service.oip.inference import Inference
 from service.oip.metadata import ModelMetadata, model_metadata
 from service.oip.model_config import Json, model_configuration
 from service.oip.statistics import ModelStatistics, model_statistics
+from service.request_context import RequestContext
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -75,6 +76,22 @@ class Server:
             f"Request for unknown model: {name[:100]!r} version {requested_version[:20]} is "
             f"not found: version {served} is served"
         )
+
+    def route(
+        self,
+        name: str,
+        requested_version: str,
+        headers: Mapping[bytes, bytes],
+        context: RequestContext,
+    ) -> Classifier:
+        """Return the model that answers an inference request; see `ModelRegistry.route`.
+
+        Raises:
+            UnknownModel, NotReady: see `classifier`.
+        """
+        if requested_version in ("", LATEST):
+            return self._registry.route(name, None, headers, context)
+        return self.classifier(name, requested_version)
 
     def check_ready(self, name: str, requested_version: str = "") -> None:
         """Check that a model is ready.

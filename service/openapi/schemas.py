@@ -31,6 +31,11 @@ def schemas(prediction: type = Prediction, explanation: type = Explanation) -> J
             precision_reason={"type": "string", "description": "Why it has this precision"},
             default={**boolean, "description": "It answers requests that name no model"},
             active={**boolean, "description": "It answers requests that name no version"},
+            rollout={
+                "type": ["object", "null"],
+                "description": "Of the active version: the canary or shadow that is in progress, "
+                "or that was the last, with counts and means over all workers",
+            },
             labels={
                 "type": "array",
                 "items": string,

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from service.repository.control import Control, RepositoryError
+from service.repository.rollout import Rollout
 
 logger = logging.getLogger("limelight.repository")
 
@@ -66,6 +67,20 @@ def _label(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Js
     return control.describe()
 
 
+def _start(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
+    try:
+        rollout = Rollout.parse(query)
+    except ValueError as error:
+        raise RepositoryError(str(error)) from error
+    control.start(path["name"], rollout)
+    return control.describe()
+
+
+def _finish(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
+    control.finish(path["name"])
+    return control.describe()
+
+
 def _load(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
     control.load(path["name"])
     return {}
@@ -97,6 +112,8 @@ _ROUTES: dict[tuple[str, str], Command] = {
     ("POST", f"{_MODEL}/activate"): _activate,
     ("POST", f"{_MODEL}/rollback"): _rollback,
     ("PUT", f"{_MODEL}/labels/(?P<label>[^/]{{1,100}})"): _label,
+    ("PUT", f"{_MODEL}/rollout"): _start,
+    ("DELETE", f"{_MODEL}/rollout"): _finish,
     ("POST", "/v2/repository/index"): _index,
     ("POST", f"/v2/repository{_MODEL}/load"): _load,
     ("POST", f"/v2/repository{_MODEL}/unload"): _unload,
@@ -117,6 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_PUT(self) -> None:
+        self._answer()
+
+    def do_DELETE(self) -> None:
         self._answer()
 
     def log_message(self, format: str, *args: Any) -> None:  # its name there

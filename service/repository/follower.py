@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from dataclasses import replace
 
 from service.inference.model_registry import ModelRegistry
 from service.repository.plan import Plan, Report, State
@@ -36,6 +37,7 @@ class Follower:
         self._prepared = 0
         self._noted: State | None = None
         self._active = 0
+        self._reported = Report(0, 0)
         self._preparing: asyncio.Task[None] | None = None
         self._switching: asyncio.TimerHandle | None = None
 
@@ -57,17 +59,21 @@ class Follower:
         state = self._state()
         if state is None or self._active == 0:
             return
-        if state.target.generation != self._prepared and self._preparing is None:
-            self._registry.discard_prepared(state.target)
-            self._preparing = asyncio.create_task(self._prepare(state.target))
         if state.active.generation == self._active:
             if state != self._noted:
                 self._noted = state
                 self._registry.note(state)
+            # Not while a switch is due: it closes versions that the next plan may need again.
+            if state.target.generation != self._prepared and self._preparing is None:
+                self._registry.discard_prepared(state.target)
+                self._preparing = asyncio.create_task(self._prepare(state.target))
         elif state.active.generation == self._prepared and self._switching is None:
             loop = asyncio.get_running_loop()
             delay = max(0.0, state.since - time.monotonic())
             self._switching = loop.call_later(delay, self._switch, state)
+        rollouts = self._registry.rollouts.tallies()
+        if rollouts != self._reported.rollouts:
+            self._write(replace(self._reported, rollouts=rollouts))
 
     def close(self) -> None:
         """Stop following."""
@@ -91,7 +97,12 @@ class Follower:
     def _report(self, plan: Plan, failed: dict[str, str]) -> None:
         self._prepared = plan.generation
         short = {key: reason[:2000] for key, reason in failed.items()}
-        self._shared.write(self._slot, Report(os.getpid(), plan.generation, short).to_json())
+        rollouts = self._registry.rollouts.tallies()
+        self._write(Report(os.getpid(), plan.generation, short, rollouts))
+
+    def _write(self, report: Report) -> None:
+        self._reported = report
+        self._shared.write(self._slot, report.to_json())
 
     def _state(self, *, wait: bool = False) -> State | None:
         content = self._shared.read(0)

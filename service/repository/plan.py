@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service.repository.rollout import Progress, Tally
+
 Key = tuple[str, str]
 """Name and version of a model."""
 
@@ -36,6 +38,7 @@ class State:
         refused: versions that failed, with the reason: "NAME/VERSION" -> reason.
         problem: reason why there are no models at all; None if there are.
         labels: names of versions: model -> label -> version.
+        rollouts: the last rollout of each model.
     """
 
     active: Plan
@@ -44,6 +47,7 @@ class State:
     refused: dict[str, str] = field(default_factory=dict)
     problem: str | None = None
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    rollouts: dict[str, Progress] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON."""
@@ -53,18 +57,31 @@ class State:
     def from_json(cls, content: dict[str, Any]) -> "State":
         """Return the state that `to_json` described."""
         plans = {name: Plan(**content[name]) for name in ("active", "target")}
-        return cls(**(content | plans))
+        rollouts = {
+            name: Progress.from_json(progress) for name, progress in content["rollouts"].items()
+        }
+        return cls(**(content | plans | {"rollouts": rollouts}))
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker has prepared: a generation, and the versions of it that failed."""
+    """What a worker has prepared: a generation, and the versions of it that failed.
+
+    It also has what the worker has counted of the rollouts, by model.
+    """
 
     pid: int
     generation: int
     failed: dict[str, str] = field(default_factory=dict)
     """ "NAME/VERSION" -> reason."""
+    rollouts: dict[str, Tally] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Report":
+        """Return the report that `to_json` described."""
+        rollouts = {name: Tally.from_json(tally) for name, tally in content["rollouts"].items()}
+        return cls(**(content | {"rollouts": rollouts}))

@@ -76,6 +76,8 @@ class Recorder:
         if labels is None:
             labels = self._request_labels[request_key] = RequestLabels(*request_key)
         self._metrics.observe_request(labels, seconds=seconds, stages=context.stages)
+        if context.trial is not None:
+            context.trial.end(status, context)
         for label, confidence, flags in exchange.winners:
             key = (exchange.model, label, flags, exchange.method)
             prediction = self._prediction_labels.get(key)

@@ -251,7 +251,9 @@ class Servicer:
         server, context = self._server, exchange.request.context
         with self._upload_budget.reserve(max_bytes=server.settings.max_bytes) as reservation:
             reservation.grow_to(message.ByteSize())
-            classifier = server.classifier(message.model_name, message.model_version)
+            classifier = server.route(
+                message.model_name, message.model_version, exchange.request.headers, context
+            )
             exchange.set_model(classifier)
             request = read_request(message)
             context.end_stage("read", exchange.request.context.started)
