@@ -32,8 +32,10 @@ class Classifier:
         decoding: threads that decode, shared by all models of a worker.
         max_pixels: largest image that is accepted, width x height.
         max_picture_pixels: most pixels of the picture that a map is drawn over.
+        digest: digest of the artefact.
 
     Attributes:
+        digest: SHA-256 of `manifest.json`, which has that of every other file of the artefact.
         results: builds results from outputs, with the model's classes, thresholds and methods.
     """
 
@@ -41,6 +43,7 @@ class Classifier:
         self,
         *,
         manifest: Manifest,
+        digest: str,
         engine: Engine,
         batcher: Batcher,
         decoding: DecodingPool,
@@ -49,6 +52,7 @@ class Classifier:
         max_evaluations: int = 256,
     ) -> None:
         self.manifest = manifest
+        self.digest = digest
         self.engine = engine
         self.batcher = batcher
         self.decoding = decoding

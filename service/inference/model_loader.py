@@ -90,6 +90,7 @@ class ModelLoader:
         )
         return Classifier(
             manifest=manifest,
+            digest=artifact.digest,
             engine=engine,
             batcher=batcher,
             decoding=self._decoding,

@@ -23,6 +23,11 @@ def schemas(prediction: type = Prediction, explanation: type = Explanation) -> J
         "Model": record(
             name=string,
             version=string,
+            digest={
+                "type": "string",
+                "description": "SHA-256 of the artefact's manifest.json, which has that of every "
+                "other file; each answer has it as `X-Model-Digest`",
+            },
             provider={"enum": ["CPU", "CUDA", "TensorRT"]},
             precision={
                 "enum": list(get_args(Precision)),
