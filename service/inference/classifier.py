@@ -1,7 +1,7 @@
 """Classifier of one served model. All requests share its batches."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -33,9 +33,11 @@ class Classifier:
         max_pixels: largest image that is accepted, width x height.
         max_picture_pixels: most pixels of the picture that a map is drawn over.
         digest: digest of the artefact.
+        signature: who signed it; None if that is not verified here.
 
     Attributes:
         digest: SHA-256 of `manifest.json`, which has that of every other file of the artefact.
+        signature: the `signature` of `/models`.
         results: builds results from outputs, with the model's classes, thresholds and methods.
     """
 
@@ -44,6 +46,7 @@ class Classifier:
         *,
         manifest: Manifest,
         digest: str,
+        signature: Mapping[str, Any] | None,
         engine: Engine,
         batcher: Batcher,
         decoding: DecodingPool,
@@ -53,6 +56,7 @@ class Classifier:
     ) -> None:
         self.manifest = manifest
         self.digest = digest
+        self.signature = signature
         self.engine = engine
         self.batcher = batcher
         self.decoding = decoding

@@ -61,7 +61,7 @@ async def test_request_that_is_rejected_by_its_head_names_the_digest(
             "rejection",
             lambda *_, **__: Overloaded("full", retry_after_s=1),
         )
-        scope = {"type": "http", "method": "POST", "path": "/predict"}
+        scope: dict[str, object] = {"type": "http", "method": "POST", "path": "/predict"}
         scope |= {"query_string": b"", "headers": []}
 
         async def receive() -> dict[str, str]:
