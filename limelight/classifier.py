@@ -221,7 +221,7 @@ def load(
     if not folder.exists() and shipped_folder.is_dir():
         folder = shipped_folder
     if not folder.exists():
-        shipped = ", ".join(sorted(each.name for each in shipped_models().glob("*"))) or "none"
+        shipped = ", ".join(sorted(each.name for each in shipped_models().glob("*/"))) or "none"
         raise ArtifactError(
             f"{path} is neither a folder nor a shipped model ({shipped}): give the folder of a "
             "model, such as artifacts/my-photos"

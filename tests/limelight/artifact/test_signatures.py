@@ -118,8 +118,21 @@ def test_changed_manifest_is_refused_though_its_own_digests_are_right(
 ) -> None:
     text = (signed / "manifest.json").read_text()
     (signed / "manifest.json").write_text(text.replace('"accuracy": 1.0', '"accuracy": 0.9', 1))
-    with pytest.raises(SignatureError, match=r"manifest\.json is not the one that model\.sig was made for"):
+    with pytest.raises(
+        SignatureError, match=r"manifest\.json is not the one that model\.sig was made for"
+    ):
         verify(signed, keys.public)
+
+
+def test_manifest_that_was_loaded_is_the_one_that_is_verified(signed: Path, keys: KeyPair) -> None:
+    """The folder may change between: what counts is what was loaded."""
+    file = signed / "manifest.json"
+    text = file.read_text()
+    file.write_text(text.replace('"accuracy": 1.0', '"accuracy": 0.9', 1))
+    artifact = load_artifact(signed)
+    file.write_text(text)
+    with pytest.raises(SignatureError, match=r"manifest\.json is not the one"):
+        verify_signature(artifact, keys.public)
 
 
 def test_flipped_byte_anywhere_in_the_signature_is_refused(signed: Path, keys: KeyPair) -> None:
@@ -217,22 +230,27 @@ def test_folder_that_is_reached_through_a_link_verifies(
     assert verify_signature(artifact, keys.public).method == "key"
 
 
-def _malformed(folder: Path) -> dict[str, Callable[[Path], object]]:
-    return {
-        "empty": lambda file: file.write_bytes(b""),
-        "deep": lambda file: file.write_bytes(b"[" * 900_000),
-        "wrong": lambda file: file.write_text('{"mediaType": 1}'),
-        "binary": lambda file: file.write_bytes(b"\xff" * 1000),
-        "huge": lambda file: os.truncate(file, 1 << 34),
-        "a pipe": lambda file: (file.unlink(), os.mkfifo(file)),
-        "a folder": lambda file: (file.unlink(), file.mkdir()),
-        "endless": lambda file: (file.unlink(), file.symlink_to("/dev/zero")),
-    }
+def spoil(file: Path, kind: str) -> None:
+    if kind == "huge":
+        os.truncate(file, 1 << 34)
+        return
+    file.unlink()
+    if kind == "a pipe":
+        os.mkfifo(file)
+    elif kind == "a folder":
+        file.mkdir()
+    elif kind == "endless":
+        file.symlink_to("/dev/zero")
+    else:
+        contents = {"empty": b"", "deep": b"[" * 900_000, "binary": b"\xff", "wrong": b'{"a": 1}'}
+        file.write_bytes(contents[kind])
 
 
-@pytest.mark.parametrize("kind", _malformed(Path()))
+@pytest.mark.parametrize(
+    "kind", ["empty", "deep", "binary", "wrong", "huge", "a pipe", "a folder", "endless"]
+)
 def test_malformed_signature_is_refused_quickly(signed: Path, keys: KeyPair, kind: str) -> None:
-    _malformed(signed)[kind](signed / SIGNATURE_FILE)
+    spoil(signed / SIGNATURE_FILE, kind)
     artifact, started = load_artifact(signed), time.perf_counter()
     with pytest.raises(SignatureError, match=r"model\.sig is not a"):
         verify_signature(artifact, keys.public)
