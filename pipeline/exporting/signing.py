@@ -44,8 +44,10 @@ def sign(
                 private_key=key, signing_certificate=certificate, certificate_chain=chain
             )
     except (OSError, ValueError, TypeError, AttributeError) as error:
+        # An RSA or Ed25519 key has no curve.
+        reason = "no elliptic curve" if isinstance(error, AttributeError) else error
         raise PipelineError(
-            f"{key} cannot sign ({error}): give a private key on the curve P-256, P-384 or P-521 "
+            f"{key} cannot sign ({reason}): give a private key on the curve P-256, P-384 or P-521 "
             "in PEM, without a password, and certificates that belong to it"
         ) from error
     try:
