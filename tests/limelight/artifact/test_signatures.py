@@ -205,6 +205,15 @@ def test_file_that_a_manifest_lists_must_be_signed(signed: Path, keys: KeyPair) 
         verify(signed, keys.public)
 
 
+def test_every_file_is_signed_though_git_would_ignore_it(signed: Path, keys: KeyPair) -> None:
+    (signed / ".gitignore").write_text("*")
+    sign_folder(signed, keys.private)
+    assert verify(signed, keys.public).method == "key"
+    flip(signed / ".gitignore", 0)
+    with pytest.raises(SignatureError, match=r"\.gitignore is not what was signed"):
+        verify(signed, keys.public)
+
+
 def test_removed_file_is_refused(signed: Path, keys: KeyPair) -> None:
     (signed / "README.md").unlink()
     with pytest.raises(SignatureError, match=r"Missing files .*README\.md"):
@@ -225,8 +234,8 @@ def test_folder_that_is_reached_through_a_link_verifies(
     signed: Path, keys: KeyPair, tmp_path: Path
 ) -> None:
     """Volumes of Kubernetes and git-sync switch versions by a link."""
-    (tmp_path / "current").symlink_to(tmp_path / "colours")
-    artifact = load_artifact(tmp_path / "current" / "1", in_place=False)
+    (tmp_path / "current").symlink_to(tmp_path / "colours" / "1")
+    artifact = load_artifact(tmp_path / "current", in_place=False)
     assert verify_signature(artifact, keys.public).method == "key"
 
 
@@ -265,6 +274,14 @@ def test_huge_file_beside_those_of_the_manifest_is_not_hashed(signed: Path, keys
     assert time.perf_counter() - started < 5
 
 
+def test_full_disk_is_a_sentence(
+    signed: Path, keys: KeyPair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(SignatureError, match=r"cannot be verified .*No such file"):
+        verify(signed, keys.public)
+
+
 def test_folder_of_trusted_keys_may_hold_keys_and_certificates(
     signed: Path, keys: KeyPair, tmp_path: Path
 ) -> None:
@@ -273,7 +290,7 @@ def test_folder_of_trusted_keys_may_hold_keys_and_certificates(
     trusted.mkdir()
     for number, file in enumerate((keys.public, chain.root, make_keys(tmp_path, "other").public)):
         shutil.copy(file, trusted / f"{number}.pem")
-    (trusted / "..data").mkdir()
+    (trusted / ".DS_Store").write_text("no key")
     found = read_trusted_keys(trusted)
     assert (len(found.keys), found.certificates) == (2, [trusted / "1.pem"])
     assert verify(signed, trusted).method == "key"
