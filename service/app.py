@@ -246,7 +246,7 @@ class Application:
         seconds = time.perf_counter() - request.context.started
         route, status = exchange.route, response.status
         self._recorder.record(exchange, route, status, error.code, seconds, None)
-        return response, (_id_header(request), *_version_header(exchange))
+        return response, _headers_of(exchange)
 
     def _count_refusal(self, error: LimelightError) -> None:
         labels = RequestLabels("other", code=status_of(type(error)), error_code=error.code)
@@ -255,8 +255,7 @@ class Application:
     async def _send(
         self, exchange: Exchange, response: Response, send: Send, span: "Span | None"
     ) -> None:
-        request = exchange.request
-        extra = [_id_header(request), *_version_header(exchange)]
+        request, extra = exchange.request, _headers_of(exchange)
         if request.context.stages:
             extra.append((b"server-timing", request.context.server_timing()))
         if span is not None:
@@ -411,15 +410,10 @@ class Application:
             self._metrics.set_queue(name, depth=depth, age_s=age_s)
 
 
-def _id_header(request: Request) -> Header:
-    return b"x-request-id", request.context.id.encode()
-
-
-def _version_header(exchange: Exchange) -> tuple[Header, ...]:
-    """Return the header with the model and the version that a request went to."""
-    if exchange.classifier is None:
-        return ()
-    return ((b"x-model-version", f"{exchange.model}/{exchange.version}".encode()),)
+def _headers_of(exchange: Exchange) -> list[Header]:
+    """Return the headers that name the request, and the model that answered it."""
+    own = (b"x-request-id", exchange.request.context.id.encode())
+    return [own] if exchange.classifier is None else [own, *exchange.classifier.headers]
 
 
 def _route(path: str) -> str:

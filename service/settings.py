@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.repository.version_policy import VersionPolicies
@@ -34,6 +34,11 @@ class Settings(BaseSettings):
     model. The newest of them answers requests that name no version."""
     admin_port: int | None = Field(default=None, ge=1, le=65535)
     """Port on loopback for `limelight models`, and for Triton's repository control. Unset: none."""
+    signatures: Literal["off", "warn", "require"] = "off"
+    """Verify before a version is loaded who signed it. `require` refuses one that no trusted key
+    signed; `warn` serves it, and logs."""
+    trusted_keys: Path | None = Field(default=None, validate_default=True)
+    """Public keys and root certificates (PEM) that may sign models: a file, or a folder of them."""
     default_model: str | None = None
     """Model for requests without `model`. Unset: `digits` if it exists, else the first by name."""
     device: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
@@ -138,6 +143,15 @@ class Settings(BaseSettings):
     @classmethod
     def _is_policy(cls, value: str) -> str:
         VersionPolicies.parse(value)
+        return value
+
+    @field_validator("trusted_keys")
+    @classmethod
+    def _are_given(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None and info.data.get("signatures", "off") != "off":
+            raise ValueError(
+                "LIMELIGHT_SIGNATURES is set: name the public keys that may sign models"
+            )
         return value
 
     @field_validator("*", mode="before")

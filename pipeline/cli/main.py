@@ -39,6 +39,8 @@ COMMANDS = {
     "explain": "serve",
     "models": "serve",
     "keys": "serve",
+    "sign": "sign",
+    "verify": "sign",
 }
 """In the order of a first day, with the extra that each needs.
 

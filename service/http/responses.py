@@ -44,6 +44,8 @@ def model_content(classifier: Classifier, registry: ModelRegistry) -> dict[str, 
     return {
         "name": manifest.name,
         "version": manifest.version,
+        "digest": classifier.digest,
+        "signature": classifier.signature,
         "provider": classifier.engine.provider,
         "precision": classifier.engine.precision,
         "precision_reason": classifier.engine.precision_reason,

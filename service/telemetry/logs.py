@@ -11,7 +11,10 @@ from service.telemetry.log_limit import RepeatFilter
 
 logger = logging.getLogger("limelight.logs")
 
-_FIELDS = ("request_id", "trace_id", "method", "route", "status", "duration_ms", "model", "key")
+_FIELDS = (
+    *("request_id", "trace_id", "method", "route", "status", "duration_ms"),
+    *("model", "digest", "key"),
+)
 
 
 _limit = RepeatFilter()

@@ -35,6 +35,8 @@ class RecordedExchange(Protocol):
     def model(self) -> str: ...
     @property
     def version(self) -> str: ...
+    @property
+    def digest(self) -> str | None: ...
 
     winners: Sequence[Winner]
     """Winning class of each image."""
@@ -92,6 +94,8 @@ class Recorder:
                 "limelight.model": exchange.model,
                 "limelight.request_id": context.id,
             }
+            if exchange.digest is not None:
+                attributes["limelight.model_digest"] = exchange.digest
             if caller:
                 attributes["limelight.key"] = caller
             self._tracing.end(span, context, attributes)
@@ -104,6 +108,7 @@ class Recorder:
                 "status": status,
                 "duration_ms": round(seconds * 1000, 3),
                 "model": exchange.model,
+                "digest": exchange.digest,
                 "key": caller or None,
             }
             logger.info("%s %s %d", fields["method"], route, status, extra=fields)

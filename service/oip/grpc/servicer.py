@@ -113,9 +113,13 @@ class Servicer:
         async def call(message: Any, context: Any) -> Any:
             exchange = RpcExchange.begin(context, timeout_s=self._server.settings.timeout_s)
             try:
-                return await self._answered(name, answer, message, exchange)
+                answered = await self._answered(name, answer, message, exchange)
             except LimelightError as error:
-                status = status_code(error), error.detail, trailers(error)
+                status = status_code(error), error.detail, exchange.metadata(error)
+            else:
+                if metadata := exchange.metadata():
+                    context.set_trailing_metadata(metadata)
+                return answered
             # gRPC keeps the exception of `abort` in a reference cycle, with the frames that it
             # passed and those of an exception that was handled then. They would keep the message.
             del message
