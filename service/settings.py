@@ -32,6 +32,11 @@ class Settings(BaseSettings):
     versions: str = "latest"
     """Versions to serve: `latest`, `latest:N` or `specific:V,V`; with `NAME=POLICY; ...`, of one
     model. The newest of them answers requests that name no version."""
+    max_model_bytes: int | None = Field(default=None, ge=1)
+    """Memory of the models in one worker. Versions that would exceed it are refused. Unset: any."""
+    unload_idle_s: float = Field(default=0.0, ge=0, le=31_536_000)
+    """Time without an image after which an older version may be unloaded to make room, within
+    `max_model_bytes`. 0: none is unloaded."""
     admin_port: int | None = Field(default=None, ge=1, le=65535)
     """Port on loopback for `limelight models`, and for Triton's repository control. Unset: none."""
     default_model: str | None = None

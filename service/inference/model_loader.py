@@ -12,6 +12,7 @@ from limelight.runtime.precision import choose_engine
 from service.inference.batching import Batcher
 from service.inference.classifier import Classifier
 from service.inference.decoding import DecodingPool
+from service.process.malloc import resident_bytes
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -56,6 +57,7 @@ class ModelLoader:
 
     def _load(self, folder: Path) -> Classifier:
         settings, started = self._settings, time.perf_counter()
+        memory = resident_bytes()
         artifact = load_artifact(folder)
         manifest = artifact.manifest
         engine = choose_engine(
@@ -66,6 +68,7 @@ class ModelLoader:
         )
         loaded = time.perf_counter()
         warm_up_s = engine.warm_up(_warm_up_sizes(engine, settings.max_batch))
+        memory_bytes = max(0, resident_bytes() - memory)
         self._metrics.set_model(
             manifest,
             file=engine.file,
@@ -73,6 +76,7 @@ class ModelLoader:
             precision=engine.precision,
             load_s=loaded - started,
             warm_up_s=warm_up_s,
+            memory_bytes=memory_bytes,
         )
         logger.info(
             "model %s %s runs on %s in %s (%s), warmed up in %.2f s",
@@ -96,6 +100,7 @@ class ModelLoader:
             max_pixels=settings.max_pixels,
             max_picture_pixels=settings.max_picture_pixels,
             max_evaluations=settings.max_evaluations,
+            memory_bytes=memory_bytes,
         )
 
 

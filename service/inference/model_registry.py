@@ -77,6 +77,14 @@ class ModelRegistry:
         names = {*self._served, *self._failures}
         return "digits" if "digits" in names else min(names, default="digits")
 
+    def memory(self) -> dict[str, int]:
+        """Return the bytes that each loaded version added to this worker, by NAME/VERSION."""
+        return {key: each.memory_bytes for key, each in self._by_key()}
+
+    def used(self) -> dict[str, float]:
+        """Return the time of the last image of each loaded version, on the monotonic clock."""
+        return {key: round(each.batcher.used, 1) for key, each in self._by_key()}
+
     def load(self, state: State | None = None) -> dict[str, str]:
         """Load the models of `state`, or those on disk, and return what failed, with the reason.
 
@@ -193,6 +201,10 @@ class ModelRegistry:
         for classifier in [*self.versions, *self._prepared.values()]:
             await classifier.close()
         self._loader.close()
+
+    def _by_key(self) -> Iterator[tuple[str, Classifier]]:
+        for each in [*self.versions, *self._prepared.values()]:
+            yield f"{each.manifest.name}/{each.manifest.version}", each
 
     def _state_on_disk(self) -> State:
         try:

@@ -32,6 +32,7 @@ from service.repository import shared_json
 from service.repository.admin_port import AdminPort
 from service.repository.control import Control
 from service.repository.coordinator import Coordinator
+from service.repository.memory_bound import MemoryBound
 from service.repository.shared_json import SharedJson
 from service.repository.version_policy import VersionPolicies
 from service.settings import Settings
@@ -55,6 +56,8 @@ class Supervisor(bentoml_circus.Arbiter):
     models = Path()
     models_poll_s = 0.0
     versions = VersionPolicies()
+    max_model_bytes: int | None = None
+    unload_idle_s = 0.0
 
     def __init__(self, watchers: Sequence[Any], **options: Any) -> None:
         workers = sum(watcher.numprocesses for watcher in watchers)
@@ -70,6 +73,7 @@ class Supervisor(bentoml_circus.Arbiter):
             workers=2 * workers,
             alive=self._watch.alive,
             poll_s=self.models_poll_s,
+            bound=MemoryBound(self.max_model_bytes, self.unload_idle_s),
         )
         for watcher in watchers:
             watcher.respawn = True
@@ -254,6 +258,8 @@ def supervise(settings: Settings) -> None:
     Supervisor.admin_port = settings.admin_port
     Supervisor.models = settings.models
     Supervisor.models_poll_s = settings.models_poll_s
+    Supervisor.max_model_bytes = settings.max_model_bytes
+    Supervisor.unload_idle_s = settings.unload_idle_s
     Supervisor.versions = VersionPolicies.parse(settings.versions)
     # Circus looks up the full name of this machine, for which the system may ask a DNS server.
     circus_arbiter.socket = SimpleNamespace(getfqdn=socket.gethostname)

@@ -32,3 +32,11 @@ class Choices:
             chosen = {activated: versions[activated]} | others
         labelled = set(self.labels.get(name, {}).values())
         return chosen | {each: versions[each] for each in versions if each in labelled}
+
+    def kept(self) -> set[str]:
+        """Return the versions, as NAME/VERSION, that stay even if nobody uses them."""
+        return {
+            f"{name}/{version}"
+            for name, labels in self.labels.items()
+            for version in labels.values()
+        }

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from limelight.artifact.store import ArtifactError, find_versions
 from service.repository.choices import Choices
+from service.repository.memory_bound import MemoryBound
 from service.repository.plan import Plan, Report, State
 from service.repository.shared_json import SharedJson
 from service.repository.version_policy import VersionPolicies
@@ -41,6 +42,7 @@ class Coordinator:
         workers: number of slots for their reports.
         alive: returns the process IDs of the workers that run.
         poll_s: interval at which `root` is looked at; 0: only at the start.
+        bound: bound of the memory of the models.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Coordinator:
         workers: int,
         alive: Callable[[], Iterable[int]],
         poll_s: float,
+        bound: MemoryBound | None = None,
     ) -> None:
         self._root = root
+        self._bound = bound or MemoryBound()
         self._shared = shared
         self.choices = Choices(policies)
         self._slots = range(1, 1 + workers)
@@ -61,6 +65,8 @@ class Coordinator:
         self._poll_s = poll_s
         self._refused: dict[str, tuple[Fingerprint, str]] = {}
         self._seen: dict[str, Fingerprint] = {}
+        # True when the models of the start were measured: until then, all of them are new.
+        self._measured = False
         self._state = self._first_state()
         self._polled = time.monotonic()
         self._ended = threading.Event()
@@ -85,8 +91,11 @@ class Coordinator:
             state = self._state
             if state.active.generation != state.target.generation:
                 self._activate_if_prepared()
-            elif state.active.generation == 1:
-                self._note_failures(self._reports(state.active.generation))
+            else:
+                reports = self._reports(state.active.generation)
+                failed = state.active.generation == 1 and self._note_failures(reports)
+                if not failed and self._all_reported(reports):
+                    self._keep_bound(reports)
             if self._poll_s and time.monotonic() - self._polled >= self._poll_s:
                 self._polled = time.monotonic()
                 self._look()
@@ -101,6 +110,7 @@ class Coordinator:
             choose(self.choices)
             for key in [each for each in self._refused if each.split("/")[0] == retry]:
                 del self._refused[key]
+            self._bound.forget(key for key in self._bound.left_out if key.split("/")[0] == retry)
             with suppress(ArtifactError, OSError):
                 self._seen = _fingerprints(find_versions(self._root))
             self._look()
@@ -129,8 +139,10 @@ class Coordinator:
             state = State(Plan(1), Plan(1), problem=str(error))
         else:
             self._seen = _fingerprints(found)
-            plan = Plan(1, self._select(found))
-            state = State(plan, plan)
+            plan = Plan(1, self._fit(found))
+            refused = self._reasons()
+            problem = None if plan.models else "; ".join(refused.values())
+            state = State(plan, plan, refused=refused, problem=problem)
         self._write(state)
         return state
 
@@ -150,6 +162,7 @@ class Coordinator:
         changed = {key for key, (refused, _) in self._refused.items() if prints.get(key) != refused}
         for key in changed:
             del self._refused[key]
+        self._bound.forget(changed)
         served = {f"{name}/{version}" for (name, version), _ in self._state.target}
         usable = {
             name: {
@@ -159,7 +172,7 @@ class Coordinator:
             }
             for name, versions in found.items()
         }
-        models = self._select(usable)
+        models = self._fit(usable)
         again = any(f"{name}/{version}" in changed for name in models for version in models[name])
         self._aim_at(models, again=again)
 
@@ -171,9 +184,40 @@ class Coordinator:
                 selected[name] = chosen
         return selected
 
+    def _fit(self, usable: dict[str, dict[str, Path]]) -> dict[str, dict[str, str]]:
+        """Select what to serve, within the bound of the memory; the rest is refused."""
+        sizes = {
+            key: max((size for name, size, _ in seen if ".onnx" in name), default=0)
+            for key, seen in self._seen.items()
+        }
+        served = []
+        if self._measured:
+            served = [f"{name}/{version}" for (name, version), _ in self._state.active]
+        before, kept = set(self._bound.left_out), self.choices.kept()
+        while True:
+            models = self._select(usable)
+            refused = self._bound.fit(models, sizes, served=served, kept=kept)
+            if not refused:
+                for key in self._bound.left_out.keys() - before:
+                    logger.warning("%s is not served: %s", key, self._bound.left_out[key])
+                return models
+            for key, reason in refused.items():
+                self._refuse(key, reason)
+                name, version = key.split("/")
+                usable[name] = {
+                    each: usable[name][each] for each in usable[name] if each != version
+                }
+
+    def _refuse(self, key: str, reason: str) -> None:
+        logger.error("%s is refused: %s", key, reason)
+        self._refused[key] = self._seen.get(key, ()), reason[:_MAX_REASON]
+
+    def _reasons(self) -> dict[str, str]:
+        return self._bound.left_out | {key: reason for key, (_, reason) in self._refused.items()}
+
     def _aim_at(self, models: dict[str, dict[str, str]], *, again: bool) -> None:
         state = self._state
-        refused = {key: reason for key, (_, reason) in self._refused.items()}
+        refused = self._reasons()
         same = _ordered(models) == _ordered(state.target.models)
         if (same and not again) or not models:
             if refused != state.refused:
@@ -188,12 +232,15 @@ class Coordinator:
         reports = self._reports(target.generation)
         if self._note_failures(reports):
             return
-        alive = set(self._alive())
-        if not alive or not alive <= {report.pid for report in reports}:
+        if not self._all_reported(reports) or self._keep_bound(reports):
             return
         logger.info("generation %d is served: %s", target.generation, _described(target))
         since = time.monotonic() + SWITCH_AFTER_S
         self._write(replace(self._state, active=target, since=since))
+
+    def _all_reported(self, reports: list[Report]) -> bool:
+        alive = set(self._alive())
+        return bool(alive) and alive <= {report.pid for report in reports}
 
     def _note_failures(self, reports: list[Report]) -> bool:
         """Refuse the versions that a worker could not load, and return True if there are any."""
@@ -202,8 +249,20 @@ class Coordinator:
         if not new:
             return False
         for key in sorted(new):
-            logger.error("%s is refused: %s", key, failed[key])
-            self._refused[key] = self._seen.get(key, ()), failed[key][:_MAX_REASON]
+            self._refuse(key, failed[key])
+        self._aim_again()
+        return True
+
+    def _keep_bound(self, reports: list[Report]) -> bool:
+        """Note what the models take, and return True if that is too much: others are aimed at."""
+        target = self._state.target
+        exceeds = self._bound.note(reports, target)
+        if exceeds:
+            self._aim_again()
+        self._measured = True
+        return self._state.target != target
+
+    def _aim_again(self) -> None:
         target = self._state.target
         self._look()
         state = self._state
@@ -211,7 +270,6 @@ class Coordinator:
             # Nothing is left to aim at: what is served goes on.
             back = replace(state.active, generation=target.generation + 1)
             self._write(replace(state, target=back))
-        return True
 
     def _reports(self, generation: int) -> list[Report]:
         contents = (self._shared.read(slot) for slot in self._slots)

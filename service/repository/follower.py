@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from dataclasses import replace
 
 from service.inference.model_registry import ModelRegistry
 from service.repository.plan import Plan, Report, State
@@ -14,6 +15,8 @@ logger = logging.getLogger("limelight.repository")
 # Beyond the deadline of the last request that may use an old version.
 _CLOSE_LATER_S = 1.0
 _WAIT_S = 0.02
+# Interval at which a worker reports which versions were used.
+_REPORT_S = 2.0
 
 
 class Follower:
@@ -36,6 +39,7 @@ class Follower:
         self._prepared = 0
         self._noted: State | None = None
         self._active = 0
+        self._reported, self._reported_at = Report(os.getpid(), 0), 0.0
         self._preparing: asyncio.Task[None] | None = None
         self._switching: asyncio.TimerHandle | None = None
 
@@ -68,6 +72,11 @@ class Follower:
             loop = asyncio.get_running_loop()
             delay = max(0.0, state.since - time.monotonic())
             self._switching = loop.call_later(delay, self._switch, state)
+        if self._preparing is None and time.monotonic() - self._reported_at >= _REPORT_S:
+            self._reported_at = time.monotonic()
+            report = replace(self._reported, used=self._registry.used())
+            if report != self._reported:
+                self._write(report)
 
     def close(self) -> None:
         """Stop following."""
@@ -91,7 +100,12 @@ class Follower:
     def _report(self, plan: Plan, failed: dict[str, str]) -> None:
         self._prepared = plan.generation
         short = {key: reason[:2000] for key, reason in failed.items()}
-        self._shared.write(self._slot, Report(os.getpid(), plan.generation, short).to_json())
+        memory, used = self._registry.memory(), self._registry.used()
+        self._write(Report(os.getpid(), plan.generation, short, memory, used))
+
+    def _write(self, report: Report) -> None:
+        self._reported = report
+        self._shared.write(self._slot, report.to_json())
 
     def _state(self, *, wait: bool = False) -> State | None:
         content = self._shared.read(0)

@@ -64,6 +64,10 @@ class Report:
     generation: int
     failed: dict[str, str] = field(default_factory=dict)
     """ "NAME/VERSION" -> reason."""
+    memory: dict[str, int] = field(default_factory=dict)
+    """ "NAME/VERSION" -> bytes that it added to the worker."""
+    used: dict[str, float] = field(default_factory=dict)
+    """ "NAME/VERSION" -> time of its last image, on the monotonic clock."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON."""

@@ -155,6 +155,13 @@ class Metrics:
         self._warm_up = self._gauge(
             "model_warm_up_seconds", "Seconds to warm up a model.", "livemax", "model"
         )
+        self._memory = self._gauge(
+            "model_memory_bytes",
+            "Memory that a worker took to load a model; 0 for one that was served before.",
+            "livemax",
+            *("model", "version"),
+        )
+        self._memory_bytes: dict[tuple[str, str], int] = {}
         self._last = self._gauge(
             *(
                 "last_answer_timestamp_seconds",
@@ -226,6 +233,7 @@ class Metrics:
         precision: str,
         load_s: float,
         warm_up_s: float,
+        memory_bytes: int,
     ) -> None:
         """Record a model that is ready to serve; `file` is the ONNX file that it runs."""
         sha256 = manifest.files[file].sha256
@@ -233,11 +241,15 @@ class Metrics:
         self._infos[manifest.name, manifest.version] = info
         self._load.labels(manifest.name).set(load_s)
         self._warm_up.labels(manifest.name).set(warm_up_s)
+        self._memory.labels(manifest.name, manifest.version).set(memory_bytes)
+        self._memory_bytes[manifest.name, manifest.version] = memory_bytes
 
     def set_served(self, keys: Collection[tuple[str, str]]) -> None:
         """Record which models are served, by name and version."""
         for key, info in self._infos.items():
             info.set(key in keys)
+        for key, taken in self._memory_bytes.items():
+            self._memory.labels(*key).set(taken if key in keys else 0)
 
     def set_refused(self, refused: Collection[tuple[str, str]]) -> None:
         """Record which versions on disk cannot be served."""
