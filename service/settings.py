@@ -38,7 +38,10 @@ class Settings(BaseSettings):
     """Time without an image after which an older version may be unloaded to make room, within
     `max_model_bytes`. 0: none is unloaded."""
     admin_port: int | None = Field(default=None, ge=1, le=65535)
-    """Port on loopback for `limelight models`, and for Triton's repository control. Unset: none."""
+    """Port on loopback for `limelight models` and `log-level`, and for Triton's repository control.
+    Unset: none."""
+    admin_metrics: bool = False
+    """Show the metrics of all workers at `/metrics` of the management port, too."""
     default_model: str | None = None
     """Model for requests without `model`. Unset: `digits` if it exists, else the first by name."""
     device: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"

@@ -38,6 +38,7 @@ COMMANDS = {
     "predict": "serve",
     "explain": "serve",
     "models": "serve",
+    "log-level": "serve",
     "keys": "serve",
 }
 """In the order of a first day, with the extra that each needs.

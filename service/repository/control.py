@@ -1,5 +1,6 @@
 """Control of the model repository by an operator: activate, roll back, label, load and unload."""
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -8,6 +9,9 @@ from typing import Any
 from service.repository.choices import Choices
 from service.repository.coordinator import Coordinator
 from service.repository.plan import State
+from service.telemetry.logs import LEVELS, set_level
+
+logger = logging.getLogger("limelight.repository")
 
 LATEST = "latest"
 _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,30}")
@@ -57,6 +61,7 @@ class Control:
             "prepares": state.active.generation != state.target.generation,
             "unloaded": sorted(choices.unloaded),
             "refused": state.refused,
+            "log_level": state.log_level,
         }
 
     def activate(self, name: str, version: str) -> None:
@@ -141,6 +146,18 @@ class Control:
             problem = self._why_not(name, version)
             self._apply(lambda choices: self._label_again(choices, name, label, before))
             raise RepositoryError(problem, found=False)
+
+    def set_log_level(self, level: str) -> None:
+        """Log at this level in all processes, until the service ends.
+
+        Raises:
+            RepositoryError: there is no such level.
+        """
+        if level not in LEVELS:
+            raise RepositoryError(f"{level!r:.50} is no log level: use one of {', '.join(LEVELS)}")
+        self._coordinator.set_log_level(level)
+        set_level(level)
+        logger.warning("the log level is %s", level)
 
     def _apply(self, choose: Callable[[Choices], None], *, retry: str | None = None) -> None:
         generation = self._coordinator.change(choose, retry=retry)

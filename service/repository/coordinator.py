@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from limelight.artifact.store import ArtifactError, find_versions
 from service.repository.choices import Choices
@@ -118,6 +119,22 @@ class Coordinator:
                 labels = {name: dict(found) for name, found in self.choices.labels.items()}
                 self._write(replace(self._state, labels=labels))
             return self._state.target.generation
+
+    def set_log_level(self, level: str) -> None:
+        """Let all workers log at this level, and those that will replace them."""
+        with self._lock:
+            self._write(replace(self._state, log_level=level))
+
+    def asked(self) -> dict[str, dict[str, str]]:
+        """Return the commands of the workers' clients, by ID."""
+        alive = set(self._alive())
+        reports = [report for report in self._all_reports() if report.pid in alive]
+        return {id_: command for report in reports for id_, command in report.asked.items()}
+
+    def answer(self, answers: dict[str, dict[str, Any]]) -> None:
+        """Let the workers read these answers, and no others."""
+        with self._lock:
+            self._write(replace(self._state, answers=answers))
 
     def on_disk(self, name: str) -> list[str]:
         """Return the versions of a model on disk, newest first."""
@@ -272,9 +289,11 @@ class Coordinator:
             self._write(replace(state, target=back))
 
     def _reports(self, generation: int) -> list[Report]:
+        return [report for report in self._all_reports() if report.generation == generation]
+
+    def _all_reports(self) -> list[Report]:
         contents = (self._shared.read(slot) for slot in self._slots)
-        reports = [Report(**content) for content in contents if content is not None]
-        return [report for report in reports if report.generation == generation]
+        return [Report(**content) for content in contents if content is not None]
 
     def _write(self, state: State) -> None:
         self._shared.write(0, state.to_json())

@@ -4,11 +4,14 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from service.inference.model_registry import ModelRegistry
 from service.repository.plan import Plan, Report, State
+from service.repository.relay import Answers, Asked, Relay
 from service.repository.shared_json import SharedJson
+from service.telemetry.logs import set_level
 
 logger = logging.getLogger("limelight.repository")
 
@@ -52,6 +55,19 @@ class Follower:
         failed = self._registry.load(state)
         self._active = state.active.generation
         self._report(state.active, failed)
+        set_level(state.log_level)
+
+    def relay(self, draining: Callable[[], bool]) -> Relay:
+        """Return the way of clients' commands to the parent."""
+
+        def write(asked: Asked) -> None:
+            self._write(replace(self._reported, asked=asked))
+
+        def read() -> Answers | None:
+            state = self._state()
+            return None if state is None else state.answers
+
+        return Relay(write, read, draining)
 
     def check(self) -> None:
         """Prepare or activate what the parent has planned since the last call.
@@ -67,6 +83,7 @@ class Follower:
         if state.active.generation == self._active:
             if state != self._noted:
                 self._noted = state
+                set_level(state.log_level)
                 self._registry.note(state)
         elif state.active.generation == self._prepared and self._switching is None:
             loop = asyncio.get_running_loop()
@@ -101,7 +118,8 @@ class Follower:
         self._prepared = plan.generation
         short = {key: reason[:2000] for key, reason in failed.items()}
         memory, used = self._registry.memory(), self._registry.used()
-        self._write(Report(os.getpid(), plan.generation, short, memory, used))
+        asked = self._reported.asked
+        self._write(Report(os.getpid(), plan.generation, short, memory, used, asked))
 
     def _write(self, report: Report) -> None:
         self._reported = report

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.samples import Sample
 
 from limelight.artifact.manifest import Manifest
 from service.request_context import STAGES, Stage
-from service.telemetry import gpu, shared_values
+from service.telemetry import all_workers, gpu, shared_values
 
 logger = logging.getLogger("limelight.metrics")
 
@@ -319,10 +319,7 @@ class Metrics:
         folder = os.environ.get(_DIRECTORY)
         if folder is None or not Path(folder).is_dir():
             return self._registry
-        _remove_dead_workers(Path(folder))
-        all_workers = CollectorRegistry()
-        multiprocess.MultiProcessCollector(all_workers)  # type: ignore[no-untyped-call]
-        return all_workers
+        return all_workers.collect(Path(folder))
 
     def _count_requests(self, request: RequestLabels, number: int, seconds: float) -> None:
         model = request.model
@@ -375,24 +372,3 @@ def _observe_all(histogram: Histogram, values: NDArray[np.float64]) -> None:
     for bucket in np.flatnonzero(counts):
         histogram._buckets[bucket].inc(int(counts[bucket]))
     histogram._sum.inc(float(values.sum()))
-
-
-def _remove_dead_workers(folder: Path) -> None:
-    """Remove the gauges of killed workers; BentoML does not."""
-    dead = {
-        pid
-        for path in folder.glob("gauge_live*_*.db")
-        if not _alive(pid := int(path.stem.rpartition("_")[2]))
-    }
-    for pid in dead:
-        multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -93,7 +93,7 @@ class Recorder:
             if caller:
                 attributes["limelight.key"] = caller
             self._tracing.end(span, context, attributes)
-        if self._access_log:
+        if self._access_log or logger.isEnabledFor(logging.DEBUG):
             fields = {
                 "request_id": context.id,
                 "trace_id": None if span is None else tracing.trace_id(span),

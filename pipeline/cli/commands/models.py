@@ -4,55 +4,47 @@ import time
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import httpx
 import typer
 from rich.table import Table
 
 from pipeline.cli.console import print_table, say
-from pipeline.errors import PipelineError
+from pipeline.cli.management_port import URL, Url, ask
 
 models = typer.Typer(help=__doc__, no_args_is_help=True)
 
-_SECONDS, _WATCH_S = 150.0, 1.0
-Url = Annotated[
-    str,
-    typer.Option(
-        "--url", envvar="LIMELIGHT_ADMIN_URL", help="management port (LIMELIGHT_ADMIN_PORT)"
-    ),
-]
+_WATCH_S = 1.0
 Name = Annotated[str, typer.Argument(help="name of a model")]
-_URL = "http://127.0.0.1:3001"
 
 
 @models.command("list")
-def list_models(url: Url = _URL) -> None:
+def list_models(url: Url = URL) -> None:
     """List models with their versions, labels, and what was refused.
 
     Example: limelight models list --url http://127.0.0.1:3001
     """
-    _print(_ask("GET", url, "/models"))
+    _print(ask("GET", url, "/models"))
 
 
 @models.command()
 def activate(
     name: Name,
     version: Annotated[str, typer.Argument(help="a version, or latest to follow the newest")],
-    url: Url = _URL,
+    url: Url = URL,
 ) -> None:
     """Let a version answer requests that name no version; returns when all workers serve it.
 
     Example: limelight models activate cifar10 8
     """
-    _print(_ask("POST", url, f"/models/{quote(name)}/activate", version=version))
+    _print(ask("POST", url, f"/models/{quote(name)}/activate", version=version))
 
 
 @models.command()
-def rollback(name: Name, url: Url = _URL) -> None:
+def rollback(name: Name, url: Url = URL) -> None:
     """Activate the version that was active before.
 
     Example: limelight models rollback cifar10
     """
-    _print(_ask("POST", url, f"/models/{quote(name)}/rollback"))
+    _print(ask("POST", url, f"/models/{quote(name)}/rollback"))
 
 
 @models.command()
@@ -60,44 +52,30 @@ def label(
     name: Name,
     label: Annotated[str, typer.Argument(help="such as stable or canary")],
     version: Annotated[str | None, typer.Argument(help="without one, the label is removed")] = None,
-    url: Url = _URL,
+    url: Url = URL,
 ) -> None:
     """Name a version, so that requests can ask for it with ?version=LABEL.
 
     Example: limelight models label cifar10 stable 8
     """
     path = f"/models/{quote(name)}/labels/{quote(label)}"
-    _print(_ask("PUT", url, path, **({} if version is None else {"version": version})))
+    _print(ask("PUT", url, path, **({} if version is None else {"version": version})))
 
 
 @models.command()
-def watch(url: Url = _URL) -> None:
+def watch(url: Url = URL) -> None:
     """Print each change of what is served, until Ctrl-C.
 
     Example: limelight models watch
     """
     shown = None
     while True:
-        found = _ask("GET", url, "/models")
+        found = ask("GET", url, "/models")
         if found != shown:
             say(time.strftime("%H:%M:%S"))
             _print(found)
             shown = found
         time.sleep(_WATCH_S)
-
-
-def _ask(method: str, url: str, path: str, **query: str) -> dict[str, Any]:
-    try:
-        answer = httpx.request(method, url.rstrip("/") + path, params=query, timeout=_SECONDS)
-        content: dict[str, Any] = answer.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise PipelineError(
-            f"no management port answers at {url} ({error}): start the service with "
-            "LIMELIGHT_ADMIN_PORT=3001, or give --url"
-        ) from error
-    if not answer.is_success:
-        raise PipelineError(str(content.get("error", answer.text[:200])))
-    return content
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Histogram, multiprocess
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.request_context import Stage
+from service.telemetry import all_workers
 from service.telemetry.metrics import (
     Metrics,
     PredictionLabels,
     RequestLabels,
     _observe_all,
-    _remove_dead_workers,
 )
 
 BOUNDS = (0.001, 0.25, 1.0, 8.0)
@@ -159,9 +159,7 @@ def test_dead_workers_keep_their_counters_and_lose_their_gauges(
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
 
     def scrape() -> dict[str, float]:
-        _remove_dead_workers(tmp_path)
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry = all_workers.collect(tmp_path)
         return {
             sample.name: sample.value
             for family in registry.collect()
