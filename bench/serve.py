@@ -17,7 +17,7 @@ from bench.common.report import Report
 from bench.common.server import ServerError
 from bench.common.turns import rotated
 from bench.serving import ceiling
-from bench.serving.contestants import ENTRIES, PEERS
+from bench.serving.contestants import ENTRIES
 from bench.serving.environments import Environment, NotInstallableError, prepare
 from bench.serving.measuring import Results, visit
 from bench.serving.summary import add_to
@@ -60,10 +60,11 @@ def run(given: argparse.Namespace) -> Results:
                     model, seconds=given.seconds / 2, device=given.device
                 )
                 continue
+            environment = entries[name].environment
             try:
                 visit(
                     entries[name],
-                    prepare("main", device=given.device) if entries[name] in PEERS else own,
+                    own if environment is None else prepare(environment, device=given.device),
                     [workload for workload in workloads if workload.model == model],
                     results,
                     connections=given.connections,

@@ -16,6 +16,8 @@ HOST = "127.0.0.1"
 LEFT = "left by the client"
 _MOST_CONNECTIONS = 8000  # requests that would need one more are counted as failed
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
 _CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 _RETRY_AFTER = re.compile(rb"\r\nretry-after: *\d", re.IGNORECASE)
 _CODE = re.compile(rb'"code": ?"(\w+)"')
@@ -56,19 +58,25 @@ def http_request(
 def parse_answer(data: bytes) -> tuple[int, str, bool, bool] | None:
     """Bytes received so far -> (bytes of the answer, result, keep the connection, Retry-After).
 
-    None while the answer is incomplete. Answers without Content-Length are not understood.
+    None while the answer is incomplete. A chunked answer ends at its first empty chunk; the JSON of
+    servers cannot look like one.
 
     Raises:
-        ValueError: this is not an HTTP answer, or one without Content-Length.
+        ValueError: this is not an HTTP answer, or one whose length is not given.
     """
     head_end = data.find(b"\r\n\r\n")
     if head_end < 0:
         return None
     head = data[: head_end + 2]
-    length = _LENGTH.search(head)
-    if length is None or not head.startswith(b"HTTP/1."):
+    length, end = _LENGTH.search(head), 0
+    if length is not None:
+        end = head_end + 4 + int(length[1])
+    elif _CHUNKED.search(head):
+        end = data.find(_LAST_CHUNK, head_end + 2) + len(_LAST_CHUNK)
+        if end < len(_LAST_CHUNK):
+            return None
+    if not end or not head.startswith(b"HTTP/1."):
         raise ValueError(f"not understood: {head[:60]!r}")
-    end = head_end + 4 + int(length[1])
     if len(data) < end:
         return None
     result = head[9:12].decode()

@@ -153,7 +153,7 @@ def running(
     with tempfile.TemporaryDirectory(prefix="limelight-bench-") as folder:
         log, port = Path(folder) / "log", free_port()
         inherited = {name: it for name, it in os.environ.items() if "LIMELIGHT_" not in name}
-        own = {"BENTOML_HOME": folder, "BENTOML_DO_NOT_TRACK": "True"}
+        own = {"BENTOML_HOME": folder, "BENTOML_DO_NOT_TRACK": "True", "BENCH_FOLDER": folder}
         with log.open("wb") as output:
             process = psutil.Popen(
                 list(command(port)),

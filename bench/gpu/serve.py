@@ -25,7 +25,7 @@ from bench.common.spread import percentile
 from bench.gpu.formats import MODELS, export_again
 from bench.gpu.results import Deadline, Results
 from bench.gpu.scale import Scale
-from bench.serving.formats import Encode, open_inference_binary, raw
+from bench.serving.formats import Encode, open_inference_pixels, raw
 from bench.serving.workloads import WORKLOADS, Workload
 from limelight.artifact.store import Artifact
 from limelight.runtime.onnx_session import Device, EngineError
@@ -130,7 +130,7 @@ def _calls(name: str, scale: Scale, *, batched: bool) -> list[Call]:
     path = f"/predict?model={name}"
     if batched:
         workload = replace(workload, batch=_batch(scale))
-        encode, path = open_inference_binary, f"/v2/models/{name}/infer"
+        encode, path = open_inference_pixels, f"/v2/models/{name}/infer"
     encoded = (encode(body, workload) for body in workload.bodies(_BODIES))
     return [Call(path, http_request("POST", path, body, dict(head))) for body, head in encoded]
 

@@ -9,12 +9,18 @@ from bench.common import ROOT
 
 FOLDER = ROOT / ".venv-peers"
 
+_NETWORK = ("onnxruntime==1.31.1", "pillow==13.0.0", "psutil==7.2.2")
+
 PACKAGES: dict[str, tuple[str, ...]] = {
     "main": (
-        "bentoml==1.4.39", "fastapi==0.165.0", "litserve==0.2.19", "numpy==2.4.6",
-        "onnxruntime==1.31.1", "pillow==13.0.0", "python-multipart==0.0.34",
-        "uvicorn[standard]==0.54.0",
+        "bentoml==1.4.39", "fastapi==0.165.0", "litserve==0.2.19", "numpy==2.4.6", *_NETWORK,
+        "python-multipart==0.0.34", "uvicorn[standard]==0.54.0",
     ),
+    # It demands an older FastAPI, and its workers ask for an event loop that uvloop gives from 0.22
+    # on only where one runs.
+    "mlserver": ("mlserver==1.7.1", "numpy==2.4.6", "uvloop==0.21.0", *_NETWORK),
+    "ray": ("ray[serve]==2.60.0", "numpy==2.4.6", *_NETWORK),
+    "triton": ("nvidia-pytriton==0.7.0", "numpy==1.26.4", *_NETWORK),
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from bench.serving.workloads import Workload
 
@@ -20,9 +20,9 @@ def raw(content: bytes, workload: Workload) -> Encoded:
 
 
 def form(image: bytes, workload: Workload) -> Encoded:
-    """The image as the multipart field `image`."""
+    """The image as the multipart field `images`."""
     head = (
-        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="image"\r\n'
+        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="image"\r\n'
         f"Content-Type: {workload.media_type}\r\n\r\n"
     )
     body = head.encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode()
@@ -34,18 +34,44 @@ def base64_json(image: bytes, workload: Workload) -> Encoded:
     return json.dumps({"image": base64.b64encode(image).decode()}).encode(), _JSON
 
 
-def open_inference_binary(pixels: bytes, workload: Workload) -> Encoded:
-    """The protocol's binary extension, asked for each image's best class."""
+def open_inference_json(image: bytes, workload: Workload) -> Encoded:
+    """The protocol's JSON, with the image in base64."""
+    body = base64.b64encode(image).decode()
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [body]}
+    base64_text = {"parameters": {"content_type": "base64"}}
+    return json.dumps({"inputs": [tensor | base64_text]}).encode(), _JSON
+
+
+def open_inference_lists(pixels: bytes, workload: Workload) -> Encoded:
+    """The protocol's JSON, with the pixels as a flat list."""
+    tensor = {"name": "image", "shape": list(workload.shape), "datatype": "UINT8"}
+    return json.dumps({"inputs": [tensor | {"data": list(pixels)}]}).encode(), _JSON
+
+
+def open_inference_image(name: str) -> Encode:
+    """The protocol's binary extension with the image as the input `name`."""
+    return lambda image, workload: _binary(
+        name, "BYTES", (1, 1), len(image).to_bytes(4, "little") + image
+    )
+
+
+def open_inference_pixels(pixels: bytes, workload: Workload) -> Encoded:
+    """The protocol's binary extension with the pixels of a batch."""
+    return _binary("images", "UINT8", workload.shape, pixels)
+
+
+def _binary(name: str, datatype: str, shape: Sequence[int], content: bytes) -> Encoded:
+    """Ask for each image's best class."""
     tensor = {
-        "name": "images",
-        "shape": list(workload.shape),
-        "datatype": "UINT8",
-        "parameters": {"binary_data_size": len(pixels)},
+        "name": name,
+        "shape": list(shape),
+        "datatype": datatype,
+        "parameters": {"binary_data_size": len(content)},
     }
     output = {"name": "probabilities", "parameters": {"classification": 1}}
     head = json.dumps({"inputs": [tensor], "outputs": [output]}).encode()
     length = {"Inference-Header-Content-Length": str(len(head))}
-    return head + pixels, {"Content-Type": "application/octet-stream", **length}
+    return head + content, {"Content-Type": "application/octet-stream", **length}
 
 
 def plain_label(content: bytes) -> str:
@@ -61,3 +87,8 @@ def first_label(content: bytes) -> str:
 def classified_label(content: bytes) -> str:
     """Read the protocol's answer to a request for classes, `value:index:label` for each image."""
     return str(json.loads(content)["outputs"][0]["data"][0]).split(":", 2)[2]
+
+
+def output_label(content: bytes) -> str:
+    """Read the protocol's answer whose only output is labels."""
+    return str(json.loads(content)["outputs"][0]["data"][0])

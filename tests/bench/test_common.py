@@ -19,6 +19,7 @@ from bench.common.spread import Spread, number, percentile
 from bench.common.turns import rotated, take_turns
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
 SHED = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n"
     b'content-length: 22\r\n\r\n{"code": "overloaded"}'
@@ -29,12 +30,15 @@ def test_an_answer_is_understood_only_once_it_is_complete() -> None:
     for end in range(len(OK)):
         assert parse_answer(OK[:end]) is None
     assert parse_answer(OK) == (len(OK), "200", True, False)
+    for end in range(len(CHUNKED)):
+        assert parse_answer(CHUNKED[:end]) is None
+    assert parse_answer(CHUNKED) == (len(CHUNKED), "200", True, False)
     assert parse_answer(SHED) == (len(SHED), "503 overloaded", False, True)
 
 
 def test_an_answer_of_unknown_length_is_not_guessed_at() -> None:
     with pytest.raises(ValueError, match="not understood"):
-        parse_answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        parse_answer(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
 
 
 class Stub:

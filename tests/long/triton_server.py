@@ -3,8 +3,6 @@
 import json
 import os
 import subprocess
-import sys
-import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +11,10 @@ from pathlib import Path
 
 import httpx
 
+from bench.peers.triton_server import triton_command
 from bench.serving.environments import prepare
 from tests.service.oip.kit import free_port
 from tests.serving_kit import COLOUR_NETWORK, COLOURS
-
-PACKAGES = ("nvidia-pytriton==0.7.0",)
 
 _MODEL = '''
 import json
@@ -88,22 +85,12 @@ def triton(folder: Path) -> Iterator[Triton]:
         NotInstallableError: Triton cannot be installed.
         NotRunnableError: Triton does not start.
     """
-    python = prepare("triton", PACKAGES).python
-    library = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    site = python.parent.parent / "lib" / library / "site-packages"
-    server = site / "pytriton" / "tritonserver"
-    stub = server / "backends" / "python" / "triton_python_backend_stub"
-    if not stub.is_symlink():
-        version = library.removeprefix("python")
-        stub.symlink_to(Path("../../python_backend_stubs") / version / stub.name)
+    prefix = prepare("triton").python.parent.parent
+    site = next(prefix.glob("lib/python3*/site-packages"))
     repository = _write_models(folder / "models", site)
     http, grpc = free_port(), free_port()
-    command = [str(server / "bin" / "tritonserver"), f"--model-repository={repository}"]
-    command += [f"--backend-directory={server / 'backends'}", "--allow-metrics=false"]
-    command += [f"--http-port={http}", f"--grpc-port={grpc}", "--http-address=127.0.0.1"]
-    # Triton's Python backend needs the interpreter's shared library.
-    libraries = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")]
-    environment = os.environ | {"LD_LIBRARY_PATH": ":".join(filter(None, libraries))}
+    command, variables = triton_command(prefix, repository, http=http, grpc=grpc)
+    environment = os.environ | variables
     log_file = folder / "triton.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
