@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.repository.source import check_source
 from service.repository.version_policy import VersionPolicies
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+")
@@ -26,7 +27,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LIMELIGHT_", frozen=True, extra="forbid")
 
     models: Path = Path(__file__).resolve().parent.parent / "zoo"
-    """Folder of artefacts, NAME/VERSION/manifest.json. The newest version of each is served."""
+    """Folder of artefacts, NAME/VERSION/manifest.json, of which the newest version of each is
+    served; or `bento:NAME:VERSION` or `bento:NAME:latest`, from BentoML's model store."""
     models_poll_s: float = Field(default=5.0, ge=0, le=86_400)
     """Interval at which `models` is searched for new and removed versions. 0: only at the start."""
     versions: str = "latest"
@@ -138,6 +140,12 @@ class Settings(BaseSettings):
                     "a path, or * for any"
                 )
         return origins
+
+    @field_validator("models")
+    @classmethod
+    def _is_source(cls, value: Path) -> Path:
+        check_source(value)
+        return value
 
     @field_validator("versions")
     @classmethod

@@ -4,11 +4,12 @@ import asyncio
 import logging
 from collections.abc import Iterator
 
-from limelight.artifact.store import ArtifactError, find_versions
+from limelight.artifact.store import ArtifactError
 from limelight.errors import NotReady, UnknownModel
 from service.inference.classifier import Classifier
 from service.inference.model_loader import ModelError, ModelLoader
 from service.repository.plan import Key, Plan, State
+from service.repository.source import find_models
 from service.repository.version_policy import VersionPolicies
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -208,7 +209,7 @@ class ModelRegistry:
 
     def _state_on_disk(self) -> State:
         try:
-            found = find_versions(self._settings.models)
+            found = find_models(self._settings.models)
         except ArtifactError as error:
             return State(Plan(), Plan(), problem=str(error))
         policies = VersionPolicies.parse(self._settings.versions)

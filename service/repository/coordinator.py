@@ -15,11 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from limelight.artifact.store import ArtifactError, find_versions
+from limelight.artifact.store import ArtifactError
 from service.repository.choices import Choices
 from service.repository.memory_bound import MemoryBound
 from service.repository.plan import Plan, Report, State
 from service.repository.shared_json import SharedJson
+from service.repository.source import find_models
 from service.repository.version_policy import VersionPolicies
 
 logger = logging.getLogger("limelight.repository")
@@ -37,7 +38,7 @@ class Coordinator:
     """Coordinator of the workers of one service.
 
     Args:
-        root: folder of artefacts.
+        root: folder of artefacts, or another source; see `find_models`.
         policies: versions to serve of each model.
         shared: memory that the workers read and report in.
         workers: number of slots for their reports.
@@ -113,7 +114,7 @@ class Coordinator:
                 del self._refused[key]
             self._bound.forget(key for key in self._bound.left_out if key.split("/")[0] == retry)
             with suppress(ArtifactError, OSError):
-                self._seen = _fingerprints(find_versions(self._root))
+                self._seen = _fingerprints(find_models(self._root))
             self._look()
             if self._state.labels != self.choices.labels:
                 labels = {name: dict(found) for name, found in self.choices.labels.items()}
@@ -139,7 +140,7 @@ class Coordinator:
     def on_disk(self, name: str) -> list[str]:
         """Return the versions of a model on disk, newest first."""
         with suppress(ArtifactError, OSError):
-            return list(find_versions(self._root).get(name, {}))
+            return list(find_models(self._root).get(name, {}))
         return []
 
     def _follow(self) -> None:
@@ -151,7 +152,7 @@ class Coordinator:
 
     def _first_state(self) -> State:
         try:
-            found = find_versions(self._root)
+            found = find_models(self._root)
         except ArtifactError as error:
             state = State(Plan(1), Plan(1), problem=str(error))
         else:
@@ -166,7 +167,7 @@ class Coordinator:
     def _look(self) -> None:
         """Look at the folder, and let the workers prepare what changed."""
         try:
-            found = find_versions(self._root)
+            found = find_models(self._root)
         except (ArtifactError, OSError) as error:
             # A network file system that fails for a moment must not end a service.
             if self._state.active.models:
