@@ -90,7 +90,7 @@ class ModelLoader:
             # While a GPU computes one batch, the next one is copied to it.
             concurrency=1 if engine.provider == "CPU" else 2,
             expensive=manifest.expensive_outputs,
-            observe=partial(self._metrics.observe_batch, manifest.name),
+            observe=partial(self._metrics.observe_batch, (manifest.name, manifest.version)),
         )
         return Classifier(
             manifest=manifest,

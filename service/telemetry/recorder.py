@@ -77,7 +77,7 @@ class Recorder:
             labels = self._request_labels[request_key] = RequestLabels(*request_key)
         self._metrics.observe_request(labels, seconds=seconds, stages=context.stages)
         for label, confidence, flags in exchange.winners:
-            key = (exchange.model, label, flags, exchange.method)
+            key = (exchange.model, label, flags, exchange.method, exchange.version)
             prediction = self._prediction_labels.get(key)
             if prediction is None:
                 prediction = self._prediction_labels[key] = PredictionLabels(*key)
