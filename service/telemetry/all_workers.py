@@ -7,6 +7,7 @@ served for a while is left out: the number of time series depends on the version
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Metric, multiprocess
@@ -65,7 +66,8 @@ def _remove_dead_workers(folder: Path) -> None:
         if not _alive(pid := int(path.stem.rpartition("_")[2]))
     }
     for pid in dead:
-        multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+        with suppress(FileNotFoundError):  # another process does the same
+            multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
 
 
 def _alive(pid: int) -> bool:

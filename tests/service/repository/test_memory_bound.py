@@ -174,7 +174,6 @@ def test_idle_version_makes_room_and_what_never_fits_is_refused(
     """The reasons are in the index, and all workers agree."""
     too_heavy = write_artifact(tmp_path / "other", name="heavy", layercam=False)
     rewrite(too_heavy, "model.onnx", heavy_graph(HEAVY_BYTES))
-    time.sleep(3)
     for _ in range(10):
         httpx.post(f"{server.url}/predict?version=1", content=PNG, timeout=10).raise_for_status()
     write_heavy(tmp_path / "staging", "3")
@@ -191,7 +190,7 @@ def test_idle_version_makes_room_and_what_never_fits_is_refused(
     assert "LIMELIGHT_MAX_MODEL_BYTES" in states["heavy", "1"][1]
     assert "unloaded to make room" in states["colours", "2"][1]
     assert states["colours", "1"][0] == "READY"
-    time.sleep(1)
+    time.sleep(0.3)
     for _ in range(10):  # on new connections, so that every worker answers
         pinned = httpx.post(f"{server.url}/predict?version=2", content=PNG, timeout=10)
         assert pinned.status_code == 404

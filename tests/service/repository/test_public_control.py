@@ -118,25 +118,3 @@ def test_only_model_is_not_unloaded_and_commands_at_once_are_carried_out_in_turn
     # Each command was carried out once: the log names each, with the key that asked for it.
     log = running.server.log()
     assert log.count("unload of colours is asked for by chief") == 1
-
-
-def test_without_keys_nobody_may_load_or_unload_on_the_public_port(tmp_path: Path) -> None:
-    write_artifact(tmp_path / "zoo")
-    port = free_port()
-    with (
-        bentoml_serve(
-            tmp_path / "zoo",
-            tmp_path / "serve",
-            LIMELIGHT_GRPC_PORT=str(port),
-            LIMELIGHT_WORKERS="1",
-            LIMELIGHT_ADMIN_PORT=str(free_port()),
-        ) as server,
-        tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{port}") as grpc,
-    ):
-        answer = httpx.post(f"{server.url}{LOAD}", timeout=10)
-        assert answer.status_code == 403
-        assert "LIMELIGHT_ADMIN_PORT" in answer.json()["error"]
-        with pytest.raises(InferenceServerException, match="LIMELIGHT_KEYS_FILE"):
-            grpc.unload_model("colours")
-        extensions = httpx.get(f"{server.url}/v2", timeout=10).json()["extensions"]
-        assert "model_repository" not in extensions
