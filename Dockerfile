@@ -40,7 +40,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=ca.crt \
     mkdir limelight service && touch limelight/__init__.py service/__init__.py README.md LICENSE \
     && python -m venv --without-pip /opt/venv \
-    && if [ "$DEVICE" = gpu ]; then extra='[serve,cuda,grpc,tracing]'; else extra='[serve,grpc,tracing]'; fi \
+    && if [ "$DEVICE" = gpu ]; then extra='[serve,cuda,grpc,sign,tracing]'; else extra='[serve,grpc,sign,tracing]'; fi \
     && python -m pip --python /opt/venv/bin/python install --constraint constraints.txt --editable ".$extra" \
     && if [ "$DEVICE" = cpu ]; then \
         rm --force /opt/venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so \

@@ -6,9 +6,12 @@ SERVE := .venv/.serve-installed
 DEVELOP := .venv/.develop-installed
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 
+# What the container image installs, and its BOM lists.
+IMAGE_EXTRAS := serve,grpc,sign,tracing
+
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container test-hostile test-uploads test-first-answer test-gpu bench-serve bench-resilience soak bench-maps bench-train pictures test-triton protocol lock clean
+.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container test-hostile test-uploads test-first-answer test-gpu bench-serve bench-resilience soak bench-maps bench-train pictures test-triton protocol sbom release lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -92,6 +95,34 @@ pictures: $(DEVELOP) ## Draw the pictures of the README again (a minute, needs c
 
 protocol: $(DEVELOP) ## Compile service/oip/grpc/open_inference.proto
 	$(BIN)/python -m grpc_tools.protoc --proto_path=service/oip/grpc --descriptor_set_out=service/oip/grpc/open_inference.binpb open_inference.proto
+
+sbom: $(DEVELOP) ## Write the CycloneDX BOMs of the image's packages and of the shipped models, into build/sbom
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/image-environment
+	$(BIN)/uv pip install --quiet --python build/image-environment/bin/python --constraint constraints.txt --editable '.[$(IMAGE_EXTRAS)]'
+	@mkdir -p build/sbom
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file build/sbom/image.cdx.json build/image-environment
+	$(BIN)/python -m pipeline.exporting.bom --to build/sbom zoo/*/
+
+.PHONY: release-key
+release-key:
+	@test -f "$(KEY)" || { echo 'error: make release KEY=limelight.key; docs/operations.md says how to make one' >&2; exit 1; }
+
+# Nothing is uploaded. The zoo in the working tree is signed too: a version that it ships is the one in
+# the release.
+release: release-key sbom ## Build wheel, sdist, BOMs and signed models into dist (KEY=private key)
+	rm -rf dist
+	$(BIN)/uv build --quiet --build-constraint constraints.txt --out-dir dist
+	openssl pkey -in "$(KEY)" -pubout -out zoo/limelight.pub
+	$(BIN)/limelight sign zoo/*/ --key "$(KEY)"
+	$(BIN)/limelight verify zoo/*/ --key zoo/limelight.pub
+	cp build/sbom/*.cdx.json zoo/limelight.pub dist
+	tar --create --gzip --file dist/models.tar.gz zoo
+	cd dist && sha256sum -- * > SHA256SUMS
+	@echo 'dist/ is complete. Next:'
+	@echo '  git commit zoo         # if the signatures or the public key changed'
+	@echo '  git tag VERSION        # that of pyproject.toml, and of CHANGELOG.md'
+	@echo '  docker build --tag limelight:VERSION .'
+	@echo '  publish dist/, and the SHA-256 of zoo/limelight.pub where people can compare it'
 
 lock: $(DEVELOP) ## Rewrite constraints.txt from the installed packages
 	$(BIN)/pip freeze --exclude-editable --disable-pip-version-check | grep -v '^limelight' > constraints.txt

@@ -177,15 +177,18 @@ class Classifier(LocalClassifier):
 
     Args:
         engine: runs the network.
+        digest: digest of the artefact.
         max_pixels: largest image that is accepted, width x height.
 
     Attributes:
         manifest: the model's manifest: classes, accuracy, explanation methods, ...
+        digest: SHA-256 of `manifest.json`, which has that of every other file.
     """
 
-    def __init__(self, engine: Engine, *, max_pixels: int = _MAX_PIXELS) -> None:
+    def __init__(self, engine: Engine, *, digest: str = "", max_pixels: int = _MAX_PIXELS) -> None:
         super().__init__(engine, engine.manifest, max_pixels=max_pixels)
         self.manifest: Manifest = engine.manifest
+        self.digest = digest
         self._engine = engine
 
     def __repr__(self) -> str:
@@ -218,14 +221,14 @@ def load(
     if not folder.exists() and shipped_folder.is_dir():
         folder = shipped_folder
     if not folder.exists():
-        shipped = ", ".join(sorted(each.name for each in shipped_models().glob("*"))) or "none"
+        shipped = ", ".join(sorted(each.name for each in shipped_models().glob("*/"))) or "none"
         raise ArtifactError(
             f"{path} is neither a folder nor a shipped model ({shipped}): give the folder of a "
             "model, such as artifacts/my-photos"
         )
     artifact = load_artifact(newest_version(folder))
     engine = choose_engine(artifact, device=device, threads=threads, precision=precision)
-    return Classifier(engine)
+    return Classifier(engine, digest=artifact.digest)
 
 
 class _DirectRunner:

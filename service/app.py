@@ -194,7 +194,7 @@ class Application:
         finally:
             self._in_flight -= 1
         if error_code != ClientGone.code:
-            await self._send(request, response, send, span)
+            await self._send(exchange, response, send, span)
         seconds = time.perf_counter() - request.context.started
         self._recorder.record(
             exchange, self._known(exchange.route), response.status, error_code, seconds, span
@@ -216,8 +216,8 @@ class Application:
             return None
         request = Request(scope, receive)
         query = request.query
-        classifier = self._registry.served(query.get("model"), query.get("version"))
-        if classifier is None or request.method != "POST" or is_form(request):
+        served = self._registry.served(query.get("model"), query.get("version"))
+        if served is None or request.method != "POST" or is_form(request):
             return None
         exchange = Exchange(request, path)
         try:
@@ -233,6 +233,9 @@ class Application:
             except LimelightError as error:
                 return self._rejected(exchange, error)
             read_criticality(request.headers, request.context)  # now that the caller is known
+        classifier = self._registry.route(
+            query.get("model"), query.get("version"), request.headers, request.context
+        )
         exchange.classifier, exchange.checked = classifier, True
         rejection = classifier.rejection(
             request.context,
@@ -251,16 +254,16 @@ class Application:
         seconds = time.perf_counter() - request.context.started
         route, status = exchange.route, response.status
         self._recorder.record(exchange, route, status, error.code, seconds, None)
-        return response, (_id_header(request),)
+        return response, _headers_of(exchange)
 
     def _count_refusal(self, error: LimelightError) -> None:
         labels = RequestLabels("other", code=status_of(type(error)), error_code=error.code)
         self._metrics.observe_request(labels, seconds=0.0, stages=())
 
     async def _send(
-        self, request: Request, response: Response, send: Send, span: "Span | None"
+        self, exchange: Exchange, response: Response, send: Send, span: "Span | None"
     ) -> None:
-        extra = [_id_header(request)]
+        request, extra = exchange.request, _headers_of(exchange)
         if request.context.stages:
             extra.append((b"server-timing", request.context.server_timing()))
         if span is not None:
@@ -415,8 +418,10 @@ class Application:
             self._metrics.set_queue(name, depth=depth, age_s=age_s)
 
 
-def _id_header(request: Request) -> Header:
-    return b"x-request-id", request.context.id.encode()
+def _headers_of(exchange: Exchange) -> list[Header]:
+    """Return the headers that name the request, and the model that answered it."""
+    own = (b"x-request-id", exchange.request.context.id.encode())
+    return [own] if exchange.classifier is None else [own, *exchange.classifier.headers]
 
 
 def _route(path: str) -> str:

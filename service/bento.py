@@ -1,26 +1,18 @@
 """BentoML service: `bentoml serve` and `bentoml build` find it through pyproject.toml."""
 
-import contextlib
-import faulthandler
 import importlib.util
 import logging
 import os
 from typing import Any
 
 import bentoml
-from bentoml._internal.context import server_context
 from bentoml._internal.utils.analytics import usage_stats
 from pydantic import ValidationError
 from starlette.types import ASGIApp
 
-from limelight.runtime import cuda
 from service.access.keys_file import KeysFileError, read_keys
-from service.process import malloc as allocator
 from service.process import workers as parallelism
 from service.process.metrics_folder import accept_full_disk
-from service.process.orphans import end_with_parent
-from service.process.worker_status import WorkerStatus
-from service.repository.shared_json import SharedJson
 from service.settings import Settings, settings_problem
 from service.telemetry import logs
 
@@ -45,13 +37,7 @@ if settings.keys_file is not None:
 for package in ("grpc_health", *(("grpc_reflection",) if settings.grpc_reflection else ())):
     if settings.grpc_port is not None and importlib.util.find_spec(package) is None:
         raise SystemExit("limelight: LIMELIGHT_GRPC_PORT is set: pip install 'limelight[grpc]'")
-cores = parallelism.usable_cores()
-parallel = parallelism.choose(
-    workers=settings.workers,
-    threads=settings.threads,
-    cores=cores,
-    gpu=settings.device != "cpu" and cuda.driver_problem() is None,
-)
+parallel = parallelism.planned(settings)
 
 
 class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has no types here
@@ -62,43 +48,11 @@ class OwnApplication(bentoml.Service[Any]):  # type: ignore[misc]  # BentoML has
     """
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """Create the application; BentoML calls this once in each worker."""
-        end_with_parent()
-        # Fatal signals write where each thread was; the parent ends a hung worker with one.
-        with contextlib.suppress(RuntimeError, OSError, ValueError):  # there may be no stderr
-            faulthandler.enable()
-        # Imported here, because the parent process does not need them and they load slowly (1 s).
-        from service.app import Application
-        from service.inference.model_registry import ModelRegistry
-        from service.repository.follower import Follower
-        from service.telemetry import tracing
-        from service.telemetry.metrics import Metrics
+        """Create the application for a process of BentoML's; our own workers do without this."""
+        # Imported here, because the parent process does not need it and it loads slowly.
+        from service.worker import create_application
 
-        self.inject_config()
-        allocator.limit_memory_growth()
-        logs.configure(settings.log_format)
-        metrics = Metrics(workers=parallel.workers, enabled=settings.metrics)
-        trace = tracing.configured(settings.trace_endpoint, ratio=settings.trace_ratio)
-        registry = ModelRegistry(settings, metrics, threads=parallel.threads)
-        shared, worker = SharedJson.inherited(), server_context.worker_index
-        follower = None
-        if shared is not None and worker is not None:  # BentoML numbers workers from 1
-            follower = Follower(shared, worker - 1, registry, timeout_s=settings.timeout_s)
-        return Application(
-            settings,
-            metrics,
-            registry,
-            trace=trace,
-            worker_status=_worker_status(),
-            follower=follower,
-            workers=parallel.workers,
-        )
-
-
-def _worker_status() -> WorkerStatus | None:
-    # BentoML numbers workers from 1.
-    worker = server_context.worker_index
-    return None if worker is None else WorkerStatus.of_worker(worker - 1)
+        return create_application(settings)
 
 
 def _check_tracing() -> None:
@@ -130,5 +84,5 @@ class Limelight:
         supervision.supervise(settings)
         logging.getLogger("bentoml.serve").info(
             "%d worker(s) of %d thread(s) on %d usable core(s)",
-            *(parallel.workers, parallel.threads, cores),
+            *(parallel.workers, parallel.threads, parallelism.usable_cores()),
         )

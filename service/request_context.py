@@ -4,9 +4,12 @@ Each request has one context, which HTTP or gRPC creates and passes on to the ba
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from service.access.caller import ANYONE, Caller, Criticality
 
@@ -16,6 +19,18 @@ STAGES: tuple[Stage, ...] = ("read", "decode", "queue", "compute", "render")
 
 def _never() -> bool:
     return False
+
+
+class Trial(Protocol):
+    """Part that a request takes in a canary or a shadow."""
+
+    def keep(
+        self, pixels_nhwc: NDArray[np.uint8], found: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        """Keep the images of the request as the network gets them, and the outputs."""
+
+    def end(self, status: int, context: "RequestContext") -> None:
+        """Count the request, whose answer was sent with the HTTP status `status`."""
 
 
 @dataclass(slots=True)
@@ -34,6 +49,8 @@ class RequestContext:
     """How much the request matters; it decides what is rejected first."""
     stages: list[tuple[Stage, float, float]] = field(default_factory=list)
     """Name, start and end of each completed stage."""
+    trial: Trial | None = None
+    """Part in a canary or a shadow; None if the request takes none."""
 
     def end_stage(self, stage: Stage, started: float) -> float:
         """Record that `stage`, which began at `started`, ends now. Return the current time."""

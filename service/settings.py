@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.repository.source import check_source
@@ -44,6 +44,11 @@ class Settings(BaseSettings):
     Unset: none."""
     admin_metrics: bool = False
     """Show the metrics of all workers at `/metrics` of the management port, too."""
+    signatures: Literal["off", "warn", "require"] = "off"
+    """Verify before a version is loaded who signed it. `require` refuses one that no trusted key
+    signed; `warn` serves it, and logs."""
+    trusted_keys: Path | None = Field(default=None, validate_default=True)
+    """Public keys and root certificates (PEM) that may sign models: a file, or a folder of them."""
     default_model: str | None = None
     """Model for requests without `model`. Unset: `digits` if it exists, else the first by name."""
     device: Literal["auto", "cuda", "tensorrt", "cpu"] = "auto"
@@ -65,6 +70,9 @@ class Settings(BaseSettings):
     max_decoded_bytes: int = Field(default=200_000_000, ge=1_000_000)
     """Most memory that decoding one image may take. An image that needs more is rejected; one that
     would have to wait for others until its deadline is rejected as well."""
+    canary_header: str = Field(default="X-Client-Id", pattern=r"^[A-Za-z0-9-]{1,64}$")
+    """Header whose value decides whether a client gets a canary. Without it, the name of the API
+    key decides, or the request."""
     max_batch: int = Field(default=32, ge=1, le=1024)
     """Maximum number of images in a batch."""
     max_evaluations: int = Field(default=256, ge=4, le=4096)
@@ -151,6 +159,15 @@ class Settings(BaseSettings):
     @classmethod
     def _is_policy(cls, value: str) -> str:
         VersionPolicies.parse(value)
+        return value
+
+    @field_validator("trusted_keys")
+    @classmethod
+    def _are_given(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None and info.data.get("signatures", "off") != "off":
+            raise ValueError(
+                "LIMELIGHT_SIGNATURES is set: name the public keys that may sign models"
+            )
         return value
 
     @field_validator("*", mode="before")

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from limelight.artifact.signatures import verify_signature
 from limelight.artifact.store import Artifact, find_artifacts, load_artifact
 from limelight.imaging.decoding import decode
 from limelight.imaging.preprocessing import prepare
@@ -23,6 +24,12 @@ def load(name: str) -> Artifact:
 
 def test_zoo_has_digits_and_cifar10() -> None:
     assert sorted(find_artifacts(ZOO)) == ["cifar10", "digits"]
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_shipped_model_is_signed_by_the_key_whose_public_half_ships(name: str) -> None:
+    """After a change of the zoo: `limelight sign zoo/*/ --key KEY`, see docs/operations.md."""
+    assert verify_signature(load(name), ZOO / "limelight.pub").method == "key"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ STOP_TIMEOUT_S = 20.0
 SETTLE_S = 1.0  # by then the other workers are ready too
 _ASK_EVERY_S = 0.02
 # Only BentoML's worker processes have it on their command line; its other helpers do not.
-_WORKER = "_bentoml_impl.worker.service"
+_WORKER = "service.worker"
 
 
 class ServerError(Exception):

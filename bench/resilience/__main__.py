@@ -1,4 +1,4 @@
-"""Resilience: overload, fairness, drain, a killed worker, new versions; `soak` if named.
+"""Resilience: overload, fairness, drain, a killed worker, new versions, a shadow; `soak` if named.
 
 `python -m bench.resilience` starts what it needs on free ports of loopback, says what it measured
 and whether the targets were reached, writes that into build/, and fails where one was missed. The
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from bench.common.report import Report
-from bench.resilience import drain, fairness, kill, overload, soak, swap
+from bench.resilience import drain, fairness, kill, overload, shadow, soak, swap
 
 MEASURES = {
     "overload": overload.measure,
@@ -19,6 +19,7 @@ MEASURES = {
     "drain": drain.measure,
     "kill": kill.measure,
     "swap": swap.measure,
+    "shadow": shadow.measure,
     "soak": soak.measure,
 }
 
@@ -28,9 +29,11 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m bench.resilience", description=__doc__)
     made.add_argument("parts", nargs="*", choices=list(MEASURES), help="without any: all but soak")
     made.add_argument("--to", type=Path, default=Path("build"), help="folder of the reports")
-    made.add_argument("--repeats", type=int, default=3, help="of overload, floods, stops and kills")
     made.add_argument(
-        "--seconds", type=float, default=15, help="of each step of overload and of fairness"
+        "--repeats", type=int, default=3, help="of overload, floods, stops, kills and shadow"
+    )
+    made.add_argument(
+        "--seconds", type=float, default=15, help="of each step of overload, fairness, shadow"
     )
     made.add_argument("--requests", type=int, default=100_000, help="during swap")
     made.add_argument("--activations", type=int, default=50, help="of versions, in swap")

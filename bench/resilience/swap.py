@@ -3,12 +3,8 @@
 import argparse
 import asyncio
 import itertools
-import json
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,10 +16,8 @@ from bench.common.report import Report
 from bench.common.server import Server, limelight
 from bench.common.spread import percentile
 from bench.resilience.calls import cifar_call
-from limelight.artifact.manifest import MANIFEST_FILE
-from limelight.artifact.store import newest_version, shipped_models
+from bench.resilience.models import MODEL, models, publish
 
-_MODEL = "cifar10"
 _MOST_P99 = 1.5  # times that between the changes
 _SHARE = 0.5  # of the peak, offered
 _CONNECTIONS = 64  # at which the peak is measured
@@ -50,12 +44,12 @@ def measure(arguments: argparse.Namespace, report: Report) -> None:
     settings = {
         "LIMELIGHT_WORKERS": "2",
         "LIMELIGHT_MODELS_POLL_S": str(_POLL_S),
-        "LIMELIGHT_DEFAULT_MODEL": _MODEL,
+        "LIMELIGHT_DEFAULT_MODEL": MODEL,
     }
-    with _models() as models, limelight(settings | {"LIMELIGHT_MODELS": str(models)}) as server:
+    with models() as folder, limelight(settings | {"LIMELIGHT_MODELS": str(folder)}) as server:
         busy = run(_busy(server))
         rate = _SHARE * busy.goodput()
-        load, changes = run(_change_under_load(server, models, rate, arguments))
+        load, changes = run(_change_under_load(server, folder, rate, arguments))
     during, between = _split(load, changes)
     report.measurements["changes"] = {
         "activations": len(changes.activations),
@@ -86,30 +80,30 @@ async def _busy(server: Server) -> Load:
 
 
 async def _change_under_load(
-    server: Server, models: Path, rate: float, arguments: argparse.Namespace
+    server: Server, folder: Path, rate: float, arguments: argparse.Namespace
 ) -> tuple[Load, Changes]:
     """Spread the changes evenly over the requests."""
     calls = itertools.repeat(cifar_call())
     client = Client(server.port)
     loading = asyncio.create_task(offer(client, calls, rate=rate, count=arguments.requests))
     pause_s = arguments.requests / rate / (1 + arguments.activations + arguments.rollbacks)
-    changes = await asyncio.to_thread(_change, server, models, pause_s, arguments)
+    changes = await asyncio.to_thread(_change, server, folder, pause_s, arguments)
     return await loading, changes
 
 
-def _change(server: Server, models: Path, pause_s: float, arguments: argparse.Namespace) -> Changes:
+def _change(server: Server, folder: Path, pause_s: float, arguments: argparse.Namespace) -> Changes:
     """Publish versions, and take every few of them back, by removing the newest."""
     changes = Changes()
     every = max(1, arguments.activations // max(1, arguments.rollbacks))
-    newest = max(int(folder.name) for folder in (models / _MODEL).iterdir())
+    newest = max(int(each.name) for each in (folder / MODEL).iterdir())
     for number in range(1, arguments.activations + 1):
         started = time.perf_counter()
-        _publish(models, newest + number)
+        publish(folder, newest + number)
         changes.activations.append((started, _await(server, newest + number)))
         _pause(started, pause_s)
         if number % every == 0 and len(changes.rollbacks) < arguments.rollbacks:
             started = time.perf_counter()
-            shutil.rmtree(models / _MODEL / str(newest + number))
+            shutil.rmtree(folder / MODEL / str(newest + number))
             changes.rollbacks.append((started, _await(server, newest + number - 1)))
             _pause(started, pause_s)
     return changes
@@ -120,7 +114,7 @@ def _await(server: Server, version: int) -> float:
     end = time.perf_counter() + _GIVE_UP_S
     with httpx.Client(base_url=f"http://{HOST}:{server.port}", timeout=10) as client:
         while time.perf_counter() < end:
-            served = client.get(f"/models/{_MODEL}").json()["version"]
+            served = client.get(f"/models/{MODEL}").json()["version"]
             if served == str(version):
                 time.sleep(_SETTLE_S)
                 return time.perf_counter()
@@ -130,27 +124,6 @@ def _await(server: Server, version: int) -> float:
 
 def _pause(started: float, seconds: float) -> None:
     time.sleep(max(0.0, started + seconds - time.perf_counter()))
-
-
-def _publish(models: Path, version: int) -> None:
-    """Rename a copy of the shipped model into place, with another version in its manifest."""
-    source = newest_version(shipped_models() / _MODEL)
-    with tempfile.TemporaryDirectory(dir=models.parent) as folder:
-        copied = Path(folder) / "copy"
-        shutil.copytree(source, copied)
-        manifest = json.loads((copied / MANIFEST_FILE).read_text())
-        (copied / MANIFEST_FILE).write_text(json.dumps(manifest | {"version": str(version)}))
-        (models / _MODEL).mkdir(parents=True, exist_ok=True)
-        copied.rename(models / _MODEL / str(version))
-
-
-@contextmanager
-def _models() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="limelight-bench-") as folder:
-        models = Path(folder) / "models"
-        models.mkdir()
-        _publish(models, 1)
-        yield models
 
 
 def _split(load: Load, changes: Changes) -> tuple[list[float], list[float]]:

@@ -40,6 +40,8 @@ class Artifact:
 
     folder: Path
     manifest: Manifest
+    digest: str = ""
+    """SHA-256 of `manifest.json`, which has that of every other file; empty for a draft."""
 
     @property
     def onnx_path(self) -> Path:
@@ -161,7 +163,7 @@ def load_artifact(folder: Path, *, in_place: bool = True) -> Artifact:
         ArtifactError: a file is missing, truncated or altered, or the schema version is not
             supported.
     """
-    manifest = _read_manifest(folder / MANIFEST_FILE)
+    manifest, digest = _read_manifest(folder / MANIFEST_FILE)
     if in_place and (folder.parent.name, folder.name) != (manifest.name, manifest.version):
         raise ArtifactError(
             f"{folder}: the manifest is that of {manifest.name}/{manifest.version}: "
@@ -169,14 +171,16 @@ def load_artifact(folder: Path, *, in_place: bool = True) -> Artifact:
         )
     for file_name, expected in manifest.files.items():
         _verify(folder / file_name, size=expected.bytes, sha256=expected.sha256)
-    return Artifact(folder=folder, manifest=manifest)
+    return Artifact(folder=folder, manifest=manifest, digest=digest)
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _read_manifest(path: Path) -> tuple[Manifest, str]:
+    """Return the manifest, and the SHA-256 of the bytes that it was read from."""
     try:
         if path.exists() and not path.is_file():  # a pipe would be read for ever
             raise ArtifactError(f"{path} is not a file: restore it or export again")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        read = path.read_bytes()
+        content = json.loads(read.decode())
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing: export the run again") from error
     except OSError as error:
@@ -190,11 +194,12 @@ def _read_manifest(path: Path) -> Manifest:
             "export the run with this version of Limelight, or update Limelight"
         )
     try:
-        return Manifest.model_validate_json(json.dumps(content))
+        manifest = Manifest.model_validate_json(json.dumps(content))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "manifest"
         raise ArtifactError(f"{path} is not valid: {place}: {first['msg']}") from error
+    return manifest, hashlib.sha256(read).hexdigest()
 
 
 def _verify(path: Path, *, size: int, sha256: str) -> None:

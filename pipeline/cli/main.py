@@ -40,6 +40,8 @@ COMMANDS = {
     "models": "serve",
     "log-level": "serve",
     "keys": "serve",
+    "sign": "sign",
+    "verify": "sign",
 }
 """In the order of a first day, with the extra that each needs.
 

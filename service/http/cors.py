@@ -9,7 +9,7 @@ from service.http.messages import NOSNIFF
 
 _EXPOSED = (
     *("X-Request-Id", "Server-Timing", "Retry-After", "Traceresponse"),
-    *("Inference-Header-Content-Length", "WWW-Authenticate"),
+    *("Inference-Header-Content-Length", "WWW-Authenticate", "X-Model-Digest", "X-Model-Version"),
 )
 _PREFLIGHT_CACHED_S = 600
 

@@ -36,6 +36,11 @@ class Exchange:
         """Version of the model, or "none"."""
         return "none" if self.classifier is None else self.classifier.manifest.version
 
+    @property
+    def digest(self) -> str | None:
+        """Digest of the model's artefact; None if the model is not known."""
+        return None if self.classifier is None else self.classifier.digest
+
 
 Endpoint = Callable[[Exchange], Awaitable[Response]]
 """Function that answers an exchange, or raises a `LimelightError`."""

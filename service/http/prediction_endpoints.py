@@ -74,8 +74,8 @@ class PredictionEndpoints:
                 upload = await read_form(request, reservation)
                 request.context.end_stage("read", started)
                 fields = upload.fields | dict(fields)
-            classifier = exchange.classifier or self._registry.get(
-                fields.get("model"), fields.get("version")
+            classifier = exchange.classifier or self._registry.route(
+                fields.get("model"), fields.get("version"), request.headers, request.context
             )
             exchange.classifier = classifier
             body = upload.image if form else None

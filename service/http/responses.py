@@ -40,14 +40,18 @@ def problem_response(error: LimelightError) -> Response:
 def model_content(classifier: Classifier, registry: ModelRegistry) -> dict[str, Any]:
     """Return the `Model` of the OpenAPI document: the manifest, and what runs where and why."""
     manifest = classifier.manifest
+    active = registry.served(manifest.name) is classifier
     return {
         "name": manifest.name,
         "version": manifest.version,
+        "digest": classifier.digest,
+        "signature": classifier.signature,
         "provider": classifier.engine.provider,
         "precision": classifier.engine.precision,
         "precision_reason": classifier.engine.precision_reason,
         "default": manifest.name == registry.default,
-        "active": registry.served(manifest.name) is classifier,
+        "active": active,
+        "rollout": registry.rollout_of(manifest.name) if active else None,
         "labels": registry.labels_of(manifest.name, manifest.version),
         "manifest": manifest.model_dump(mode="json"),
     }

@@ -1,7 +1,7 @@
 """Classifier of one served model. All requests share its batches."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -32,8 +32,13 @@ class Classifier:
         decoding: threads that decode, shared by all models of a worker.
         max_pixels: largest image that is accepted, width x height.
         max_picture_pixels: most pixels of the picture that a map is drawn over.
+        digest: digest of the artefact.
+        signature: who signed it; None if that is not verified here.
 
     Attributes:
+        digest: SHA-256 of `manifest.json`, which has that of every other file of the artefact.
+        signature: the `signature` of `/models`.
+        headers: HTTP headers of answers, which name the version.
         results: builds results from outputs, with the model's classes, thresholds and methods.
         memory_bytes: memory that the worker took while it loaded the model and warmed it up.
     """
@@ -42,6 +47,8 @@ class Classifier:
         self,
         *,
         manifest: Manifest,
+        digest: str,
+        signature: Mapping[str, Any] | None,
         engine: Engine,
         batcher: Batcher,
         decoding: DecodingPool,
@@ -51,6 +58,12 @@ class Classifier:
         memory_bytes: int = 0,
     ) -> None:
         self.manifest = manifest
+        self.digest = digest
+        self.headers = (
+            (b"x-model-version", f"{manifest.name}/{manifest.version}".encode()),
+            (b"x-model-digest", digest.encode()),
+        )
+        self.signature = signature
         self.engine = engine
         self.batcher = batcher
         self.decoding = decoding
@@ -236,7 +249,11 @@ class _Batched:
         return upload
 
     async def run(self, pixels_hwc: NDArray[np.uint8], outputs: tuple[str, ...]) -> Row:
-        return await self._batcher.submit(pixels_hwc, outputs, self._context)
+        found = await self._batcher.submit(pixels_hwc, outputs, self._context)
+        if self._context.trial is not None:
+            batch = {name: values[None] for name, values in found.items()}
+            self._context.trial.keep(pixels_hwc[None], batch)
+        return found
 
     async def run_again(self, pixels_hwc: NDArray[np.uint8], outputs: tuple[str, ...]) -> Row:
         with self._batcher.admission.admit(self._context, low_priority=True):

@@ -37,7 +37,9 @@ class ModelLoader:
         self._decoding = DecodingPool(max_bytes=settings.max_decoded_bytes, threads=threads)
 
     def load(self, folder: Path) -> Classifier:
-        """Load the artefact in `folder`, check it with its golden samples, and warm it up.
+        """Load the artefact in `folder`, and warm it up.
+
+        Its files, its signature if a setting says so, and its golden samples are checked.
 
         Raises:
             ModelError: it cannot be loaded.
@@ -60,6 +62,11 @@ class ModelLoader:
         memory = resident_bytes()
         artifact = load_artifact(folder)
         manifest = artifact.manifest
+        signature = None
+        if settings.signatures != "off":
+            from service.inference.signature_check import check_signature
+
+            signature = check_signature(artifact, settings)
         engine = choose_engine(
             artifact,
             device=settings.device,
@@ -94,6 +101,8 @@ class ModelLoader:
         )
         return Classifier(
             manifest=manifest,
+            digest=artifact.digest,
+            signature=signature,
             engine=engine,
             batcher=batcher,
             decoding=self._decoding,

@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from limelight.artifact.store import ArtifactError
 from limelight.errors import NotReady, UnknownModel
 from service.inference.classifier import Classifier
 from service.inference.model_loader import ModelError, ModelLoader
+from service.inference.rollouts import Rollouts
 from service.repository.plan import Key, Plan, State
 from service.repository.source import find_models
 from service.repository.version_policy import VersionPolicies
+from service.request_context import RequestContext
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -37,6 +40,7 @@ class ModelRegistry:
         self._refused: dict[str, str] = {}
         self._labels: dict[str, dict[str, str]] = {}
         self._problem: str | None = "the models are being loaded"
+        self.rollouts = Rollouts(metrics, settings.canary_header, self._is_idle)
 
     @property
     def unready_reason(self) -> str | None:
@@ -58,6 +62,10 @@ class ModelRegistry:
         return sorted(
             label for label, each in self._labels.get(name, {}).items() if each == version
         )
+
+    def rollout_of(self, name: str) -> dict[str, Any] | None:
+        """Describe the last canary or shadow of a model; None if there was none."""
+        return self.rollouts.describe(self._served[name])
 
     def versions_of(self, name: str) -> tuple[str, ...]:
         """Return the served versions of a model, the active one first; none if not served."""
@@ -148,13 +156,14 @@ class ModelRegistry:
         self.note(state)
 
     def note(self, state: State) -> None:
-        """Note what the parent refused, and the labels.
+        """Note what the parent refused, the labels and the rollouts.
 
         What this worker could not load of the active plan is refused too: the parent hears of it
         a moment later.
         """
         self._refused = self._failed | state.refused
         self._labels = state.labels
+        self.rollouts.note(state.rollouts)
         self._count()
         self._problem = state.problem or self._find_problem()
 
@@ -195,8 +204,26 @@ class ModelRegistry:
             f"there is no model {name[:100]!r}: use one of {', '.join(self._served)}"
         )
 
+    def route(
+        self,
+        name: str | None,
+        version: str | None,
+        headers: Mapping[bytes, bytes],
+        context: RequestContext,
+    ) -> Classifier:
+        """Return the model that answers a request: what `get` returns, or its canary.
+
+        Raises:
+            UnknownModel, NotReady: see `get`.
+        """
+        found = self.get(name, version)
+        if version is not None:
+            return found
+        return self.rollouts.choose(self._served[found.manifest.name], headers, context)
+
     async def close(self) -> None:
         """Finish the images in progress of all models."""
+        self.rollouts.close()
         for task in self._retired:
             task.cancel()
         for classifier in [*self.versions, *self._prepared.values()]:
@@ -240,6 +267,10 @@ class ModelRegistry:
             names = ", ".join(self._served)
             return f"LIMELIGHT_DEFAULT_MODEL is {self.default!r}, which is not among {names}"
         return None
+
+    def _is_idle(self) -> bool:
+        served = list(self._served.values())
+        return not any(each.batcher.admission.admitted for row in served for each in row.values())
 
     def _count(self) -> None:
         served = {(each.manifest.name, each.manifest.version) for each in self.versions}

@@ -1,6 +1,6 @@
 """Data plane of the protocol: the server and its models, shared by REST and gRPC."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from secrets import token_hex
 
@@ -88,6 +88,22 @@ class Server:
             f"Request for unknown model: {name[:100]!r} version {requested_version[:20]} is "
             f"not found: version {served} is served"
         )
+
+    def route(
+        self,
+        name: str,
+        requested_version: str,
+        headers: Mapping[bytes, bytes],
+        context: RequestContext,
+    ) -> Classifier:
+        """Return the model that answers an inference request; see `ModelRegistry.route`.
+
+        Raises:
+            UnknownModel, NotReady: see `classifier`.
+        """
+        if requested_version in ("", LATEST):
+            return self._registry.route(name, None, headers, context)
+        return self.classifier(name, requested_version)
 
     def check_ready(self, name: str, requested_version: str = "") -> None:
         """Check that a model is ready.

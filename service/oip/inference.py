@@ -72,6 +72,8 @@ class Inference:
             # The metrics count predictions, so the outputs that they need are always computed.
             wanted = tuple({*planned.graph_outputs, *classifier.results.read_always})
             found = await classifier.batcher.submit_all(pixels_nhwc, wanted, context)
+            if context.trial is not None:
+                context.trial.keep(pixels_nhwc, found)
             started = time.perf_counter()
             outputs = []
             for output in planned.outputs:

@@ -140,7 +140,7 @@ class Rest:
             max_bytes=server.settings.max_bytes, declared=request.declared_length
         ) as reservation:
             started = time.perf_counter()
-            classifier = server.classifier(*_model_and_version(exchange))
+            classifier = server.route(*_model_and_version(exchange), request.headers, context)
             exchange.classifier = classifier
             if not request.arrived():
                 # A slow body must not occupy the queue, and a client that is rejected need not send

@@ -23,6 +23,15 @@ def schemas(prediction: type = Prediction, explanation: type = Explanation) -> J
         "Model": record(
             name=string,
             version=string,
+            digest={
+                "type": "string",
+                "description": "SHA-256 of the artefact's manifest.json, which has that of every "
+                "other file; each answer has it as `X-Model-Digest`",
+            },
+            signature={
+                "oneOf": [reference("Signature"), {"type": "null"}],
+                "description": "null: the service does not verify signatures",
+            },
             provider={"enum": ["CPU", "CUDA", "TensorRT"]},
             precision={
                 "enum": list(get_args(Precision)),
@@ -31,12 +40,30 @@ def schemas(prediction: type = Prediction, explanation: type = Explanation) -> J
             precision_reason={"type": "string", "description": "Why it has this precision"},
             default={**boolean, "description": "It answers requests that name no model"},
             active={**boolean, "description": "It answers requests that name no version"},
+            rollout={
+                "type": ["object", "null"],
+                "description": "Of the active version: the canary or shadow that is in progress, "
+                "or that was the last, with counts and means over all workers",
+            },
             labels={
                 "type": "array",
                 "items": string,
                 "description": "Names by which requests may ask for this version",
             },
             manifest={"type": "object"},
+        ),
+        "Signature": record(
+            ("verified",),
+            verified={
+                **boolean,
+                "description": "A key that the service trusts signed this version",
+            },
+            method={"enum": ["key", "certificate"]},
+            key={
+                "type": "string",
+                "description": "SHA-256 of the public key (PEM) or of the certificate (DER)",
+            },
+            problem={"type": "string", "description": "Why it is not verified"},
         ),
         "Models": record(
             models={"type": "array", "items": reference("Model")},

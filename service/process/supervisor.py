@@ -40,6 +40,9 @@ from service.settings import Settings
 
 logger = logging.getLogger("limelight.supervision")
 
+WORKER = "service.worker"
+"""Module that a worker runs, instead of BentoML's."""
+_BENTOML_WORKER = "_bentoml_impl.worker.service"
 CHECK_S = 0.5
 """Interval between two checks for dead workers."""
 # Time for workers to end after the last request; a second signal gives them less.
@@ -80,6 +83,10 @@ class Supervisor(bentoml_circus.Arbiter):
         )
         for watcher in watchers:
             watcher.respawn = True
+            watcher.args = [
+                WORKER if argument == _BENTOML_WORKER else argument for argument in watcher.args
+            ]
+            watcher.env["PYTHONPATH"] = _with_package(os.environ.get("PYTHONPATH"))
             watcher.hooks["after_spawn"] = self._note_start
             watcher.env |= {DESCRIPTOR: str(status.descriptor), PARENT: str(os.getpid())}
             watcher.env[shared_json.DESCRIPTOR] = str(shared.descriptor)
@@ -250,6 +257,12 @@ class Supervisor(bentoml_circus.Arbiter):
 
 def _ignore(number: int, frame: FrameType | None) -> None:
     logger.warning("%s is ignored: stop the service with SIGTERM", signal.Signals(number).name)
+
+
+def _with_package(path: str | None) -> str:
+    """Add the folder of this package to a PYTHONPATH; in a Bento, workers begin elsewhere."""
+    package = str(Path(__file__).resolve().parents[2])
+    return package if not path else f"{package}{os.pathsep}{path}"
 
 
 def _metrics_folder() -> MetricsFolder | None:

@@ -5,6 +5,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from limelight.runtime import cuda
+from service.settings import Settings
+
 # Each worker has its own copy of the models. Beyond this number, replicas behind a load balancer
 # gain more than further workers.
 _MAX_WORKERS = 8
@@ -28,6 +31,16 @@ def choose(*, workers: int, threads: int, cores: int, gpu: bool) -> Parallelism:
     if threads == 0:
         threads = max(1, cores // workers)
     return Parallelism(workers=workers, threads=threads)
+
+
+def planned(settings: Settings) -> Parallelism:
+    """Choose the workers and threads of the service on this machine."""
+    return choose(
+        workers=settings.workers,
+        threads=settings.threads,
+        cores=usable_cores(),
+        gpu=settings.device != "cpu" and cuda.driver_problem() is None,
+    )
 
 
 def usable_cores(control_groups: Path = Path("/sys/fs/cgroup")) -> int:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from service.repository.control import Control, RepositoryError
+from service.repository.rollout import Rollout
 
 logger = logging.getLogger("limelight.repository")
 
@@ -71,6 +72,20 @@ def _label(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Js
     return control.describe()
 
 
+def _start(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
+    try:
+        rollout = Rollout.parse(query)
+    except ValueError as error:
+        raise RepositoryError(str(error)) from error
+    control.start(path["name"], rollout)
+    return control.describe()
+
+
+def _finish(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
+    control.finish(path["name"])
+    return control.describe()
+
+
 def _load(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
     control.load(path["name"])
     return {}
@@ -113,6 +128,8 @@ _ROUTES: dict[tuple[str, str], Command] = {
     ("PUT", f"{_MODEL}/labels/(?P<label>[^/]{{1,100}})"): _label,
     ("GET", "/log-level"): _read_level,
     ("PUT", "/log-level"): _set_level,
+    ("PUT", f"{_MODEL}/rollout"): _start,
+    ("DELETE", f"{_MODEL}/rollout"): _finish,
     ("POST", "/v2/repository/index"): _index,
     ("POST", f"/v2/repository{_MODEL}/load"): _load,
     ("POST", f"/v2/repository{_MODEL}/unload"): _unload,
@@ -134,6 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_PUT(self) -> None:
+        self._answer()
+
+    def do_DELETE(self) -> None:
         self._answer()
 
     def log_message(self, format: str, *args: Any) -> None:  # its name there

@@ -1,14 +1,16 @@
-"""Control of the model repository by an operator: activate, roll back, label, load and unload."""
+"""Control of the model repository by an operator: activate, roll back, label, roll out, unload."""
 
 import logging
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from service.repository.choices import Choices
 from service.repository.coordinator import Coordinator
 from service.repository.plan import State
+from service.repository.rollout import Rollout
 from service.telemetry.logs import LEVELS, set_level
 
 logger = logging.getLogger("limelight.repository")
@@ -41,7 +43,6 @@ class Control:
     def __init__(self, coordinator: Coordinator, *, timeout_s: float = 120.0) -> None:
         self._coordinator = coordinator
         self._timeout_s = timeout_s
-        self._before: dict[str, str] = {}
 
     def describe(self) -> dict[str, Any]:
         """Return what is served, prepared and refused."""
@@ -55,6 +56,9 @@ class Control:
                     "versions": list(versions),
                     "labels": state.labels.get(name, {}),
                     "chosen": name in choices.activated,
+                    "rollout": rollout.describe()
+                    if (rollout := state.rollouts.get(name))
+                    else None,
                 }
                 for name, versions in state.active.models.items()
             ],
@@ -84,7 +88,7 @@ class Control:
             self._apply(lambda choices: self._choose_again(choices, name, choice))
             raise RepositoryError(problem, found=False)
         if before not in (None, found):
-            self._before[name] = str(before)
+            self._coordinator.choices.before[name] = str(before)
 
     def rollback(self, name: str) -> str:
         """Activate the version that was active before, and return it.
@@ -93,7 +97,7 @@ class Control:
             RepositoryError: there was none, or it cannot be loaded.
         """
         active = self._active(name)
-        before = self._before.get(name) or self._next_older(name, active)
+        before = self._coordinator.choices.before.get(name) or self._next_older(name, active)
         if active is None or before is None:
             raise RepositoryError(
                 f"{name} has no version to go back to: activate one by its number", found=False
@@ -158,6 +162,43 @@ class Control:
         self._coordinator.set_log_level(level)
         set_level(level)
         logger.warning("the log level is %s", level)
+
+    def start(self, name: str, rollout: Rollout) -> None:
+        """Begin a canary or a shadow; it replaces one of the same model that is in progress.
+
+        Raises:
+            RepositoryError: the version cannot be served, or is the active one.
+        """
+        active, version = self._active(name), rollout.version
+        if active is None or version not in self._coordinator.on_disk(name):
+            raise RepositoryError(self._why_not(name, version), found=False)
+        if version == active:
+            raise RepositoryError(
+                f"{name} {version} is active already: activate the version to compare it with first"
+            )
+        rollout = replace(rollout, champion=active, started=time.time())
+
+        def choose(choices: Choices) -> None:
+            choices.rollouts[name] = rollout
+
+        self._apply(choose, retry=name)
+        progress = self._coordinator.state.rollouts[name]
+        if progress.rollout == rollout and progress.ended and version not in self._served(name):
+            raise RepositoryError(f"the {rollout.kind} has ended: {progress.ended}")
+
+    def finish(self, name: str) -> None:
+        """End the canary or the shadow of a model; the active version answers everybody.
+
+        Raises:
+            RepositoryError: there is none in progress.
+        """
+        if name not in self._coordinator.choices.rollouts:
+            raise RepositoryError(f"{name} has no canary or shadow in progress", found=False)
+
+        def choose(choices: Choices) -> None:
+            choices.rollouts.pop(name, None)
+
+        self._apply(choose)
 
     def _apply(self, choose: Callable[[Choices], None], *, retry: str | None = None) -> None:
         generation = self._coordinator.change(choose, retry=retry)

@@ -19,6 +19,7 @@ from limelight.artifact.store import ArtifactError
 from service.repository.choices import Choices
 from service.repository.memory_bound import MemoryBound
 from service.repository.plan import Plan, Report, State
+from service.repository.rollout_watch import RolloutWatch
 from service.repository.shared_json import SharedJson
 from service.repository.source import find_models
 from service.repository.version_policy import VersionPolicies
@@ -62,6 +63,7 @@ class Coordinator:
         self._bound = bound or MemoryBound()
         self._shared = shared
         self.choices = Choices(policies)
+        self._rollouts = RolloutWatch()
         self._slots = range(1, 1 + workers)
         self._alive = alive
         self._poll_s = poll_s
@@ -101,6 +103,7 @@ class Coordinator:
             if self._poll_s and time.monotonic() - self._polled >= self._poll_s:
                 self._polled = time.monotonic()
                 self._look()
+            self._follow_rollouts()
 
     def change(self, choose: Callable[[Choices], None], *, retry: str | None = None) -> int:
         """Let `choose` change the operator's choices, and return the generation with the result.
@@ -119,6 +122,7 @@ class Coordinator:
             if self._state.labels != self.choices.labels:
                 labels = {name: dict(found) for name, found in self.choices.labels.items()}
                 self._write(replace(self._state, labels=labels))
+            self._follow_rollouts()
             return self._state.target.generation
 
     def set_log_level(self, level: str) -> None:
@@ -129,7 +133,7 @@ class Coordinator:
     def asked(self) -> dict[str, dict[str, str]]:
         """Return the commands of the workers' clients, by ID."""
         alive = set(self._alive())
-        reports = [report for report in self._all_reports() if report.pid in alive]
+        reports = [report for report in self._all_reports().values() if report.pid in alive]
         return {id_: command for report in reports for id_, command in report.asked.items()}
 
     def answer(self, answers: dict[str, dict[str, Any]]) -> None:
@@ -289,12 +293,25 @@ class Coordinator:
             back = replace(state.active, generation=target.generation + 1)
             self._write(replace(state, target=back))
 
-    def _reports(self, generation: int) -> list[Report]:
-        return [report for report in self._all_reports() if report.generation == generation]
+    def _follow_rollouts(self) -> None:
+        """Note what the workers have counted, and serve what the end of a rollout leaves."""
+        choices = self.choices
+        if not choices.rollouts and all(each.ended for each in self._state.rollouts.values()):
+            return
+        before = dict(choices.rollouts), dict(choices.activated)
+        rollouts = self._rollouts.follow(self._state, choices, self._all_reports())
+        if rollouts != self._state.rollouts:
+            self._write(replace(self._state, rollouts=rollouts))
+        if before != (choices.rollouts, choices.activated):
+            self._look()
 
-    def _all_reports(self) -> list[Report]:
-        contents = (self._shared.read(slot) for slot in self._slots)
-        return [Report(**content) for content in contents if content is not None]
+    def _reports(self, generation: int) -> list[Report]:
+        reports = self._all_reports().values()
+        return [report for report in reports if report.generation == generation]
+
+    def _all_reports(self) -> dict[int, Report]:
+        contents = ((slot, self._shared.read(slot)) for slot in self._slots)
+        return {slot: Report.from_json(found) for slot, found in contents if found is not None}
 
     def _write(self, state: State) -> None:
         self._shared.write(0, state.to_json())

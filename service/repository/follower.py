@@ -42,7 +42,7 @@ class Follower:
         self._prepared = 0
         self._noted: State | None = None
         self._active = 0
-        self._reported, self._reported_at = Report(os.getpid(), 0), 0.0
+        self._reported, self._reported_at = Report(0, 0), 0.0
         self._preparing: asyncio.Task[None] | None = None
         self._switching: asyncio.TimerHandle | None = None
 
@@ -77,23 +77,24 @@ class Follower:
         state = self._state()
         if state is None or self._active == 0:
             return
-        if state.target.generation != self._prepared and self._preparing is None:
-            self._registry.discard_prepared(state.target)
-            self._preparing = asyncio.create_task(self._prepare(state.target))
         if state.active.generation == self._active:
             if state != self._noted:
                 self._noted = state
                 set_level(state.log_level)
                 self._registry.note(state)
+            # Not while a switch is due: it closes versions that the next plan may need again.
+            if state.target.generation != self._prepared and self._preparing is None:
+                self._registry.discard_prepared(state.target)
+                self._preparing = asyncio.create_task(self._prepare(state.target))
         elif state.active.generation == self._prepared and self._switching is None:
             loop = asyncio.get_running_loop()
             delay = max(0.0, state.since - time.monotonic())
             self._switching = loop.call_later(delay, self._switch, state)
-        if self._preparing is None and time.monotonic() - self._reported_at >= _REPORT_S:
-            self._reported_at = time.monotonic()
-            report = replace(self._reported, used=self._registry.used())
-            if report != self._reported:
-                self._write(report)
+        rollouts, used = self._registry.rollouts.tallies(), self._reported.used
+        if time.monotonic() - self._reported_at >= _REPORT_S:
+            self._reported_at, used = time.monotonic(), self._registry.used()
+        if (rollouts, used) != (self._reported.rollouts, self._reported.used):
+            self._write(replace(self._reported, rollouts=rollouts, used=used))
 
     def close(self) -> None:
         """Stop following."""
@@ -117,9 +118,17 @@ class Follower:
     def _report(self, plan: Plan, failed: dict[str, str]) -> None:
         self._prepared = plan.generation
         short = {key: reason[:2000] for key, reason in failed.items()}
-        memory, used = self._registry.memory(), self._registry.used()
-        asked = self._reported.asked
-        self._write(Report(os.getpid(), plan.generation, short, memory, used, asked))
+        self._write(
+            Report(
+                os.getpid(),
+                plan.generation,
+                short,
+                rollouts=self._registry.rollouts.tallies(),
+                memory=self._registry.memory(),
+                used=self._registry.used(),
+                asked=self._reported.asked,
+            )
+        )
 
     def _write(self, report: Report) -> None:
         self._reported = report

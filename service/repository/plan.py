@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service.repository.rollout import Progress, Tally
+
 Key = tuple[str, str]
 """Name and version of a model."""
 
@@ -38,6 +40,7 @@ class State:
         labels: names of versions: model -> label -> version.
         log_level: level of the log of all processes.
         answers: answers to commands of the workers' clients, by ID; see `relay`.
+        rollouts: the last rollout of each model.
     """
 
     active: Plan
@@ -48,6 +51,7 @@ class State:
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
     log_level: str = "info"
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rollouts: dict[str, Progress] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON."""
@@ -57,17 +61,24 @@ class State:
     def from_json(cls, content: dict[str, Any]) -> "State":
         """Return the state that `to_json` described."""
         plans = {name: Plan(**content[name]) for name in ("active", "target")}
-        return cls(**(content | plans))
+        rollouts = {
+            name: Progress.from_json(progress) for name, progress in content["rollouts"].items()
+        }
+        return cls(**(content | plans | {"rollouts": rollouts}))
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker has prepared: a generation, and the versions of it that failed."""
+    """What a worker has prepared: a generation, and the versions of it that failed.
+
+    It also has what the worker has counted of the rollouts, by model.
+    """
 
     pid: int
     generation: int
     failed: dict[str, str] = field(default_factory=dict)
     """ "NAME/VERSION" -> reason."""
+    rollouts: dict[str, Tally] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     """ "NAME/VERSION" -> bytes that it added to the worker."""
     used: dict[str, float] = field(default_factory=dict)
@@ -78,3 +89,9 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Report":
+        """Return the report that `to_json` described."""
+        rollouts = {name: Tally.from_json(tally) for name, tally in content["rollouts"].items()}
+        return cls(**(content | {"rollouts": rollouts}))

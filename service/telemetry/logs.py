@@ -2,6 +2,7 @@
 
 import datetime
 import logging
+import sys
 from typing import Literal
 
 import orjson
@@ -12,7 +13,10 @@ logger = logging.getLogger("limelight.logs")
 
 LEVELS = ("debug", "info", "warning", "error")
 
-_FIELDS = ("request_id", "trace_id", "method", "route", "status", "duration_ms", "model", "key")
+_FIELDS = (
+    *("request_id", "trace_id", "method", "route", "status", "duration_ms"),
+    *("model", "digest", "key"),
+)
 
 
 _limit = RepeatFilter()
@@ -36,6 +40,17 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             content["exception"] = self.formatException(record.exc_info)
         return orjson.dumps(content, default=str).decode()
+
+
+def write_to_stdout(component: str) -> None:
+    """Write the log lines of this process to stdout, in BentoML's form and with its levels."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        logging.Formatter(
+            f"%(asctime)s [%(levelname)s] [{component}] %(message)s", "%Y-%m-%dT%H:%M:%S%z"
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def configure(log_format: Literal["text", "json"]) -> None:

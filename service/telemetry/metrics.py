@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from limelight.artifact.manifest import Manifest
 from service.request_context import STAGES, Stage
 from service.telemetry import all_workers, gpu, shared_values
 from service.telemetry.all_workers import REMOVED
+
+if TYPE_CHECKING:
+    from service.inference.comparison import Comparison
 
 logger = logging.getLogger("limelight.metrics")
 
@@ -181,6 +185,26 @@ class Metrics:
             *(REMOVED, "Time since which a version is not served; 0: it is.", "livemax"), *_OF_MODEL
         )
         self._removed_keys: set[_Key] = set()
+        self._shadow_images = self._counter(
+            *("shadow_images", "Images for a shadow, by what became of them."),
+            *("model", "version", "result"),
+        )
+        self._agreements = self._counter(
+            *("shadow_agreements", "Images of a shadow with the same class as the active version."),
+            *("model", "version"),
+        )
+        self._difference = self._histogram(
+            "shadow_probability_difference",
+            "Mean absolute difference of a shadow's probabilities.",
+            (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+            *("model", "version"),
+        )
+        self._correlation = self._histogram(
+            "shadow_map_correlation",
+            "Rank correlation of a shadow's maps.",
+            (-0.5, 0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0),
+            *("model", "version"),
+        )
         self._gpus = gpu.Gauges(self._gauge)
 
     def observe_request(
@@ -218,6 +242,23 @@ class Metrics:
         """Record a batch of a model and version. May be called from any thread."""
         if self._enabled:
             self._batches[key].append((size, seconds))
+
+    def count_shadow(self, key: tuple[str, str], result: str, images: int) -> None:
+        """Count images for the shadow `key`, a model and a version: compared, shed or failed."""
+        if self._enabled:
+            self._shadow_images.labels(*key, result).inc(images)
+
+    def observe_comparisons(self, key: tuple[str, str], found: Sequence["Comparison"]) -> None:
+        """Record the comparisons of a shadow with the active version."""
+        if not self._enabled:
+            return
+        self._agreements.labels(*key).inc(sum(each.agrees for each in found))
+        for each in found:
+            if each.difference is not None:
+                self._difference.labels(*key).observe(each.difference)
+            if each.correlation is not None:
+                # The last bucket has the correlation 1, whatever rounding adds to it.
+                self._correlation.labels(*key).observe(min(1.0, each.correlation))
 
     def set_queue(self, model: str, *, depth: int, age_s: float) -> None:
         """Set the state of a model's queue."""

@@ -35,6 +35,8 @@ class RecordedExchange(Protocol):
     def model(self) -> str: ...
     @property
     def version(self) -> str: ...
+    @property
+    def digest(self) -> str | None: ...
 
     winners: Sequence[Winner]
     """Winning class of each image."""
@@ -76,6 +78,8 @@ class Recorder:
         if labels is None:
             labels = self._request_labels[request_key] = RequestLabels(*request_key)
         self._metrics.observe_request(labels, seconds=seconds, stages=context.stages)
+        if context.trial is not None:
+            context.trial.end(status, context)
         for label, confidence, flags in exchange.winners:
             key = (exchange.model, label, flags, exchange.method, exchange.version)
             prediction = self._prediction_labels.get(key)
@@ -90,6 +94,8 @@ class Recorder:
                 "limelight.model": exchange.model,
                 "limelight.request_id": context.id,
             }
+            if exchange.digest is not None:
+                attributes["limelight.model_digest"] = exchange.digest
             if caller:
                 attributes["limelight.key"] = caller
             self._tracing.end(span, context, attributes)
@@ -102,6 +108,7 @@ class Recorder:
                 "status": status,
                 "duration_ms": round(seconds * 1000, 3),
                 "model": exchange.model,
+                "digest": exchange.digest,
                 "key": caller or None,
             }
             logger.info("%s %s %d", fields["method"], route, status, extra=fields)

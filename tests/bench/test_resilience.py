@@ -18,7 +18,7 @@ from bench.common import ROOT
 from bench.common.client import Call, Outcome, http_request
 from bench.common.load import Load
 from bench.common.report import Report
-from bench.resilience import drain, fairness, kill, overload, soak_verdicts
+from bench.resilience import drain, fairness, kill, overload, shadow, soak_verdicts
 from bench.resilience.drain import sort_out
 from bench.resilience.hostile import hostile_calls, stray_calls
 from bench.resilience.kill import client_ports
@@ -128,6 +128,23 @@ def test_a_neighbour_of_a_flood_is_judged_by_its_p99_and_its_answers() -> None:
     ):
         report = Report("fairness", {})
         fairness.judge(report, "no keys", [good | change])
+        assert verdicts(report) == expected
+
+
+def test_a_shadow_is_judged_by_the_turn_beside_it() -> None:
+    """A machine that becomes slower slows both, and must not count."""
+    turn = {"p50": 1.0, "p95": 2.0, "p99": 10.0, "failed": 0, "compared": 5}
+    alone = [turn | {"p99": p99} for p99 in (10.0, 20.0, 40.0)]
+    for changes, expected in (
+        ({}, [True, True, True]),
+        ({"p99": 1.06}, [False, True, True]),
+        ({"failed": 1}, [True, False, True]),
+        ({"compared": 0}, [True, True, False]),
+    ):
+        factor = changes.get("p99", 1.04)
+        beside = [each | changes | {"p99": each["p99"] * factor} for each in alone]
+        report = Report("shadow", {})
+        shadow.judge(report, {"without": alone, "with": beside})
         assert verdicts(report) == expected
 
 

@@ -94,7 +94,38 @@ class ScaledObject(_Strict):
     spec: _ScaledObjectSpec
 
 
+class _Parent(_Strict):
+    name: str
+    namespace: str
+
+
+class _Backend(_Strict):
+    name: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+    weight: Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class _Rule(_Strict):
+    backendRefs: Annotated[list[_Backend], Field(min_length=1, max_length=16)]  # noqa: N815
+
+
+class _HttpRouteSpec(_Strict):
+    parentRefs: Annotated[list[_Parent], Field(min_length=1)]  # noqa: N815
+    hostnames: Annotated[list[str], Field(max_length=16)]
+    rules: Annotated[list[_Rule], Field(min_length=1, max_length=16)]
+
+
+class HTTPRoute(_Strict):
+    """https://gateway-api.sigs.k8s.io/reference/spec/."""
+
+    apiVersion: Literal["gateway.networking.k8s.io/v1"]  # noqa: N815
+    kind: Literal["HTTPRoute"]
+    metadata: _Metadata
+    spec: _HttpRouteSpec
+
+
 MODELS: dict[str, type[_Strict]] = {
     "ServiceMonitor": ServiceMonitor,
     "ScaledObject": ScaledObject,
+    "HTTPRoute": HTTPRoute,
 }

@@ -88,7 +88,8 @@ def with_other_components(folder: Path) -> Path:
     """Copy the manifests and enable KEDA, tracing and gRPC, as described in their comments."""
     copy = folder / "kubernetes"
     shutil.copytree(KUBERNETES, copy)
-    for overlay in (copy / "overlays").glob("*/kustomization.yaml"):
+    for name in ("cpu", "gpu"):
+        overlay = copy / "overlays" / name / "kustomization.yaml"
         text = overlay.read_text()
         for old, new in (
             ("../../components/hpa  # or ../../components/keda", "../../components/keda"),

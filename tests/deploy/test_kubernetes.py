@@ -5,6 +5,7 @@ The fixture `rendered` is the base and every variant of an overlay; `overlay` is
 """
 
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,14 +39,14 @@ def test_every_file_is_valid_without_rendering(version: str) -> None:
     kinds = {document["kind"] for document in documents.values()}
     assert kinds == {
         *("Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"),
-        *("HorizontalPodAutoscaler", "ScaledObject", "ServiceMonitor"),
+        *("HorizontalPodAutoscaler", "ScaledObject", "ServiceMonitor", "HTTPRoute"),
     }
     for document in documents.values():
         manifests.validate(document, version)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("kind", ["Service", "ServiceMonitor", "ScaledObject"])
+@pytest.mark.parametrize("kind", ["Service", "ServiceMonitor", "ScaledObject", "HTTPRoute"])
 def test_unknown_field_or_kind_is_rejected(version: str, kind: str) -> None:
     known = next(d for d in manifests.raw_documents().values() if d["kind"] == kind)
     with pytest.raises((ValidationError, ModelError)):
@@ -65,6 +66,8 @@ def test_every_file_is_rendered_or_listed() -> None:
         "components/keda/kustomization.yaml",
         "components/service-monitor/kustomization.yaml",
         "components/tracing/kustomization.yaml",
+        "overlays/canary/challenger/kustomization.yaml",
+        "overlays/canary/kustomization.yaml",
         "overlays/cpu/kustomization.yaml",
         "overlays/gpu/deployment.yaml",
         "overlays/gpu/kustomization.yaml",
@@ -258,6 +261,62 @@ def test_both_autoscalers_have_the_same_limits_and_behaviour() -> None:
     (metric,) = hpa["metrics"]
     milliseconds = int(metric["pods"]["target"]["averageValue"].removesuffix("m"))
     assert milliseconds == float(keda["triggers"][0]["metadata"]["threshold"]) * 1000
+
+
+@pytest.fixture(scope="module")
+def tracks(kubectl: Path) -> dict[str, Manifests]:
+    """Render the overlay `canary`, and split it into the two versions and their route."""
+    documents = manifests.render(kubectl, KUBERNETES / "overlays" / "canary")
+    found: dict[str, list[manifests.Json]] = {"stable": [], "canary": [], "route": []}
+    for document in documents:
+        name = document["metadata"]["name"]
+        track = "canary" if name.startswith("limelight-canary") else "stable"
+        found["route" if document["kind"] == "HTTPRoute" else track].append(document)
+    return {name: Manifests(name, parts) for name, parts in found.items()}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_canary_overlay_is_valid(tracks: dict[str, Manifests], version: str) -> None:
+    for track in tracks.values():
+        for document in track.documents:
+            manifests.validate(document, version)
+
+
+def test_stable_track_of_the_canary_overlay_is_that_of_cpu(
+    kubectl: Path, tracks: dict[str, Manifests]
+) -> None:
+    assert tracks["stable"].documents == manifests.render(kubectl, KUBERNETES / "overlays" / "cpu")
+
+
+def test_tracks_select_their_own_pods_only(tracks: dict[str, Manifests]) -> None:
+    labels = {"app.kubernetes.io/name": "limelight-canary"}
+    canary = tracks["canary"]
+    pod_labels = canary["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert pod_labels == labels
+    assert canary["Service"]["spec"]["selector"] == labels
+    assert canary["NetworkPolicy"]["spec"]["podSelector"] == {"matchLabels": labels}
+    for kind in ("Deployment", "PodDisruptionBudget", "ServiceMonitor"):
+        assert canary[kind]["spec"]["selector"] == {"matchLabels": labels}, kind
+    assert canary["Service"]["metadata"]["labels"].items() >= labels.items()
+    assert tracks["stable"]["Service"]["spec"]["selector"] == LABELS
+    config = canary.container["envFrom"][0]["configMapRef"]["name"]
+    assert config == canary["ConfigMap"]["metadata"]["name"]
+    images = [track.container["image"] for track in (tracks["stable"], canary)]
+    assert images[0] != images[1]
+
+
+def test_route_divides_the_traffic_between_the_services(tracks: dict[str, Manifests]) -> None:
+    (rule,) = tracks["route"]["HTTPRoute"]["spec"]["rules"]
+    weights = {each["name"]: each["weight"] for each in rule["backendRefs"]}
+    assert sum(weights.values()) == 100
+    services = {
+        track["Service"]["metadata"]["name"]: track["Service"]
+        for track in (tracks["stable"], tracks["canary"])
+    }
+    assert set(weights) == set(services)
+    for backend in rule["backendRefs"]:
+        ports = {each["port"] for each in services[backend["name"]]["spec"]["ports"]}
+        assert backend["port"] in ports
 
 
 def _present(rendered: Manifests, *kinds: str) -> list[str]:

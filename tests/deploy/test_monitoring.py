@@ -58,10 +58,18 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     zoo = tmp_path_factory.mktemp("zoo")
     write_artifact(zoo)
     write_artifact(zoo, name="digits", version="12", network=DIGIT_NETWORK)
-    folder = tmp_path_factory.mktemp("service")
+    write_artifact(zoo, version="2")
+    folder, port = tmp_path_factory.mktemp("service"), free_port()
     with bentoml_serve(
-        zoo, folder, LIMELIGHT_WORKERS="2", LIMELIGHT_MAX_QUEUED_BYTES=str(MAX_QUEUED_BYTES)
+        zoo,
+        folder,
+        LIMELIGHT_WORKERS="2",
+        LIMELIGHT_MAX_QUEUED_BYTES=str(MAX_QUEUED_BYTES),
+        LIMELIGHT_VERSIONS="colours=specific:1",
+        LIMELIGHT_ADMIN_PORT=str(port),
     ) as server:
+        rollout = f"http://127.0.0.1:{port}/models/colours/rollout"
+        httpx.put(rollout, params={"kind": "shadow", "version": "2"}, timeout=60).raise_for_status()
         yield server
 
 

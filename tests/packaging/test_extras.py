@@ -25,6 +25,8 @@ PROMISES = {
     "serve,tracing": "from service.telemetry.tracing import Tracing; "
     "Tracing('http://127.0.0.1:9', ratio=1).close()",
     "score": "import pipeline.scoring.job",
+    "sign": "from model_signing import signing, verifying; import limelight.artifact.signatures; "
+    "import pipeline.exporting.signing",
     "train": "import pipeline.training.trainer, pipeline.exporting.export, pipeline.report; "
     "import pipeline.lessons.ladder, models",
     "train,track": "from pipeline.runs.tracking_backends import MLflow, TensorBoard",

@@ -1,5 +1,6 @@
 """The distribution has every package of the tree, and the files that they read."""
 
+import re
 import tomllib
 from fnmatch import fnmatch
 
@@ -8,6 +9,12 @@ import pytest
 from tests.isolated import ROOT
 
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+
+
+def test_bill_of_materials_is_of_what_the_image_installs() -> None:
+    found = re.search(r"^IMAGE_EXTRAS := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert found is not None
+    assert f"extra='[{found[1]}]'" in (ROOT / "Dockerfile").read_text()
 
 
 @pytest.mark.parametrize("root", ["limelight", "models", "pipeline", "service"])

@@ -274,7 +274,7 @@ sys.modules["opentelemetry.exporter.otlp.proto.http.trace_exporter"] = None
 """
 DIE = """
 import os, sys
-if "_bentoml_impl.worker.service" in sys.orig_argv:
+if "service.worker" in sys.orig_argv:
     os._exit(3)
 """
 

@@ -32,7 +32,7 @@ def until(condition: Callable[[], Any], timeout_s: float, what: str) -> None:
 def workers(server: Server) -> set[int]:
     parent = server.process.pid
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return {int(pid) for pid in children if "_bentoml_impl.worker" in _command(pid)}
+    return {int(pid) for pid in children if "service.worker" in _command(pid)}
 
 
 def _command(pid: str) -> str:

@@ -16,6 +16,27 @@ _WATCH_S = 1.0
 Name = Annotated[str, typer.Argument(help="name of a model")]
 
 
+def _fraction(given: str | float) -> float:
+    """Parse "10%" or "0.1"; Typer also passes the default, a number."""
+    text = str(given)
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is neither a share like 10% nor a number like 0.1"
+        ) from None
+    return value / 100 if text.endswith("%") else value
+
+
+Version = Annotated[str, typer.Argument(help="the version to try; it is loaded first")]
+Promote = Annotated[bool, typer.Option("--promote", help="activate it if it keeps to the limits")]
+MinRequests = Annotated[int, typer.Option(help="answers after which the limits are checked")]
+MaxErrors = Annotated[
+    float | None,
+    typer.Option(parser=_fraction, metavar="SHARE", help="roll back above it, such as 1%"),
+]
+
+
 @models.command("list")
 def list_models(url: Url = URL) -> None:
     """List models with their versions, labels, and what was refused.
@@ -63,6 +84,64 @@ def label(
 
 
 @models.command()
+def canary(
+    name: Name,
+    version: Version,
+    share: Annotated[
+        float, typer.Option(parser=_fraction, metavar="SHARE", help="share of the clients")
+    ] = 0.1,
+    promote: Promote = False,
+    min_requests: MinRequests = 1000,
+    max_errors: MaxErrors = None,
+    max_latency_ratio: Annotated[
+        float | None, typer.Option(help="roll back above it: mean latency beside the active one's")
+    ] = None,
+    url: Url = URL,
+) -> None:
+    """Let a version answer a share of the clients; each client stays on its side.
+
+    Example: limelight models canary cifar10 9 --share 10% --max-errors 1% --max-latency-ratio 1.5
+    """
+    limits = {"max_errors": max_errors, "max_latency_ratio": max_latency_ratio}
+    _roll_out(url, name, "canary", version, share, promote, min_requests, limits)
+
+
+@models.command()
+def shadow(
+    name: Name,
+    version: Version,
+    share: Annotated[
+        float, typer.Option(parser=_fraction, metavar="SHARE", help="share of the requests")
+    ] = 1.0,
+    promote: Promote = False,
+    min_requests: MinRequests = 1000,
+    max_errors: MaxErrors = None,
+    max_disagreement: Annotated[
+        float | None,
+        typer.Option(
+            parser=_fraction, metavar="SHARE", help="end it above: images with another class"
+        ),
+    ] = None,
+    url: Url = URL,
+) -> None:
+    """Compare a version with the active one on the same images, in idle time; it answers nobody.
+
+    Example: limelight models shadow cifar10 9 --max-disagreement 5%
+    """
+    limits = {"max_errors": max_errors, "max_disagreement": max_disagreement}
+    _roll_out(url, name, "shadow", version, share, promote, min_requests, limits)
+
+
+@models.command()
+def finish(name: Name, url: Url = URL) -> None:
+    """End the canary or the shadow of a model; the active version answers everybody.
+
+    Example: limelight models finish cifar10
+    """
+    _print(ask("DELETE", url, f"/models/{quote(name)}/rollout"))
+
+
+@models.command()
 def watch(url: Url = URL) -> None:
     """Print each change of what is served, until Ctrl-C.
 
@@ -71,11 +150,36 @@ def watch(url: Url = URL) -> None:
     shown = None
     while True:
         found = ask("GET", url, "/models")
-        if found != shown:
+        if (served := _without_counts(found)) != shown:
             say(time.strftime("%H:%M:%S"))
             _print(found)
-            shown = found
+            shown = served
         time.sleep(_WATCH_S)
+
+
+def _roll_out(
+    url: str,
+    name: str,
+    kind: str,
+    version: str,
+    share: float,
+    promote: bool,
+    min_requests: int,
+    limits: dict[str, float | None],
+) -> None:
+    query = {name: f"{limit:g}" for name, limit in limits.items() if limit is not None}
+    query |= {"kind": kind, "version": version, "share": f"{share:g}"}
+    query |= {"promote": str(promote).lower(), "min_requests": str(min_requests)}
+    _print(ask("PUT", url, f"/models/{quote(name)}/rollout", **query))
+
+
+def _without_counts(found: dict[str, Any]) -> list[Any]:
+    """Return what is served, without the numbers of a rollout that change all the time."""
+    models = [
+        model | {"rollout": [(model["rollout"] or {}).get(key) for key in ("started", "ended")]}
+        for model in found["models"]
+    ]
+    return [models, found["prepares"], found["unloaded"], found["refused"]]
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -86,9 +190,39 @@ def _print(found: dict[str, Any]) -> None:
         for version in model["versions"]:
             labels = [label for label, each in model["labels"].items() if each == version]
             state = "active" if version == model["active"] else "served"
+            rollout = model["rollout"]
+            if rollout and not rollout["ended"] and rollout["version"] == version:
+                state = f"{rollout['kind']} {rollout['share']:.4g}"
             table.add_row(model["name"], version, state, ", ".join(labels))
     for name in found["unloaded"]:
         table.add_row(name, "", "unloaded", "")
     for key, reason in found["refused"].items():
         table.add_row(*key.split("/"), f"refused: {reason}", "")
     print_table(table)
+    for model in found["models"]:
+        if model["rollout"]:
+            print(f"{model['name']}: {_told(model['rollout'])}")
+
+
+def _told(rollout: dict[str, Any]) -> str:
+    """Describe a rollout in one line."""
+    if rollout["kind"] == "canary":
+        numbers = (
+            f"{rollout['requests']:,} answers, {rollout['errors']:,} failed; "
+            f"active version: {rollout['champion_requests']:,} answers, "
+            f"{rollout['champion_errors']:,} failed"
+        )
+        means = {"latency ratio": rollout["latency_ratio"]}
+    else:
+        numbers = (
+            f"{rollout['compared']:,} images compared, {rollout['shed']:,} shed, "
+            f"{rollout['failed']:,} failed"
+        )
+        means = {
+            "same class": rollout["agreement"],
+            "difference of probabilities": rollout["probability_difference"],
+            "rank correlation of maps": rollout["map_correlation"],
+        }
+    known = "".join(f"; {key} {mean:.3f}" for key, mean in means.items() if mean is not None)
+    end = f"; ended: {rollout['ended']}" if rollout["ended"] else ""
+    return f"{rollout['kind']} of {rollout['version']}: {numbers}{known}{end}"

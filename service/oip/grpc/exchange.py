@@ -55,6 +55,7 @@ class RpcExchange:
     def __init__(self, request: RpcRequest) -> None:
         self.request = request
         self.model = self.version = "none"
+        self.digest: str | None = None
         self.winners: Sequence[Winner] = ()
         self.method: str | None = None
         self.status = 200
@@ -83,6 +84,12 @@ class RpcExchange:
     def set_model(self, classifier: Classifier) -> None:
         """Record the model of the request."""
         self.model, self.version = classifier.manifest.name, classifier.manifest.version
+        self.digest = classifier.digest
+
+    def metadata(self, error: LimelightError | None = None) -> tuple[tuple[str, str], ...]:
+        """Return the trailing metadata of the answer: the model's digest, an error's headers."""
+        found = () if error is None else trailers(error)
+        return found if self.digest is None else (*found, ("x-model-digest", self.digest))
 
     def set_error(self, error: LimelightError) -> None:
         """Record the error that the call ends with."""

@@ -115,9 +115,13 @@ class Servicer:
         async def call(message: Any, context: Any) -> Any:
             exchange = RpcExchange.begin(context, timeout_s=self._server.settings.timeout_s)
             try:
-                return await self._answered(name, answer, message, exchange)
+                answered = await self._answered(name, answer, message, exchange)
             except LimelightError as error:
-                status = status_code(error), error.detail, trailers(error)
+                status = status_code(error), error.detail, exchange.metadata(error)
+            else:
+                if metadata := exchange.metadata():
+                    context.set_trailing_metadata(metadata)
+                return answered
             # gRPC keeps the exception of `abort` in a reference cycle, with the frames that it
             # passed and those of an exception that was handled then. They would keep the message.
             del message
@@ -265,7 +269,9 @@ class Servicer:
         server, context = self._server, exchange.request.context
         with self._upload_budget.reserve(max_bytes=server.settings.max_bytes) as reservation:
             reservation.grow_to(message.ByteSize())
-            classifier = server.classifier(message.model_name, message.model_version)
+            classifier = server.route(
+                message.model_name, message.model_version, exchange.request.headers, context
+            )
             exchange.set_model(classifier)
             request = read_request(message)
             context.end_stage("read", exchange.request.context.started)

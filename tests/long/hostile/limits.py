@@ -100,6 +100,6 @@ def workers(parent: int) -> list[psutil.Process]:
     found = []
     for process in family(parent):
         with suppress(psutil.NoSuchProcess):
-            if "_bentoml_impl.worker.service" in " ".join(process.cmdline()):
+            if "service.worker" in " ".join(process.cmdline()):
                 found.append(process)
     return found

@@ -121,7 +121,7 @@ def test_process_has_the_same_status_and_message(tmp_path: Path) -> None:
 GROUPS = {
     "data": ("fetch", "list"),
     "text": ("train", "sample", "export", "report"),
-    "models": ("list", "activate", "rollback", "label", "watch"),
+    "models": ("list", "activate", "rollback", "label", "canary", "shadow", "finish", "watch"),
     "keys": ("new", "hash"),
 }
 LEAVES = [

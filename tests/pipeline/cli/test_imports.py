@@ -35,7 +35,7 @@ SLOW = frozenset(
 GROUPS = {
     "data": ("fetch", "list"),
     "text": ("train", "sample", "export", "report"),
-    "models": ("list", "activate", "rollback", "label", "watch"),
+    "models": ("list", "activate", "rollback", "label", "canary", "shadow", "finish", "watch"),
     "keys": ("new", "hash"),
 }
 LEAVES = [

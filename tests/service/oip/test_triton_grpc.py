@@ -122,6 +122,20 @@ def test_version_minus_1_is_the_newest(remote: Any, stub: Any, rng: np.random.Ge
     assert stub.ModelInfer(message).model_version == "1"
 
 
+def test_answer_and_error_have_the_digest_as_metadata(
+    stub: Any, client: httpx.Client, rng: np.random.Generator
+) -> None:
+    listed = client.get("/models/colours").json()["digest"]
+    images_nhwc = pixels(rng)
+    message = rpc_message(images_nhwc)
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(message)
+    assert dict(refused.value.trailing_metadata())["x-model-digest"] == listed
+    message.raw_input_contents.append(images_nhwc.tobytes())
+    _, call = stub.ModelInfer.with_call(message)
+    assert dict(call.trailing_metadata())["x-model-digest"] == listed
+
+
 def test_typed_contents_are_read_like_raw_ones(stub: Any, rng: np.random.Generator) -> None:
     images_nhwc = pixels(rng, 2)
     typed, raw = rpc_message(images_nhwc), rpc_message(images_nhwc)

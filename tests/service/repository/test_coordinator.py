@@ -50,7 +50,7 @@ class Bench:
         """Report for workers that they have prepared the present target."""
         generation = self.state.target.generation
         for pid in pids:
-            found = Report(pid, generation, failed or {}, memory or {})
+            found = Report(pid, generation, failed or {}, memory=memory or {})
             self.shared.write({FIRST: 1, SECOND: 2}[pid], found.to_json())
 
     def step(self, times: int = 1) -> None:

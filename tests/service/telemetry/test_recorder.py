@@ -83,6 +83,7 @@ def test_sampled_request_is_a_span_with_its_stages_as_children(
         "http.route": path.partition("?")[0],
         "http.response.status_code": 200,
         "limelight.model": "colours",
+        "limelight.model_digest": response.headers["x-model-digest"],
         "limelight.request_id": response.headers["x-request-id"],
     }
     assert response.headers["traceresponse"] == f"00-{trace}-{server.span_id.hex()}-01"
@@ -149,6 +150,7 @@ def test_every_line_of_a_worker_is_one_json_object(watched: Server) -> None:
     line = access[traced.headers["x-request-id"]]
     assert (line["route"], line["status"], line["method"]) == ("/predict", 200, "POST")
     assert (line["model"], line["trace_id"]) == ("colours", trace)
+    assert line["digest"] == traced.headers["x-model-digest"]
     assert 0 < line["duration_ms"] < 20_000
     line = access["from-the-client"]
     assert (line["route"], line["status"]) == ("/explain", 422)
