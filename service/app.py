@@ -129,8 +129,16 @@ class Application:
             "/docs.json": {"GET": self._openapi_document},
             "/schema.json": {"GET": self._bentoml_schema},
         }
+        relay = None
+        if follower is not None and self._access is not None:
+            relay = follower.relay(lambda: self._drain.begun)
         oip = Server(
-            settings, metrics, self._registry, workers=workers, unready_error=self._unready_error
+            settings,
+            metrics,
+            self._registry,
+            workers=workers,
+            unready_error=self._unready_error,
+            relay=relay,
         )
         self._oip = Rest(oip, self._upload_budget, metrics)
         self._port = Port(

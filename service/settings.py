@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.repository.source import check_source
 from service.repository.version_policy import VersionPolicies
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+")
@@ -26,14 +27,23 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LIMELIGHT_", frozen=True, extra="forbid")
 
     models: Path = Path(__file__).resolve().parent.parent / "zoo"
-    """Folder of artefacts, NAME/VERSION/manifest.json. The newest version of each is served."""
+    """Folder of artefacts, NAME/VERSION/manifest.json, of which the newest version of each is
+    served; or `bento:NAME:VERSION` or `bento:NAME:latest`, from BentoML's model store."""
     models_poll_s: float = Field(default=5.0, ge=0, le=86_400)
     """Interval at which `models` is searched for new and removed versions. 0: only at the start."""
     versions: str = "latest"
     """Versions to serve: `latest`, `latest:N` or `specific:V,V`; with `NAME=POLICY; ...`, of one
     model. The newest of them answers requests that name no version."""
+    max_model_bytes: int | None = Field(default=None, ge=1)
+    """Memory of the models in one worker. Versions that would exceed it are refused. Unset: any."""
+    unload_idle_s: float = Field(default=0.0, ge=0, le=31_536_000)
+    """Time without an image after which an older version may be unloaded to make room, within
+    `max_model_bytes`. 0: none is unloaded."""
     admin_port: int | None = Field(default=None, ge=1, le=65535)
-    """Port on loopback for `limelight models`, and for Triton's repository control. Unset: none."""
+    """Port on loopback for `limelight models` and `log-level`, and for Triton's repository control.
+    Unset: none."""
+    admin_metrics: bool = False
+    """Show the metrics of all workers at `/metrics` of the management port, too."""
     signatures: Literal["off", "warn", "require"] = "off"
     """Verify before a version is loaded who signed it. `require` refuses one that no trusted key
     signed; `warn` serves it, and logs."""
@@ -138,6 +148,12 @@ class Settings(BaseSettings):
                     "a path, or * for any"
                 )
         return origins
+
+    @field_validator("models")
+    @classmethod
+    def _is_source(cls, value: Path) -> Path:
+        check_source(value)
+        return value
 
     @field_validator("versions")
     @classmethod

@@ -38,6 +38,7 @@ COMMANDS = {
     "predict": "serve",
     "explain": "serve",
     "models": "serve",
+    "log-level": "serve",
     "keys": "serve",
     "sign": "sign",
     "verify": "sign",

@@ -88,6 +88,10 @@ class PermissionDenied(LimelightError):
         )
 
 
+class RepositoryConflict(LimelightError):
+    code, title = "repository_conflict", "The model cannot be unloaded"
+
+
 class RateLimited(errors.Unavailable):
     code, title = "rate_limited", "The API key has sent too many requests"
 
@@ -103,6 +107,7 @@ STATUS: dict[type[LimelightError], int] = {
     errors.UnknownModel: 404,
     MethodNotAllowed: 405,
     RequestTimeout: 408,
+    RepositoryConflict: 409,
     BodyTooLarge: 413,
     errors.ImageTooLarge: 413,
     errors.UnsupportedMediaType: 415,

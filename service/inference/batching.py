@@ -85,6 +85,9 @@ class Batcher:
         expensive: outputs that are slow to compute. Items that request one get their own batch.
         observe: called with the size and the seconds of each completed batch, in the thread that
             ran it.
+
+    Attributes:
+        used: time of the last image, on the monotonic clock; before the first, of the creation.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Batcher:
         self._seconds = [0.0, 0.0]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self.used = time.monotonic()
         self._foreground, self._background = _Lane(background=False), _Lane(background=True)
         for lane, name, number in (
             (self._foreground, "limelight-batch", concurrency),
@@ -210,6 +214,7 @@ class Batcher:
             raise NotReady("the service is shutting down", retry_after_s=1)
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
+        self.used = time.monotonic()
         future: asyncio.Future[Outputs] = self._loop.create_future()
         expensive = not self._expensive.isdisjoint(outputs)
         lane = self._background if background or expensive else self._foreground

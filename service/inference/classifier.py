@@ -40,6 +40,7 @@ class Classifier:
         signature: the `signature` of `/models`.
         headers: HTTP headers of answers, which name the version.
         results: builds results from outputs, with the model's classes, thresholds and methods.
+        memory_bytes: memory that the worker took while it loaded the model and warmed it up.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Classifier:
         max_pixels: int,
         max_picture_pixels: int,
         max_evaluations: int = 256,
+        memory_bytes: int = 0,
     ) -> None:
         self.manifest = manifest
         self.digest = digest
@@ -65,6 +67,7 @@ class Classifier:
         self.engine = engine
         self.batcher = batcher
         self.decoding = decoding
+        self.memory_bytes = memory_bytes
         self.results = ResultBuilder(manifest, max_evaluations=max_evaluations)
         # Score-CAM evaluates one masked image for each channel.
         shapes = {tensor.name: tensor.shape for tensor in manifest.outputs}

@@ -12,6 +12,7 @@ from limelight.runtime.precision import choose_engine
 from service.inference.batching import Batcher
 from service.inference.classifier import Classifier
 from service.inference.decoding import DecodingPool
+from service.process.malloc import resident_bytes
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -58,6 +59,7 @@ class ModelLoader:
 
     def _load(self, folder: Path) -> Classifier:
         settings, started = self._settings, time.perf_counter()
+        memory = resident_bytes()
         artifact = load_artifact(folder)
         manifest = artifact.manifest
         signature = None
@@ -73,6 +75,7 @@ class ModelLoader:
         )
         loaded = time.perf_counter()
         warm_up_s = engine.warm_up(_warm_up_sizes(engine, settings.max_batch))
+        memory_bytes = max(0, resident_bytes() - memory)
         self._metrics.set_model(
             manifest,
             file=engine.file,
@@ -80,6 +83,7 @@ class ModelLoader:
             precision=engine.precision,
             load_s=loaded - started,
             warm_up_s=warm_up_s,
+            memory_bytes=memory_bytes,
         )
         logger.info(
             "model %s %s runs on %s in %s (%s), warmed up in %.2f s",
@@ -93,7 +97,7 @@ class ModelLoader:
             # While a GPU computes one batch, the next one is copied to it.
             concurrency=1 if engine.provider == "CPU" else 2,
             expensive=manifest.expensive_outputs,
-            observe=partial(self._metrics.observe_batch, manifest.name),
+            observe=partial(self._metrics.observe_batch, (manifest.name, manifest.version)),
         )
         return Classifier(
             manifest=manifest,
@@ -105,6 +109,7 @@ class ModelLoader:
             max_pixels=settings.max_pixels,
             max_picture_pixels=settings.max_picture_pixels,
             max_evaluations=settings.max_evaluations,
+            memory_bytes=memory_bytes,
         )
 
 

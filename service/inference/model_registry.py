@@ -5,12 +5,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from limelight.artifact.store import ArtifactError, find_versions
+from limelight.artifact.store import ArtifactError
 from limelight.errors import NotReady, UnknownModel
 from service.inference.classifier import Classifier
 from service.inference.model_loader import ModelError, ModelLoader
 from service.inference.rollouts import Rollouts
 from service.repository.plan import Key, Plan, State
+from service.repository.source import find_models
 from service.repository.version_policy import VersionPolicies
 from service.request_context import RequestContext
 from service.settings import Settings
@@ -84,6 +85,14 @@ class ModelRegistry:
         # Models that failed to load count too: another model must not silently replace the default.
         names = {*self._served, *self._failures}
         return "digits" if "digits" in names else min(names, default="digits")
+
+    def memory(self) -> dict[str, int]:
+        """Return the bytes that each loaded version added to this worker, by NAME/VERSION."""
+        return {key: each.memory_bytes for key, each in self._by_key()}
+
+    def used(self) -> dict[str, float]:
+        """Return the time of the last image of each loaded version, on the monotonic clock."""
+        return {key: round(each.batcher.used, 1) for key, each in self._by_key()}
 
     def load(self, state: State | None = None) -> dict[str, str]:
         """Load the models of `state`, or those on disk, and return what failed, with the reason.
@@ -230,9 +239,13 @@ class ModelRegistry:
             await classifier.close()
         self._loader.close()
 
+    def _by_key(self) -> Iterator[tuple[str, Classifier]]:
+        for each in [*self.versions, *self._prepared.values()]:
+            yield f"{each.manifest.name}/{each.manifest.version}", each
+
     def _state_on_disk(self) -> State:
         try:
-            found = find_versions(self._settings.models)
+            found = find_models(self._settings.models)
         except ArtifactError as error:
             return State(Plan(), Plan(), problem=str(error))
         policies = VersionPolicies.parse(self._settings.versions)

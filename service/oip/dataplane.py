@@ -1,15 +1,18 @@
 """Data plane of the protocol: the server and its models, shared by REST and gRPC."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from secrets import token_hex
 
 from limelight.errors import LimelightError, NotReady, UnknownModel
 from service.inference.classifier import Classifier
 from service.inference.model_registry import ModelRegistry
+from service.oip.errors import InvalidInference
 from service.oip.inference import Inference
 from service.oip.metadata import ModelMetadata, model_metadata
 from service.oip.model_config import Json, model_configuration
 from service.oip.statistics import ModelStatistics, model_statistics
+from service.repository.relay import Relay, refused
 from service.request_context import RequestContext
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -26,6 +29,10 @@ EXTENSIONS = (
 )
 
 
+# Sent with every `unload` of Triton's clients; no model depends on another one here.
+_CONTROL_PARAMETERS = {"unload_dependents"}
+
+
 def server_version() -> str:
     """Return the version of the installed package, or "unknown" if it is not installed."""
     try:
@@ -40,6 +47,7 @@ class Server:
     Args:
         workers: number of worker processes of the service.
         unready_error: returns the error of a service that is not ready; None if it is ready.
+        relay: way of commands on the models to the parent; None: they are refused.
     """
 
     def __init__(
@@ -50,6 +58,7 @@ class Server:
         *,
         workers: int,
         unready_error: Callable[[], LimelightError | None],
+        relay: Relay | None = None,
     ) -> None:
         self.settings = settings
         self.inference = Inference(settings)
@@ -57,6 +66,9 @@ class Server:
         self._metrics = metrics
         self._registry = registry
         self._workers = workers
+        self._relay = relay
+        self.extensions = (*EXTENSIONS, *(("model_repository",) if relay is not None else ()))
+        """Names of the protocol's extensions that this service has."""
 
     def classifier(self, name: str, requested_version: str = "") -> Classifier:
         """Return a model, in the newest served version if `requested_version` is "" or `LATEST`.
@@ -141,6 +153,28 @@ class Server:
             classifiers = self._registry.versions
         samples = self._metrics.samples()
         return [model_statistics(samples, classifier.manifest) for classifier in classifiers]
+
+    async def control(
+        self, action: str, name: str, parameters: Iterable[str], context: RequestContext
+    ) -> None:
+        """Load or unload a model in all workers; see `relay.Relay.carry_out`.
+
+        `parameters` are the names of those that the request has.
+
+        Raises:
+            PermissionDenied: the service asks for no keys, so nobody may do this here.
+            InvalidInference: a parameter is not supported.
+            LimelightError: see `Relay.carry_out`.
+        """
+        if self._relay is None:
+            raise refused()
+        for parameter in sorted(set(parameters) - _CONTROL_PARAMETERS):
+            raise InvalidInference(
+                f"the parameter {parameter[:50]!r} is not supported: models are loaded as they are "
+                "in LIMELIGHT_MODELS"
+            )
+        key = context.caller.name
+        await self._relay.carry_out(action, name, id_=token_hex(8), key=key)
 
     def index(self) -> list[dict[str, str]]:
         """Return every served version, and those that failed to load, with the reason."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from service.http.compression import compress
 from service.http.exchange import Endpoint, Exchange
@@ -11,17 +12,19 @@ from service.http.request_body import read_body
 from service.http.responses import json_response
 from service.inference.admission import UploadBudget
 from service.oip.binary_codec import decode_request, encode_response
-from service.oip.dataplane import EXTENSIONS, NAME, Server, server_version
+from service.oip.dataplane import NAME, Server, server_version
 from service.oip.errors import InvalidInference
 from service.oip.json_codec import parse_json
+from service.repository.relay import ACTIONS
 from service.telemetry.metrics import Metrics
 
 ROOT = "/v2"
 _MODEL = f"{ROOT}/models/{{name}}"
+_CONTROLLED = f"{ROOT}/repository/models/{{name}}"
 _VERSION = f"{_MODEL}/versions/{{version}}"
 _HEADER_LENGTH = b"inference-header-content-length"
-# Limit for the body of an index request, which has one field.
-_MAX_INDEX_BYTES = 4096
+# Limit for the body of a request about the repository, which has a few fields.
+_MAX_REPOSITORY_BYTES = 4096
 _OCTETS = b"application/octet-stream"
 _VARY = (b"vary", b"Accept-Encoding")
 
@@ -39,6 +42,7 @@ class Rest:
             f"{ROOT}/health/ready": {"GET": self._ready},
             f"{ROOT}/models/stats": {"GET": self._statistics},
             f"{ROOT}/repository/index": {"POST": self._index},
+            **{f"{_CONTROLLED}/{action}": {"POST": self._control} for action in ACTIONS},
         }
         for model in (_MODEL, _VERSION):
             self.routes |= {
@@ -58,6 +62,9 @@ class Rest:
         if path in self.routes:
             return path
         parts = path.split("/")
+        if path.startswith(f"{ROOT}/repository/models/") and len(parts) == 6 and parts[4]:
+            route = f"{_CONTROLLED}/{parts[5]}"
+            return route if route in self.routes else path
         if len(parts) > 3 and parts[3]:
             parts[3] = "{name}"
         if len(parts) > 5 and parts[4] == "versions" and parts[5]:
@@ -66,7 +73,9 @@ class Rest:
         return route if path.startswith(f"{ROOT}/models/") and route in self.routes else path
 
     async def _metadata(self, exchange: Exchange) -> Response:
-        return json_response({"name": NAME, "version": server_version(), "extensions": EXTENSIONS})
+        return json_response(
+            {"name": NAME, "version": server_version(), "extensions": self._server.extensions}
+        )
 
     async def _live(self, exchange: Exchange) -> Response:
         return json_response({"live": True})
@@ -97,19 +106,33 @@ class Rest:
 
     async def _index(self, exchange: Exchange) -> Response:
         """List the models; with `ready` in the body, list only those that are ready."""
-        request = exchange.request
-        with self._upload_budget.reserve(
-            max_bytes=_MAX_INDEX_BYTES, declared=request.declared_length
-        ) as reservation:
-            body = await read_body(request, reservation)
-        index_filter = parse_json(body) if body.strip() else {}
-        ready = index_filter.get("ready", False) if isinstance(index_filter, Mapping) else None
+        ready = (await self._repository_request(exchange)).get("ready", False)
         if not isinstance(ready, bool):
             raise InvalidInference(
                 "send an empty body, or an object whose 'ready' is true or false"
             )
         models = self._server.index()
         return json_response([model for model in models if not ready or model["state"] == "READY"])
+
+    async def _control(self, exchange: Exchange) -> Response:
+        """Load or unload a model; the answer comes when all workers have followed."""
+        parts = exchange.request.path.split("/")
+        parameters = (await self._repository_request(exchange)).get("parameters", {})
+        if not isinstance(parameters, Mapping):
+            raise InvalidInference("send an empty body, or an object whose 'parameters' is one")
+        await self._server.control(parts[5], parts[4], parameters, exchange.request.context)
+        return json_response({})
+
+    async def _repository_request(self, exchange: Exchange) -> Mapping[str, Any]:
+        request = exchange.request
+        with self._upload_budget.reserve(
+            max_bytes=_MAX_REPOSITORY_BYTES, declared=request.declared_length
+        ) as reservation:
+            body = await read_body(request, reservation)
+        content = parse_json(body) if body.strip() else {}
+        if not isinstance(content, Mapping):
+            raise InvalidInference("send an empty body, or an object")
+        return content
 
     async def _infer(self, exchange: Exchange) -> Response:
         request, context, server = exchange.request, exchange.request.context, self._server

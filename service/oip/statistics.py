@@ -49,8 +49,9 @@ class ModelStatistics:
 
 
 def model_statistics(samples: Iterable[Sample], manifest: Manifest) -> ModelStatistics:
-    """Sum the samples of `service.telemetry.metrics` for one model."""
-    own = [sample for sample in samples if sample.labels.get("model") == manifest.name]
+    """Sum the samples of `service.telemetry.metrics` for one version of a model."""
+    of_version = {"model": manifest.name, "version": manifest.version}.items()
+    own = [sample for sample in samples if of_version <= sample.labels.items()]
 
     def total(name: str, **labels: str) -> float:
         wanted = labels.items()

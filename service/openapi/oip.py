@@ -8,6 +8,7 @@ from service.oip.errors import InvalidInference, status_of
 from service.oip.metadata import IMAGE_BYTES, IMAGES, OVERLAY
 from service.oip.rest import ROOT
 from service.openapi.parts import Json, answer, record, reference
+from service.repository.relay import ACTIONS
 from service.settings import Settings
 
 _STRING: Json = {"type": "string"}
@@ -32,6 +33,17 @@ _INFER_ERRORS = (
 )
 
 
+_REPOSITORY_ERRORS = (
+    InvalidInference,
+    http_errors.InvalidEncoding,
+    http_errors.RequestTimeout,
+    http_errors.BodyTooLarge,
+    http_errors.UnsupportedEncoding,
+    errors.Overloaded,
+    errors.InternalError,
+)
+
+
 def paths(settings: Settings) -> Json:
     """Return every path below /v2."""
     found: Json = {
@@ -40,6 +52,13 @@ def paths(settings: Settings) -> Json:
         f"{ROOT}/health/ready": _read("Check that every model is ready", "OipReady", *_UNREADY),
         f"{ROOT}/models/stats": _read("Statistics of every model", "OipStatistics"),
         f"{ROOT}/repository/index": {"post": _index()},
+        **{
+            f"{ROOT}/repository/models/{{name}}/{action}": {
+                "post": _control(action) | {"operationId": f"oip_{action}_model"},
+                "parameters": [_path_parameter("name", _STRING)],
+            }
+            for action in ACTIONS
+        },
     }
     for suffix, name in (("", "model"), ("/versions/{version}", "version")):
         model = f"{ROOT}/models/{{name}}{suffix}"
@@ -94,14 +113,41 @@ def _index() -> Json:
         },
         "responses": {
             "200": answer("OK", "OipIndex"),
+            **errors_of(*_REPOSITORY_ERRORS),
+        },
+    }
+
+
+def _control(action: str) -> Json:
+    return {
+        "summary": f"{action.capitalize()} a model in all workers",
+        "description": "Only for a service with API keys; without them, the management port does "
+        "it.",
+        "requestBody": {
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {
+                            "parameters": {
+                                "type": "object",
+                                "properties": {"unload_dependents": {"type": "boolean"}},
+                                "additionalProperties": False,
+                            }
+                        },
+                    }
+                }
+            }
+        },
+        "responses": {
+            "200": answer("OK", "OipDone"),
             **errors_of(
-                InvalidInference,
-                http_errors.InvalidEncoding,
-                http_errors.RequestTimeout,
-                http_errors.BodyTooLarge,
-                http_errors.UnsupportedEncoding,
-                errors.Overloaded,
-                errors.InternalError,
+                *_REPOSITORY_ERRORS,
+                http_errors.PermissionDenied,
+                http_errors.RepositoryConflict,
+                errors.UnknownModel,
+                errors.NotReady,
+                errors.Draining,
             ),
         },
     }
@@ -207,6 +253,7 @@ def schemas() -> Json:
             outputs=_list(tensor),
         ),
         "OipConfig": {"type": "object"},
+        "OipDone": {"type": "object", "additionalProperties": False},
         "OipIndex": _list(
             record(
                 name=_STRING,

@@ -4,6 +4,7 @@ import { Pad } from "./pad.js";
 import { keep, key } from "./key.js";
 import { ServiceError, explain, isReady, models } from "./service.js";
 import { snippets } from "./snippets.js";
+import { clear, compare, offer, onChoice, paintPair, second } from "./versions.js";
 
 const MAX_CLASSES = 10;
 const EXAMPLES = [
@@ -92,6 +93,7 @@ function reset() {
   at("shown").textContent = "Choose a class to see its map.";
   at("classes").replaceChildren();
   at("facts").replaceChildren();
+  clear();
   at("against").disabled = at("zoom").disabled = true;
 }
 
@@ -164,13 +166,19 @@ async function classify() {
     const method = at("layercam").checked && !at("layercam").disabled ? "layercam" : "cam";
     const most = Math.min(MAX_CLASSES, classes.length);
     const question = { ...versionOf(model), method, top_k: most };
-    const found = await explain(blob, question, request.signal);
+    const other = second();
+    const [found, rival] = await Promise.all([
+      explain(blob, question, request.signal),
+      other && explainOther(blob, { ...question, version: other }, request.signal),
+    ]);
     // Another version may have become active since the models were listed.
     if (!describes(found.answer)) await listModels();
     if (request.signal.aborted) return;
     notice("");
     shown = { ...found, model };
     save(blob);
+    offerVersions(found.answer);
+    if (rival && other === second()) showPair(found.answer, rival);
     answer();
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -186,6 +194,27 @@ async function classify() {
       classify();
     }
   }
+}
+
+/** Ask a second version. Its error is shown beside it, and leaves the first answer on the page. */
+async function explainOther(blob, question, signal) {
+  try {
+    return (await explain(blob, question, signal)).answer;
+  } catch (error) {
+    if (!(error instanceof ServiceError)) throw error;
+    return { problem: error.message };
+  }
+}
+
+function showPair(found, rival) {
+  if (rival.problem) clear(rival.problem);
+  else if (rival.version !== found.version) compare(found, rival, picture);
+}
+
+/** Offer the other versions of a model that answered, or will. */
+function offerVersions({ model, version }) {
+  const versions = served.filter((each) => each.name === model).map((each) => each.version);
+  offer(versions.filter((each) => each !== version));
 }
 
 function answer() {
@@ -250,6 +279,7 @@ function paint() {
   for (const button of at("classes").querySelectorAll("button")) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.index) === first.index));
   }
+  paintPair(first.target, opacity);
   const { target: name, method } = first;
   const model = versionOf(shown.model);
   const code = snippets({ file, model, target: name, method, locked: key() !== "" });
@@ -278,6 +308,12 @@ async function listModels() {
     each.active ? each.name : `${each.name}, version ${each.version}`,
   ]);
   fill(at("model"), texts, valueOf(chosen));
+  offerChosen();
+}
+
+function offerChosen() {
+  const { name, version } = modelOf(at("model").value);
+  offerVersions({ model: name, version });
 }
 
 function save(blob) {
@@ -364,6 +400,7 @@ function selectModel(model, fit) {
   at("model").value = model;
   target = null;
   against = "";
+  offerChosen();
 }
 
 // User input
@@ -397,6 +434,11 @@ at("model").addEventListener("change", () => {
   [target, against] = [null, ""];
   running?.abort();
   running = null;
+  clear();
+  offerChosen();
+  if (shown) classify();
+});
+onChoice(() => {
   if (shown) classify();
 });
 at("against").addEventListener("change", (event) => {

@@ -32,6 +32,8 @@ from service.repository import shared_json
 from service.repository.admin_port import AdminPort
 from service.repository.control import Control
 from service.repository.coordinator import Coordinator
+from service.repository.desk import Desk
+from service.repository.memory_bound import MemoryBound
 from service.repository.shared_json import SharedJson
 from service.repository.version_policy import VersionPolicies
 from service.settings import Settings
@@ -55,9 +57,13 @@ class Supervisor(bentoml_circus.Arbiter):
     worker_timeout_s = 0.0
     grpc_port: int | None = None
     admin_port: int | None = None
+    admin_metrics = False
+    keys = False
     models = Path()
     models_poll_s = 0.0
     versions = VersionPolicies()
+    max_model_bytes: int | None = None
+    unload_idle_s = 0.0
 
     def __init__(self, watchers: Sequence[Any], **options: Any) -> None:
         workers = sum(watcher.numprocesses for watcher in watchers)
@@ -73,6 +79,7 @@ class Supervisor(bentoml_circus.Arbiter):
             workers=2 * workers,
             alive=self._watch.alive,
             poll_s=self.models_poll_s,
+            bound=MemoryBound(self.max_model_bytes, self.unload_idle_s),
         )
         for watcher in watchers:
             watcher.respawn = True
@@ -91,6 +98,7 @@ class Supervisor(bentoml_circus.Arbiter):
             super().__init__(watchers, **options)
             self.exit_stack.push(stack.pop_all())
         self._admin: AdminPort | None = None
+        self._desk: Desk | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._killing: asyncio.TimerHandle | None = None
         self._interrupted = False
@@ -108,9 +116,14 @@ class Supervisor(bentoml_circus.Arbiter):
         try:
             super().initialize()
             self._coordinator.start()
+            control = Control(self._coordinator)
+            if self.keys:
+                self._desk = Desk(self._coordinator, control)
+                self._desk.start()
             if self.admin_port is not None:
                 place = f"the management port {self.admin_port}"
-                self._admin = AdminPort(Control(self._coordinator), self.admin_port)
+                folder = self._metrics.path if self._metrics and self.admin_metrics else None
+                self._admin = AdminPort(control, self.admin_port, metrics=folder)
                 self._admin.start()
             if self.grpc_port is not None:
                 place = f"the gRPC port {self.grpc_port}"
@@ -129,6 +142,8 @@ class Supervisor(bentoml_circus.Arbiter):
         SIGTERM and SIGINT call this in the arbiter's event loop.
         """
         self._coordinator.stop()
+        if self._desk is not None:
+            self._desk.stop()
         if self._leaving is None:
             if self._interrupted:
                 self.drain_s = 0.0
@@ -265,8 +280,12 @@ def supervise(settings: Settings) -> None:
     Supervisor.worker_timeout_s = settings.worker_timeout_s
     Supervisor.grpc_port = settings.grpc_port
     Supervisor.admin_port = settings.admin_port
+    Supervisor.admin_metrics = settings.admin_metrics
+    Supervisor.keys = settings.keys_file is not None
     Supervisor.models = settings.models
     Supervisor.models_poll_s = settings.models_poll_s
+    Supervisor.max_model_bytes = settings.max_model_bytes
+    Supervisor.unload_idle_s = settings.unload_idle_s
     Supervisor.versions = VersionPolicies.parse(settings.versions)
     # Circus looks up the full name of this machine, for which the system may ask a DNS server.
     circus_arbiter.socket = SimpleNamespace(getfqdn=socket.gethostname)

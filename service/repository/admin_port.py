@@ -1,4 +1,4 @@
-"""Management port: HTTP on loopback, in the parent process, for `limelight models`.
+"""Management port: HTTP on loopback, in the parent process, for `limelight models` and `log-level`.
 
 It is no second way to the models: it answers no image. It also takes Triton's repository control,
 so that `tritonclient`'s `load_model` and `unload_model` work. A web page cannot use it through the
@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -23,6 +24,7 @@ logger = logging.getLogger("limelight.repository")
 HOST = "127.0.0.1"
 _MAX_BODY = 65_536
 _TIMEOUT_S = 30.0
+_METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 _HOSTS = ("127.0.0.1", "localhost", "[::1]")
 Json = Any
 Command = Callable[[Control, "re.Match[str]", dict[str, str]], Json]
@@ -31,12 +33,15 @@ Command = Callable[[Control, "re.Match[str]", dict[str, str]], Json]
 class AdminPort:
     """Management port on `port` of loopback.
 
+    Args:
+        metrics: folder of the workers' metrics, which are shown at /metrics; None: they are not.
+
     Raises:
         OSError: the port cannot be opened.
     """
 
-    def __init__(self, control: Control, port: int) -> None:
-        handler = type("Handler", (_Handler,), {"control": control})
+    def __init__(self, control: Control, port: int, *, metrics: Path | None = None) -> None:
+        handler = type("Handler", (_Handler,), {"control": control, "metrics": metrics})
         self._server = ThreadingHTTPServer((HOST, port), handler)
         self._server.daemon_threads = True
 
@@ -106,12 +111,23 @@ def _index(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Js
     return ready + refused
 
 
+def _read_level(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
+    return {"level": control.describe()["log_level"]}
+
+
+def _set_level(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
+    control.set_log_level(query.get("level", ""))
+    return _read_level(control, path, query)
+
+
 _MODEL = "/models/(?P<name>[a-z0-9_-]{1,63})"
 _ROUTES: dict[tuple[str, str], Command] = {
     ("GET", "/models"): lambda control, path, query: control.describe(),
     ("POST", f"{_MODEL}/activate"): _activate,
     ("POST", f"{_MODEL}/rollback"): _rollback,
     ("PUT", f"{_MODEL}/labels/(?P<label>[^/]{{1,100}})"): _label,
+    ("GET", "/log-level"): _read_level,
+    ("PUT", "/log-level"): _set_level,
     ("PUT", f"{_MODEL}/rollout"): _start,
     ("DELETE", f"{_MODEL}/rollout"): _finish,
     ("POST", "/v2/repository/index"): _index,
@@ -124,6 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
     """One connection of the management port."""
 
     control: ClassVar[Control]
+    metrics: ClassVar[Path | None]
     protocol_version = "HTTP/1.1"
     timeout = _TIMEOUT_S
 
@@ -151,9 +168,10 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception:
             logger.exception("%s %s failed", self.command, self.path)
             status, content = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "see the service's log"}
-        body = json.dumps(content).encode()
+        text = isinstance(content, bytes)  # the metrics
+        body = content if text else json.dumps(content).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", _METRICS_TYPE if text else "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -170,6 +188,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(length))  # Triton's clients send parameters, of which none is known
         parts = urlsplit(self.path)
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        if (self.command, parts.path) == ("GET", "/metrics") and self.metrics is not None:
+            from service.telemetry.all_workers import render  # only if somebody asks
+
+            return HTTPStatus.OK, render(self.metrics)
         for (method, pattern), command in _ROUTES.items():
             path = re.fullmatch(pattern, unquote(parts.path))
             if path is not None and method == self.command:

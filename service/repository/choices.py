@@ -39,6 +39,14 @@ class Choices:
             also.add(self.rollouts[name].version)
         return chosen | {each: versions[each] for each in versions if each in also}
 
+    def kept(self) -> set[str]:
+        """Return the versions, as NAME/VERSION, that stay even if nobody uses them."""
+        labelled = {
+            (name, each) for name, labels in self.labels.items() for each in labels.values()
+        }
+        tried = {(name, rollout.version) for name, rollout in self.rollouts.items()}
+        return {f"{name}/{version}" for name, version in labelled | tried}
+
     def promote(self, name: str, rollout: Rollout) -> None:
         """Activate the version of a rollout."""
         self.before[name] = rollout.champion

@@ -1,5 +1,6 @@
 """Control of the model repository by an operator: activate, roll back, label, roll out, unload."""
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -10,6 +11,9 @@ from service.repository.choices import Choices
 from service.repository.coordinator import Coordinator
 from service.repository.plan import State
 from service.repository.rollout import Rollout
+from service.telemetry.logs import LEVELS, set_level
+
+logger = logging.getLogger("limelight.repository")
 
 LATEST = "latest"
 _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,30}")
@@ -61,6 +65,7 @@ class Control:
             "prepares": state.active.generation != state.target.generation,
             "unloaded": sorted(choices.unloaded),
             "refused": state.refused,
+            "log_level": state.log_level,
         }
 
     def activate(self, name: str, version: str) -> None:
@@ -145,6 +150,18 @@ class Control:
             problem = self._why_not(name, version)
             self._apply(lambda choices: self._label_again(choices, name, label, before))
             raise RepositoryError(problem, found=False)
+
+    def set_log_level(self, level: str) -> None:
+        """Log at this level in all processes, until the service ends.
+
+        Raises:
+            RepositoryError: there is no such level.
+        """
+        if level not in LEVELS:
+            raise RepositoryError(f"{level!r:.50} is no log level: use one of {', '.join(LEVELS)}")
+        self._coordinator.set_log_level(level)
+        set_level(level)
+        logger.warning("the log level is %s", level)
 
     def start(self, name: str, rollout: Rollout) -> None:
         """Begin a canary or a shadow; it replaces one of the same model that is in progress.

@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from limelight.artifact.store import ArtifactError, find_versions
+from limelight.artifact.store import ArtifactError
 from service.repository.choices import Choices
+from service.repository.memory_bound import MemoryBound
 from service.repository.plan import Plan, Report, State
 from service.repository.rollout_watch import RolloutWatch
 from service.repository.shared_json import SharedJson
+from service.repository.source import find_models
 from service.repository.version_policy import VersionPolicies
 
 logger = logging.getLogger("limelight.repository")
@@ -36,12 +39,13 @@ class Coordinator:
     """Coordinator of the workers of one service.
 
     Args:
-        root: folder of artefacts.
+        root: folder of artefacts, or another source; see `find_models`.
         policies: versions to serve of each model.
         shared: memory that the workers read and report in.
         workers: number of slots for their reports.
         alive: returns the process IDs of the workers that run.
         poll_s: interval at which `root` is looked at; 0: only at the start.
+        bound: bound of the memory of the models.
     """
 
     def __init__(
@@ -53,8 +57,10 @@ class Coordinator:
         workers: int,
         alive: Callable[[], Iterable[int]],
         poll_s: float,
+        bound: MemoryBound | None = None,
     ) -> None:
         self._root = root
+        self._bound = bound or MemoryBound()
         self._shared = shared
         self.choices = Choices(policies)
         self._rollouts = RolloutWatch()
@@ -63,6 +69,8 @@ class Coordinator:
         self._poll_s = poll_s
         self._refused: dict[str, tuple[Fingerprint, str]] = {}
         self._seen: dict[str, Fingerprint] = {}
+        # True when the models of the start were measured: until then, all of them are new.
+        self._measured = False
         self._state = self._first_state()
         self._polled = time.monotonic()
         self._ended = threading.Event()
@@ -87,8 +95,11 @@ class Coordinator:
             state = self._state
             if state.active.generation != state.target.generation:
                 self._activate_if_prepared()
-            elif state.active.generation == 1:
-                self._note_failures(self._reports(state.active.generation))
+            else:
+                reports = self._reports(state.active.generation)
+                failed = state.active.generation == 1 and self._note_failures(reports)
+                if not failed and self._all_reported(reports):
+                    self._keep_bound(reports)
             if self._poll_s and time.monotonic() - self._polled >= self._poll_s:
                 self._polled = time.monotonic()
                 self._look()
@@ -104,8 +115,9 @@ class Coordinator:
             choose(self.choices)
             for key in [each for each in self._refused if each.split("/")[0] == retry]:
                 del self._refused[key]
+            self._bound.forget(key for key in self._bound.left_out if key.split("/")[0] == retry)
             with suppress(ArtifactError, OSError):
-                self._seen = _fingerprints(find_versions(self._root))
+                self._seen = _fingerprints(find_models(self._root))
             self._look()
             if self._state.labels != self.choices.labels:
                 labels = {name: dict(found) for name, found in self.choices.labels.items()}
@@ -113,10 +125,26 @@ class Coordinator:
             self._follow_rollouts()
             return self._state.target.generation
 
+    def set_log_level(self, level: str) -> None:
+        """Let all workers log at this level, and those that will replace them."""
+        with self._lock:
+            self._write(replace(self._state, log_level=level))
+
+    def asked(self) -> dict[str, dict[str, str]]:
+        """Return the commands of the workers' clients, by ID."""
+        alive = set(self._alive())
+        reports = [report for report in self._all_reports().values() if report.pid in alive]
+        return {id_: command for report in reports for id_, command in report.asked.items()}
+
+    def answer(self, answers: dict[str, dict[str, Any]]) -> None:
+        """Let the workers read these answers, and no others."""
+        with self._lock:
+            self._write(replace(self._state, answers=answers))
+
     def on_disk(self, name: str) -> list[str]:
         """Return the versions of a model on disk, newest first."""
         with suppress(ArtifactError, OSError):
-            return list(find_versions(self._root).get(name, {}))
+            return list(find_models(self._root).get(name, {}))
         return []
 
     def _follow(self) -> None:
@@ -128,20 +156,22 @@ class Coordinator:
 
     def _first_state(self) -> State:
         try:
-            found = find_versions(self._root)
+            found = find_models(self._root)
         except ArtifactError as error:
             state = State(Plan(1), Plan(1), problem=str(error))
         else:
             self._seen = _fingerprints(found)
-            plan = Plan(1, self._select(found))
-            state = State(plan, plan)
+            plan = Plan(1, self._fit(found))
+            refused = self._reasons()
+            problem = None if plan.models else "; ".join(refused.values())
+            state = State(plan, plan, refused=refused, problem=problem)
         self._write(state)
         return state
 
     def _look(self) -> None:
         """Look at the folder, and let the workers prepare what changed."""
         try:
-            found = find_versions(self._root)
+            found = find_models(self._root)
         except (ArtifactError, OSError) as error:
             # A network file system that fails for a moment must not end a service.
             if self._state.active.models:
@@ -154,6 +184,7 @@ class Coordinator:
         changed = {key for key, (refused, _) in self._refused.items() if prints.get(key) != refused}
         for key in changed:
             del self._refused[key]
+        self._bound.forget(changed)
         served = {f"{name}/{version}" for (name, version), _ in self._state.target}
         usable = {
             name: {
@@ -163,7 +194,7 @@ class Coordinator:
             }
             for name, versions in found.items()
         }
-        models = self._select(usable)
+        models = self._fit(usable)
         again = any(f"{name}/{version}" in changed for name in models for version in models[name])
         self._aim_at(models, again=again)
 
@@ -175,9 +206,40 @@ class Coordinator:
                 selected[name] = chosen
         return selected
 
+    def _fit(self, usable: dict[str, dict[str, Path]]) -> dict[str, dict[str, str]]:
+        """Select what to serve, within the bound of the memory; the rest is refused."""
+        sizes = {
+            key: max((size for name, size, _ in seen if ".onnx" in name), default=0)
+            for key, seen in self._seen.items()
+        }
+        served = []
+        if self._measured:
+            served = [f"{name}/{version}" for (name, version), _ in self._state.active]
+        before, kept = set(self._bound.left_out), self.choices.kept()
+        while True:
+            models = self._select(usable)
+            refused = self._bound.fit(models, sizes, served=served, kept=kept)
+            if not refused:
+                for key in self._bound.left_out.keys() - before:
+                    logger.warning("%s is not served: %s", key, self._bound.left_out[key])
+                return models
+            for key, reason in refused.items():
+                self._refuse(key, reason)
+                name, version = key.split("/")
+                usable[name] = {
+                    each: usable[name][each] for each in usable[name] if each != version
+                }
+
+    def _refuse(self, key: str, reason: str) -> None:
+        logger.error("%s is refused: %s", key, reason)
+        self._refused[key] = self._seen.get(key, ()), reason[:_MAX_REASON]
+
+    def _reasons(self) -> dict[str, str]:
+        return self._bound.left_out | {key: reason for key, (_, reason) in self._refused.items()}
+
     def _aim_at(self, models: dict[str, dict[str, str]], *, again: bool) -> None:
         state = self._state
-        refused = {key: reason for key, (_, reason) in self._refused.items()}
+        refused = self._reasons()
         same = _ordered(models) == _ordered(state.target.models)
         if (same and not again) or not models:
             if refused != state.refused:
@@ -192,12 +254,15 @@ class Coordinator:
         reports = self._reports(target.generation)
         if self._note_failures(reports):
             return
-        alive = set(self._alive())
-        if not alive or not alive <= {report.pid for report in reports}:
+        if not self._all_reported(reports) or self._keep_bound(reports):
             return
         logger.info("generation %d is served: %s", target.generation, _described(target))
         since = time.monotonic() + SWITCH_AFTER_S
         self._write(replace(self._state, active=target, since=since))
+
+    def _all_reported(self, reports: list[Report]) -> bool:
+        alive = set(self._alive())
+        return bool(alive) and alive <= {report.pid for report in reports}
 
     def _note_failures(self, reports: list[Report]) -> bool:
         """Refuse the versions that a worker could not load, and return True if there are any."""
@@ -206,8 +271,20 @@ class Coordinator:
         if not new:
             return False
         for key in sorted(new):
-            logger.error("%s is refused: %s", key, failed[key])
-            self._refused[key] = self._seen.get(key, ()), failed[key][:_MAX_REASON]
+            self._refuse(key, failed[key])
+        self._aim_again()
+        return True
+
+    def _keep_bound(self, reports: list[Report]) -> bool:
+        """Note what the models take, and return True if that is too much: others are aimed at."""
+        target = self._state.target
+        exceeds = self._bound.note(reports, target)
+        if exceeds:
+            self._aim_again()
+        self._measured = True
+        return self._state.target != target
+
+    def _aim_again(self) -> None:
         target = self._state.target
         self._look()
         state = self._state
@@ -215,7 +292,6 @@ class Coordinator:
             # Nothing is left to aim at: what is served goes on.
             back = replace(state.active, generation=target.generation + 1)
             self._write(replace(state, target=back))
-        return True
 
     def _follow_rollouts(self) -> None:
         """Note what the workers have counted, and serve what the end of a rollout leaves."""

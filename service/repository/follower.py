@@ -4,17 +4,22 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from service.inference.model_registry import ModelRegistry
 from service.repository.plan import Plan, Report, State
+from service.repository.relay import Answers, Asked, Relay
 from service.repository.shared_json import SharedJson
+from service.telemetry.logs import set_level
 
 logger = logging.getLogger("limelight.repository")
 
 # Beyond the deadline of the last request that may use an old version.
 _CLOSE_LATER_S = 1.0
 _WAIT_S = 0.02
+# Interval at which a worker reports which versions were used.
+_REPORT_S = 2.0
 
 
 class Follower:
@@ -37,7 +42,7 @@ class Follower:
         self._prepared = 0
         self._noted: State | None = None
         self._active = 0
-        self._reported = Report(0, 0)
+        self._reported, self._reported_at = Report(0, 0), 0.0
         self._preparing: asyncio.Task[None] | None = None
         self._switching: asyncio.TimerHandle | None = None
 
@@ -50,6 +55,19 @@ class Follower:
         failed = self._registry.load(state)
         self._active = state.active.generation
         self._report(state.active, failed)
+        set_level(state.log_level)
+
+    def relay(self, draining: Callable[[], bool]) -> Relay:
+        """Return the way of clients' commands to the parent."""
+
+        def write(asked: Asked) -> None:
+            self._write(replace(self._reported, asked=asked))
+
+        def read() -> Answers | None:
+            state = self._state()
+            return None if state is None else state.answers
+
+        return Relay(write, read, draining)
 
     def check(self) -> None:
         """Prepare or activate what the parent has planned since the last call.
@@ -62,6 +80,7 @@ class Follower:
         if state.active.generation == self._active:
             if state != self._noted:
                 self._noted = state
+                set_level(state.log_level)
                 self._registry.note(state)
             # Not while a switch is due: it closes versions that the next plan may need again.
             if state.target.generation != self._prepared and self._preparing is None:
@@ -71,9 +90,11 @@ class Follower:
             loop = asyncio.get_running_loop()
             delay = max(0.0, state.since - time.monotonic())
             self._switching = loop.call_later(delay, self._switch, state)
-        rollouts = self._registry.rollouts.tallies()
-        if rollouts != self._reported.rollouts:
-            self._write(replace(self._reported, rollouts=rollouts))
+        rollouts, used = self._registry.rollouts.tallies(), self._reported.used
+        if time.monotonic() - self._reported_at >= _REPORT_S:
+            self._reported_at, used = time.monotonic(), self._registry.used()
+        if (rollouts, used) != (self._reported.rollouts, self._reported.used):
+            self._write(replace(self._reported, rollouts=rollouts, used=used))
 
     def close(self) -> None:
         """Stop following."""
@@ -97,8 +118,17 @@ class Follower:
     def _report(self, plan: Plan, failed: dict[str, str]) -> None:
         self._prepared = plan.generation
         short = {key: reason[:2000] for key, reason in failed.items()}
-        rollouts = self._registry.rollouts.tallies()
-        self._write(Report(os.getpid(), plan.generation, short, rollouts))
+        self._write(
+            Report(
+                os.getpid(),
+                plan.generation,
+                short,
+                rollouts=self._registry.rollouts.tallies(),
+                memory=self._registry.memory(),
+                used=self._registry.used(),
+                asked=self._reported.asked,
+            )
+        )
 
     def _write(self, report: Report) -> None:
         self._reported = report

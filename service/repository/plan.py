@@ -38,6 +38,8 @@ class State:
         refused: versions that failed, with the reason: "NAME/VERSION" -> reason.
         problem: reason why there are no models at all; None if there are.
         labels: names of versions: model -> label -> version.
+        log_level: level of the log of all processes.
+        answers: answers to commands of the workers' clients, by ID; see `relay`.
         rollouts: the last rollout of each model.
     """
 
@@ -47,6 +49,8 @@ class State:
     refused: dict[str, str] = field(default_factory=dict)
     problem: str | None = None
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    log_level: str = "info"
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     rollouts: dict[str, Progress] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -75,6 +79,12 @@ class Report:
     failed: dict[str, str] = field(default_factory=dict)
     """ "NAME/VERSION" -> reason."""
     rollouts: dict[str, Tally] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
+    """ "NAME/VERSION" -> bytes that it added to the worker."""
+    used: dict[str, float] = field(default_factory=dict)
+    """ "NAME/VERSION" -> time of its last image, on the monotonic clock."""
+    asked: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Commands of this worker's clients, by ID; see `relay`."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON."""

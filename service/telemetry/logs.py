@@ -11,6 +11,8 @@ from service.telemetry.log_limit import RepeatFilter
 
 logger = logging.getLogger("limelight.logs")
 
+LEVELS = ("debug", "info", "warning", "error")
+
 _FIELDS = (
     *("request_id", "trace_id", "method", "route", "status", "duration_ms"),
     *("model", "digest", "key"),
@@ -71,6 +73,13 @@ def configure(log_format: Literal["text", "json"]) -> None:
                 handler.filters.clear()
             if _limit not in handler.filters:
                 handler.addFilter(_limit)
+
+
+def set_level(level: str) -> None:
+    """Log what has at least this level, one of `LEVELS`; `debug` adds a line per request."""
+    ours = logging.getLogger("limelight")
+    if ours.level != (number := logging.getLevelNamesMapping()[level.upper()]):
+        ours.setLevel(number)
 
 
 def report_suppressed() -> None:

@@ -7,6 +7,7 @@ Updating the metrics within each request would take a tenth of the time of a fas
 import logging
 import math
 import os
+import time
 from array import array
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -16,13 +17,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.samples import Sample
 
 from limelight.artifact.manifest import Manifest
 from service.request_context import STAGES, Stage
-from service.telemetry import gpu, shared_values
+from service.telemetry import all_workers, gpu, shared_values
+from service.telemetry.all_workers import REMOVED
 
 if TYPE_CHECKING:
     from service.inference.comparison import Comparison
@@ -36,6 +38,8 @@ _SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0),
 )
+_Key = tuple[str, str]
+_OF_MODEL = ("model", "version")
 _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 # Before the first metric is made.
 shared_values.install()
@@ -66,6 +70,7 @@ class PredictionLabels:
     """Reasons not to rely on the prediction."""
     method: str | None = None
     """Explanation method; None: no explanation was requested."""
+    version: str = "none"
 
 
 # One row per request: total seconds, then the seconds of each stage. NaN: no such stage.
@@ -86,7 +91,7 @@ class Metrics:
         # Arrays of numbers: one object per request would fill the CPU caches.
         self._request_rows: dict[RequestLabels, array[float]] = {}
         self._prediction_rows: dict[PredictionLabels, array[float]] = {}
-        self._batches: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
+        self._batches: defaultdict[_Key, list[tuple[int, float]]] = defaultdict(list)
         self._shared = True
         self._registry = CollectorRegistry()
         self._requests = self._counter(
@@ -101,29 +106,31 @@ class Metrics:
         )
         self._rejected = self._counter("rejected", "Requests answered with an error.", "reason")
         self._explanations = self._counter(
-            "explanations", "Explanations returned.", "model", "method"
+            "explanations", "Explanations returned.", *_OF_MODEL, "method"
         )
-        self._predictions = self._counter("predictions", "Predictions returned.", "model", "label")
+        self._predictions = self._counter(
+            "predictions", "Predictions returned.", *_OF_MODEL, "label"
+        )
         self._flagged = self._counter(
-            "flagged", "Predictions flagged as unreliable.", "model", "flag"
+            "flagged", "Predictions flagged as unreliable.", *_OF_MODEL, "flag"
         )
         self._duration = self._histogram(
             "request_duration_seconds", "Seconds from head to response.", _SECONDS, "route"
         )
         self._stage = self._histogram(
-            "stage_duration_seconds", "Seconds per stage.", _SECONDS, "model", "stage"
+            "stage_duration_seconds", "Seconds per stage.", _SECONDS, *_OF_MODEL, "stage"
         )
         self._batch_size = self._histogram(
-            "batch_size", "Images per batch.", [2.0**power for power in range(11)], "model"
+            "batch_size", "Images per batch.", [2.0**power for power in range(11)], *_OF_MODEL
         )
         self._batches_run = self._counter(
-            "batches", "Batches run through a network.", "model", "size"
+            "batches", "Batches run through a network.", *_OF_MODEL, "size"
         )
         self._batch_seconds = self._counter(
-            "batch_seconds", "Seconds of the batches.", "model", "size"
+            "batch_seconds", "Seconds of the batches.", *_OF_MODEL, "size"
         )
         self._model_seconds = self._counter(
-            "model_seconds", "Seconds of the requests to a model.", "model", "outcome"
+            "model_seconds", "Seconds of the requests to a model.", *_OF_MODEL, "outcome"
         )
         self._confidence = self._histogram(
             *(
@@ -131,7 +138,7 @@ class Metrics:
                 "Probability of the winning class.",
                 [tenth / 10 for tenth in range(1, 11)],
             ),
-            "model",
+            *_OF_MODEL,
         )
         self._depth = self._gauge("queue_depth", "Images in the queue.", "livesum", "model")
         self._age = self._gauge(
@@ -154,19 +161,30 @@ class Metrics:
         )
         self._refused: set[tuple[str, str]] = set()
         self._load = self._gauge(
-            "model_load_seconds", "Seconds to read and verify a model.", "livemax", "model"
+            "model_load_seconds", "Seconds to read and verify a model.", "livemax", *_OF_MODEL
         )
         self._warm_up = self._gauge(
-            "model_warm_up_seconds", "Seconds to warm up a model.", "livemax", "model"
+            "model_warm_up_seconds", "Seconds to warm up a model.", "livemax", *_OF_MODEL
         )
+        self._memory = self._gauge(
+            "model_memory_bytes",
+            "Memory that a worker took to load a model; 0 for one that was served before.",
+            "livemax",
+            *_OF_MODEL,
+        )
+        self._memory_bytes: dict[tuple[str, str], int] = {}
         self._last = self._gauge(
             *(
                 "last_answer_timestamp_seconds",
                 "Time of a model's last successful response.",
                 "livemax",
-                "model",
+                *_OF_MODEL,
             )
         )
+        self._removed = self._gauge(
+            *(REMOVED, "Time since which a version is not served; 0: it is.", "livemax"), *_OF_MODEL
+        )
+        self._removed_keys: set[_Key] = set()
         self._shadow_images = self._counter(
             *("shadow_images", "Images for a shadow, by what became of them."),
             *("model", "version", "result"),
@@ -220,10 +238,10 @@ class Metrics:
             confidences = self._prediction_rows[labels] = array("d")
         confidences.append(confidence)
 
-    def observe_batch(self, model: str, size: int, seconds: float) -> None:
-        """Record a batch. May be called from any thread."""
+    def observe_batch(self, key: _Key, size: int, seconds: float) -> None:
+        """Record a batch of a model and version. May be called from any thread."""
         if self._enabled:
-            self._batches[model].append((size, seconds))
+            self._batches[key].append((size, seconds))
 
     def count_shadow(self, key: tuple[str, str], result: str, images: int) -> None:
         """Count images for the shadow `key`, a model and a version: compared, shed or failed."""
@@ -267,18 +285,28 @@ class Metrics:
         precision: str,
         load_s: float,
         warm_up_s: float,
+        memory_bytes: int,
     ) -> None:
         """Record a model that is ready to serve; `file` is the ONNX file that it runs."""
         sha256 = manifest.files[file].sha256
         info = self._model.labels(manifest.name, manifest.version, provider, precision, sha256)
         self._infos[manifest.name, manifest.version] = info
-        self._load.labels(manifest.name).set(load_s)
-        self._warm_up.labels(manifest.name).set(warm_up_s)
+        key = manifest.name, manifest.version
+        self._load.labels(*key).set(load_s)
+        self._warm_up.labels(*key).set(warm_up_s)
+        self._memory.labels(*key).set(memory_bytes)
+        self._memory_bytes[key] = memory_bytes
 
     def set_served(self, keys: Collection[tuple[str, str]]) -> None:
         """Record which models are served, by name and version."""
         for key, info in self._infos.items():
             info.set(key in keys)
+        removed = self._infos.keys() - set(keys)
+        for key in removed ^ self._removed_keys:
+            self._removed.labels(*key).set(time.time() if key in removed else 0)
+        self._removed_keys = removed
+        for key, taken in self._memory_bytes.items():
+            self._memory.labels(*key).set(taken if key in keys else 0)
 
     def set_refused(self, refused: Collection[tuple[str, str]]) -> None:
         """Record which versions on disk cannot be served."""
@@ -291,31 +319,31 @@ class Metrics:
         self._repair()
         request_rows, self._request_rows = self._request_rows, {}
         by_route: defaultdict[str, list[NDArray[np.float64]]] = defaultdict(list)
-        by_model: defaultdict[str, list[NDArray[np.float64]]] = defaultdict(list)
+        by_model: defaultdict[_Key, list[NDArray[np.float64]]] = defaultdict(list)
         for labels, numbers in request_rows.items():
             rows = np.frombuffer(numbers).reshape(-1, len(_COLUMNS))
             self._count_requests(labels, len(rows), float(rows[:, 0].sum()))
             by_route[labels.route].append(rows[:, 0])
-            by_model[labels.model].append(rows[:, 1:])
+            by_model[labels.model, labels.version].append(rows[:, 1:])
         for route, parts in by_route.items():
             _observe_all(self._duration.labels(route), np.concatenate(parts))
-        for model, parts in by_model.items():
+        for key, parts in by_model.items():
             for stage, durations in zip(STAGES, np.concatenate(parts).T, strict=True):
                 if (known := _without_nan(durations)).size:
-                    _observe_all(self._stage.labels(model, stage), known)
+                    _observe_all(self._stage.labels(*key, stage), known)
         prediction_rows, self._prediction_rows = self._prediction_rows, {}
         for prediction, confidences in prediction_rows.items():
             self._count_predictions(prediction, np.array(confidences))
-        for model, batches in list(self._batches.items()):
+        for key, batches in list(self._batches.items()):
             # A thread may append at the same time: remove only the entries that were copied.
             taken = batches[:]
             del batches[: len(taken)]
             if taken:
                 sizes = np.array([size for size, _ in taken], np.float64)
-                _observe_all(self._batch_size.labels(model), sizes)
+                _observe_all(self._batch_size.labels(*key), sizes)
             for size, seconds in taken:
-                self._batches_run.labels(model, size).inc()
-                self._batch_seconds.labels(model, size).inc(seconds)
+                self._batches_run.labels(*key, size).inc()
+                self._batch_seconds.labels(*key, size).inc(seconds)
 
     def render(self) -> bytes:
         """Return the text format, summed over all workers of this service. Call `flush` first."""
@@ -348,34 +376,31 @@ class Metrics:
         folder = os.environ.get(_DIRECTORY)
         if folder is None or not Path(folder).is_dir():
             return self._registry
-        _remove_dead_workers(Path(folder))
-        all_workers = CollectorRegistry()
-        multiprocess.MultiProcessCollector(all_workers)  # type: ignore[no-untyped-call]
-        return all_workers
+        return all_workers.collect(Path(folder))
 
     def _count_requests(self, request: RequestLabels, number: int, seconds: float) -> None:
-        model = request.model
-        self._requests.labels(request.route, model, request.version, request.code).inc(number)
+        key = model, version = request.model, request.version
+        self._requests.labels(request.route, model, version, request.code).inc(number)
         if request.key:
             self._key_requests.labels(request.key, request.code).inc(number)
         if model != "none":
             outcome = "success" if request.code < 400 else "failure"
-            self._model_seconds.labels(model, outcome).inc(seconds)
+            self._model_seconds.labels(*key, outcome).inc(seconds)
             if outcome == "success":
-                self._last.labels(model).set_to_current_time()
+                self._last.labels(*key).set_to_current_time()
         if request.error_code is not None:
             self._rejected.labels(request.error_code).inc(number)
 
     def _count_predictions(
         self, prediction: PredictionLabels, confidences: NDArray[np.float64]
     ) -> None:
-        model, number = prediction.model, len(confidences)
-        self._predictions.labels(model, prediction.label).inc(number)
-        _observe_all(self._confidence.labels(model), confidences)
+        key, number = (prediction.model, prediction.version), len(confidences)
+        self._predictions.labels(*key, prediction.label).inc(number)
+        _observe_all(self._confidence.labels(*key), confidences)
         if prediction.method is not None:
-            self._explanations.labels(model, prediction.method).inc(number)
+            self._explanations.labels(*key, prediction.method).inc(number)
         for flag in prediction.flags:
-            self._flagged.labels(model, flag).inc(number)
+            self._flagged.labels(*key, flag).inc(number)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"limelight_{name}", text, labels, registry=self._registry)
@@ -404,24 +429,3 @@ def _observe_all(histogram: Histogram, values: NDArray[np.float64]) -> None:
     for bucket in np.flatnonzero(counts):
         histogram._buckets[bucket].inc(int(counts[bucket]))
     histogram._sum.inc(float(values.sum()))
-
-
-def _remove_dead_workers(folder: Path) -> None:
-    """Remove the gauges of killed workers; BentoML does not."""
-    dead = {
-        pid
-        for path in folder.glob("gauge_live*_*.db")
-        if not _alive(pid := int(path.stem.rpartition("_")[2]))
-    }
-    for pid in dead:
-        multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

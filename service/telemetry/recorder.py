@@ -81,7 +81,7 @@ class Recorder:
         if context.trial is not None:
             context.trial.end(status, context)
         for label, confidence, flags in exchange.winners:
-            key = (exchange.model, label, flags, exchange.method)
+            key = (exchange.model, label, flags, exchange.method, exchange.version)
             prediction = self._prediction_labels.get(key)
             if prediction is None:
                 prediction = self._prediction_labels[key] = PredictionLabels(*key)
@@ -99,7 +99,7 @@ class Recorder:
             if caller:
                 attributes["limelight.key"] = caller
             self._tracing.end(span, context, attributes)
-        if self._access_log:
+        if self._access_log or logger.isEnabledFor(logging.DEBUG):
             fields = {
                 "request_id": context.id,
                 "trace_id": None if span is None else tracing.trace_id(span),

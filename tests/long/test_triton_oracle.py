@@ -162,7 +162,7 @@ STATUSES: dict[str, tuple[int, int, str]] = {
     "HEAD /v2": (405, 200, "HEAD is supported wherever GET is (RFC 9110, 9.1)"),
     f"GET {MODEL}/versions/2/ready": (400, 404, "as in the specification's OpenAPI document"),
     "GET /v2/models/nope/ready": (400, 404, "as in the specification's OpenAPI document"),
-    "load": (503, 404, "models are loaded and removed by a rollout, not by requests"),
+    "load": (503, 403, "models are loaded and unloaded only with an API key of the scope admin"),
     "GET /v2/models/nope/stats": (400, 404, "as with every other path of an unknown model"),
     f"GET {MODEL}/versions/-1": (404, 200, NEWEST),
     "version -1": (404, 200, NEWEST),

@@ -7,6 +7,8 @@ import typer
 
 from pipeline.cli.console import next_command, say
 from pipeline.cli.training_options import Data, Workers
+from pipeline.errors import PipelineError
+from pipeline.exporting.bento_store import check_bentoml, put_in_store
 from pipeline.runs.run_config import check_model
 
 
@@ -33,6 +35,10 @@ def export(
         bool,
         typer.Option(help="also export an int8 graph, which the service uses on a CPU"),
     ] = False,
+    bento: Annotated[
+        bool,
+        typer.Option(help="also put the artefact into BentoML's model store"),
+    ] = False,
     data: Data = None,
     workers: Workers = None,
 ) -> None:
@@ -41,6 +47,10 @@ def export(
     Example: limelight export runs/mnist --to zoo
     """
     check_model(run)
+    if bento:
+        check_bentoml()
+        if to.suffix == ".onnx":
+            raise PipelineError("--bento stores an artefact: name a folder with --to, not a file")
     # torch takes seconds to import: the command line is checked before.
     from limelight.artifact.store import load_artifact
     from pipeline import api
@@ -68,11 +78,12 @@ def export(
             f"float32 for {int8_graph.equal_winners:.2%} of the test images, maps correlate at "
             f"{int8_graph.map_correlation:.3f}"
         )
+    served = f"bento:{put_in_store(folder)}" if bento else to
     metrics, calibration = manifest.metrics, manifest.calibration
     say(
         f"test set, {metrics.images:,} images: accuracy {metrics.accuracy:.2%}, "
         f"log loss {metrics.log_loss:.4f}, calibration error {metrics.ece:.2%}; temperature "
         f"{calibration.temperature:.3f}. Next: "
-        f"{next_command('bentoml', 'serve', 'service.bento:Limelight', LIMELIGHT_MODELS=to)}"
+        f"{next_command('bentoml', 'serve', 'service.bento:Limelight', LIMELIGHT_MODELS=served)}"
     )
     print(folder)

@@ -4,24 +4,16 @@ import time
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import httpx
 import typer
 from rich.table import Table
 
 from pipeline.cli.console import print_table, say
-from pipeline.errors import PipelineError
+from pipeline.cli.management_port import URL, Url, ask
 
 models = typer.Typer(help=__doc__, no_args_is_help=True)
 
-_SECONDS, _WATCH_S = 150.0, 1.0
-Url = Annotated[
-    str,
-    typer.Option(
-        "--url", envvar="LIMELIGHT_ADMIN_URL", help="management port (LIMELIGHT_ADMIN_PORT)"
-    ),
-]
+_WATCH_S = 1.0
 Name = Annotated[str, typer.Argument(help="name of a model")]
-_URL = "http://127.0.0.1:3001"
 
 
 def _fraction(given: str | float) -> float:
@@ -46,34 +38,34 @@ MaxErrors = Annotated[
 
 
 @models.command("list")
-def list_models(url: Url = _URL) -> None:
+def list_models(url: Url = URL) -> None:
     """List models with their versions, labels, and what was refused.
 
     Example: limelight models list --url http://127.0.0.1:3001
     """
-    _print(_ask("GET", url, "/models"))
+    _print(ask("GET", url, "/models"))
 
 
 @models.command()
 def activate(
     name: Name,
     version: Annotated[str, typer.Argument(help="a version, or latest to follow the newest")],
-    url: Url = _URL,
+    url: Url = URL,
 ) -> None:
     """Let a version answer requests that name no version; returns when all workers serve it.
 
     Example: limelight models activate cifar10 8
     """
-    _print(_ask("POST", url, f"/models/{quote(name)}/activate", version=version))
+    _print(ask("POST", url, f"/models/{quote(name)}/activate", version=version))
 
 
 @models.command()
-def rollback(name: Name, url: Url = _URL) -> None:
+def rollback(name: Name, url: Url = URL) -> None:
     """Activate the version that was active before.
 
     Example: limelight models rollback cifar10
     """
-    _print(_ask("POST", url, f"/models/{quote(name)}/rollback"))
+    _print(ask("POST", url, f"/models/{quote(name)}/rollback"))
 
 
 @models.command()
@@ -81,14 +73,14 @@ def label(
     name: Name,
     label: Annotated[str, typer.Argument(help="such as stable or canary")],
     version: Annotated[str | None, typer.Argument(help="without one, the label is removed")] = None,
-    url: Url = _URL,
+    url: Url = URL,
 ) -> None:
     """Name a version, so that requests can ask for it with ?version=LABEL.
 
     Example: limelight models label cifar10 stable 8
     """
     path = f"/models/{quote(name)}/labels/{quote(label)}"
-    _print(_ask("PUT", url, path, **({} if version is None else {"version": version})))
+    _print(ask("PUT", url, path, **({} if version is None else {"version": version})))
 
 
 @models.command()
@@ -104,7 +96,7 @@ def canary(
     max_latency_ratio: Annotated[
         float | None, typer.Option(help="roll back above it: mean latency beside the active one's")
     ] = None,
-    url: Url = _URL,
+    url: Url = URL,
 ) -> None:
     """Let a version answer a share of the clients; each client stays on its side.
 
@@ -130,7 +122,7 @@ def shadow(
             parser=_fraction, metavar="SHARE", help="end it above: images with another class"
         ),
     ] = None,
-    url: Url = _URL,
+    url: Url = URL,
 ) -> None:
     """Compare a version with the active one on the same images, in idle time; it answers nobody.
 
@@ -141,23 +133,23 @@ def shadow(
 
 
 @models.command()
-def finish(name: Name, url: Url = _URL) -> None:
+def finish(name: Name, url: Url = URL) -> None:
     """End the canary or the shadow of a model; the active version answers everybody.
 
     Example: limelight models finish cifar10
     """
-    _print(_ask("DELETE", url, f"/models/{quote(name)}/rollout"))
+    _print(ask("DELETE", url, f"/models/{quote(name)}/rollout"))
 
 
 @models.command()
-def watch(url: Url = _URL) -> None:
+def watch(url: Url = URL) -> None:
     """Print each change of what is served, until Ctrl-C.
 
     Example: limelight models watch
     """
     shown = None
     while True:
-        found = _ask("GET", url, "/models")
+        found = ask("GET", url, "/models")
         if (served := _without_counts(found)) != shown:
             say(time.strftime("%H:%M:%S"))
             _print(found)
@@ -178,7 +170,7 @@ def _roll_out(
     query = {name: f"{limit:g}" for name, limit in limits.items() if limit is not None}
     query |= {"kind": kind, "version": version, "share": f"{share:g}"}
     query |= {"promote": str(promote).lower(), "min_requests": str(min_requests)}
-    _print(_ask("PUT", url, f"/models/{quote(name)}/rollout", **query))
+    _print(ask("PUT", url, f"/models/{quote(name)}/rollout", **query))
 
 
 def _without_counts(found: dict[str, Any]) -> list[Any]:
@@ -188,20 +180,6 @@ def _without_counts(found: dict[str, Any]) -> list[Any]:
         for model in found["models"]
     ]
     return [models, found["prepares"], found["unloaded"], found["refused"]]
-
-
-def _ask(method: str, url: str, path: str, **query: str) -> dict[str, Any]:
-    try:
-        answer = httpx.request(method, url.rstrip("/") + path, params=query, timeout=_SECONDS)
-        content: dict[str, Any] = answer.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise PipelineError(
-            f"no management port answers at {url} ({error}): start the service with "
-            "LIMELIGHT_ADMIN_PORT=3001, or give --url"
-        ) from error
-    if not answer.is_success:
-        raise PipelineError(str(content.get("error", answer.text[:200])))
-    return content
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ _CODES = {
     "unauthenticated": grpc.StatusCode.UNAUTHENTICATED,
     "rate_limited": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "permission_denied": grpc.StatusCode.PERMISSION_DENIED,
+    "repository_conflict": grpc.StatusCode.FAILED_PRECONDITION,
     "client_gone": grpc.StatusCode.CANCELLED,
     "internal_error": grpc.StatusCode.INTERNAL,
 }

@@ -15,7 +15,7 @@ from limelight.errors import ClientGone, InternalError, LimelightError
 from service.access.access import Access
 from service.access.criticality import read_criticality
 from service.inference.admission import UploadBudget
-from service.oip.dataplane import EXTENSIONS, NAME, Server, server_version
+from service.oip.dataplane import NAME, Server, server_version
 from service.oip.errors import InvalidInference
 from service.oip.grpc.codec import read_request, write_response
 from service.oip.grpc.exchange import RpcExchange, status_code, trailers
@@ -65,6 +65,8 @@ class Servicer:
             "ModelStatistics": self._statistics,
             "ModelInfer": self._infer,
             "RepositoryIndex": self._index,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
         }
 
     def handler(self) -> Any:
@@ -221,7 +223,7 @@ class Servicer:
 
     async def _metadata(self, message: Any, exchange: RpcExchange) -> Any:
         return message_class("ServerMetadataResponse")(
-            name=NAME, version=server_version(), extensions=EXTENSIONS
+            name=NAME, version=server_version(), extensions=self._server.extensions
         )
 
     async def _model_ready(self, message: Any, exchange: RpcExchange) -> Any:
@@ -250,6 +252,18 @@ class Servicer:
         models = self._server.index()
         selected = [model for model in models if not message.ready or model["state"] == "READY"]
         return ParseDict({"models": selected}, message_class("RepositoryIndexResponse")())
+
+    async def _load(self, message: Any, exchange: RpcExchange) -> Any:
+        await self._control("load", message, exchange)
+        return message_class("RepositoryModelLoadResponse")()
+
+    async def _unload(self, message: Any, exchange: RpcExchange) -> Any:
+        await self._control("unload", message, exchange)
+        return message_class("RepositoryModelUnloadResponse")()
+
+    async def _control(self, action: str, message: Any, exchange: RpcExchange) -> None:
+        context = exchange.request.context
+        await self._server.control(action, message.model_name, message.parameters, context)
 
     async def _infer(self, message: Any, exchange: RpcExchange) -> Any:
         server, context = self._server, exchange.request.context

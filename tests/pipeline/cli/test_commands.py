@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 from limelight.artifact.store import load_artifact
+from pipeline import api
+from pipeline.cli.commands import export as export_command
 from pipeline.cli.main import COMMANDS
-from pipeline.errors import RunError
+from pipeline.errors import PipelineError, RunError
+from pipeline.exporting import bento_store
 from pipeline.runs.exported import rebuild_run
 from pipeline.runs.run import Run
 from tests.pipeline.cli.running import limelight, limelight_command
 from tests.pipeline.data.test_registry import make_folder
-from tests.serving_kit import REPOSITORY
+from tests.serving_kit import REPOSITORY, write_artifact
 
 
 def limelight_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -337,3 +340,29 @@ def test_table_in_a_pipe_is_whole(arguments: tuple[str, ...], cell: str, tmp_pat
     ).stdout
     assert cell in printed
     assert "…" not in printed
+
+
+def test_export_goes_into_bentomls_store_if_asked_for(
+    tmp_path: Path,
+    digits8_run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    artifact, stored = write_artifact(tmp_path), []
+    monkeypatch.setattr(api, "export", lambda *arguments, **options: artifact)
+
+    def put(folder: Path) -> str:
+        stored.append(folder)
+        return "colours:1"
+
+    monkeypatch.setattr(export_command, "put_in_store", put)
+    export_command.export(digits8_run.folder, to=tmp_path, bento=True)
+    assert stored == [artifact]
+    assert "LIMELIGHT_MODELS=bento:colours:1 bentoml serve" in capsys.readouterr().err
+    export_command.export(digits8_run.folder, to=tmp_path)
+    assert stored == [artifact]
+    with pytest.raises(PipelineError, match="name a folder with --to"):
+        export_command.export(digits8_run.folder, to=tmp_path / "a.onnx", bento=True)
+    monkeypatch.setattr(bento_store, "find_spec", lambda name: None)
+    with pytest.raises(PipelineError, match=r"pip install 'limelight\[serve\]'"):
+        export_command.export(digits8_run.folder, to=tmp_path, bento=True)

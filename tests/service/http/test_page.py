@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -18,7 +19,10 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_play
 from service.settings import Settings
 from tests.service.access.kit import KEYS, keys_text
 from tests.serving_kit import (
+    COLOUR_NETWORK,
+    COLOURS,
     REPOSITORY,
+    Reference,
     Server,
     bentoml_serve,
     colour_image,
@@ -331,6 +335,84 @@ def test_another_version_can_be_chosen(browser: Browser, tmp_path: Path) -> None
         expect(page.locator("#curl")).to_contain_text("model=colours&version=1")
         expect(page.locator("#facts")).to_contain_text("In float32 because")
         page.close()
+
+
+@pytest.fixture(scope="module")
+def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serve two versions that disagree about every picture of one colour, and a lone model."""
+    folder = tmp_path_factory.mktemp("versions")
+    rolled = replace(COLOUR_NETWORK, weight=np.roll(COLOUR_NETWORK.weight, 1, axis=0))
+    write_artifact(folder / "models", version="1", network=rolled, layercam=False)
+    write_artifact(folder / "models", version="2")
+    write_artifact(folder / "models", name="lone")
+    with bentoml_serve(folder / "models", folder, LIMELIGHT_VERSIONS="latest:2") as server:
+        yield server
+
+
+RED = encode(Image.new("RGB", (8, 8), (255, 0, 0)))
+
+
+def shares(reference: Reference) -> dict[str, float]:
+    image = np.asarray(Image.new("RGB", (8, 8), (255, 0, 0)))[None]
+    return dict(zip(COLOURS, reference.probabilities(image)[0], strict=True))
+
+
+@pytest.mark.parametrize("width", [375, 1100])
+def test_two_versions_are_compared_on_the_same_image(
+    browser: Browser, two_versions: Server, width: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(two_versions.url)
+    choose(page, "red.png", RED)
+    expect(page.locator("#verdict")).to_contain_text("red,")
+    expect(page.locator("#pair")).to_be_hidden()
+    page.get_by_label("Second version").select_option("1")
+    expect(page.locator("#compared")).to_have_text(
+        "The versions disagree: version 2 says red, version 1 says green."
+    )
+    expect(page.locator("#side-0")).to_contain_text("Version 2: red,")
+    expect(page.locator("#side-1")).to_contain_text("Version 1: green,")
+    rolled = replace(COLOUR_NETWORK, weight=np.roll(COLOUR_NETWORK.weight, 1, axis=0))
+    first, second = shares(COLOUR_NETWORK), shares(rolled)
+    row = page.locator("#shares tr", has_text="red").locator("td")
+    points = 100 * (second["red"] - first["red"])
+    expect(row).to_have_text(
+        [f"{100 * first['red']:.1f}%", f"{100 * second['red']:.1f}%", f"\u2212{-points:.1f}"]
+    )
+    # The same class is shown on both sides, whichever was chosen.
+    for label in ("red", "green"):
+        page.locator("#classes").get_by_role("button", name=label).click()
+        for side in ("0", "1"):
+            expect(page.locator(f"#overlay-{side}")).to_have_attribute("data-shows", label)
+    drawn = "side => document.getElementById(`overlay-${side}`).toDataURL()"
+    assert page.evaluate(drawn, "0") != page.evaluate(drawn, "1")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    page.close()
+
+
+def test_comparison_follows_the_image_and_the_model(browser: Browser, two_versions: Server) -> None:
+    page = browser.new_page()
+    page.goto(two_versions.url)
+    choose(page, "red.png", RED)
+    page.get_by_label("Second version").select_option("1")
+    expect(page.locator("#compared")).to_contain_text("version 2 says red")
+    choose(page, "blue.png", encode(Image.new("RGB", (8, 8), (0, 0, 255))))
+    expect(page.locator("#compared")).to_contain_text("version 2 says blue, version 1 says red")
+    # An error of the second version leaves the answer of the first.
+    page.get_by_label("LayerCAM map").check()
+    expect(page.locator("#compared")).to_contain_text("layercam")
+    expect(page.locator("#pair")).to_be_hidden()
+    expect(page.locator("#verdict")).to_contain_text("blue,")
+    page.get_by_label("LayerCAM map").uncheck()
+    expect(page.locator("#pair")).to_be_visible()
+    page.locator("#model").select_option("colours, version 1")
+    expect(page.get_by_label("Second version")).to_have_value("")
+    expect(page.locator("#pair")).to_be_hidden()
+    page.locator("#model").select_option("lone")
+    expect(page.locator("#versions")).to_be_hidden()
+    page.close()
 
 
 def test_version_that_became_active_meanwhile_is_described(

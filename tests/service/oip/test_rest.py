@@ -248,6 +248,17 @@ async def test_statistics_count_the_requests(
     assert [model["inference_count"] for model in both] == [7, 0]
 
 
+@pytest.mark.parametrize("action", ["load", "unload"])
+async def test_without_keys_nobody_may_load_or_unload_a_model(
+    http: httpx.AsyncClient, action: str
+) -> None:
+    answer = await http.post(f"/v2/repository/models/colours/{action}")
+    assert answer.status_code == 403
+    assert "use its management port (LIMELIGHT_ADMIN_PORT)" in answer.json()["error"]
+    assert (await http.get("/v2/models/colours/ready")).status_code == 200
+    assert "model_repository" not in (await http.get("/v2")).json()["extensions"]
+
+
 async def test_metrics_are_labelled_with_routes_and_not_with_client_input(
     http: httpx.AsyncClient, rng: np.random.Generator
 ) -> None:

@@ -1,6 +1,7 @@
 """Control of the repository: activate, roll back, label, load and unload, with real workers."""
 
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +9,18 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.http import InferenceServerClient
 
 from tests.pipeline.cli.running import limelight
-from tests.serving_kit import bentoml_serve, colour_image, encode, write_artifact
+from tests.serving_kit import Server, bentoml_serve, colour_image, encode, write_artifact
 
 PNG = encode(colour_image(np.random.default_rng(0)))
 
 
 @dataclass(frozen=True)
 class Running:
+    server: Server
     service: httpx.Client
     admin: httpx.Client
     models: Path
@@ -52,12 +55,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             LIMELIGHT_MODELS_POLL_S="0",
             LIMELIGHT_VERSIONS="colours=specific:3",
             LIMELIGHT_ADMIN_PORT=str(port),
+            LIMELIGHT_ADMIN_METRICS="true",
             LIMELIGHT_TIMEOUT_S="2",
         ) as server,
         httpx.Client(base_url=server.url, timeout=30) as service,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as admin,
     ):
-        yield Running(service, admin, folder / "zoo")
+        yield Running(server, service, admin, folder / "zoo")
 
 
 def test_version_is_activated_and_rolled_back(running: Running) -> None:
@@ -131,6 +135,48 @@ def test_command_line_speaks_to_the_port(running: Running, tmp_path: Path) -> No
     nobody = limelight("models", "list", "--url=http://127.0.0.1:1", cwd=tmp_path)
     assert nobody.returncode == 1
     assert "LIMELIGHT_ADMIN_PORT" in nobody.stderr
+
+
+def test_log_level_is_set_in_all_workers_and_shown(running: Running, tmp_path: Path) -> None:
+    """At `debug`, every request has a line of its own."""
+
+    def lines(level: str) -> int:
+        answer = running.admin.put(f"/log-level?level={level}")
+        assert answer.json() == {"level": level}
+        time.sleep(0.6)  # the workers look four times a second
+        before = running.server.log().count("GET /livez 200")
+        for _ in range(12):  # on new connections, so that every worker answers
+            httpx.get(f"{running.server.url}/livez", timeout=10)
+        return running.server.log().count("GET /livez 200") - before
+
+    assert lines("debug") == 12
+    assert running.admin.get("/log-level").json() == {"level": "debug"}
+    assert lines("error") == 0
+    refused = running.admin.put("/log-level?level=loud")
+    assert refused.status_code == 409
+    assert "use one of debug, info, warning, error" in refused.json()["error"]
+    url = f"--url={running.admin.base_url}"
+    done = limelight("log-level", "info", url, cwd=tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, "info"), done.stderr
+    assert running.admin.get("/log-level").json() == {"level": "info"}
+
+
+def test_metrics_of_all_workers_are_on_the_management_port_if_asked_for(running: Running) -> None:
+    for _ in range(3):
+        running.version()
+    time.sleep(1.5)  # the workers write every second
+    answer = running.admin.get("/metrics")
+    found = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+    assert found["limelight_workers",] == 2
+    public = running.service.get("/metrics")
+    assert public.headers["content-type"] == answer.headers["content-type"]
+    assert {line for line in public.text.splitlines() if line.startswith("# HELP limelight_")} == {
+        line for line in answer.text.splitlines() if line.startswith("# HELP limelight_")
+    }
 
 
 def test_web_pages_and_large_bodies_are_refused(running: Running) -> None:

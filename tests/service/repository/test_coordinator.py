@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.repository.coordinator import Coordinator
+from service.repository.memory_bound import MemoryBound
 from service.repository.plan import Report, State
 from service.repository.shared_json import SharedJson
 from service.repository.version_policy import VersionPolicies
@@ -17,7 +18,9 @@ FIRST, SECOND = 101, 102
 class Bench:
     """A coordinator, the memory it shares, and the workers that are alive."""
 
-    def __init__(self, root: Path, *, policies: str = "latest") -> None:
+    def __init__(
+        self, root: Path, *, policies: str = "latest", max_bytes: int | None = None
+    ) -> None:
         self.root = root
         self.alive = [FIRST, SECOND]
         self.shared = SharedJson.create(workers=2)
@@ -28,6 +31,7 @@ class Bench:
             workers=2,
             alive=lambda: self.alive,
             poll_s=1e-9,
+            bound=MemoryBound(max_bytes),
         )
 
     @property
@@ -40,11 +44,13 @@ class Bench:
     def target(self) -> dict[str, list[str]]:
         return {name: list(versions) for name, versions in self.state.target.models.items()}
 
-    def report(self, *pids: int, failed: dict[str, str] | None = None) -> None:
+    def report(
+        self, *pids: int, failed: dict[str, str] | None = None, memory: dict[str, int] | None = None
+    ) -> None:
         """Report for workers that they have prepared the present target."""
         generation = self.state.target.generation
         for pid in pids:
-            found = Report(pid, generation, failed or {})
+            found = Report(pid, generation, failed or {}, memory=memory or {})
             self.shared.write({FIRST: 1, SECOND: 2}[pid], found.to_json())
 
     def step(self, times: int = 1) -> None:
@@ -181,3 +187,48 @@ def test_policy_selects_what_is_prepared(tmp_path: Path) -> None:
         write_artifact(tmp_path, version=version)
     assert Bench(tmp_path, policies="latest:2").active() == {"colours": ["3", "2"]}
     assert Bench(tmp_path, policies="colours=specific:1").active() == {"colours": ["1"]}
+
+
+def test_version_that_takes_too_much_memory_is_refused_and_the_old_one_goes_on(
+    tmp_path: Path,
+) -> None:
+    write_artifact(tmp_path, version="1")
+    bench = Bench(tmp_path, max_bytes=50_000)
+    bench.report(FIRST, SECOND, memory={"colours/1": 20_000})
+    bench.step()
+    write_artifact(bench.root, version="2")
+    bench.step(2)
+    assert bench.target() == {"colours": ["2"]}  # its graph is small
+    bench.report(FIRST, memory={"colours/2": 60_000})
+    bench.step()
+    assert bench.state.refused == {}
+    bench.report(SECOND, memory={"colours/2": 60_000})
+    bench.step()
+    assert "takes 60,000 bytes" in bench.state.refused["colours/2"]
+    bench.report(FIRST, SECOND)
+    bench.step(3)
+    assert bench.active() == bench.target() == {"colours": ["1"]}
+
+
+def test_models_of_the_start_are_measured_and_the_rest_goes_on(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_artifact(tmp_path, name=name)
+    bench = Bench(tmp_path, max_bytes=50_000)
+    bench.report(FIRST, SECOND, memory={"a/1": 30_000, "b/1": 30_000})
+    bench.step()
+    assert bench.target() == {"a": ["1"]}
+    assert "b/1" in bench.state.refused
+    bench.report(FIRST, SECOND)
+    bench.step(3)
+    assert bench.active() == {"a": ["1"]}
+    # A worker that is replaced may measure another value: nothing changes.
+    bench.report(FIRST, SECOND, memory={"a/1": 90_000})
+    bench.step(3)
+    assert bench.active() == bench.target() == {"a": ["1"]}
+
+
+def test_only_model_whose_graph_exceeds_the_bound_makes_the_service_unready(tmp_path: Path) -> None:
+    write_artifact(tmp_path)
+    bench = Bench(tmp_path, max_bytes=10)
+    assert bench.active() == {}
+    assert "LIMELIGHT_MAX_MODEL_BYTES is 10" in str(bench.state.problem)

@@ -128,6 +128,12 @@ def test_version_is_pinned_and_a_removed_one_ends(server: Server, models: Path) 
             assert pinned.json()["version"] == version
             ready = client.get(f"/v2/models/colours/versions/{version}/ready")
             assert ready.status_code == 200
+        counts = {}
+        time.sleep(1.5)  # the workers count every second
+        for version in ("1", "5"):
+            stats = client.get(f"/v2/models/colours/versions/{version}/stats").json()
+            counts[version] = stats["model_stats"][0]["inference_count"]
+        assert counts == {"1": 1, "5": 1}  # each version has its own
         active = {each["version"]: each["active"] for each in listed(server)["models"]}
         assert active == {"5": True, "1": False}
         assert client.get("/v2/models/colours").json()["versions"] == ["5", "1"]

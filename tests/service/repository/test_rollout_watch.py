@@ -32,12 +32,14 @@ class RolloutBench(Bench):
         self.tallies: dict[int, Tally] = {}
         self.report(FIRST, SECOND)
 
-    def report(self, *pids: int, failed: dict[str, str] | None = None) -> None:
+    def report(
+        self, *pids: int, failed: dict[str, str] | None = None, memory: dict[str, int] | None = None
+    ) -> None:
         generation = self.state.target.generation
         for slot, pid in zip((1, 2), self.alive, strict=True):
             if pid in pids:
                 rollouts = {"colours": self.tallies[pid]} if pid in self.tallies else {}
-                found = Report(pid, generation, failed or {}, rollouts)
+                found = Report(pid, generation, failed or {}, rollouts, memory or {})
                 self.shared.write(slot, found.to_json())
 
     def begin(self, rollout: Rollout = ROLLOUT) -> None:

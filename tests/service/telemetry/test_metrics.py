@@ -13,17 +13,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Histogram, multiprocess
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+from limelight.artifact.store import load_artifact
 from service.request_context import Stage
+from service.telemetry import all_workers
 from service.telemetry.metrics import (
     Metrics,
     PredictionLabels,
     RequestLabels,
     _observe_all,
-    _remove_dead_workers,
 )
+from tests.serving_kit import write_artifact
 
 BOUNDS = (0.001, 0.25, 1.0, 8.0)
 EDGES = [
@@ -80,41 +82,43 @@ def test_request_is_counted_in_every_metric() -> None:
     who = RequestLabels("/explain", "m", "3")
     metrics.observe_request(who, seconds=0.5, stages=stages)
     metrics.observe_request(who, seconds=1.5, stages=stages)
-    what = PredictionLabels("m", "cat", ("abstain",), "cam")
+    what = PredictionLabels("m", "cat", ("abstain",), "cam", "3")
     metrics.observe_prediction(what, 0.75)
     metrics.observe_prediction(what, 0.25)
-    metrics.observe_prediction(PredictionLabels("m", "dog"), 1.0)
+    metrics.observe_prediction(PredictionLabels("m", "dog", version="3"), 1.0)
     refused = RequestLabels("/predict", code=503, error_code="overloaded")
     metrics.observe_request(refused, seconds=0.1, stages=[])
-    metrics.observe_batch("m", 3, 0.25)
+    metrics.observe_batch(("m", "3"), 3, 0.25)
     found = values(metrics)
     assert found["limelight_requests_total 200 m /explain 3"] == 2
     assert found["limelight_requests_total 503 none /predict none"] == 1
     assert found["limelight_rejected_total overloaded"] == 1
-    assert found["limelight_explanations_total cam m"] == 2
-    assert found["limelight_predictions_total cat m"] == 2
-    assert found["limelight_predictions_total dog m"] == 1
-    assert found["limelight_flagged_total abstain m"] == 2
+    assert found["limelight_explanations_total cam m 3"] == 2
+    assert found["limelight_predictions_total cat m 3"] == 2
+    assert found["limelight_predictions_total dog m 3"] == 1
+    assert found["limelight_flagged_total abstain m 3"] == 2
     assert "limelight_flagged_total out_of_distribution m" not in found
     assert found["limelight_request_duration_seconds_sum /explain"] == 2.0
-    assert found["limelight_stage_duration_seconds_sum m read"] == 0.5
-    assert found["limelight_stage_duration_seconds_sum m compute"] == 1.0
-    assert found["limelight_stage_duration_seconds_count m compute"] == 2
-    assert found["limelight_confidence_sum m"] == 2.0
-    assert found["limelight_confidence_count m"] == 3
-    assert found["limelight_batch_size_sum m"] == 3
-    assert found["limelight_batches_total m 3"] == 1
-    assert found["limelight_batch_seconds_total m 3"] == 0.25
-    assert found["limelight_model_seconds_total m success"] == 2.0
-    assert found["limelight_last_answer_timestamp_seconds m"] == pytest.approx(time.time(), abs=60)
+    assert found["limelight_stage_duration_seconds_sum m read 3"] == 0.5
+    assert found["limelight_stage_duration_seconds_sum m compute 3"] == 1.0
+    assert found["limelight_stage_duration_seconds_count m compute 3"] == 2
+    assert found["limelight_confidence_sum m 3"] == 2.0
+    assert found["limelight_confidence_count m 3"] == 3
+    assert found["limelight_batch_size_sum m 3"] == 3
+    assert found["limelight_batches_total m 3 3"] == 1
+    assert found["limelight_batch_seconds_total m 3 3"] == 0.25
+    assert found["limelight_model_seconds_total m success 3"] == 2.0
+    assert found["limelight_last_answer_timestamp_seconds m 3"] == pytest.approx(
+        time.time(), abs=60
+    )
     assert values(metrics) == found  # once
 
 
 def test_disabled_metrics_count_nothing() -> None:
     metrics = Metrics(enabled=False)
     metrics.observe_request(RequestLabels("/predict"), seconds=0.5, stages=[("read", 1.0, 1.25)])
-    metrics.observe_prediction(PredictionLabels("m", "cat"), 0.75)
-    metrics.observe_batch("m", 3, 0.25)
+    metrics.observe_prediction(PredictionLabels("m", "cat", version="1"), 0.75)
+    metrics.observe_batch(("m", "1"), 3, 0.25)
     assert not any("total" in name or "seconds_" in name for name in values(metrics))
 
 
@@ -132,11 +136,11 @@ class Interrupted(list[tuple[int, float]]):
 
 def test_a_batch_that_ends_during_a_flush_is_counted_once() -> None:
     metrics = Metrics()
-    metrics._batches["m"] = Interrupted([(2, 0.1), (3, 0.1)])
+    metrics._batches["m", "1"] = Interrupted([(2, 0.1), (3, 0.1)])
     for _ in range(5):
         found = values(metrics)
-    assert found["limelight_batch_size_count m"] == 5
-    assert found["limelight_batch_size_sum m"] == 2 + 3 + 1 + 7 + 32
+    assert found["limelight_batch_size_count m 1"] == 5
+    assert found["limelight_batch_size_sum m 1"] == 2 + 3 + 1 + 7 + 32
 
 
 WORKER = """
@@ -159,9 +163,7 @@ def test_dead_workers_keep_their_counters_and_lose_their_gauges(
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
 
     def scrape() -> dict[str, float]:
-        _remove_dead_workers(tmp_path)
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry = all_workers.collect(tmp_path)
         return {
             sample.name: sample.value
             for family in registry.collect()
@@ -230,3 +232,43 @@ def management(*, used: list[float], busy: list[int], broken: bool = False) -> t
     module.nvmlDeviceGetMemoryInfo = lambda at: types.SimpleNamespace(used=used[at], total=8e9)
     module.nvmlDeviceGetUtilizationRates = lambda at: types.SimpleNamespace(gpu=busy[at])
     return module  # type: ignore[no-any-return]
+
+
+def test_version_that_was_removed_leaves_the_exposition_after_a_while(tmp_path: Path) -> None:
+    """Its last requests must still be scraped; after that, versions must not pile up."""
+    metrics = Metrics()
+    for version in ("1", "2"):
+        manifest = load_artifact(write_artifact(tmp_path, version=version)).manifest
+        metrics.set_model(
+            manifest,
+            file="model.onnx",
+            provider="CPU",
+            precision="float32",
+            load_s=0.1,
+            warm_up_s=0.1,
+            memory_bytes=7,
+        )
+        labels = RequestLabels("/predict", "colours", version)
+        metrics.observe_request(labels, seconds=0.1, stages=[("read", 0.0, 0.1)])
+    metrics.flush()
+
+    def versions(later_s: float) -> set[str]:
+        now = time.time() + later_s
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "time", lambda: now)
+            found = list(all_workers.Recent(metrics._registry).collect())
+        assert "limelight_requests" in {metric.name for metric in found}
+        return {
+            sample.labels["version"]
+            for metric in found
+            for sample in metric.samples
+            if "version" in sample.labels
+        }
+
+    metrics.set_served([("colours", "1"), ("colours", "2")])
+    assert versions(10 * all_workers.KEEP_S) == {"1", "2"}
+    metrics.set_served([("colours", "2")])
+    assert versions(all_workers.KEEP_S / 2) == {"1", "2"}
+    assert versions(2 * all_workers.KEEP_S) == {"2"}
+    metrics.set_served([("colours", "2"), ("colours", "1")])  # rolled back
+    assert versions(2 * all_workers.KEEP_S) == {"1", "2"}
