@@ -233,8 +233,8 @@ class Application:
             except LimelightError as error:
                 return self._rejected(exchange, error)
             read_criticality(request.headers, request.context)  # now that the caller is known
-        classifier = self._registry.route(
-            query.get("model"), query.get("version"), request.headers, request.context
+        classifier = self._registry.choose(
+            served, query.get("version"), request.headers, request.context
         )
         exchange.classifier, exchange.checked = classifier, True
         rejection = classifier.rejection(

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
+from PIL import Image, ImageFile
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -308,6 +308,10 @@ def rewrite(folder: Path, file: str, content: bytes, file_format: str = "onnx") 
         "format": FORMATS.get(file, file_format),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+# Pillow's own buffer is too small for some progressive JPEG files of noise.
+ImageFile.MAXBLOCK = 1 << 20
 
 
 def encode(image: Image.Image, image_format: str = "PNG", **options: Any) -> bytes:

@@ -216,7 +216,16 @@ class ModelRegistry:
         Raises:
             UnknownModel, NotReady: see `get`.
         """
-        found = self.get(name, version)
+        return self.choose(self.get(name, version), version, headers, context)
+
+    def choose(
+        self,
+        found: Classifier,
+        version: str | None,
+        headers: Mapping[bytes, bytes],
+        context: RequestContext,
+    ) -> Classifier:
+        """Return the model that answers a request for `version`: `found`, or its canary."""
         if version is not None:
             return found
         return self.rollouts.choose(self._served[found.manifest.name], headers, context)

@@ -178,11 +178,13 @@ class Acceptor:
             )
         )
         self._connecting.add(task)
-        task.add_done_callback(self._connected)
+        task.add_done_callback(partial(self._connected, connection))
 
-    def _connected(self, task: asyncio.Task[Any]) -> None:
+    def _connected(self, connection: socket.socket, task: asyncio.Task[Any]) -> None:
         self._connecting.discard(task)
-        if not task.cancelled() and task.exception() is not None:
+        if task.cancelled():
+            connection.close()  # the loop ended before it took the connection over
+        elif task.exception() is not None:
             logger.info("a connection was interrupted: %s", task.exception())
         self._publish_count()
 

@@ -243,6 +243,7 @@ def test_name_of_the_key_is_an_attribute_of_the_span() -> None:
 
     class Exchange:
         model = version = "none"
+        digest = None
         winners = ()
         method = None
 

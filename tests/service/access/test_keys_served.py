@@ -81,7 +81,9 @@ def statuses(server: Server, path: str, headers: dict[str, str], number: int = 1
         connection = HTTPConnection(server.url.removeprefix("http://"), timeout=20)
         try:
             connection.request(method, path, content, headers)
-            return connection.getresponse().status
+            response = connection.getresponse()
+            response.read()
+            return response.status
         finally:
             connection.close()
 
