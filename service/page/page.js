@@ -439,7 +439,7 @@ at("model").addEventListener("change", () => {
   if (shown) classify();
 });
 onChoice(() => {
-  if (shown) classify();
+  if (shown || running) classify();
 });
 at("against").addEventListener("change", (event) => {
   against = event.target.value;

@@ -394,9 +394,14 @@ def test_two_versions_are_compared_on_the_same_image(
 
 def test_comparison_follows_the_image_and_the_model(browser: Browser, two_versions: Server) -> None:
     page = browser.new_page()
+    held: list[Route] = []
+    page.route("**/explain*", lambda route: held.append(route), times=1)
     page.goto(two_versions.url)
     choose(page, "red.png", RED)
+    # While the first request runs: the second version is asked after it.
     page.get_by_label("Second version").select_option("1")
+    (first,) = held
+    first.continue_()
     expect(page.locator("#compared")).to_contain_text("version 2 says red")
     choose(page, "blue.png", encode(Image.new("RGB", (8, 8), (0, 0, 255))))
     expect(page.locator("#compared")).to_contain_text("version 2 says blue, version 1 says red")

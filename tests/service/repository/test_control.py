@@ -140,18 +140,22 @@ def test_command_line_speaks_to_the_port(running: Running, tmp_path: Path) -> No
 def test_log_level_is_set_in_all_workers_and_shown(running: Running, tmp_path: Path) -> None:
     """At `debug`, every request has a line of its own."""
 
-    def lines(level: str) -> int:
-        answer = running.admin.put(f"/log-level?level={level}")
-        assert answer.json() == {"level": level}
-        time.sleep(0.6)  # the workers look four times a second
+    def logged() -> int:
         before = running.server.log().count("GET /livez 200")
         for _ in range(12):  # on new connections, so that every worker answers
             httpx.get(f"{running.server.url}/livez", timeout=10)
         return running.server.log().count("GET /livez 200") - before
 
-    assert lines("debug") == 12
+    def set_and_wait(level: str, lines: int) -> None:
+        answer = running.admin.put(f"/log-level?level={level}")
+        assert answer.json() == {"level": level}
+        end = time.monotonic() + 10  # the workers look four times a second
+        while (found := logged()) != lines:
+            assert time.monotonic() < end, found
+
+    set_and_wait("debug", 12)
     assert running.admin.get("/log-level").json() == {"level": "debug"}
-    assert lines("error") == 0
+    set_and_wait("error", 0)
     refused = running.admin.put("/log-level?level=loud")
     assert refused.status_code == 409
     assert "use one of debug, info, warning, error" in refused.json()["error"]
