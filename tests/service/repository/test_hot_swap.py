@@ -81,6 +81,22 @@ def listed(server: Server) -> dict[str, list[dict[str, Any]]]:
     return answer
 
 
+def refusals(server: Server, expected: set[str]) -> dict[str, str]:
+    """Wait until all workers refuse the `expected` versions, and return the reasons."""
+    reasons: dict[str, str] = {}
+
+    def all_refuse() -> bool:  # one worker may know of it a moment before another
+        for _ in range(8):
+            reasons.clear()
+            reasons.update({each["version"]: each["reason"] for each in listed(server)["refused"]})
+            if reasons.keys() != expected:
+                return False
+        return True
+
+    wait_until(all_refuse)
+    return reasons
+
+
 def test_every_worker_switches_without_a_failed_request_though_one_is_killed(
     server: Server, models: Path
 ) -> None:
@@ -158,8 +174,7 @@ def test_damaged_and_wrong_versions_are_refused_with_the_reason(
     (damaged / "model.onnx").write_bytes(b"half of it")
     for version in ("7", "8"):
         (staging / "colours" / version).rename(models / "colours" / version)
-    wait_until(lambda: len(listed(server)["refused"]) == 2)
-    reasons = {each["version"]: each["reason"] for each in listed(server)["refused"]}
+    reasons = refusals(server, {"7", "8"})
     assert "gives wrong answers on this processor" in reasons["7"]
     assert "its manifest says" in reasons["8"]
     assert set(versions(server, 8)) == {"6"}

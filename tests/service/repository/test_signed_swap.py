@@ -34,9 +34,8 @@ def test_signed_version_is_swapped_in_and_an_unsigned_one_refused(tmp_path: Path
         wait_until(lambda: set(versions(server, 4)) == {"2"})
         publish("3", private=None)
         publish("4", private=make_keys(tmp_path, "other").private)
-        wait_until(lambda: len(listed(server)["refused"]) == 2)
+        reasons = refusals(server, {"3", "4"})
         assert set(versions(server, 10)) == {"2"}
-        reasons = {each["version"]: each["reason"] for each in listed(server)["refused"]}
         assert "is not signed (model.sig is missing)" in reasons["3"]
         assert "which is not trusted" in reasons["4"]
         (model,) = listed(server)["models"]
