@@ -19,7 +19,8 @@ MAY_BE_PATHS = {"files", "kernel", "model", "network", "pretrained", "recipe", "
 """Texts that may be a path."""
 NO_PATHS = {
     "against", "api_key", "arch", "colormap", "column", "device", "engine", "field", "image_size",
-    "level", "lr", "method", "name", "networks", "receptive_field", "settings", "target", "track", "url",
+    "level", "lr", "method", "name", "networks", "receptive_field", "settings", "target",
+    "track", "url",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 
 import limelight
-from tests.service.repository.test_hot_swap import PNG, listed, versions, wait_until
+from tests.service.repository.test_hot_swap import PNG, listed, refusals, versions, wait_until
 from tests.serving_kit import bentoml_serve, write_artifact
 from tests.signing_kit import make_keys, sign_folder
 
