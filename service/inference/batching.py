@@ -59,8 +59,9 @@ _Answer = tuple[_Item, Outputs | Exception]
 class _Lane:
     """Queue of foreground or of background work, and the tokens that its threads wait for."""
 
-    def __init__(self, *, background: bool) -> None:
+    def __init__(self, *, background: bool, number: int) -> None:
         self.background = background
+        self.number = number
         self.items: FairQueue[_Item] = FairQueue()
         # One token per item; False is the end marker.
         self.tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -110,17 +111,8 @@ class Batcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self.used = time.monotonic()
-        self._foreground, self._background = _Lane(background=False), _Lane(background=True)
-        for lane, name, number in (
-            (self._foreground, "limelight-batch", concurrency),
-            (self._background, "limelight-background", 1),
-        ):
-            for each in range(number):
-                thread = threading.Thread(
-                    target=self._work, args=(lane,), name=f"{name}-{each}", daemon=True
-                )
-                lane.threads.append(thread)
-                thread.start()
+        self._foreground = _Lane(background=False, number=concurrency)
+        self._background = _Lane(background=True, number=1)
 
     @property
     def depth(self) -> int:
@@ -218,6 +210,8 @@ class Batcher:
         future: asyncio.Future[Outputs] = self._loop.create_future()
         expensive = not self._expensive.isdisjoint(outputs)
         lane = self._background if background or expensive else self._foreground
+        if not lane.threads:
+            self._start(lane)
         lane.items.put(
             _Item(images_nhwc, tuple(outputs), context, time.perf_counter(), future, expensive),
             context.caller.name,
@@ -227,6 +221,19 @@ class Batcher:
         )
         lane.tokens.put(True)
         return future
+
+    def _start(self, lane: _Lane) -> None:
+        """Start the threads of a lane, from the event loop: they inherit its priority.
+
+        A model may be loaded by a thread of low priority.
+        """
+        name = "limelight-background" if lane.background else "limelight-batch"
+        for number in range(lane.number):
+            thread = threading.Thread(
+                target=self._work, args=(lane,), name=f"{name}-{number}", daemon=True
+            )
+            lane.threads.append(thread)
+            thread.start()
 
     async def close(self) -> None:
         """Reject new images, finish the queue, and end the threads."""

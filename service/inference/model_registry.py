@@ -31,6 +31,7 @@ class ModelRegistry:
     def __init__(self, settings: Settings, metrics: Metrics, *, threads: int = 1) -> None:
         self._settings = settings
         self._loader = ModelLoader(settings, metrics, threads=threads)
+        self.threads = threads
         self._metrics = metrics
         self._served: dict[str, dict[str, Classifier]] = {}
         self._prepared: dict[Key, Classifier] = {}

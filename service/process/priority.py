@@ -1,4 +1,7 @@
-"""Priority of threads whose work may wait: large images, and background work of the networks."""
+"""Priority of threads whose work may wait.
+
+These are large images, background work of the networks, and new versions that are loaded.
+"""
 
 import contextlib
 import os

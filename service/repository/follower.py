@@ -5,9 +5,11 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from service.inference.model_registry import ModelRegistry
+from service.process.priority import yield_processor
 from service.repository.plan import Plan, Report, State
 from service.repository.relay import Answers, Asked, Relay
 from service.repository.shared_json import SharedJson
@@ -44,6 +46,12 @@ class Follower:
         self._active = 0
         self._reported, self._reported_at = Report(0, 0), 0.0
         self._preparing: asyncio.Task[None] | None = None
+        # ONNX Runtime's threads, if a forward pass has several, would inherit a low priority.
+        self._loading = ThreadPoolExecutor(
+            1,
+            thread_name_prefix="limelight-load",
+            initializer=yield_processor if registry.threads == 1 else None,
+        )
         self._switching: asyncio.TimerHandle | None = None
 
     def load(self) -> None:
@@ -102,10 +110,12 @@ class Follower:
             self._preparing.cancel()
         if self._switching is not None:
             self._switching.cancel()
+        self._loading.shutdown(wait=False, cancel_futures=True)
 
     async def _prepare(self, plan: Plan) -> None:
         try:
-            failed = await asyncio.to_thread(self._registry.prepare, plan)
+            loop = asyncio.get_running_loop()
+            failed = await loop.run_in_executor(self._loading, self._registry.prepare, plan)
             self._report(plan, failed)
         finally:
             self._preparing = None
