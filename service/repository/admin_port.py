@@ -173,6 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", _METRICS_TYPE if text else "application/json")
         self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:  # or a client sends its next request on it
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
