@@ -1,4 +1,4 @@
-"""MLServer with a runtime of one's own, its adaptive batching and two parallel workers.
+"""MLServer with a custom runtime, its adaptive batching and two parallel workers.
 
 `python -m bench.peers.mlserver_server PORT` writes its settings to BENCH_FOLDER and starts it.
 """

@@ -140,7 +140,7 @@ PEERS: tuple[Entry, ...] = (
     ),
     Entry(
         "mlserver",
-        "a runtime of one's own, 2 parallel workers, batches of up to 32 gathered for 1 ms",
+        "a custom runtime, 2 parallel workers, batches of up to 32 gathered for 1 ms",
         _module("mlserver_server"),
         (
             Contestant(

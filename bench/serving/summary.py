@@ -17,7 +17,7 @@ _HEADS = (
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What to reach under one workload; None: no target."""
+    """Targets of one workload; None: no target."""
 
     of_ceiling: float
     """Share of ONNX Runtime alone, at `_CONNECTIONS`."""

@@ -69,7 +69,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker has prepared: a generation, and the versions of it that failed.
+    """Report of a worker: the generation it has prepared, and the versions that failed.
 
     It also has what the worker has counted of the rollouts, by model.
     """

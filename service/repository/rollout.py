@@ -119,7 +119,7 @@ def _number(name: str, text: str) -> float:
 
 @dataclass(slots=True)
 class Sums:
-    """What was counted of a rollout. Seconds are those of the answers that did not fail."""
+    """Counts of a rollout. Seconds are those of the answers that did not fail."""
 
     champion_requests: int = 0
     champion_errors: int = 0
@@ -184,7 +184,7 @@ def _mean(total: float, count: int) -> float | None:
 
 @dataclass(slots=True)
 class Tally:
-    """What one worker has counted of the rollout that began at `started`."""
+    """Counts of one worker for the rollout that began at `started`."""
 
     started: float
     sums: Sums = field(default_factory=Sums)

@@ -1,4 +1,4 @@
-"""Where the models come from: a folder of artefacts, or BentoML's model store."""
+"""Source of the models: a folder of artefacts, or BentoML's model store."""
 
 import re
 from pathlib import Path
