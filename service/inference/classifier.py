@@ -38,6 +38,7 @@ class Classifier:
     Attributes:
         digest: SHA-256 of `manifest.json`, which has that of every other file of the artefact.
         signature: the `signature` of `/models`.
+        key: name and version of the model.
         headers: HTTP headers of answers, which name the version.
         results: builds results from outputs, with the model's classes, thresholds and methods.
         memory_bytes: memory that the worker took while it loaded the model and warmed it up.
@@ -59,8 +60,9 @@ class Classifier:
     ) -> None:
         self.manifest = manifest
         self.digest = digest
+        self.key = manifest.name, manifest.version
         self.headers = (
-            (b"x-model-version", f"{manifest.name}/{manifest.version}".encode()),
+            (b"x-model-version", "/".join(self.key).encode()),
             (b"x-model-digest", digest.encode()),
         )
         self.signature = signature

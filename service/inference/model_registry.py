@@ -141,7 +141,7 @@ class ModelRegistry:
         Requests in progress keep the version that they began with. None of them lasts longer than
         `close_after_s`, after which that version is closed.
         """
-        old = {(each.manifest.name, each.manifest.version): each for each in self.versions}
+        old = {each.key: each for each in self.versions}
         self._switch(state.active)
         for key in old.keys() - dict(state.active).keys():
             name, version = key
@@ -242,7 +242,7 @@ class ModelRegistry:
 
     def _by_key(self) -> Iterator[tuple[str, Classifier]]:
         for each in [*self.versions, *self._prepared.values()]:
-            yield f"{each.manifest.name}/{each.manifest.version}", each
+            yield "/".join(each.key), each
 
     def _state_on_disk(self) -> State:
         try:
@@ -283,7 +283,7 @@ class ModelRegistry:
         return not any(each.batcher.admission.admitted for row in served for each in row.values())
 
     def _count(self) -> None:
-        served = {(each.manifest.name, each.manifest.version) for each in self.versions}
+        served = {each.key for each in self.versions}
         self._metrics.set_served(served)
         self._metrics.set_refused(self.refused)
 

@@ -119,7 +119,7 @@ class Rollouts:
         `served` are the versions of the model, the active one first.
         """
         champion = next(iter(served.values()))
-        name, version = champion.manifest.name, champion.manifest.version
+        name, version = champion.key
         rollout = self._running.get(name)
         if rollout is None or version != rollout.champion or rollout.version not in served:
             return champion

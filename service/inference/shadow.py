@@ -97,7 +97,7 @@ class Shadow:
                 if each.correlation is not None:
                     sums.correlations += 1
                     sums.correlation += each.correlation
-            self._metrics.observe_comparisons(_key(challenger), compared)
+            self._metrics.observe_comparisons(challenger.key, compared)
         finally:
             ended = time.perf_counter()
             self._comparing, self._resting_until = None, ended + REST * (ended - started)
@@ -113,8 +113,4 @@ class Shadow:
 
     def _count(self, challenger: Classifier, sums: Sums, result: str, images: int) -> None:
         setattr(sums, result, getattr(sums, result) + images)
-        self._metrics.count_shadow(_key(challenger), result, images)
-
-
-def _key(classifier: Classifier) -> tuple[str, str]:
-    return classifier.manifest.name, classifier.manifest.version
+        self._metrics.count_shadow(challenger.key, result, images)

@@ -178,10 +178,7 @@ class Server:
 
     def index(self) -> list[dict[str, str]]:
         """Return every served version, and those that failed to load, with the reason."""
-        ready = [
-            _entry(each.manifest.name, each.manifest.version, "READY")
-            for each in self._registry.versions
-        ]
+        ready = [_entry(*each.key, "READY") for each in self._registry.versions]
         refused = [
             _entry(name, version, "UNAVAILABLE", reason)
             for (name, version), reason in self._registry.refused.items()

@@ -289,9 +289,8 @@ class Metrics:
     ) -> None:
         """Record a model that is ready to serve; `file` is the ONNX file that it runs."""
         sha256 = manifest.files[file].sha256
-        info = self._model.labels(manifest.name, manifest.version, provider, precision, sha256)
-        self._infos[manifest.name, manifest.version] = info
         key = manifest.name, manifest.version
+        self._infos[key] = self._model.labels(*key, provider, precision, sha256)
         self._load.labels(*key).set(load_s)
         self._warm_up.labels(*key).set(warm_up_s)
         self._memory.labels(*key).set(memory_bytes)

@@ -83,7 +83,7 @@ class RpcExchange:
 
     def set_model(self, classifier: Classifier) -> None:
         """Record the model of the request."""
-        self.model, self.version = classifier.manifest.name, classifier.manifest.version
+        self.model, self.version = classifier.key
         self.digest = classifier.digest
 
     def metadata(self, error: LimelightError | None = None) -> tuple[tuple[str, str], ...]:
