@@ -50,6 +50,8 @@ class Engine:
         io_binding: run with preallocated buffers (see `limelight.runtime.io_binding`). The default
             is to do so on a GPU only: on a CPU the padding of batches costs time, and bound memory
             saves none.
+        layercam_of: engine of the same artefact, device and threads, whose sessions of the LayerCAM
+            graph this one uses too.
 
     Attributes:
         precision: precision of the layers in a forward pass without LayerCAM maps.
@@ -71,6 +73,7 @@ class Engine:
         threads: int = 1,
         precision: Literal["auto", Precision] = "auto",
         io_binding: bool | None = None,
+        layercam_of: "Engine | None" = None,
     ) -> None:
         self.manifest = artifact.manifest
         self.precision_reason = ""
@@ -95,7 +98,9 @@ class Engine:
             [tensor for tensor in self.manifest.outputs if tensor.name not in expensive],
         )
         self._layercam: Sessions | None = None
-        if (layercam := self.manifest.layercam_file) is not None:
+        if layercam_of is not None:
+            self._layercam = layercam_of._layercam
+        elif (layercam := self.manifest.layercam_file) is not None:
             self._layercam = sessions(layercam)
             _check_graph(self._layercam.first, layercam, self.manifest, self.manifest.outputs)
         on_gpu = self.provider != "CPU"

@@ -8,7 +8,7 @@ from pathlib import Path
 from limelight.artifact.store import ArtifactError, load_artifact
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import EngineError
-from limelight.runtime.precision import choose_engine
+from limelight.runtime.precision import Speedups, choose_engine
 from service.inference.batching import Batcher
 from service.inference.classifier import Classifier
 from service.inference.decoding import DecodingPool
@@ -34,6 +34,7 @@ class ModelLoader:
         self._settings = settings
         self._metrics = metrics
         self._threads = threads
+        self._speedups: Speedups = {}
         self._decoding = DecodingPool(max_bytes=settings.max_decoded_bytes, threads=threads)
 
     def load(self, folder: Path) -> Classifier:
@@ -72,6 +73,7 @@ class ModelLoader:
             device=settings.device,
             threads=self._threads,
             precision=settings.precision,
+            speedups=self._speedups,
         )
         loaded = time.perf_counter()
         warm_up_s = engine.warm_up(_warm_up_sizes(engine, settings.max_batch))

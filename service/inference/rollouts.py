@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from service.inference.batching import Outputs
 from service.inference.classifier import Classifier
 from service.inference.comparison import Comparer
-from service.inference.shadow import Shadow
+from service.inference.shadow import Pair, Shadow
 from service.repository.rollout import Progress, Rollout, Sums, Tally
 from service.request_context import RequestContext
 from service.telemetry.metrics import Metrics
@@ -58,11 +58,8 @@ class _Canary:
 class _Shadowed:
     """Request whose images a shadow gets after the answer."""
 
-    def __init__(
-        self, shadow: Shadow, champion: Classifier, challenger: Classifier, sums: Sums
-    ) -> None:
-        self._shadow, self._sums = shadow, sums
-        self._champion, self._challenger = champion, challenger
+    def __init__(self, shadow: Shadow, pair: Pair) -> None:
+        self._shadow, self._pair = shadow, pair
         self._kept: tuple[NDArray[np.uint8], Outputs] | None = None
 
     def keep(self, pixels_nhwc: NDArray[np.uint8], found: Outputs) -> None:
@@ -72,7 +69,7 @@ class _Shadowed:
 
     def end(self, status: int, context: RequestContext) -> None:
         if status < 400 and self._kept is not None and "probabilities" in self._kept[1]:
-            self._shadow.offer(self._champion, self._challenger, self._sums, *self._kept)
+            self._shadow.offer(self._pair, *self._kept)
         self._kept = None
 
 
@@ -128,10 +125,8 @@ class Rollouts:
             part = takes_part(self._client(headers, context), name, rollout.share)
             context.trial = _Canary(tally.sums, challenger=part)
             return challenger if part else champion
-        if champion.manifest.image != challenger.manifest.image:
-            tally.problem = "the versions prepare images differently: use a canary"
-        elif takes_part(context.id.encode(), name, rollout.share):
-            context.trial = _Shadowed(self._shadow, champion, challenger, tally.sums)
+        if rollout.share == 1 or takes_part(context.id.encode(), name, rollout.share):
+            context.trial = _Shadowed(self._shadow, Pair(champion, challenger, tally))
         return champion
 
     def describe(self, served: Mapping[str, Classifier]) -> dict[str, Any] | None:

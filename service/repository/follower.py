@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from service.inference.model_registry import ModelRegistry
-from service.process.priority import yield_processor
+from service.process.priority import use_idle_processor
 from service.repository.plan import Plan, Report, State
 from service.repository.relay import Answers, Asked, Relay
 from service.repository.shared_json import SharedJson
@@ -46,11 +46,11 @@ class Follower:
         self._active = 0
         self._reported, self._reported_at = Report(0, 0), 0.0
         self._preparing: asyncio.Task[None] | None = None
-        # ONNX Runtime's threads, if a forward pass has several, would inherit a low priority.
+        # ONNX Runtime's threads, if a forward pass has several, would inherit the priority.
         self._loading = ThreadPoolExecutor(
             1,
             thread_name_prefix="limelight-load",
-            initializer=yield_processor if registry.threads == 1 else None,
+            initializer=use_idle_processor if registry.threads == 1 else None,
         )
         self._switching: asyncio.TimerHandle | None = None
 
@@ -115,10 +115,15 @@ class Follower:
     async def _prepare(self, plan: Plan) -> None:
         try:
             loop = asyncio.get_running_loop()
-            failed = await loop.run_in_executor(self._loading, self._registry.prepare, plan)
+            failed = await loop.run_in_executor(self._loading, self._prepare_in_turn, plan)
             self._report(plan, failed)
         finally:
             self._preparing = None
+
+    def _prepare_in_turn(self, plan: Plan) -> dict[str, str]:
+        """Load the models of `plan` while no other worker does, so that those answer as usual."""
+        with self._shared.turn():
+            return self._registry.prepare(plan)
 
     def _switch(self, state: State) -> None:
         self._switching = None

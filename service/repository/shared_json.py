@@ -4,11 +4,14 @@ A full disk or a deleted folder does not concern it. Every process writes a slot
 checksum tells a reader that a slot was being written, so that it reads again later.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import struct
 import tempfile
 import zlib
+from collections.abc import Iterator
 from typing import Any, Self
 
 DESCRIPTOR = "_LIMELIGHT_REPOSITORY_FD"
@@ -41,6 +44,15 @@ class SharedJson:
         """Open the memory that the parent made; None without such a parent."""
         descriptor = os.environ.get(DESCRIPTOR)
         return None if descriptor is None else cls(int(descriptor))
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until no other process is in this block. The death of a process ends its turn."""
+        fcntl.lockf(self.descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
 
     def write(self, slot: int, content: Any) -> None:
         """Write a slot; only its owner may do so.

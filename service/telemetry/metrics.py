@@ -91,6 +91,7 @@ class Metrics:
         # Arrays of numbers: one object per request would fill the CPU caches.
         self._request_rows: dict[RequestLabels, array[float]] = {}
         self._prediction_rows: dict[PredictionLabels, array[float]] = {}
+        self._shadow_counts: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self._batches: defaultdict[_Key, list[tuple[int, float]]] = defaultdict(list)
         self._shared = True
         self._registry = CollectorRegistry()
@@ -246,7 +247,7 @@ class Metrics:
     def count_shadow(self, key: tuple[str, str], result: str, images: int) -> None:
         """Count images for the shadow `key`, a model and a version: compared, shed or failed."""
         if self._enabled:
-            self._shadow_images.labels(*key, result).inc(images)
+            self._shadow_counts[*key, result] += images
 
     def observe_comparisons(self, key: tuple[str, str], found: Sequence["Comparison"]) -> None:
         """Record the comparisons of a shadow with the active version."""
@@ -330,6 +331,9 @@ class Metrics:
             for stage, durations in zip(STAGES, np.concatenate(parts).T, strict=True):
                 if (known := _without_nan(durations)).size:
                     _observe_all(self._stage.labels(*key, stage), known)
+        shadow_counts, self._shadow_counts = self._shadow_counts, defaultdict(int)
+        for shadow, images in shadow_counts.items():
+            self._shadow_images.labels(*shadow).inc(images)
         prediction_rows, self._prediction_rows = self._prediction_rows, {}
         for prediction, confidences in prediction_rows.items():
             self._count_predictions(prediction, np.array(confidences))

@@ -9,11 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from limelight.artifact.golden import read_golden
+from limelight.artifact.manifest import LAYERCAMS
 from limelight.artifact.store import Artifact, load_artifact
 from limelight.runtime import precision
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import EngineError
-from limelight.runtime.precision import choose_engine
+from limelight.runtime.precision import Speedups, choose_engine
 from tests.serving_kit import COLOUR_NETWORK, rewrite, write_artifact
 
 RIGHT = replace(COLOUR_NETWORK, bias=COLOUR_NETWORK.bias + np.float32(1e-4))
@@ -134,4 +135,58 @@ def test_speedup_is_the_ratio_of_the_shortest_times(
     other = Timed(artifact.manifest, clock, [0.9, 0.017])
     speedup = precision._speedup(cast(Engine, plain), cast(Engine, other), golden, threads=threads)
     assert speedup == pytest.approx(2.0)
-    assert plain.runs == other.runs == 3  # 0.2 seconds are over
+    assert plain.runs == other.runs == 3  # the ratio is clear
+
+
+def test_speedup_near_the_limit_is_timed_for_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact, clock = artifact_with(tmp_path), [0.0]
+    monkeypatch.setattr("time.thread_time", lambda: clock[0])
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    golden = read_golden(artifact)
+    assert golden is not None
+    plain = Timed(artifact.manifest, clock, [0.012, 0.012, 0.012, 0.011])
+    other = Timed(artifact.manifest, clock, [0.010])
+    speedup = precision._speedup(cast(Engine, plain), cast(Engine, other), golden, threads=1)
+    assert speedup == pytest.approx(1.1)
+    assert plain.runs == other.runs == 10  # 0.2 seconds are over
+
+
+def test_another_version_is_not_timed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_speedup(monkeypatch, 1.7)
+    speedups: Speedups = {}
+    choose_engine(artifact_with(tmp_path / "1", int8=RIGHT), device="cpu", speedups=speedups)
+    set_speedup(monkeypatch, 0.5)
+    opened: list[str] = []
+    open_engine = Engine.__init__
+
+    def watched(self: Engine, artifact: Artifact, **options: Any) -> None:
+        open_engine(self, artifact, **options)
+        opened.append(self.file)
+
+    monkeypatch.setattr(Engine, "__init__", watched)
+    engine = choose_engine(
+        artifact_with(tmp_path / "2", int8=RIGHT), device="cpu", speedups=speedups
+    )
+    assert engine.precision_reason == "it is right and 1.70 times as fast on this processor"
+    assert opened == ["model.int8.onnx"]
+    # It is checked, however.
+    engine = choose_engine(
+        artifact_with(tmp_path / "3", int8=WRONG), device="cpu", speedups=speedups
+    )
+    assert engine.precision == "float32"
+    assert "model.int8.onnx of colours gives wrong answers" in engine.precision_reason
+
+
+def test_graphs_of_one_artefact_share_the_layercam_graph(tmp_path: Path) -> None:
+    artifact = artifact_with(tmp_path, int8=RIGHT)
+    engine = Engine(artifact, device="cpu", precision="float32")
+    other = Engine(artifact, device="cpu", precision="int8", layercam_of=engine)
+    assert other._layercam is engine._layercam is not None
+    golden = read_golden(artifact)
+    assert golden is not None
+    one, two = (each.run(golden.images, [LAYERCAMS])[LAYERCAMS] for each in (engine, other))
+    assert np.array_equal(one, two)

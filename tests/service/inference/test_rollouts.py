@@ -17,9 +17,9 @@ from service.inference import shadow
 from service.inference.batching import Outputs
 from service.inference.classifier import Classifier
 from service.inference.rollouts import takes_part
-from service.inference.shadow import Shadow
+from service.inference.shadow import Pair, Shadow
 from service.repository.plan import Plan, State
-from service.repository.rollout import Kind, Progress, Rollout, Sums
+from service.repository.rollout import Kind, Progress, Rollout, Sums, Tally
 from service.request_context import RequestContext
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -306,7 +306,7 @@ async def test_shadow_is_shed_while_another_request_waits(served: Served) -> Non
 async def test_shadow_that_has_not_begun_gives_way_to_a_request(served: Served) -> None:
     """The worker is idle when the comparison is offered, and busy when its turn comes."""
     answers = iter([True, False])
-    offered, counted = Shadow(Metrics(), lambda: next(answers)), Sums()
+    offered, counted = Shadow(Metrics(), lambda: next(answers)), Tally(0.0)
     challenger = of(served, "1")
     ran: list[int] = []
     run = challenger.batcher._run
@@ -317,8 +317,9 @@ async def test_shadow_that_has_not_begun_gives_way_to_a_request(served: Served) 
 
     challenger.batcher._run = watched
     found = {"probabilities": np.zeros((1, 3), np.float32)}
-    offered.offer(of(served, "2"), challenger, counted, np.stack(IMAGES[:1]), found)
-    await until(lambda: counted.shed == 1)
+    pair = Pair(of(served, "2"), challenger, counted)
+    offered.offer(pair, np.stack(IMAGES[:1]), found)
+    await until(lambda: counted.sums.shed == 1)
     assert not ran
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -50,3 +51,34 @@ def test_child_process_reads_and_reports() -> None:
         check=True,
     )
     assert shared.read(1) == 8
+
+
+def test_processes_take_turns_and_a_death_ends_a_turn() -> None:
+    shared = SharedJson.create(workers=1)
+    code = (
+        "import time\n"
+        "from service.repository.shared_json import SharedJson\n"
+        "with SharedJson.inherited().turn():\n"
+        "    print(flush=True)\n"
+        "    time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {DESCRIPTOR: str(shared.descriptor)},
+        pass_fds=[shared.descriptor],
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        mine = threading.Event()
+        waiting = threading.Thread(target=lambda: _take(shared, mine), daemon=True)
+        waiting.start()
+        assert not mine.wait(0.3)
+        other.kill()
+        assert mine.wait(10)
+    waiting.join()
+
+
+def _take(shared: SharedJson, taken: threading.Event) -> None:
+    with shared.turn():
+        taken.set()
