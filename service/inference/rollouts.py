@@ -12,7 +12,7 @@ from service.inference.batching import Outputs
 from service.inference.classifier import Classifier
 from service.inference.comparison import Comparer
 from service.inference.shadow import Pair, Shadow
-from service.repository.rollout import Progress, Rollout, Sums, Tally
+from service.repository.rollout import ROLLED_BACK, Progress, Rollout, Sums, Tally
 from service.request_context import RequestContext
 from service.telemetry.metrics import Metrics
 
@@ -83,6 +83,7 @@ class Rollouts:
 
     def __init__(self, metrics: Metrics, header: str, idle: Callable[[], bool]) -> None:
         self._header = header.lower().encode()
+        self._metrics = metrics
         self._shadow = Shadow(metrics, idle)
         self._progress: Mapping[str, Progress] = {}
         self._running: dict[str, Rollout] = {}
@@ -98,6 +99,13 @@ class Rollouts:
             if tally is None or tally.started != rollout.started:
                 tally = Tally(rollout.started)
             self._tallies[name] = tally
+        self._metrics.set_rolled_back(
+            {
+                (name, each.rollout.version)
+                for name, each in progress.items()
+                if each.ended.startswith(ROLLED_BACK)
+            }
+        )
 
     def tallies(self) -> dict[str, Tally]:
         """Return a copy of what this worker has counted, by model."""

@@ -6,6 +6,8 @@ from typing import Any, Literal, get_args
 
 Kind = Literal["canary", "shadow"]
 """A canary answers a share of the requests. A shadow answers nobody: its answers are compared."""
+ROLLED_BACK = "rolled back"
+"""Beginning of the reason why a rollout ended, if the challenger exceeded a limit."""
 _NUMBERS = ("share", "max_errors", "max_latency_ratio", "max_disagreement")
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from service.repository.choices import Choices
 from service.repository.plan import Report, State
-from service.repository.rollout import Progress, Rollout, Sums
+from service.repository.rollout import ROLLED_BACK, Progress, Rollout, Sums
 
 logger = logging.getLogger("limelight.repository")
 
@@ -96,7 +96,7 @@ class RolloutWatch:
             return problem
         latest = total.sums - total.judged
         if breach := rollout.breach(latest):
-            return f"rolled back: {breach}"
+            return f"{ROLLED_BACK}: {breach}"
         if rollout.is_judged(latest):
             if rollout.promote:
                 total.promoted = f"promoted after {latest.answers(rollout.kind):,} answers"

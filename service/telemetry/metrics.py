@@ -161,6 +161,13 @@ class Metrics:
             *("model", "version"),
         )
         self._refused: set[tuple[str, str]] = set()
+        self._rollback = self._gauge(
+            "model_rolled_back",
+            "1 for each version whose last canary or shadow exceeded a limit.",
+            "livemax",
+            *_OF_MODEL,
+        )
+        self._rolled_back: set[tuple[str, str]] = set()
         self._load = self._gauge(
             "model_load_seconds", "Seconds to read and verify a model.", "livemax", *_OF_MODEL
         )
@@ -310,9 +317,15 @@ class Metrics:
 
     def set_refused(self, refused: Collection[tuple[str, str]]) -> None:
         """Record which versions on disk cannot be served."""
-        for key in self._refused | set(refused):
+        for key in self._infos.keys() | self._refused | set(refused):
             self._refusal.labels(*key).set(key in refused)
         self._refused |= set(refused)
+
+    def set_rolled_back(self, keys: Collection[tuple[str, str]]) -> None:
+        """Record which versions were rolled back automatically, and not tried again since."""
+        for key in self._infos.keys() | self._rolled_back | set(keys):
+            self._rollback.labels(*key).set(key in keys)
+        self._rolled_back |= set(keys)
 
     def flush(self) -> None:
         """Aggregate the observations since the last call, and repair the files of the metrics."""

@@ -201,6 +201,10 @@ async def test_rollout_that_has_ended_chooses_the_active_version(served: Served)
     assert await ask(served) == "2"
     shown = (await served.http.get("/models/colours")).json()["rollout"]
     assert (shown["ended"], shown["requests"]) == ("rolled back: slow", 7)
+    alerted = 'limelight_model_rolled_back{model="colours",version="1"}'
+    assert f"{alerted} 1.0" in (await served.http.get("/metrics")).text
+    begin(served, "canary")
+    assert f"{alerted} 0.0" in (await served.http.get("/metrics")).text
     # A challenger that is not loaded yet, and another champion, change nothing either.
     begin(served, "canary", version="3")
     assert await ask(served) == "2"
