@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--seconds", type=float, default=15, help="of each step of overload, fairness, shadow"
     )
-    made.add_argument("--requests", type=int, default=100_000, help="during swap")
+    made.add_argument("--requests", type=int, default=100_000, help="during swap, at least")
     made.add_argument("--activations", type=int, default=50, help="of versions, in swap")
     made.add_argument("--rollbacks", type=int, default=10, help="of versions, in swap")
     made.add_argument("--minutes", type=float, default=60, help="of soak")

@@ -26,6 +26,8 @@ _POLL_S = 0.5
 _GIVE_UP_S = 60.0
 _SETTLE_S = 1.0
 """Pause after a change, which counts as part of it: the old version is still there."""
+_LEAST_PER_CHANGE_S = 5.0
+"""Time of a change, and of answers without one after it."""
 
 
 @dataclass
@@ -85,11 +87,13 @@ async def _change_under_load(
 ) -> tuple[Load, Changes]:
     """Spread the changes evenly over the requests, after a part without any."""
     calls = itertools.repeat(cifar_call())
-    client = Client(server.port)
-    loading = asyncio.create_task(offer(client, calls, rate=rate, count=arguments.requests))
-    seconds = arguments.requests / rate
-    await asyncio.sleep(_QUIET * seconds)
-    pause_s = (1 - _QUIET) * seconds / (1 + arguments.activations + arguments.rollbacks)
+    client, number = Client(server.port), 1 + arguments.activations + arguments.rollbacks
+    # A fast machine gets more requests than asked for, so that they last as long as the changes.
+    least_s = number * _LEAST_PER_CHANGE_S / (1 - _QUIET)
+    count = max(arguments.requests, round(rate * least_s))
+    loading = asyncio.create_task(offer(client, calls, rate=rate, count=count))
+    await asyncio.sleep(_QUIET * count / rate)
+    pause_s = (1 - _QUIET) * count / rate / number
     changes = await asyncio.to_thread(_change, server, folder, pause_s, arguments)
     return await loading, changes
 
