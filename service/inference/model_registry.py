@@ -10,7 +10,7 @@ from limelight.errors import NotReady, UnknownModel
 from service.inference.classifier import Classifier
 from service.inference.model_loader import ModelError, ModelLoader
 from service.inference.rollouts import Rollouts
-from service.repository.plan import Key, Plan, State
+from service.repository.plan import Key, Plan, State, key_of
 from service.repository.source import find_models
 from service.repository.version_policy import VersionPolicies
 from service.request_context import RequestContext
@@ -39,6 +39,7 @@ class ModelRegistry:
         self._failures: dict[str, str] = {}
         self._failed: dict[str, str] = {}
         self._refused: dict[str, str] = {}
+        self._unloaded: list[str] = []
         self._labels: dict[str, dict[str, str]] = {}
         self._problem: str | None = "the models are being loaded"
         self.rollouts = Rollouts(metrics, settings.canary_header, self._is_idle)
@@ -75,8 +76,12 @@ class ModelRegistry:
     @property
     def refused(self) -> dict[Key, str]:
         """Versions on disk that failed to load, with the reason."""
-        pairs = sorted((*key.split("/", 1), reason) for key, reason in self._refused.items())
-        return {(name, version): reason for name, version, reason in pairs}
+        return {key_of(each): reason for each, reason in sorted(self._refused.items())}
+
+    @property
+    def unloaded(self) -> list[Key]:
+        """Versions that would be served, but for an operator who unloaded their model."""
+        return [key_of(each) for each in self._unloaded]
 
     @property
     def default(self) -> str:
@@ -163,7 +168,7 @@ class ModelRegistry:
         a moment later.
         """
         self._refused = self._failed | state.refused
-        self._labels = state.labels
+        self._unloaded, self._labels = state.unloaded, state.labels
         self.rollouts.note(state.rollouts)
         self._count()
         self._problem = state.problem or self._find_problem()

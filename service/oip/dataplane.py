@@ -12,6 +12,7 @@ from service.oip.inference import Inference
 from service.oip.metadata import ModelMetadata, model_metadata
 from service.oip.model_config import Json, model_configuration
 from service.oip.statistics import ModelStatistics, model_statistics
+from service.repository.plan import repository_index
 from service.repository.relay import Relay, refused
 from service.request_context import RequestContext
 from service.settings import Settings
@@ -177,14 +178,7 @@ class Server:
         await self._relay.carry_out(action, name, id_=token_hex(8), key=key)
 
     def index(self) -> list[dict[str, str]]:
-        """Return every served version, and those that failed to load, with the reason."""
-        ready = [_entry(*each.key, "READY") for each in self._registry.versions]
-        refused = [
-            _entry(name, version, "UNAVAILABLE", reason)
-            for (name, version), reason in self._registry.refused.items()
-        ]
-        return ready + refused
-
-
-def _entry(name: str, version: str, state: str, reason: str = "") -> dict[str, str]:
-    return {"name": name, "version": version, "state": state, "reason": reason}
+        """Return every served version, and those that are not served, with the reason."""
+        registry = self._registry
+        ready = [each.key for each in registry.versions]
+        return repository_index(ready, registry.refused, registry.unloaded)

@@ -97,18 +97,7 @@ def _unload(control: Control, path: "re.Match[str]", query: dict[str, str]) -> J
 
 
 def _index(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
-    described = control.describe()
-    ready = [
-        {"name": model["name"], "version": version, "state": "READY", "reason": ""}
-        for model in described["models"]
-        for version in model["versions"]
-    ]
-    refused = [
-        dict(zip(("name", "version"), key.split("/"), strict=True))
-        | {"state": "UNAVAILABLE", "reason": reason}
-        for key, reason in described["refused"].items()
-    ]
-    return ready + refused
+    return control.index()
 
 
 def _read_level(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:

@@ -9,7 +9,7 @@ from typing import Any
 
 from service.repository.choices import Choices
 from service.repository.coordinator import Coordinator
-from service.repository.plan import State
+from service.repository.plan import State, key_of, repository_index
 from service.repository.rollout import Rollout
 from service.telemetry.logs import LEVELS, set_level
 
@@ -67,6 +67,13 @@ class Control:
             "refused": state.refused,
             "log_level": state.log_level,
         }
+
+    def index(self) -> list[dict[str, str]]:
+        """Return the repository index; see `repository_index`."""
+        state = self._coordinator.state
+        refused = {key_of(each): reason for each, reason in state.refused.items()}
+        ready = (key for key, _ in state.active)
+        return repository_index(ready, refused, map(key_of, state.unloaded))
 
     def activate(self, name: str, version: str) -> None:
         """Let a version answer requests that name none; `latest` follows the policy again.

@@ -196,7 +196,12 @@ class Coordinator:
         }
         models = self._fit(usable)
         again = any(f"{name}/{version}" in changed for name in models for version in models[name])
-        self._aim_at(models, again=again)
+        unloaded = [
+            f"{name}/{version}"
+            for name in sorted(self.choices.unloaded & usable.keys())
+            for version in self.choices.policies.of(name).select(usable[name])
+        ]
+        self._aim_at(models, unloaded, again=again)
 
     def _select(self, found: dict[str, dict[str, Path]]) -> dict[str, dict[str, str]]:
         selected = {}
@@ -237,12 +242,16 @@ class Coordinator:
     def _reasons(self) -> dict[str, str]:
         return self._bound.left_out | {key: reason for key, (_, reason) in self._refused.items()}
 
-    def _aim_at(self, models: dict[str, dict[str, str]], *, again: bool) -> None:
+    def _aim_at(
+        self, models: dict[str, dict[str, str]], unloaded: list[str], *, again: bool
+    ) -> None:
         state = self._state
+        if unloaded != state.unloaded:
+            state = replace(state, unloaded=unloaded)
         refused = self._reasons()
         same = _ordered(models) == _ordered(state.target.models)
         if (same and not again) or not models:
-            if refused != state.refused:
+            if state != self._state or refused != state.refused:
                 self._write(replace(state, refused=refused))
             return
         target = Plan(state.target.generation + 1, models)

@@ -1,6 +1,6 @@
 """What the parent tells the workers to serve, and what they report back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,26 @@ from service.repository.rollout import Progress, Tally
 
 Key = tuple[str, str]
 """Name and version of a model."""
+
+
+def repository_index(
+    ready: Iterable[Key], refused: Mapping[Key, str], unloaded: Iterable[Key]
+) -> list[dict[str, str]]:
+    """Return the repository index of the Open Inference Protocol: versions, states and reasons."""
+    reason = "unloaded by an operator: load the model again"
+    not_served = {**refused, **{key: reason for key in unloaded if key not in refused}}
+    rows = [(key, "READY", "") for key in ready]
+    rows += [(key, "UNAVAILABLE", reason) for key, reason in not_served.items()]
+    return [
+        {"name": name, "version": version, "state": state, "reason": reason}
+        for (name, version), state, reason in rows
+    ]
+
+
+def key_of(text: str) -> Key:
+    """Return the name and the version in "NAME/VERSION"."""
+    name, version = text.split("/", 1)
+    return name, version
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +56,7 @@ class State:
         active: what every worker serves from `since` on, a time of the monotonic clock.
         target: what the workers prepare; it becomes active when all of them have.
         refused: versions that failed, with the reason: "NAME/VERSION" -> reason.
+        unloaded: versions that would be served, but for an operator who unloaded their model.
         problem: reason why there are no models at all; None if there are.
         labels: names of versions: model -> label -> version.
         log_level: level of the log of all processes.
@@ -47,6 +68,7 @@ class State:
     target: Plan
     since: float = 0.0
     refused: dict[str, str] = field(default_factory=dict)
+    unloaded: list[str] = field(default_factory=list)
     problem: str | None = None
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
     log_level: str = "info"

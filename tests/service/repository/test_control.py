@@ -111,7 +111,13 @@ def test_tritons_client_unloads_and_loads_a_model(running: Running) -> None:
     triton.unload_model("other")
     assert running.service.get("/models/other").status_code == 404
     assert running.service.get("/readyz").status_code == 200
+    for port in (running.admin, running.service):
+        index = port.post("/v2/repository/index").json()
+        states = {each["name"]: each["state"] for each in index}
+        assert states == {"colours": "READY", "other": "UNAVAILABLE"}
+        assert "unloaded by an operator" in next(each["reason"] for each in index if each["reason"])
     triton.load_model("other")
+    assert "UNAVAILABLE" not in running.service.post("/v2/repository/index").text
     assert running.service.get("/models/other").status_code == 200
     triton.close()
     assert running.post("/v2/repository/models/nope/unload", 404)

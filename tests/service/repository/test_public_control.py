@@ -66,8 +66,10 @@ def test_tritons_clients_unload_and_load_in_all_workers(running: Running, protoc
     client.unload_model("other", headers=headers)
     assert running.ready() == {"404"}
     index = client.get_model_repository_index(headers=headers)
-    models = index if protocol == "http" else [{"name": each.name} for each in index.models]
-    assert [each["name"] for each in models] == ["colours"]
+    if protocol == "grpc":
+        index = [{"name": each.name, "state": each.state} for each in index.models]
+    states = {each["name"]: each["state"] for each in index}
+    assert states == {"colours": "READY", "other": "UNAVAILABLE"}
     client.load_model("other", headers=headers)
     assert running.ready() == {"200"}
     assert client.is_model_ready("other", headers=headers)
