@@ -13,6 +13,8 @@ from service.inference.classifier import Classifier
 from service.oip.errors import status_of
 from service.request_context import RequestContext
 
+DIGEST = "x-model-digest"
+"""Name of the digest of the version that answered, in metadata and in parameters."""
 _CODES = {
     "unknown_model": grpc.StatusCode.NOT_FOUND,
     "request_timeout": grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -89,7 +91,7 @@ class RpcExchange:
     def metadata(self, error: LimelightError | None = None) -> tuple[tuple[str, str], ...]:
         """Return the trailing metadata of the answer: the model's digest, an error's headers."""
         found = () if error is None else trailers(error)
-        return found if self.digest is None else (*found, ("x-model-digest", self.digest))
+        return found if self.digest is None else (*found, (DIGEST, self.digest))
 
     def set_error(self, error: LimelightError) -> None:
         """Record the error that the call ends with."""

@@ -18,7 +18,7 @@ from service.inference.admission import UploadBudget
 from service.oip.dataplane import NAME, Server, server_version
 from service.oip.errors import InvalidInference
 from service.oip.grpc.codec import read_request, write_response
-from service.oip.grpc.exchange import RpcExchange, status_code, trailers
+from service.oip.grpc.exchange import DIGEST, RpcExchange, status_code, trailers
 from service.oip.grpc.messages import SERVICE, input_class, message_class
 from service.oip.grpc.reading import Guard
 from service.oip.grpc.wire import reader
@@ -143,6 +143,8 @@ class Servicer:
                 return failed
             # Each request has exactly one response, so every response is final.
             answer.parameters["triton_final_response"].bool_param = True
+            # The metadata is that of the stream, whose requests may have several models.
+            answer.parameters[DIGEST].string_param = exchange.digest or ""
             return response_class(infer_response=answer)
 
         tasks: deque[asyncio.Task[Any]] = deque()

@@ -191,8 +191,9 @@ def test_deadline_of_the_caller_is_respected(stub: Any, rng: np.random.Generator
 
 
 def test_stream_answers_in_order_and_continues_after_a_rejection(
-    remote: Any, rng: np.random.Generator
+    remote: Any, client: httpx.Client, rng: np.random.Generator
 ) -> None:
+    digest = client.get("/models/colours").json()["digest"]
     batches = [pixels(rng, size) for size in (1, 5, 2, 1, 32, 3) * 3]
     answers: queue.Queue[Any] = queue.Queue()
     remote.start_stream(lambda result, error: answers.put((result, error)))
@@ -206,7 +207,9 @@ def test_stream_answers_in_order_and_continues_after_a_rejection(
             continue
         assert error is None
         assert result.get_response().id == str(number)
-        assert result.get_response().parameters["triton_final_response"].bool_param
+        parameters = result.get_response().parameters
+        assert parameters["triton_final_response"].bool_param
+        assert parameters["x-model-digest"].string_param == digest
         result_matches(result, batch)
     remote.stop_stream()
 
