@@ -193,6 +193,7 @@ class Application:
             response, error_code = error_response(failure), failure.code
         finally:
             self._in_flight -= 1
+            exchange.release()
         if error_code != ClientGone.code:
             await self._send(exchange, response, send, span)
         seconds = time.perf_counter() - request.context.started
@@ -201,10 +202,12 @@ class Application:
         )
 
     def _reject_early(
-        self, scope: Scope, receive: Receive
+        self, scope: Scope, receive: Receive, body_arrived: bool
     ) -> tuple[Response, Iterable[Header]] | None:
         """Reject a request when its head arrives, before a task is created for it.
 
+        With `body_arrived`, a request that is not rejected is admitted: else all requests that
+        arrive together would be checked before the first one counts.
         Return the response and additional headers. Return None if the request must take the normal
         path: it is admitted, it is invalid, the fields of its form may name another model, or its
         answer needs the headers of a trace, of the shutdown or of CORS.
@@ -243,6 +246,8 @@ class Application:
             masked_images=masked_images(path, request.query, classifier),
         )
         if rejection is None:
+            if body_arrived:
+                exchange.admit(classifier.batcher.admission.admitted_now(request.context))
             scope[_EXCHANGE] = exchange
             return None
         return self._rejected(exchange, rejection)

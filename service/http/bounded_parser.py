@@ -57,6 +57,7 @@ class BoundedParser(HttpToolsProtocol):
         # Bytes of a chunked body around its content: in total, and since the last content.
         self._framing_bytes = self._dry_bytes = 0
         self._held = b""
+        self._piece = b""
 
     def refuse(self, error: LimelightError) -> None:
         """Close the input, and answer with an error after the responses in progress."""
@@ -78,6 +79,12 @@ class BoundedParser(HttpToolsProtocol):
         self._parse(data)
         if not self._held:
             self.flow.resume_reading()
+
+    @property
+    def body_arrived(self) -> bool:
+        """True if the bytes of the head that was just parsed are followed by the whole body."""
+        end = self._piece.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+        return 0 <= self._missing_bytes <= len(self._piece) - end
 
     @property
     def unread(self) -> bool:
@@ -104,7 +111,7 @@ class BoundedParser(HttpToolsProtocol):
                 limit = at + self._max_head_bytes - self._head_bytes
                 found = data.find(_END_OF_HEAD, at, limit)
                 upto = min(end, limit) if found < 0 else found + len(_END_OF_HEAD)
-            piece = data if upto - at == end else data[at:upto]
+            self._piece = piece = data if upto - at == end else data[at:upto]
             at, before = upto, self._body_bytes
             try:
                 self.parser.feed_data(piece)
@@ -114,6 +121,8 @@ class BoundedParser(HttpToolsProtocol):
             except HttpParserError as error:
                 self.refuse(_cause(error))
                 return
+            finally:
+                self._piece = b""
             if in_body:
                 if self._missing_bytes < 0:
                     self._check_framing(len(piece), self._body_bytes - before)

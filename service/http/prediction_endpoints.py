@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from limelight.explanations.methods import METHODS
 from limelight.result_builder import winner_of
@@ -86,7 +87,11 @@ class PredictionEndpoints:
                     with classifier.admit(request.context, low_priority=low_priority):
                         pass
                 body = await read_image(request, reservation)
-            with classifier.admit(request.context, low_priority=low_priority):
+            # Most images were admitted when the head arrived, and count until the answer.
+            admitted: AbstractContextManager[None] = nullcontext()
+            if exchange.admitted is None:
+                admitted = classifier.admit(request.context, low_priority=low_priority)
+            with admitted:
                 if body is None:
                     body = await read_image(request, reservation)
                 if not form:

@@ -18,8 +18,11 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from service.http.messages import Header, Response
 
-EarlyRejection = Callable[[Scope, Receive], "tuple[Response, Iterable[Header]] | None"]
-"""Function that rejects a request by its head: the response and additional headers, or None."""
+EarlyRejection = Callable[[Scope, Receive, bool], "tuple[Response, Iterable[Header]] | None"]
+"""Function that rejects a request by its head: the response and additional headers, or None.
+
+The third argument is True if the body has arrived, too.
+"""
 
 _ALWAYS_ANSWERED = frozenset(
     {"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"}
@@ -137,7 +140,7 @@ class Protocol(ClosingProtocol):
                 return
         # Pipelined requests, and clients that wait for "100 Continue", take the normal path.
         if writes_only(cycle) and not (self.pipeline or cycle.waiting_for_100_continue):
-            rejection = self._reject_early(scope, receive)
+            rejection = self._reject_early(scope, receive, self.body_arrived)
             if rejection is not None:
                 response, extra = rejection
                 write_whole(cycle, response, extra)

@@ -124,7 +124,6 @@ class Admission:
             )
         return None
 
-    @contextmanager
     def admit(
         self,
         context: RequestContext,
@@ -132,10 +131,11 @@ class Admission:
         low_priority: bool = False,
         images: int = 1,
         background: bool = False,
-    ) -> Iterator[None]:
+    ) -> "Admitted":
         """Admit `images` images, from before they are decoded until they are answered.
 
-        With `background`, they are submitted to the queue as background work.
+        With `background`, they are submitted to the queue as background work. They count from the
+        beginning of the `with` statement to its end.
 
         A request that cannot be served in time is rejected here, before any work is done for it.
 
@@ -152,14 +152,15 @@ class Admission:
                 # The traceback refers to this frame. Without this deletion, the frame would refer
                 # to the exception, and the cycle would last until a garbage collection.
                 del rejection
-        caller, callers = context.caller, self._callers[background]
-        self._add(callers, caller, images)
-        try:
-            yield
-        finally:
-            self._add(callers, caller, -images)
+        return Admitted(self, context.caller, images, background=background)
 
-    def _add(self, callers: dict[str, tuple[int, float]], caller: Caller, images: int) -> None:
+    def admitted_now(self, context: RequestContext) -> "Admitted":
+        """Return one image whose admission was checked a moment ago, by `rejection`."""
+        return Admitted(self, context.caller, 1, background=False)
+
+    def add(self, caller: Caller, images: int, *, background: bool) -> None:
+        """Count images of a caller, or fewer if the number is negative."""
+        callers = self._callers[background]
         self.admitted += images
         admitted = callers.get(caller.name, (0, 0.0))[0] + images
         if admitted:
@@ -177,6 +178,24 @@ class Admission:
         before = sum(admitted for admitted, _ in self._callers[False].values())
         served = _served(self._callers[True], caller, images)
         return self.expected_background_s(served) + before * self.seconds_per_image
+
+
+class Admitted:
+    """Images that are admitted; a context manager."""
+
+    __slots__ = ("_admission", "_background", "_caller", "_images")
+
+    def __init__(
+        self, admission: Admission, caller: Caller, images: int, *, background: bool
+    ) -> None:
+        self._admission, self._caller = admission, caller
+        self._images, self._background = images, background
+
+    def __enter__(self) -> None:
+        self._admission.add(self._caller, self._images, background=self._background)
+
+    def __exit__(self, *exception: object) -> None:
+        self._admission.add(self._caller, -self._images, background=self._background)
 
 
 def _mean(before: float, latest: float) -> float:

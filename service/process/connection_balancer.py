@@ -2,7 +2,7 @@
 
 By default, the first event loop that wakes up accepts all waiting connections. A client that opens
 64 connections at once then often has all of them in one worker, while the others are idle. Here a
-worker accepts one connection at a time, and first yields to a worker with fewer connections.
+worker first yields to a worker with fewer connections, before each that it accepts.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ logger = logging.getLogger("limelight.accepting")
 _CHECK_S = 0.001
 # Pause in which a worker with fewer connections may accept; event loops have millisecond timers.
 _YIELD_S = 0.001
+_ACCEPTED_AT_ONCE = 32
 # Pause after a failure to accept, and interval between two warnings about it.
 _RETRY_S = 0.1
 _WARN_S = 10.0
@@ -141,17 +142,24 @@ class Acceptor:
         loop.call_later(seconds, self._listen, listening)
 
     def _accept(self, listening: socket.socket) -> None:
+        """Accept what waits. One connection in each turn of a busy event loop would be too slow."""
+        for _ in range(_ACCEPTED_AT_ONCE):
+            if not self._accept_one(listening):
+                return
+
+    def _accept_one(self, listening: socket.socket) -> bool:
+        """Accept a connection, and return True if there may be more, and is room for them."""
         if self._status is not None and not self._yielded:
             least = self._status.least()
-            if least is not None and least < len(self._connections()):
+            if least is not None and least < len(self._connections()) + len(self._connecting):
                 self._yielded = True  # once only: the other worker may be busy
                 self._listen_later(listening, _YIELD_S)
-                return
+                return False
         self._yielded = False
         try:
             connection, _ = listening.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # another worker was faster, or the client disconnected
+            return False  # another worker was faster, or the client disconnected
         except OSError as error:  # e.g. no file descriptors are left
             now = asyncio.get_running_loop().time()
             if now > self._warned + _WARN_S:
@@ -159,7 +167,7 @@ class Acceptor:
                 logger.warning("a connection cannot be accepted: %s", error)
             self._open.close_idle(self._connections())
             self._listen_later(listening, _RETRY_S)
-            return
+            return False
         regular = self._open.make_room(self._connections(), len(self._connecting))
         connection.setblocking(False)
         if connection.family in (socket.AF_INET, socket.AF_INET6):
@@ -179,6 +187,8 @@ class Acceptor:
         )
         self._connecting.add(task)
         task.add_done_callback(partial(self._connected, connection))
+        # Connections that are closed to make room leave in the next turn of the loop.
+        return len(self._connections()) + len(self._connecting) < self._open.limit
 
     def _connected(self, connection: socket.socket, task: asyncio.Task[Any]) -> None:
         self._connecting.discard(task)

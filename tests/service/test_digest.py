@@ -67,6 +67,6 @@ async def test_request_that_is_rejected_by_its_head_names_the_digest(
         async def receive() -> dict[str, str]:
             raise AssertionError
 
-        early = served.application._reject_early(scope, receive)
+        early = served.application._reject_early(scope, receive, False)
         assert early is not None
         assert dict(early[1])[b"x-model-digest"].decode() == classifier.digest

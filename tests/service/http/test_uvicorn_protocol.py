@@ -70,6 +70,10 @@ class Full:
                 self._classifier.batcher.admission.admit(RequestContext(), low_priority=False)
             )
 
+    @property
+    def admitted(self) -> int:
+        return self._classifier.batcher.admission.admitted
+
     async def connect(self) -> Client:
         return Client(*await asyncio.open_connection("127.0.0.1", self._port))
 
@@ -134,6 +138,41 @@ async def test_predictions_are_rejected_only_if_the_queue_is_full(full: Full) ->
     assert (await client.ask("/predict"))[0] == 503
     assert (await client.ask("/predict?model=digits"))[0] == 200
     assert full.delegated == ["/predict", "/predict"]
+    client.close()
+
+
+async def test_requests_that_arrive_together_count_one_after_the_other(full: Full) -> None:
+    """All heads are parsed before the task of the first request begins."""
+    clients = [await full.connect() for _ in range(5)]
+    for client in clients:
+        client.send("/predict")
+    answers = [await client.answer() for client in clients]
+    assert sorted(status for status, *_ in answers) == [200, 200, 503, 503, 503]
+    assert full.delegated == ["/predict"] * 2
+    assert full.admitted == 2
+    for client in clients:
+        client.close()
+
+
+async def test_body_that_is_on_its_way_does_not_occupy_the_queue(full: Full) -> None:
+    client = await full.connect()
+    client.send("/predict", None)
+    async with asyncio.timeout(10):
+        while not full.delegated:
+            await asyncio.sleep(0.01)
+    assert full.admitted == 2
+    client.write(PNG)
+    assert (await client.answer())[0] == 200
+    assert full.admitted == 2
+    client.close()
+
+
+@pytest.mark.parametrize("target", ["/predict?colour=red", "/explain?method=nonsense"])
+async def test_invalid_request_leaves_the_queue(full: Full, target: str) -> None:
+    full.places.pop_all().close()
+    client = await full.connect()
+    assert (await client.ask(target))[0] == 422
+    assert full.admitted == 0
     client.close()
 
 
@@ -244,12 +283,12 @@ async def test_a_request_has_one_context_from_its_head_to_its_answer(
     assert status == 200
     assert ids == [headers["x-request-id"]]
     assert lookups == [(None, None)]
-    assert [context.id for context in checks] == [ids[0], ids[0]]
-    assert checks[0] is checks[1]
+    assert [context.id for context in checks] == ids
     # The body arrives late: the check of the head is not repeated before waiting for the body.
     client.send("/predict", None)
     await asyncio.sleep(0.05)
     client.write(PNG)
     assert (await client.answer())[0] == 200
-    assert (len(ids), len(lookups), len(checks)) == (2, 2, 4)
+    assert (len(ids), len(lookups), len(checks)) == (2, 2, 3)
+    assert checks[1] is checks[2]
     client.close()

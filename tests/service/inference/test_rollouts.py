@@ -184,12 +184,12 @@ async def test_early_rejection_asks_the_version_that_would_answer(served: Served
         raise AssertionError("the body is not read")
 
     with of(served, "1").batcher.admission.admit(RequestContext(), images=4096):
-        found = served.application._reject_early(scope, receive)
+        found = served.application._reject_early(scope, receive, False)
     assert found is not None
     assert found[0].status == 503
     assert (b"x-model-version", b"colours/1") in found[1]
     assert sums(served) == Sums(challenger_requests=1, challenger_errors=1)
-    assert served.application._reject_early(scope, receive) is None
+    assert served.application._reject_early(scope, receive, False) is None
 
 
 async def test_rollout_that_has_ended_chooses_the_active_version(served: Served) -> None:
