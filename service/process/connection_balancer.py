@@ -29,6 +29,8 @@ _CHECK_S = 0.001
 # Pause in which a worker with fewer connections may accept; event loops have millisecond timers.
 _YIELD_S = 0.001
 _ACCEPTED_AT_ONCE = 32
+# Part of its connections by which a worker may have more than another one: 1 in 16.
+_TOLERANCE = 16
 # Pause after a failure to accept, and interval between two warnings about it.
 _RETRY_S = 0.1
 _WARN_S = 10.0
@@ -150,8 +152,9 @@ class Acceptor:
     def _accept_one(self, listening: socket.socket) -> bool:
         """Accept a connection, and return True if there may be more, and is room for them."""
         if self._status is not None and not self._yielded:
-            least = self._status.least()
-            if least is not None and least < len(self._connections()) + len(self._connecting):
+            least, mine = self._status.least(), len(self._connections()) + len(self._connecting)
+            # With exact shares, two busy workers would yield to each other for each connection.
+            if least is not None and least < mine - mine // _TOLERANCE:
                 self._yielded = True  # once only: the other worker may be busy
                 self._listen_later(listening, _YIELD_S)
                 return False
