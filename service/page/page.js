@@ -228,8 +228,9 @@ function answer() {
   fill(at("against"), others, against);
   at("against").disabled = at("zoom").disabled = false;
   const facts = [["Model", `${found.model}, version ${found.version}`]];
-  const { provider, precision, precision_reason: reason } = describes(found) ?? {};
+  const { provider, precision, precision_reason: reason, signature } = describes(found) ?? {};
   if (provider) facts.push(["Runs on", provider], [`In ${precision} because`, reason]);
+  if (signature) facts.push(["Signature", signedBy(signature)]);
   for (const [stage, name] of Object.entries(STAGES)) {
     if (stage in stages) facts.push([`Time ${name}`, `${stages[stage].toFixed(1)} ms`]);
   }
@@ -239,6 +240,9 @@ function answer() {
   );
   paint();
 }
+
+const signedBy = ({ verified, method, key, problem }) =>
+  verified ? `of a trusted ${method}, ${key.slice(0, 16)}` : `not verified: ${problem}`;
 
 function row(score) {
   const button = element("button");

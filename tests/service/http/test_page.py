@@ -1,5 +1,6 @@
 """Tests of the page in headless Chromium, with the shipped models."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from tests.serving_kit import (
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EXAMPLES = REPOSITORY / "examples"
+SHIPPED_KEY = REPOSITORY / "zoo" / "limelight.pub"
 SEVEN = [(0.25, 0.2), (0.5, 0.2), (0.75, 0.2), (0.65, 0.45), (0.5, 0.65), (0.42, 0.85)]
 
 # The default of 5 s is short for a busy machine.
@@ -49,6 +51,8 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         LIMELIGHT_DEFAULT_MODEL="digits",
         LIMELIGHT_WORKERS="1",
         LIMELIGHT_MAX_BYTES="400000",
+        LIMELIGHT_SIGNATURES="warn",
+        LIMELIGHT_TRUSTED_KEYS=str(SHIPPED_KEY),
     ) as server:
         yield server
 
@@ -116,6 +120,8 @@ def test_drawn_seven_is_recognised(page: Page) -> None:
     expect(page.locator("#verdict")).to_contain_text("7,")
     assert overlay(page) != empty
     expect(page.locator("#facts")).to_contain_text("Runs onCPU")
+    key = hashlib.sha256(SHIPPED_KEY.read_bytes()).hexdigest()
+    expect(page.locator("#facts")).to_contain_text(f"Signatureof a trusted key, {key[:16]}")
     for stage in ("in the queue", "computing", "on the network"):
         expect(page.locator("#facts")).to_contain_text(stage)
 
@@ -427,12 +433,14 @@ def test_version_that_became_active_meanwhile_is_described(
     browser: Browser, tmp_path: Path
 ) -> None:
     write_artifact(tmp_path / "models", version="1")
-    settings = {"LIMELIGHT_MODELS_POLL_S": "0.3"}
+    settings = {"LIMELIGHT_MODELS_POLL_S": "0.3", "LIMELIGHT_SIGNATURES": "warn"}
+    settings["LIMELIGHT_TRUSTED_KEYS"] = str(SHIPPED_KEY)
     with bentoml_serve(tmp_path / "models", tmp_path, also=settings) as server:
         page = browser.new_page()
         page.goto(server.url)
         choose(page, "noise.png", encode(colour_image(np.random.default_rng(0))))
         expect(page.locator("#facts")).to_contain_text("colours, version 1")
+        expect(page.locator("#facts")).to_contain_text("Signaturenot verified: ")
         write_artifact(tmp_path / "models", version="2")
         with httpx.Client(base_url=server.url) as client:
             while client.get("/models/colours").json()["version"] == "1":
