@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
@@ -41,6 +41,7 @@ def small_strips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("rule", [CROP, INK], ids=["crop", "ink"])
+@example(size=(86, 20), mode="1", orientation=5, transparent=False, seed=2)
 @given(
     size=sizes,
     mode=st.sampled_from(MODES),
@@ -65,12 +66,12 @@ def test_strips_give_the_same_input_as_the_whole_image(
     assert decoded.image.size == decoded.size == full_size
     pixels, view = prepare(decoded.image, rule)
     striped, striped_view = prepare(in_strips(decoded), rule)
-    # Without reduction, the box of the filter has other coordinates, whose rounding may differ by a
-    # level; weak ink is brightened, and the difference with it.
+    # Without reduction, Pillow filters first along the axis that costs less, which depends on the size
+    # of the image around the box. The first pass is rounded, and clipped to 0 and 255, so the other
+    # order differs by up to 3 levels for the example above. Weak ink is brightened, and the difference
+    # with it. A strip in the wrong place would differ by a hundred levels in noise.
     is_reduced = rule is CROP and min(size[0] / 5, size[1] / 4) >= 6 and orientation < 5
-    np.testing.assert_allclose(
-        striped, pixels, rtol=0, atol=0 if is_reduced else 1 if rule is CROP else 8
-    )
+    np.testing.assert_allclose(striped, pixels, rtol=0, atol=0 if is_reduced else 8)
     assert striped_view == view
 
 
