@@ -66,10 +66,10 @@ def test_strips_give_the_same_input_as_the_whole_image(
     assert decoded.image.size == decoded.size == full_size
     pixels, view = prepare(decoded.image, rule)
     striped, striped_view = prepare(in_strips(decoded), rule)
-    # Without reduction, Pillow filters first along the axis that costs less, which depends on the size
-    # of the image around the box. The first pass is rounded, and clipped to 0 and 255, so the other
-    # order differs by up to 3 levels for the example above. Weak ink is brightened, and the difference
-    # with it. A strip in the wrong place would differ by a hundred levels in noise.
+    # Without reduction, Pillow filters first along the axis that costs less, which depends on the
+    # size of the image around the box. The first pass is rounded, and clipped to 0 and 255, so the
+    # other order differs by up to 3 levels for the example above. Weak ink is brightened, and the
+    # difference with it. A strip in the wrong place would differ by a hundred levels in noise.
     is_reduced = rule is CROP and min(size[0] / 5, size[1] / 4) >= 6 and orientation < 5
     np.testing.assert_allclose(striped, pixels, rtol=0, atol=0 if is_reduced else 8)
     assert striped_view == view
