@@ -94,7 +94,8 @@ def test_installation_without_shipped_models_finds_paths(monkeypatch: pytest.Mon
 
 
 def test_default_model_is_that_of_the_service() -> None:
-    assert default_model() == (ModelChoice("artefact", SHIPPED["digits"]), ["cifar10", "digits-small"])
+    others = ["cifar10", "digits-small"]
+    assert default_model() == (ModelChoice("artefact", SHIPPED["digits"]), others)
     dogs = make_artefact(Path("models/dogs/1"))
     assert default_model(Path("models")) == (ModelChoice("artefact", dogs), [])
     with pytest.raises(PipelineError, match="nowhere is not a folder"):
