@@ -29,7 +29,7 @@ _UNCLEAR = 0.95, 1.3
 _FASTER = "it is right and {:.2f} times as fast on this processor"
 
 Speedups = MutableMapping[tuple[Network, ImageRule], float]
-"""How many times as fast int8 is as float32 on this processor, by network and image."""
+"""Speed of int8 divided by that of float32 on this processor, by network and image."""
 
 
 def choose_engine(

@@ -317,15 +317,19 @@ class Metrics:
 
     def set_refused(self, refused: Collection[tuple[str, str]]) -> None:
         """Record which versions on disk cannot be served."""
-        for key in self._infos.keys() | self._refused | set(refused):
-            self._refusal.labels(*key).set(key in refused)
-        self._refused |= set(refused)
+        self._mark(self._refusal, self._refused, refused)
 
     def set_rolled_back(self, keys: Collection[tuple[str, str]]) -> None:
         """Record which versions were rolled back automatically, and not tried again since."""
-        for key in self._infos.keys() | self._rolled_back | set(keys):
-            self._rollback.labels(*key).set(key in keys)
-        self._rolled_back |= set(keys)
+        self._mark(self._rollback, self._rolled_back, keys)
+
+    def _mark(
+        self, gauge: Gauge, before: set[tuple[str, str]], keys: Collection[tuple[str, str]]
+    ) -> None:
+        """Set a gauge to 1 for `keys`, and to 0 for those `before` and for every loaded version."""
+        before.update(keys)
+        for key in self._infos.keys() | before:
+            gauge.labels(*key).set(key in keys)
 
     def flush(self) -> None:
         """Aggregate the observations since the last call, and repair the files of the metrics."""
