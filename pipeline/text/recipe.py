@@ -30,5 +30,7 @@ class TextRecipe(RecipeFile):
     """Largest norm of the gradient (Pascanu et al., 2013); 0 does not clip."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Weight decay of Adam, added to the gradient."""
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Decay per step of the EMA weights, which are evaluated and kept; 0 keeps the last weights."""
     validation: float = Field(default=VALIDATION, gt=0, lt=1)
     """Share of the text, at its end, that validates."""

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from models.text.network import State, cut_history, sequence_loss
 from models.text.registry import build_text_network
@@ -18,6 +19,7 @@ from pipeline.training.callbacks import Batch, Epoch
 from pipeline.training.device import autocast
 from pipeline.training.optimizers import restore_by_name, state_by_name
 from pipeline.training.trainer import Record
+from pipeline.training.weight_averaging import moving_average
 from pipeline.training.weights import Weights, copied, under
 
 # The number of batches varies with the jitter, so the schedule counts thousandths of an epoch.
@@ -83,6 +85,9 @@ class TextTrainer:
         self._optimizer = torch.optim.Adam(
             network.parameters(), lr=0.0, weight_decay=recipe.weight_decay, fused=True
         )
+        self._average: AveragedModel | None = None
+        if recipe.ema_decay:
+            self._average = moving_average(network, recipe.ema_decay)
         self._fit, self._validation = (
             torch.from_numpy(codes).to(device)
             if network.window
@@ -94,6 +99,11 @@ class TextTrainer:
     def cycle_ends(self) -> tuple[int, ...]:
         """The epochs, from 1, that end a cycle of the schedule."""
         return self.recipe.schedule.cycle_ends(self.recipe.epochs)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """Network that is evaluated and kept: with EMA weights, or the one that is trained."""
+        return self.network if self._average is None else self._average.module
 
     def run_epoch(self) -> Iterator[Batch]:
         """Train one epoch, yielding after each step.
@@ -154,20 +164,23 @@ class TextTrainer:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        if self._average is not None:
+            self._average.update_parameters(self.network)
         return loss.detach(), cut_history(behind) if self.network.keeps_state else None
 
     def validate(self) -> tuple[float, float]:
         """Return log loss and accuracy, per character, on the end of the text."""
-        network, recipe = self.network.eval(), self.recipe
-        if network.window:
-            batches = window_batches(self._validation, network.window, recipe.batch_size)
+        network, recipe = self.evaluated.eval(), self.recipe
+        window, keeps_state = self.network.window, self.network.keeps_state
+        if window:
+            batches = window_batches(self._validation, window, recipe.batch_size)
         else:
-            length = _VALIDATED_AT_ONCE if network.keeps_state else recipe.bptt
+            length = _VALIDATED_AT_ONCE if keeps_state else recipe.bptt
             batches = stream_batches(self._validation, length)
         loss, right, count, state = 0.0, 0, 0, None
         with torch.inference_mode(), autocast(self.device):
             for batch in batches:
-                logits, state = network(batch.characters, state if network.keeps_state else None)
+                logits, state = network(batch.characters, state if keeps_state else None)
                 number = batch.targets.numel()
                 loss += float(sequence_loss(logits, batch.targets)) * number
                 right += int((logits.argmax(2) == batch.targets).sum())
@@ -176,13 +189,16 @@ class TextTrainer:
 
     def weights(self) -> Weights:
         """Copy the weights to the CPU."""
-        return copied(self.network.state_dict())
+        return copied(self.evaluated.state_dict())
 
     def state(self) -> Weights:
         """Copy everything that the rest of the run depends on to the CPU."""
         state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         found = state_by_name([self._optimizer])
         state |= {f"optimizer.{name}": value for name, value in found.items()}
+        if self._average is not None:
+            average = self._average.state_dict()
+            state |= {f"average.{name}": value for name, value in average.items()}
         state["random.order"] = self._rng.get_state()
         state["random.torch"] = torch.get_rng_state()
         if self.device.type == "cuda":
@@ -201,6 +217,8 @@ class TextTrainer:
             self.epoch, self.step = state["progress"].tolist()
             self.network.load_state_dict(under("network", state))
             restore_by_name([self._optimizer], under("optimizer", state))
+            if self._average is not None:
+                self._average.load_state_dict(under("average", state))
             self._rng.set_state(state["random.order"])
             torch.set_rng_state(state["random.torch"])
             if self.device.type == "cuda" and "random.cuda" in state:

@@ -1,5 +1,6 @@
 """Training runs of character language models: learning, resuming, cycles, report."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -85,11 +86,24 @@ class _StopAfter:
             raise StoppedError
 
 
-@pytest.mark.parametrize(("name", "step"), [("char-lstm", 0), ("char-lstm", 200), ("char-loop", 0)])
+def test_average_of_few_steps_is_the_mean_of_their_weights(short_corpus: Corpus) -> None:
+    recipe = small_recipe("char-lstm", jitter=False, ema_decay=0.99)
+    trainer = TextTrainer(recipe, short_corpus, device=CPU, seed=0)
+    seen = []
+    for _ in itertools.islice(trainer.run_epoch(), 5):
+        seen.append({name: value.clone() for name, value in trainer.network.state_dict().items()})
+    for name, value in trainer.weights().items():
+        torch.testing.assert_close(value, torch.stack([each[name] for each in seen]).mean(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "ema_decay"),
+    [("char-lstm", 0, 0.9), ("char-lstm", 200, 0.0), ("char-loop", 0, 0.0)],
+)
 def test_interrupted_run_reaches_the_same_weights(
-    name: str, step: int, short_corpus: Corpus, tmp_path: Path
+    name: str, step: int, ema_decay: float, short_corpus: Corpus, tmp_path: Path
 ) -> None:
-    corpus, recipe = short_corpus, small_recipe(name, epochs=3, jitter=True)
+    corpus, recipe = short_corpus, small_recipe(name, epochs=3, jitter=True, ema_decay=ema_decay)
     whole = begin(corpus, tmp_path / "whole", recipe_name=name, recipe=recipe, device="cpu")
     # At the end of the first epoch, or within the third.
     with pytest.raises(StoppedError):

@@ -10,6 +10,7 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from limelight.artifact.store import load_artifact
+from models import NetworkOptions, build_network
 from models.normalization import Normalisation
 from pipeline.data.registry import Split
 from pipeline.errors import RunError
@@ -17,7 +18,7 @@ from pipeline.runs.exported import rebuild_run
 from pipeline.runs.pretrained import distil_from
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_setup import plan_run, resume_run
-from pipeline.training.distillation import Teachers
+from pipeline.training.distillation import Teachers, fold_batch_norms
 from pipeline.training.recipe import Recipe
 from pipeline.training.teacher import Teacher
 from tests.pipeline.cli.running import limelight
@@ -194,3 +195,20 @@ def test_loss_at_a_high_temperature_does_not_count_as_diverging(digits8_run: Run
 def test_temperature_has_no_effect_without_teachers() -> None:
     record = short_training(epochs=1, distillation_temperature=7.0)
     assert record.best.train_loss == short_training(epochs=1).best.train_loss
+
+
+def test_folded_batch_norms_leave_the_outputs_as_they_were() -> None:
+    torch.manual_seed(0)
+    options = NetworkOptions(architecture="resnet", widths=(4, 6, 8, 10))
+    network = build_network(options, in_channels=3, classes=5)
+    images = torch.randn(8, 3, 16, 16)
+    for _ in range(3):
+        network.train()(images)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d | nn.Linear):
+            nn.init.normal_(layer.weight)
+            nn.init.normal_(layer.bias)
+    expected = network.eval()(images)
+    fold_batch_norms(network)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+    torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4)
