@@ -1,8 +1,11 @@
 """The distribution has every package of the tree, and the files that they read."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +35,12 @@ def test_every_recipe_and_template_is_in_the_distribution(root: str) -> None:
         if file.is_file() and file.suffix in (".toml", ".html", ".css", ".md", ".proto"):
             name = file.relative_to(ROOT / root).as_posix()
             assert any(fnmatch(name, pattern) for pattern in patterns), name
+
+
+def test_script_beside_a_folder_of_the_same_name_imports_the_package(tmp_path: Path) -> None:
+    (tmp_path / "limelight" / "docs").mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "import limelight; print(limelight.load)"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "function load" in done.stdout, done.stderr
