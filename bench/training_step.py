@@ -1,11 +1,16 @@
 """Speed of one training step of the cifar10 recipe on this machine, in each variant.
 
 `python -m bench.training_step` times float32 and bfloat16, images contiguous and channels-last, and
-torch.compile, in turns, and prints how many times as fast as plain float32 each is.
+torch.compile, in turns, and prints how many times as fast as plain float32 each is. With `--memory`
+it compares processes whose malloc keeps freed memory, as in training, with others on a CPU.
 """
 
 import argparse
+import json
+import resource
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import product
 
@@ -14,7 +19,7 @@ from torch import nn
 
 from bench.common.spread import Spread
 from bench.common.turns import take_turns
-from pipeline.training.device import choose_device, uses_bfloat16
+from pipeline.training.device import choose_device, reuse_freed_memory, uses_bfloat16
 from pipeline.training.recipe import Recipe
 from pipeline.training.weights import make_network
 
@@ -52,12 +57,48 @@ def make_step(
     return step
 
 
+def measure_step(repeats: int, *, reuse: bool) -> tuple[float, float]:
+    """Median seconds of a step in this process, and its peak memory in MiB."""
+    device = torch.device("cpu")
+    if reuse and not reuse_freed_memory(device):
+        raise SystemExit("this C library's malloc has no such settings")
+    step = make_step(
+        Recipe.load("cifar10"), device, bfloat16=uses_bfloat16(device),
+        memory_format=torch.channels_last,
+    )  # fmt: skip
+    seconds = take_turns({0: step}, repeats=repeats, seconds=0)[0]
+    return statistics.median(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def compare_memory(repeats: int) -> None:
+    """Print how much faster steps are, and how much more memory they take, if it is reused."""
+    speed, memory = [], []
+    for _ in range(repeats):
+        found = {}
+        for reuse in (False, True):
+            call = f"bench.training_step.measure_step({repeats}, reuse={reuse})"
+            code = f"import bench.training_step, json; print(json.dumps({call}))"
+            done = subprocess.run(
+                [sys.executable, "-c", code], check=True, capture_output=True, text=True
+            )
+            found[reuse] = json.loads(done.stdout)
+        speed.append(found[False][0] / found[True][0])
+        memory.append(found[True][1] / found[False][1])
+    print(f"{torch.get_num_threads()} threads, {repeats} pairs of processes, {repeats} steps each")
+    print(f"freed memory is reused: {Spread.of(speed).shown()} times as fast")
+    print(f"peak memory: {Spread.of(memory).shown()} times as much")
+
+
 def main() -> None:
     """Time the variants and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--memory", action="store_true")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
+    if arguments.memory:
+        compare_memory(arguments.repeats)
+        return
     recipe, device = Recipe.load("cifar10"), choose_device(arguments.device)
     steps = {
         (precision, name): make_step(

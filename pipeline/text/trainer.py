@@ -16,7 +16,7 @@ from pipeline.text.batches import TextBatch, as_streams, stream_batches, window_
 from pipeline.text.corpus import Corpus
 from pipeline.text.recipe import TextRecipe
 from pipeline.training.callbacks import Batch, Epoch
-from pipeline.training.device import autocast
+from pipeline.training.device import autocast, reuse_freed_memory
 from pipeline.training.optimizers import restore_by_name, state_by_name
 from pipeline.training.trainer import Record
 from pipeline.training.weight_averaging import moving_average
@@ -71,6 +71,7 @@ class TextTrainer:
     def __init__(
         self, recipe: TextRecipe, corpus: Corpus, *, device: torch.device, seed: int
     ) -> None:
+        reuse_freed_memory(device)
         self.recipe, self.device = recipe, device
         self.epoch = 0
         """Number of finished epochs."""

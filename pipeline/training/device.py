@@ -1,5 +1,6 @@
 """Device and precision of training."""
 
+import ctypes
 import os
 from contextlib import AbstractContextManager
 
@@ -12,6 +13,11 @@ from pipeline.errors import PipelineError
 # bfloat16 are now and then not finite (torch 2.14; tests/pipeline/training/test_activation_stats.py
 # fails with `ONEDNN_MAX_CPU_ISA=ALL`), and a training step was not faster.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+
+
+# From glibc's malloc.h, and values that no activation of a network on a CPU exceeds.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_TRIM, _LARGEST_BLOCK = 2**31 - 1, 2**30
 
 
 def choose_device(name: str) -> torch.device:
@@ -27,6 +33,24 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not available:
         raise PipelineError("no usable GPU; train with --device cpu, or check the driver")
     return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def reuse_freed_memory(device: torch.device) -> bool:
+    """Let malloc keep freed memory for the next training step. Return True on success.
+
+    By default, glibc returns large blocks to the system, and each step of a training on a CPU gets
+    them back page by page. With reuse, a step of the cifar10 recipe is 1.29 times as fast (1.12 to
+    1.30; two cores of an AMD EPYC with AVX-512), and the peak memory is 1.13 times as high:
+    `python -m bench.training_step --memory`. Torch allocates the memory of a GPU itself.
+    """
+    if device.type != "cpu":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # another C library, or Windows
+        return False
+    settings = {_M_TRIM_THRESHOLD: _LARGEST_TRIM, _M_MMAP_THRESHOLD: _LARGEST_BLOCK}
+    return all(mallopt(name, value) == 1 for name, value in settings.items())
 
 
 def uses_bfloat16(device: torch.device) -> bool:

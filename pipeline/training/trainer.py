@@ -18,7 +18,7 @@ from pipeline.data.registry import Split
 from pipeline.errors import DataError, RunError
 from pipeline.training.augmentation import Augmenter, Drawn
 from pipeline.training.callbacks import Batch, Callback, Epoch
-from pipeline.training.device import at_least_float32, autocast, compiles
+from pipeline.training.device import at_least_float32, autocast, compiles, reuse_freed_memory
 from pipeline.training.distillation import Teachers
 from pipeline.training.distributed import World, synchronise_batch_norm
 from pipeline.training.inference import evaluate
@@ -107,6 +107,7 @@ class Trainer:
                 f"{len(fit)} training images are fewer than one batch of {recipe.batch_size}; "
                 "add images or pass a smaller --batch-size"
             )
+        reuse_freed_memory(device)
         self.recipe, self.device, self.world = recipe, device, world or World()
         self.teachers = teachers
         height, width = fit.images.shape[1:3]

@@ -1,0 +1,38 @@
+"""Settings of the device that training runs on."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pipeline.training.device import reuse_freed_memory
+
+_PAGE_FAULTS = """
+import resource, sys, torch
+from pipeline.training.device import reuse_freed_memory
+if sys.argv[1] == "reuse":
+    reuse_freed_memory(torch.device("cpu"))
+for _ in range(60):
+    torch.zeros(1 << 24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.zeros(1 << 24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_freed_memory_is_not_fetched_from_the_system_again() -> None:
+    if not reuse_freed_memory(torch.device("cpu")):
+        pytest.skip("this C library's malloc has no such settings")
+    faults = {
+        mode: int(subprocess.check_output([sys.executable, "-c", _PAGE_FAULTS, mode]))
+        for mode in ("default", "reuse")
+    }
+    # 64 MiB are 16,384 pages of 4 KiB, or 32 of 2 MiB.
+    assert faults["default"] >= 20 * 32
+    assert faults["reuse"] < 100
+
+
+def test_memory_of_a_gpu_is_left_to_torch() -> None:
+    assert not reuse_freed_memory(torch.device("cuda"))
