@@ -92,7 +92,7 @@ FORMATS: dict[str, ImageFormat] = {
         title="JPEG",
         plugin="PIL.JpegImagePlugin",
         media_types=("image/jpeg", "image/jpg", "image/pjpeg"),
-        suffixes=(".jpg", ".jpeg"),
+        suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"),
         signatures=(b"\xff\xd8\xff",),
         read_header=read_jpeg,
     ),

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from limelight.imaging.formats import accepted
+from pipeline.figure_files import check_figure_file
 from pipeline.lessons.by_hand import convolve_picture, read_picture
 from pipeline.lessons.convolution import KERNELS, kernel_for
 
@@ -21,7 +22,9 @@ def convolve(
         tuple[int, int] | None,
         typer.Option(help="row and column of the activation to show; default: the largest"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="the picture, .svg or .png")] = Path("convolution.png"),
+    out: Annotated[
+        Path, typer.Option(help="the picture, .svg or .png", callback=check_figure_file)
+    ] = Path("convolution.png"),
 ) -> None:
     """Apply a kernel to an image by hand: the numbers of one activation, and a picture of all.
 

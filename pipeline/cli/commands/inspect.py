@@ -9,6 +9,7 @@ from limelight.errors import LimelightError
 from limelight.imaging.formats import accepted
 from limelight.imaging.preprocessing import read_upload
 from pipeline.errors import PipelineError
+from pipeline.figure_files import check_figure_file
 from pipeline.runs.run_config import read_results
 
 MAX_PIXELS = 40_000_000
@@ -17,7 +18,9 @@ MAX_PIXELS = 40_000_000
 def inspect(
     run: Annotated[Path, typer.Argument(help="a run folder that `limelight train` wrote")],
     image: Annotated[Path, typer.Argument(help=accepted(own_files=True))],
-    out: Annotated[Path, typer.Option(help="the picture, a PNG file")] = Path("inspection.png"),
+    out: Annotated[
+        Path, typer.Option(help="the picture, .svg or .png", callback=check_figure_file)
+    ] = Path("inspection.png"),
 ) -> None:
     """Draw the layers of a run's network for an image: maps, kernels, features; prints the file.
 
@@ -30,10 +33,10 @@ def inspect(
         raise PipelineError(f"{image} cannot be read ({error}); choose an image file") from error
     # torch takes seconds to import: what can be refused without it is refused before.
     from pipeline.evaluation.feature_plot import draw_inside
+    from pipeline.report.figures.output import save
     from pipeline.runs.run import read_run
 
     figure = draw_inside(read_run(run), upload.pixels_hwc)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Without the library's version in it, the same picture is the same file.
-    figure.savefig(out, format="png", dpi=150, metadata={"Software": None})
+    save(figure, out)
     print(out)

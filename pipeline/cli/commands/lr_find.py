@@ -16,6 +16,7 @@ from pipeline.cli.training_options import (
     parse_size,
 )
 from pipeline.data.registry import DATASETS
+from pipeline.figure_files import check_figure_file
 from pipeline.runs.choices import Choices, check_choices
 
 
@@ -26,7 +27,9 @@ def lr_find(
     recipe: Annotated[
         str | None, typer.Option(help="a recipe or a TOML file; default: the data set's own")
     ] = None,
-    out: Annotated[Path, typer.Option(help="the plot, .svg or .png")] = Path("lr-find.svg"),
+    out: Annotated[
+        Path, typer.Option(help="the plot, .svg or .png", callback=check_figure_file)
+    ] = Path("lr-find.svg"),
     steps: Annotated[
         int, typer.Option(min=10, help="of the test, from a rate of 1e-7 to 10")
     ] = 100,

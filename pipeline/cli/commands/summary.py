@@ -12,6 +12,7 @@ from pipeline.cli.model_choice import choose_model, known_models, model_at
 from pipeline.data.entries import Subset
 from pipeline.data.registry import DATASETS
 from pipeline.errors import PipelineError
+from pipeline.figure_files import check_figure_file
 from pipeline.runs.run_config import RunConfig, read_config
 from pipeline.training.recipe import Recipe, recipe_names
 
@@ -48,7 +49,10 @@ def summary(
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="the picture of --receptive-field, .svg or .png")
+        Path,
+        typer.Option(
+            help="the picture of --receptive-field, .svg or .png", callback=check_figure_file
+        ),
     ] = Path("receptive-field.png"),
 ) -> None:
     """Print a network layer by layer: parameters, multiplications and receptive fields.

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from pipeline.errors import PipelineError
+from pipeline.figure_files import check_figure_file
 from pipeline.report.figures.style import INK
 
 DOTS_PER_INCH = 200
@@ -51,13 +52,12 @@ def save(figure: Figure, path: Path) -> None:
         PipelineError: the suffix is another, or `path` cannot be written.
 
     """
+    check_figure_file(path)
     try:
         if path.suffix.lower() == ".svg":
             path.write_text(to_svg(figure) + "\n", encoding="utf-8")
-        elif path.suffix.lower() == ".png":
+        else:
             with _any_glyph():
                 figure.savefig(path, dpi=DOTS_PER_INCH, facecolor="white", metadata=_NO_SOFTWARE)
-        else:
-            raise PipelineError(f"{path}: a figure is written as .svg or .png; choose one of them")
     except OSError as error:
         raise PipelineError(f"{path} cannot be written: {error}; choose another file") from error

@@ -46,7 +46,7 @@ def test_titles_media_types_and_suffixes_are_derived_from_the_registry() -> None
     assert media_types() == ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif")
     assert {"image/jpg", "image/x-png"} <= set(media_types(registered=False))
     assert suffixes() == {
-        ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif",
+        ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif",
         ".tif", ".tiff", ".avif", ".heic", ".heif", ".hif",
     }  # fmt: skip
 
