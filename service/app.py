@@ -414,7 +414,8 @@ class Application:
 
     def _update_metrics(self) -> None:
         in_flight = self._in_flight + self._port.in_flight
-        self._metrics.set_worker(ready=self._is_ready(), in_flight=in_flight)
+        deaths = 0 if self._worker_status is None else self._worker_status.deaths
+        self._metrics.set_worker(ready=self._is_ready(), in_flight=in_flight, deaths=deaths)
         batchers: defaultdict[str, list[Batcher]] = defaultdict(list)
         for classifier in self._registry.versions:
             batchers[classifier.manifest.name].append(classifier.batcher)

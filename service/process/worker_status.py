@@ -1,7 +1,8 @@
 """Status of the workers in memory that they share with their parent, without any file.
 
 A full disk or a deleted folder does not concern it. A worker publishes how many connections it has.
-That is also its sign of life: the parent replaces a worker that no longer publishes.
+That is also its sign of life: the parent replaces a worker that no longer publishes. The parent
+publishes how many workers have died.
 """
 
 import mmap
@@ -13,6 +14,7 @@ from typing import Self
 
 DESCRIPTOR = "_LIMELIGHT_STATUS_FD"
 """Variable in which a worker finds the file descriptor of the memory."""
+_DEATHS = struct.Struct("=q")  # of the parent, before the slots of the workers
 _SLOT = struct.Struct("=qdq")  # process ID, time, connections
 # Age from which a published count is ignored: its worker is dead or blocked.
 _STALE_S = 1.0
@@ -29,7 +31,7 @@ class WorkerStatus:
     def __init__(self, descriptor: int, *, worker: int | None = None) -> None:
         size = os.fstat(descriptor).st_size
         self._memory = mmap.mmap(descriptor, size)
-        self._slots = range(size // _SLOT.size)
+        self._slots = range(_DEATHS.size, size, _SLOT.size)
         self._own = worker
         self.descriptor = descriptor
 
@@ -42,7 +44,7 @@ class WorkerStatus:
             with tempfile.TemporaryFile() as file:
                 descriptor = os.dup(file.fileno())
         os.set_inheritable(descriptor, True)
-        os.ftruncate(descriptor, slots * _SLOT.size)
+        os.ftruncate(descriptor, _DEATHS.size + slots * _SLOT.size)
         return cls(descriptor)
 
     @classmethod
@@ -51,11 +53,20 @@ class WorkerStatus:
         descriptor = os.environ.get(DESCRIPTOR)
         return None if descriptor is None else cls(int(descriptor), worker=worker)
 
+    @property
+    def deaths(self) -> int:
+        """Number of workers that have died since the start, and were replaced."""
+        return int(_DEATHS.unpack_from(self._memory)[0])
+
+    @deaths.setter
+    def deaths(self, number: int) -> None:
+        _DEATHS.pack_into(self._memory, 0, number)
+
     def publish(self, connections: int) -> None:
         """Write the number of connections of this worker."""
         if self._own is not None:
             content = (os.getpid(), time.monotonic(), connections)
-            _SLOT.pack_into(self._memory, self._own * _SLOT.size, *content)
+            _SLOT.pack_into(self._memory, self._slots[self._own], *content)
 
     def least(self) -> int | None:
         """Return the lowest number of connections of another worker; None if there is no other."""
@@ -76,7 +87,7 @@ class WorkerStatus:
         """Remove what a process that has ended published: another one may get its ID."""
         for slot, (process, _, _) in enumerate(self._all()):
             if process == pid:
-                _SLOT.pack_into(self._memory, slot * _SLOT.size, 0, 0.0, 0)
+                _SLOT.pack_into(self._memory, self._slots[slot], 0, 0.0, 0)
 
     def _all(self) -> list[tuple[int, float, int]]:
-        return [_SLOT.unpack_from(self._memory, slot * _SLOT.size) for slot in self._slots]
+        return [_SLOT.unpack_from(self._memory, at) for at in self._slots]

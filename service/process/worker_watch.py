@@ -40,7 +40,6 @@ class WorkerWatch:
         self._status = status
         self._timeout_s = timeout_s
         self._alive: dict[int, _Worker] = {}
-        self._deaths = 0
         self._deaths_at_start = 0
         # One may die at the start because the machine is busy. If all do, three times, all will.
         self._most_at_start = 3 * workers
@@ -64,12 +63,12 @@ class WorkerWatch:
         worker = self._alive.pop(pid, None)
         if worker is None or stopping:
             return
-        self._deaths += 1
+        self._status.deaths += 1
         logger.error(
             "worker %d (process %d) %s after %.0f s; it is replaced. Workers that died since the "
             "start: %d",
             *(worker.number, pid, _describe(status, hung=worker.killed)),
-            *(time.monotonic() - worker.started, self._deaths),
+            *(time.monotonic() - worker.started, self._status.deaths),
         )
         if not self._served:
             self._deaths_at_start += 1

@@ -148,6 +148,9 @@ class Metrics:
         self._in_flight = self._gauge("in_flight", "Requests in progress.", "livesum")
         self._ready = self._gauge("ready", "1 when every worker is ready.", "livemin")
         self._workers = self._gauge("workers", "Workers that are alive.", "livesum")
+        self._deaths = self._gauge(
+            "worker_deaths", "Workers that died since the start, and were replaced.", "livemax"
+        )
         self._gauge("workers_wanted", "Configured workers.", "livemax").set(workers)
         self._model = self._gauge(
             "model_info",
@@ -278,11 +281,12 @@ class Metrics:
         self._keys.set(names)
         self._keys_file_broken.set(broken)
 
-    def set_worker(self, *, ready: bool, in_flight: int) -> None:
-        """Set the status of this worker."""
+    def set_worker(self, *, ready: bool, in_flight: int, deaths: int) -> None:
+        """Set the status of this worker, and how many workers have died."""
         self._workers.set(1)
         self._ready.set(ready)
         self._in_flight.set(in_flight)
+        self._deaths.set(deaths)
 
     def set_model(
         self,

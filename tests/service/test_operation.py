@@ -108,7 +108,7 @@ def patient(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 def test_a_killed_worker_is_replaced_while_the_other_answers(in_a_container: Server) -> None:
     server = in_a_container
     until(lambda: gauge(server, "limelight_workers") == 2, 10, "two workers")
-    before = workers(server)
+    before, deaths = workers(server), gauge(server, "limelight_worker_deaths")
     assert len(before) == 2
     with Visitors(server) as visitors:
         until(lambda: visitors.outcomes["200"] >= 5, 10, "answers")
@@ -121,6 +121,7 @@ def test_a_killed_worker_is_replaced_while_the_other_answers(in_a_container: Ser
         took_s = time.monotonic() - killed
     assert len(workers(server)) == 2
     assert workers(server) > before
+    assert gauge(server, "limelight_worker_deaths") == deaths + 1
     # Only the request that the killed worker was processing is lost.
     lost = visitors.outcomes.total() - visitors.outcomes["200"]
     assert lost <= 1, visitors.outcomes

@@ -69,19 +69,20 @@ def test_without_a_timeout_no_worker_is_hung() -> None:
 def test_a_death_is_logged_with_its_cause_and_number(
     status: int, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watch, _ = make()
+    watch, worker = make()
     watch.ended(os.getpid(), status, stopping=False)
     assert said.format(pid=os.getpid()) in caplog.text
     assert "Workers that died since the start: 1" in caplog.text
+    assert worker.deaths == 1
 
 
 def test_the_end_of_other_processes_and_while_stopping_is_no_death(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    watch, _ = make()
+    watch, worker = make()
     watch.ended(os.getpid() + 1, signal.SIGKILL, stopping=False)
     watch.ended(os.getpid(), signal.SIGKILL, stopping=True)
-    assert caplog.text == ""
+    assert (caplog.text, worker.deaths) == ("", 0)
 
 
 def test_deaths_end_the_start_only_while_no_worker_has_served() -> None:

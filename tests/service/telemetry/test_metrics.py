@@ -147,7 +147,7 @@ WORKER = """
 import sys
 from service.telemetry.metrics import Metrics, RequestLabels
 metrics = Metrics()
-metrics.set_worker(ready=sys.argv[1] == "ready", in_flight=2)
+metrics.set_worker(ready=sys.argv[1] == "ready", in_flight=2, deaths=0)
 metrics.set_queue("m", depth=3, age_s=float(sys.argv[2]))
 metrics.observe_request(RequestLabels("/predict", "m", "1"), seconds=0.5, stages=[])
 metrics.flush()
