@@ -53,7 +53,7 @@ format: $(DEVELOP) ## Format the code and apply ruff's fixes
 test-data: $(DEVELOP) ## Download the data sets again and compare them with the published ones
 	$(BIN)/pytest tests/long/test_published_data.py
 
-test-accuracy: $(DEVELOP) ## Post all 20,000 test images to a running service and compare with the manifests
+test-accuracy: $(DEVELOP) ## Post the test images of each shipped model to a service and compare with the manifests
 	$(BIN)/pytest tests/long/test_served_accuracy.py
 
 # In a memory cgroup where one can be made, as root or in a delegated one.

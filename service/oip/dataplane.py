@@ -19,8 +19,8 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
 NAME = "limelight"
-LATEST = "-1"
-"""Version that means the newest one that is served."""
+ACTIVE = "-1"
+"""Version that means the active one, as an empty version does."""
 EXTENSIONS = (
     "binary_tensor_data",
     "classification",
@@ -72,19 +72,19 @@ class Server:
         """Names of the protocol's extensions that this service has."""
 
     def classifier(self, name: str, requested_version: str = "") -> Classifier:
-        """Return a model, in the newest served version if `requested_version` is "" or `LATEST`.
+        """Return a model, in the active version if `requested_version` is "" or `ACTIVE`.
 
         Raises:
             UnknownModel: there is no model of this name or version.
             NotReady: the model could not be loaded.
         """
-        if requested_version in ("", LATEST):
+        if requested_version in ("", ACTIVE):
             return self._registry.get(name)
         classifier = self._registry.served(name, requested_version)
         if classifier is not None:
             return classifier
-        newest = self._registry.get(name).manifest
-        served = " and ".join(self._registry.versions_of(newest.name))
+        active = self._registry.get(name).manifest
+        served = " and ".join(self._registry.versions_of(active.name))
         raise UnknownModel(
             f"Request for unknown model: {name[:100]!r} version {requested_version[:20]} is "
             f"not found: version {served} is served"
@@ -102,7 +102,7 @@ class Server:
         Raises:
             UnknownModel, NotReady: see `classifier`.
         """
-        if requested_version in ("", LATEST):
+        if requested_version in ("", ACTIVE):
             return self._registry.route(name, None, headers, context)
         return self.classifier(name, requested_version)
 
