@@ -94,7 +94,7 @@ def _gratings(rng: np.random.Generator, size: int) -> Image.Image:
         if rng.random() < 0.3:
             centre = rng.uniform(0, 1, 2)
             distance = np.hypot(x - centre[0], y - centre[1])
-        waves.append(np.sin(2 * math.pi * rng.uniform(1, size / 5) * distance + phase))
+        waves.append(np.sin(2 * math.pi * rng.uniform(1, max(1.0, size / 5)) * distance + phase))
     level = np.prod(waves, 0) if rng.random() < 0.5 else np.mean(waves, 0)
     if rng.random() < 0.5:
         level = np.sign(level)

@@ -96,7 +96,7 @@ def as_markdown(outcomes: list[Outcome]) -> str:
 
 def _difference(ours: Sequence[float], base: Sequence[float]) -> str:
     """Write the mean difference between runs of the same seed, and the range."""
-    if not base or ours is base:
+    if len(ours) != len(base) or ours is base:  # a training of the base failed
         return ""
     points = [100 * (one - other) for one, other in zip(ours, base, strict=True)]
     spread = f" ({min(points):+.1f} to {max(points):+.1f})" if len(points) > 1 else ""

@@ -37,7 +37,8 @@ def write_report(
                 raise IsADirectoryError(f"{report} is a folder")
         page = render(study(run, device=device, tta=tta, progress=progress), progress)
         with _written(report):
-            part.write_text(page, encoding="utf-8")
+            # Names of files may have bytes that are not UTF-8.
+            part.write_text(page, encoding="utf-8", errors="backslashreplace")
             part.replace(report)
     finally:
         part.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Plans of runs, from what a user chooses."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,8 +17,9 @@ from pipeline.runs.backbone_weights import initialise_from_file, read_backbone_w
 from pipeline.runs.choices import Choices, augmentation_of, chosen_names, recipe_changes
 from pipeline.runs.pretrained import distil_from, initialise_from, read_pretrained
 from pipeline.runs.run_config import read_config
-from pipeline.runs.run_folder import is_finished
+from pipeline.runs.run_folder import TEACHERS, is_finished
 from pipeline.runs.run_setup import RunPlan, plan_run
+from pipeline.runs.tensor_files import read_tensors
 from pipeline.training.device import choose_device
 from pipeline.training.distributed import World
 from pipeline.training.recipe import Recipe
@@ -66,7 +67,7 @@ def plan_training(
         "network": {"architecture": arch} if arch else changes.get("network"),
         "network__pretrained": pretrained or changes.get("network__pretrained"),
     }
-    recipe = _with_augmentation(Recipe.load(name, **changes), choices)
+    recipe = _load(name, changes, choices)
     _check_network(recipe.network)
     if weights is not None:
         read_backbone_weights(weights, recipe, channels=3, classes=2)
@@ -124,7 +125,7 @@ def plan_finetuning(
     plan = plan_run(
         source,
         recipe_name=name,
-        recipe=_with_augmentation(Recipe.load(name, **changes), choices),
+        recipe=_load(name, changes, choices),
         seed=choices.get("seed", 0),
         device=choose_device(choices.get("device", "auto")),
         image_size=choices.get("image_size") or begin.image_size,
@@ -148,7 +149,8 @@ def plan_longer(
 ) -> RunPlan:
     """Plan to train a finished run for `epochs` more, as a run of its own that begins with it.
 
-    The split is the same, and the schedule begins again, as in fast.ai's `fit_one_cycle`. `data`
+    The split and the teachers are the same, and the schedule begins again, as in fast.ai's
+    `fit_one_cycle`. `data`
     is where the run's images are now.
 
     Raises:
@@ -172,12 +174,17 @@ def plan_longer(
         reading=reading,
     )
     config.check(plan.data)
+    if config.teachers:
+        weights, _ = read_tensors(run / TEACHERS)
+        described = plan.config.model_copy(update={"teachers": config.teachers})
+        plan = replace(plan, config=described, teachers=weights)
     return initialise_from(plan, begin)
 
 
 def next_folder(run: Path) -> Path:
     """Return the first of RUN-2, RUN-3, ... that does not exist."""
     number = 2
+    run = run if run.name else run.resolve()
     while (folder := run.with_name(f"{run.resolve().name}-{number}")).exists():
         number += 1
     return folder
@@ -210,12 +217,13 @@ def claimed(folder: Path) -> Iterator[None]:
             folder.rmdir()
 
 
-def _with_augmentation(recipe: Recipe, choices: Choices) -> Recipe:
+def _load(name: str, changes: Mapping[str, object], choices: Choices) -> Recipe:
+    """Load a recipe with the changes, which have priority over what `augment` means."""
     augment = choices.get("augment")
     if augment is None:
-        return recipe
-    chosen = augmentation_of(augment, recipe.augmentation)
-    return recipe.model_copy(update={"augmentation": chosen})
+        return Recipe.load(name, **changes)
+    chosen = augmentation_of(augment, Recipe.load(name).augmentation)
+    return Recipe.load(name, **{"augmentation": chosen.model_dump(), **changes})
 
 
 def _check_network(options: NetworkOptions) -> None:

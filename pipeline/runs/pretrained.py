@@ -22,9 +22,8 @@ from pipeline.runs.run_folder import CONFIG
 from pipeline.runs.run_setup import RunPlan
 from pipeline.runs.tensor_files import parse_tensors
 from pipeline.training.teacher import Teacher
-from pipeline.training.weights import Weights
+from pipeline.training.weights import HEAD, Weights
 
-HEAD = "head."
 _T = TypeVar("_T")
 
 

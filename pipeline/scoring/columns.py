@@ -82,9 +82,10 @@ def conformed(rows: pa.Table, schema: pa.Schema, partition: dict[str, str | None
         if field.name in rows.column_names:
             column = rows.column(field.name)
             columns.append(column if column.type == field.type else column.cast(field.type))
+        elif (value := partition.get(field.name)) is not None:
+            columns.append(pa.repeat(pa.scalar(value).cast(field.type), len(rows)))
         else:
-            value = pa.scalar(partition.get(field.name), pa.string()).cast(field.type)
-            columns.append(pa.repeat(value, len(rows)))
+            columns.append(pa.nulls(len(rows), field.type))
     return pa.table(columns, schema=schema)
 
 

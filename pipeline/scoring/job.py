@@ -24,10 +24,11 @@ EngineName = Literal["local", "ray"]
 OnImages = Callable[[int], None]
 
 
-def find_source(path: Path, column: str | None = None) -> Source:
+def find_source(path: Path, column: str | None = None, *, apart_from: Path | None = None) -> Source:
     """List the images at `path`: a Parquet file, a folder of them, or a folder of images.
 
-    `column` is the column of a Parquet file's images; None: `COLUMN`.
+    `column` is the column of a Parquet file's images; None: `COLUMN`. What is below `apart_from`
+    does not count, such as the labels of an earlier run.
 
     Raises:
         DataError: there is nothing to score, or a Parquet file cannot be read.
@@ -37,7 +38,11 @@ def find_source(path: Path, column: str | None = None) -> Source:
         return ParquetSource(path.parent, [path.name], column or COLUMN)
     if not path.is_dir():
         raise DataError(f"{path} is neither a folder of images nor a Parquet file")
-    files = list(find_files(path, suffixes() | {SUFFIX}))
+    files = [
+        name
+        for name in find_files(path, suffixes() | {SUFFIX})
+        if apart_from is None or not (path / name).is_relative_to(apart_from)
+    ]
     images = [name for name in files if Path(name).suffix.lower() != SUFFIX]
     tables = sorted(name for name in set(files).difference(images) if not is_private(name))
     if images and tables:
@@ -78,7 +83,7 @@ def plan_job(
     # Absolute, since Ray's workers have other working folders.
     source, out = source.resolve(), out.resolve()
     artifact = newest_version(artifact.resolve())
-    found = find_source(source, column)
+    found = find_source(source, column, apart_from=out)
     manifest = load_artifact(artifact).manifest
     plan = Plan(
         source=str(source),

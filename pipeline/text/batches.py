@@ -70,9 +70,8 @@ def window_batches(
         DataError: the text is not longer than a window.
 
     """
+    check_windows(codes, window)
     count = len(codes) - window
-    if count < 1:
-        raise DataError(f"{len(codes)} characters are too few for windows of {window}")
     views = codes.unfold(0, window + 1, 1)
     chosen = torch.arange(count) if order is None else torch.randperm(count, generator=order)
     done = 0
@@ -80,6 +79,19 @@ def window_batches(
         done += len(indices)
         batch = views[indices.to(codes.device)].t()
         yield TextBatch(batch[:-1].contiguous(), batch[-1:].contiguous(), done / count)
+
+
+def check_windows(codes: Tensor, window: int) -> None:
+    """Check that a text has a window, and a character after it.
+
+    Raises:
+        DataError: it has not.
+
+    """
+    if len(codes) <= window:
+        raise DataError(
+            f"{len(codes)} characters are too few for windows of {window}: use a longer text"
+        )
 
 
 def _jittered(bptt: int, rng: torch.Generator) -> int:

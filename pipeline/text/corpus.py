@@ -79,6 +79,10 @@ def read_corpus(
     if not 0 < cut < len(text):
         raise DataError(f"{file} has {len(text)} characters, which is too short to be split")
     vocabulary = vocabulary or vocabulary_of(text[:cut])
+    if len(vocabulary) < 2:
+        raise DataError(
+            f"{file} has no character {MIN_COUNT} times; choose a longer text, of an alphabet"
+        )
     codes = vocabulary.encode(text)
     return Corpus(
         source=source if source in TEXTS else str(file.resolve()),

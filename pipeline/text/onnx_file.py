@@ -143,7 +143,7 @@ def parity(file: Path, network: TextNetwork, *, seed: int = 0) -> float:
             expected = network.eval()(characters)[0]
             steps = [opened.step(each[None].numpy()) for each in characters]
         else:
-            parts = [characters[at : at + window] for at in range(_SEQUENCE - window)]
+            parts = [characters[at : at + window] for at in range(len(characters) - window)]
             expected = torch.cat([network.eval()(part)[0][-1:] for part in parts])
             steps = [opened.step(part.numpy()) for part in parts]
         found = torch.from_numpy(np.concatenate(steps))
@@ -154,7 +154,7 @@ def _own_text(network: TextNetwork, window: int | None, seed: int) -> list[int]:
     """Return the codes of a text that the network writes, after the unknown character."""
     stepper, rng = TorchStepper(network, window), np.random.default_rng(seed)
     codes = [0] * (window or 1)
-    while len(codes) < _SEQUENCE:
+    while len(codes) < _SEQUENCE + (window or 0):
         logits = stepper.read(codes[-1:] if len(codes) > (window or 1) else codes)
         shares = np.exp(logits.astype(np.float64) - logits.max())
         codes.append(int(rng.choice(len(shares), p=shares / shares.sum())))

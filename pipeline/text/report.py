@@ -79,6 +79,8 @@ def _samples(run: TextRun) -> list[CycleSample]:
             greedy=_written(run, network, greedy=True),
         )
         for number, (epoch, network) in enumerate(run.cycles(), start=1)
+        # An interruption may come between the weights of a cycle and the record of its last epoch.
+        if epoch in losses
     ]
 
 

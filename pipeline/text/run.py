@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.text.network import TextNetwork
 from models.text.registry import build_text_network
+from pipeline.data.text_files import TEXTS
 from pipeline.errors import RunError
 from pipeline.runs.atomic_files import write_text
 from pipeline.runs.run_folder import CHECKPOINT, CONFIG, STATE, is_finished, read_epochs
@@ -163,6 +164,8 @@ def resume(
     config = read_config(folder)
     if is_finished(folder):
         raise RunError(f"{folder} is finished; next: limelight text sample {folder}")
+    if data is None and config.source not in TEXTS and not Path(config.source).is_file():
+        raise RunError(f"{config.source}, the text of this run, is not there; pass --data PATH")
     corpus = read_corpus(
         str(data or config.source),
         validation=config.recipe.validation,
@@ -170,6 +173,9 @@ def resume(
     )
     if corpus.sha256 != config.data_sha256:
         raise RunError(f"{corpus.source} has changed since this run began; train again")
+    if data is not None:
+        config = config.model_copy(update={"source": corpus.source})
+        write_text(folder / CONFIG, config.model_dump_json(indent=2) + "\n")
     # The rounding of sums depends on the number of threads.
     torch.set_num_threads(config.threads)
     trainer = TextTrainer(config.recipe, corpus, device=choose_device(device), seed=config.seed)

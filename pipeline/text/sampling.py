@@ -1,5 +1,6 @@
 """Text from a character language model, one character after the other."""
 
+import math
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -73,7 +74,7 @@ def written(
         PipelineError: the temperature is not positive, or the prompt is empty.
 
     """
-    if not temperature > 0:
+    if not 0 < temperature < math.inf:
         raise PipelineError(f"--temperature {temperature}: a positive number is needed")
     if not prompt:
         raise PipelineError("the prompt is empty; give at least one character")

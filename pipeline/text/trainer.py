@@ -12,7 +12,13 @@ from torch.optim.swa_utils import AveragedModel
 from models.text.network import State, cut_history, sequence_loss
 from models.text.registry import build_text_network
 from pipeline.errors import RunError
-from pipeline.text.batches import TextBatch, as_streams, stream_batches, window_batches
+from pipeline.text.batches import (
+    TextBatch,
+    as_streams,
+    check_windows,
+    stream_batches,
+    window_batches,
+)
 from pipeline.text.corpus import Corpus
 from pipeline.text.recipe import TextRecipe
 from pipeline.training.callbacks import Batch, Epoch
@@ -90,11 +96,15 @@ class TextTrainer:
         if recipe.ema_decay:
             self._average = moving_average(network, recipe.ema_decay)
         self._fit, self._validation = (
-            torch.from_numpy(codes).to(device)
-            if network.window
-            else as_streams(torch.from_numpy(codes), recipe.streams).to(device)
+            self._arranged(torch.from_numpy(codes)).to(device)
             for codes in (corpus.training, corpus.validation)
         )
+
+    def _arranged(self, codes: Tensor) -> Tensor:
+        if self.network.window:
+            check_windows(codes, self.network.window)
+            return codes
+        return as_streams(codes, self.recipe.streams)
 
     @property
     def cycle_ends(self) -> tuple[int, ...]:

@@ -21,6 +21,8 @@ STRENGTHS = 4
 """Random numbers from 0 to 1 that each image has."""
 _NOISE_VALUES = 1 << 20
 _KERNEL = 7
+SMALLEST_SIDE = 1 + _KERNEL // 2
+"""Pixels that an image needs to be blurred."""
 
 Table = tuple[tuple[float, ...], ...]
 
@@ -130,9 +132,10 @@ class Corruptions:
     def _add_noise(self, images_nhwc: Tensor, strengths: Tensor) -> Tensor:
         """Add normal noise, of which a share grows with the brightness."""
         size = images_nhwc[0].numel()
-        starts = (strengths[2] * (len(self._noise) - size)).long()
+        count = len(self._noise)
+        starts = (strengths[2] * (count - size if size < count else count)).long()
         at = starts[:, None] + torch.arange(size, device=starts.device)
-        noise = self._noise[at].view(images_nhwc.shape)
+        noise = self._noise[at % count].view(images_nhwc.shape)
         deviation, speckle = 2 + 24 * strengths[0], strengths[1]
         levels = images_nhwc.float()
         growth = 1 - _wide(speckle) + _wide(speckle) * levels / 128

@@ -88,6 +88,7 @@ def fold_batch_norms(network: nn.Module) -> None:
         if not isinstance(layers, nn.Sequential):
             continue
         for number, (conv, norm) in enumerate(itertools.pairwise(layers)):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            # A subclass may do more: timm's BatchNormAct2d has the activation in it.
+            if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
                 layers[number] = fuse_conv_bn_eval(conv, norm)
                 layers[number + 1] = nn.Identity()

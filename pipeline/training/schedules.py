@@ -3,9 +3,9 @@
 import math
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
-Rates = float | tuple[float, ...]
+Rates = PositiveFloat | tuple[PositiveFloat, ...]
 """Peak rates: one for all, one for each layer group, or (first, last) with the groups between."""
 
 

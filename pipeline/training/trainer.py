@@ -18,6 +18,7 @@ from pipeline.data.registry import Split
 from pipeline.errors import DataError, RunError
 from pipeline.training.augmentation import Augmenter, Drawn
 from pipeline.training.callbacks import Batch, Callback, Epoch
+from pipeline.training.corruptions import SMALLEST_SIDE
 from pipeline.training.device import at_least_float32, autocast, compiles, reuse_freed_memory
 from pipeline.training.distillation import Teachers
 from pipeline.training.distributed import World, synchronise_batch_norm
@@ -27,7 +28,7 @@ from pipeline.training.recipe import Recipe
 from pipeline.training.resident_images import ResidentImages
 from pipeline.training.schedules import Rate, Schedule
 from pipeline.training.weight_averaging import moving_average
-from pipeline.training.weights import Weights, copied, make_network, under
+from pipeline.training.weights import Weights, copied, initialise, make_network, under
 
 WHITENING_IMAGES = 5000
 # Large images have enough patches in fewer of them.
@@ -122,6 +123,13 @@ class Trainer:
                 f"a batch of {recipe.batch_size} cannot be shared by {self.world.size} "
                 "processes; pass a --batch-size that they divide"
             )
+        if side < SMALLEST_SIDE and (
+            recipe.augmentation.corruptions or recipe.augmentation.outliers
+        ):
+            raise RunError(
+                f"images of {width} x {height} pixels are too small for augmentation.corruptions "
+                "and outliers: leave them out, or pass a larger --image-size"
+            )
         self.epoch = 0
         """Number of finished epochs."""
         self.step = 0
@@ -147,9 +155,14 @@ class Trainer:
         if recipe.class_weights:
             weights = class_weights(fit.labels, classes)
             self._class_weights = torch.from_numpy(weights).to(device)
-        network = make_network(recipe, channels=fit.images.shape[3], classes=len(classes))
+        network = make_network(
+            # `initial` replaces pretrained weights, so these need no download.
+            recipe if initial is None else recipe.but(network__pretrained=False),
+            channels=fit.images.shape[3],
+            classes=len(classes),
+        )
         if initial is not None:
-            network.load_state_dict(initial, strict=False)
+            initialise(network, initial, partly=recipe.network.weights is not None)
         self.network = network.to(device).to(memory_format=torch.channels_last)
         if initial is None:
             self._whiten(images)
@@ -313,7 +326,7 @@ class Trainer:
 
     def _stop_if_diverged(self, batch: Batch) -> None:
         loss = float(batch.loss)
-        self._smoothed = loss if self.step == 1 else 0.9 * self._smoothed + 0.1 * loss
+        self._smoothed = loss if math.isnan(self._smoothed) else 0.9 * self._smoothed + 0.1 * loss
         chance = math.log(self._classes) * (self.teachers.scale if self.teachers else 1)
         # Both must be high: a loss that has come down from a high start does not diverge.
         worst = min(loss, self._smoothed)

@@ -9,6 +9,8 @@ from pipeline.errors import RunError
 from pipeline.training.recipe import Recipe
 
 Weights = dict[str, Tensor]
+HEAD = "head."
+"""Prefix of the names of a head's weights."""
 
 
 def make_network(recipe: Recipe, *, channels: int, classes: int) -> ClassMapNetwork:
@@ -47,6 +49,29 @@ def load_network(
     except RuntimeError as error:
         raise RunError(f"{name}: its weights are not its network's ({error})") from error
     return network.eval()
+
+
+def initialise(network: ClassMapNetwork, weights: Weights, *, partly: bool = False) -> None:
+    """Set the features of a network to `weights`, and the head, too, if they have one.
+
+    With `partly`, weights of the features may be missing.
+
+    Raises:
+        RunError: the weights belong to another network.
+
+    """
+    own = network.state_dict()
+    misfits = [
+        name for name in weights if name not in own or own[name].shape != weights[name].shape
+    ]
+    if not partly:
+        misfits += [name for name in own if name not in weights and not name.startswith(HEAD)]
+    if misfits:
+        raise RunError(
+            f"network: the weights to begin with are of another one ({', '.join(misfits[:3])}): "
+            "leave out what changes the network, or train from scratch"
+        )
+    network.load_state_dict(weights, strict=False)
 
 
 def copied(weights: Weights) -> Weights:

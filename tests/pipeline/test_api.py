@@ -20,7 +20,7 @@ from pipeline.cli.main import make_app
 from pipeline.data import image_reader
 from pipeline.errors import PipelineError
 from pipeline.runs.choices import augmentation_of
-from pipeline.runs.planning import plan_training
+from pipeline.runs.planning import next_folder, plan_training
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_config import read_config
 from pipeline.runs.run_folder import read_epochs
@@ -105,6 +105,15 @@ def test_suggested_rate_has_the_form_of_the_recipe() -> None:
     assert len(found.curve.rates) == len(found.curve.losses)
 
 
+def test_next_folder_of_the_working_folder_is_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    assert next_folder(Path()) == tmp_path / "run-2"
+    assert next_folder(Path("../run")) == Path("../run-2")
+
+
 def test_finished_run_is_lengthened_as_a_new_run(run: Run) -> None:
     before = (run.folder / "checkpoint.safetensors").read_bytes()
     longer = resume(run.folder, epochs=1, quiet=True)
@@ -184,6 +193,13 @@ def test_augmentation_has_three_strengths() -> None:
     assert min(strong.randaugment, strong.mixup, strong.cutmix) > 0
     # Mirrored digits are no digits.
     assert augmentation_of("strong", Augmentation()).flip == "none"
+
+
+def test_settings_have_priority_over_augment() -> None:
+    plan = plan_training("digits8", augment="strong", settings={"augmentation.randaugment": 0.2})
+    strong = augmentation_of("strong", Recipe.load("digits8").augmentation)
+    expected = strong.model_copy(update={"randaugment": 0.2})
+    assert plan.config.recipe.augmentation == expected
 
 
 def test_choices_reach_the_recipe(photos: Path, tmp_path: Path) -> None:

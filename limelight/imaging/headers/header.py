@@ -13,6 +13,7 @@ SCALES = (1, 2, 4, 8)
 _CONVERTED_BYTES = 16
 
 MAX_DECODING_S = 1.0
+MAX_OWN_DECODING_S = 30.0
 """Limit of `Header.decoding_s`."""
 
 MAX_SIDE = 65_535

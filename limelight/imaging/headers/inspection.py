@@ -7,7 +7,13 @@ from limelight.errors import (
     UnsupportedMediaType,
 )
 from limelight.imaging.formats import accepted, chosen, has_signature
-from limelight.imaging.headers.header import MAX_DECODING_S, MAX_SIDE, Header, HeaderDamageError
+from limelight.imaging.headers.header import (
+    MAX_DECODING_S,
+    MAX_OWN_DECODING_S,
+    MAX_SIDE,
+    Header,
+    HeaderDamageError,
+)
 from limelight.imaging.own_files import read_own
 
 
@@ -34,7 +40,7 @@ def inspect(body: bytes, *, max_pixels: int, own_file: bool = False) -> Header:
             f"the image has {header.width} x {header.height} pixels, more than {max_pixels} in "
             "all: send a smaller one"
         )
-    if header.decoding_s > MAX_DECODING_S:
+    if header.decoding_s > (MAX_OWN_DECODING_S if own_file else MAX_DECODING_S):
         raise ImageTooComplex(
             "decoding the image would take too long: send a smaller one, or save it again as a "
             "baseline JPEG or with 8 bits a channel"

@@ -41,7 +41,7 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="peak learning rate")] = None,
-    seed: Annotated[int, typer.Option(help="of the weights, the order and the dropout")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of the weights, the order and the dropout")] = 0,
     device: Device = "auto",
     settings: Set = None,
     report: Report = True,
@@ -58,9 +58,7 @@ def train(
         raise PipelineError("name a network and a text, or a run to --resume")
     if data is not None:
         raise PipelineError("--data is for --resume: name the text itself")
-    changes = parse_settings(settings)
-    changes |= {"epochs": epochs or changes.get("epochs")}
-    changes |= {"schedule__peak": lr or changes.get("schedule__peak")}
+    changes = {"epochs": epochs, "schedule__peak": lr} | parse_settings(settings)
     recipe = TextRecipe.load(network, **changes)
     text_file(file)
     # torch takes seconds to import: the command line is checked before.

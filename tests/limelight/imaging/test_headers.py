@@ -17,7 +17,7 @@ from PIL import Image
 from limelight.errors import ImageTooComplex, ImageTooLarge, LimelightError, UndecodableImage
 from limelight.imaging import webp
 from limelight.imaging.decoding import decode
-from limelight.imaging.headers.header import MAX_DECODING_S, MAX_SIDE
+from limelight.imaging.headers.header import MAX_DECODING_S, MAX_OWN_DECODING_S, MAX_SIDE
 from limelight.imaging.headers.inspection import inspect
 from tests.hostile_images import (
     PNG,
@@ -263,3 +263,14 @@ def test_webp_is_decoded_as_by_pillow_without_the_library(monkeypatch: pytest.Mo
         assert header.pixel_bytes == 20
         image = decode(body, max_pixels=MAX_PIXELS).image
         assert (image.mode, image.tobytes()) == (own[name].image.mode, own[name].image.tobytes())
+
+
+def test_own_file_may_take_longer_to_decode_than_an_upload() -> None:
+    # As of a camera of 45 megapixels, with 25 MB of nothing at the end.
+    body = saved(Image.new("RGB", (8256, 5504)), "JPEG") + bytes(25_000_000)
+    with pytest.raises(ImageTooComplex, match="would take too long"):
+        inspect(body, max_pixels=200_000_000)
+    header = inspect(body, max_pixels=200_000_000, own_file=True)
+    assert MAX_DECODING_S < header.decoding_s < MAX_OWN_DECODING_S
+    with pytest.raises(ImageTooComplex, match="would take too long"):
+        inspect(scans((6320, 6320), 5000), max_pixels=200_000_000, own_file=True)

@@ -177,6 +177,19 @@ def test_ablation_averages_seeds_and_reports_failures(tmp_path: Path) -> None:
     assert "| pool = max | failed: the loss is nan | | |" in table
 
 
+def test_ablation_whose_base_fails_has_a_table_without_differences(tmp_path: Path) -> None:
+    def train(recipe: Recipe, seed: int, folder: Path) -> float:
+        if recipe.network.pool == "average" and seed == 1:
+            raise RunError("the loss is nan")
+        return 0.5
+
+    table = ablation_table(
+        ablate(variants(Recipe.load("digits8"), ["pool"]), range(2), train, tmp_path)
+    )
+    assert "| as it is | failed: the loss is nan | | |" in table
+    assert "| pool = max | 50.0% | 50.0% to 50.0% |  |" in table
+
+
 def test_interrupted_ablation_is_continued(tmp_path: Path) -> None:
     command = ("ablate", "digits8", "--field", "pool", "--epochs", "1", "--out", "runs")
     first = limelight(*command, cwd=tmp_path)

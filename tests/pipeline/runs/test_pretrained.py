@@ -4,6 +4,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 
 from limelight.artifact.store import load_artifact
-from pipeline.data.registry import load_dataset
+from models import NetworkOptions, build_network
+from pipeline.data.registry import Split, load_dataset
 from pipeline.errors import RunError
 from pipeline.exporting.export import export
 from pipeline.exporting.formats import WEIGHTS
@@ -271,3 +273,30 @@ def test_model_of_one_folder_is_finetuned_on_another_and_exported(tmp_path: Path
     rejected = limelight("finetune", "digits8", "--from", "first", cwd=tmp_path)
     assert rejected.returncode == 1
     assert "takes images of 3 channel(s), and digits8 has 1" in rejected.stderr
+
+
+@pytest.mark.parametrize(
+    "changes", [{"widths": (8, 8, 8, 8)}, {"norm": "none"}, {"architecture": "simple-cnn"}]
+)
+def test_weights_of_another_network_are_rejected(changes: dict[str, Any], digits8_run: Run) -> None:
+    network = replace(digits8_run.config.recipe.network, **({"widths": ()} | changes))
+    recipe = Recipe.load("digits8").but(network=network)
+    with pytest.raises(RunError, match="weights to begin with are of another one"):
+        small_trainer(recipe, initial=read_pretrained(digits8_run.folder).weights)
+
+
+def test_pretrained_weights_that_are_replaced_are_not_downloaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("downloaded")
+
+    monkeypatch.setattr("models.backbone.load_published", fail)
+    network = NetworkOptions(architecture="torchvision:resnet18", pretrained=True)
+    plain = replace(network, pretrained=False)
+    weights = build_network(plain, in_channels=3, classes=10).state_dict()
+    images = np.repeat(load_dataset("digits8").train.images[:64], 3, axis=3)
+    fit = Split(images, load_dataset("digits8").train.labels[:64])
+    recipe = Recipe.load("digits8", batch_size=32).but(network=network)
+    trainer = small_trainer(recipe, fit=fit, initial=weights)
+    assert all(torch.equal(value, weights[name]) for name, value in trainer.weights().items())

@@ -157,6 +157,21 @@ def test_files_may_have_other_columns_in_another_order(bodies: list[bytes], tmp_
     ]
 
 
+@pytest.mark.parametrize(
+    "column",
+    [pa.array([[1]]), pa.array([{"a": 1}]), pa.nulls(1), pa.array([[{"a": 1}]]), pa.array([b"x"])],
+    ids=lambda column: str(column.type),
+)
+def test_column_of_any_type_may_be_missing_in_a_file(
+    column: pa.Array, bodies: list[bytes], tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    save(source / "a.parquet", {"image": bodies[:1], "meta": column})
+    save(source / "b.parquet", {"image": bodies[1:2]})
+    assert score(source, tmp_path / "out") == Totals(scored=2, bad=0)
+    assert [row["meta"] for row in rows(tmp_path / "out")] == [column[0].as_py(), None]
+
+
 def test_folders_of_a_partition_become_columns(bodies: list[bytes], tmp_path: Path) -> None:
     source = tmp_path / "source"
     save(source / "year=2024" / "month=01" / "part.parquet", {"image": bodies[:2], "id": [1, 2]})

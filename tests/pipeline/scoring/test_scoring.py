@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,6 +223,12 @@ def test_output_folder_of_another_plan_is_rejected(digits: Path, tmp_path: Path)
     with pytest.raises(ScoringError, match=r"other files .*, a SOURCE of another number of images"):
         score(source, out)
     assert contents(out) == before
+
+
+def test_labels_below_the_source_are_not_scored(digits: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(digits, tmp_path / "source")
+    first = score(source, source / "labels")
+    assert score(source, source / "labels") == first == score(digits, tmp_path / "elsewhere")
 
 
 def test_output_folder_with_other_files_is_rejected(digits: Path, tmp_path: Path) -> None:

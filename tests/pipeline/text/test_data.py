@@ -197,3 +197,9 @@ def test_published_text_that_was_not_fetched_says_how(tmp_path: Path) -> None:
     done = limelight("text", "train", "char-gru", "nietzsche", cwd=tmp_path)
     assert done.returncode == 1
     assert "run `limelight data fetch nietzsche`" in done.stderr
+
+
+def test_text_without_a_frequent_character_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("".join(map(chr, range(0x4E00, 0x4F00))))
+    with pytest.raises(DataError, match="has no character 3 times"):
+        read_corpus(str(tmp_path / "text.txt"))

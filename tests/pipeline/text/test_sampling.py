@@ -1,6 +1,8 @@
 """Sampling, and the ONNX file with the state as input and output."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +192,19 @@ def test_other_files_are_no_models(tmp_path: Path) -> None:
         OnnxText(tmp_path / "x.onnx")
     done = limelight("text", "sample", "y", cwd=tmp_path)
     assert "y is not there; name a run folder or an ONNX file" in done.stderr
+
+
+def test_window_may_be_longer_than_the_sequence_of_the_comparison(tmp_path: Path) -> None:
+    run = untrained("char-rnn", tmp_path)
+    recipe = run.config.recipe.but(bptt=70)
+    run = replace(run, config=run.config.model_copy(update={"recipe": recipe}))
+    assert export_text(run, tmp_path / "model.onnx") < 1e-6
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
+def test_temperature_is_positive_and_finite(temperature: float) -> None:
+    characters = written(
+        Fixed([0.2, 0.8]), Vocabulary("\ufffda"), "a", 1, window=None, temperature=temperature
+    )
+    with pytest.raises(PipelineError, match="a positive number is needed"):
+        next(characters)

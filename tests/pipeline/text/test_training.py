@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.errors import RunError
+from pipeline.errors import DataError, RunError
 from pipeline.runs.run_folder import CHECKPOINT, EPOCHS, STATE
 from pipeline.runs.tensor_files import read_tensors
 from pipeline.text import run as runs
 from pipeline.text.corpus import Corpus, entropy, read_corpus
 from pipeline.text.recipe import TextRecipe
+from pipeline.text.report import write_text_report
 from pipeline.text.run import TextRun, begin, cycle_file, read_run, resume
 from pipeline.text.trainer import TextRecord, TextTrainer
 from tests.pipeline.cli.running import limelight
@@ -169,9 +170,35 @@ def test_text_that_changed_is_rejected(tmp_path: Path) -> None:
     file.write_text(moved.read_text() + "more")
     with pytest.raises(RunError, match="has changed since this run began"):
         resume(tmp_path / "run", device="cpu")
-    assert len(resume(tmp_path / "run", data=moved, device="cpu").epochs) == 2
+    file.unlink()
+    with pytest.raises(RunError, match=r"verses.txt, the text of this run, .*pass --data PATH"):
+        resume(tmp_path / "run", device="cpu")
+    moved_run = resume(tmp_path / "run", data=moved, device="cpu")
+    assert len(moved_run.epochs) == 2
+    assert read_run(tmp_path / "run").config.source == str(moved)
     with pytest.raises(RunError, match="is finished; next: limelight text sample"):
         resume(tmp_path / "run", device="cpu")
+
+
+def test_report_leaves_out_a_cycle_whose_last_epoch_was_not_recorded(
+    short_corpus: Corpus, tmp_path: Path
+) -> None:
+    run = train(short_corpus, tmp_path / "run", epochs=2)
+    lines = (run.folder / EPOCHS).read_text().splitlines(keepends=True)
+    (run.folder / EPOCHS).write_text(lines[0])
+    page = write_text_report(read_run(run.folder)).read_text()
+    assert "Cycle 1, epoch 2" not in page
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_text_that_is_shorter_than_a_window_is_rejected_before_the_training(
+    part: str, short_corpus: Corpus, tmp_path: Path
+) -> None:
+    short = replace(short_corpus, **{part: getattr(short_corpus, part)[:8]})
+    recipe = small_recipe("char-loop")
+    with pytest.raises(DataError, match="8 characters are too few for windows of 8: use a longer"):
+        begin(short, tmp_path / "run", recipe_name="char-loop", recipe=recipe, device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 def test_command_trains_and_writes_a_report(tmp_path: Path) -> None:
@@ -229,6 +256,8 @@ def test_interrupted_command_says_how_to_continue(
         (("train", "char-gru", "verses.txt", "--set", "bptt=0"), "bptt: Input should be greater"),
         (("train", "char-gru", "verses.txt", "--set", "network.dropout=0.5"), "network: dropout"),
         (("train", "char-gru", "verses.txt", "--out", "full"), "full is not empty; choose"),
+        (("train", "char-gru", "verses.txt", "--epochs", "0"), "epochs: Input should be greater"),
+        (("train", "char-gru", "verses.txt", "--lr", "-1"), "Input should be greater than 0"),
         (("train", "char-gru", "verses.txt", "--data", "x"), "--data is for --resume"),
         (("train", "--resume", "full"), "full is not a run: config.json is missing"),
         (("train", "--resume", "full", "--epochs", "3"), "began with: leave out --epochs"),

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from pipeline.data.synthetic_pictures import draw_pictures
-from pipeline.training.corruptions import KINDS, Corruptions, blur, jpeg
+from pipeline.training.corruptions import KINDS, SMALLEST_SIDE, Corruptions, blur, jpeg
 
 
 def _photos(channels: int = 3, size: tuple[int, int] = (32, 32)) -> torch.Tensor:
@@ -118,3 +118,20 @@ def test_pictures_differ_and_depend_on_the_seed_only(channels: int) -> None:
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert not (drawn[0] == drawn[2]).all((1, 2, 3)).any()
     assert (drawn[0].std((1, 2, 3)) > 0).mean() > 0.8
+
+
+@pytest.mark.parametrize("side", [SMALLEST_SIDE, 620])
+def test_smallest_and_large_images_are_corrupted(
+    side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.training.corruptions.PICTURES", 8)
+    images = torch.full((6, side, side, 3), 100, dtype=torch.uint8)
+    corruptions = _corruptions(images, 1.0, 0.0)
+    numbers = corruptions.draw(6, torch.Generator().manual_seed(1))
+    numbers[0] = 3  # noise
+    noisy = corruptions.apply(images, numbers)
+    assert (noisy != images).float().mean() > 0.5
+    assert not torch.equal(noisy[0], noisy[1])
+    for kind in range(1, len(KINDS) + 1):
+        numbers[0] = kind
+        assert corruptions.apply(images, numbers).shape == images.shape

@@ -15,6 +15,7 @@ from models.normalization import Normalisation
 from pipeline.data.registry import Split
 from pipeline.errors import RunError
 from pipeline.runs.exported import rebuild_run
+from pipeline.runs.planning import plan_longer
 from pipeline.runs.pretrained import distil_from
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_setup import plan_run, resume_run
@@ -212,3 +213,33 @@ def test_folded_batch_norms_leave_the_outputs_as_they_were() -> None:
     fold_batch_norms(network)
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
     torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4)
+
+
+class NormAndRelu(nn.BatchNorm2d):
+    """BatchNorm with an activation in it, as timm's DenseNets have."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).relu()
+
+
+def test_norms_that_do_more_are_not_folded() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), NormAndRelu(4)).eval()
+    images = torch.randn(2, 3, 5, 5)
+    expected = network(images)
+    fold_batch_norms(network)
+    assert torch.equal(network(images), expected)
+
+
+def test_longer_training_has_the_same_teachers(digits8_run: Run, tmp_path: Path) -> None:
+    plan = plan_run(
+        "digits8", recipe_name="digits8", recipe=Recipe.load("digits8", epochs=1), seed=0,
+        device=CPU,
+    )  # fmt: skip
+    distil_from(plan, [digits8_run.folder]).train(tmp_path / "run")
+    longer = plan_longer(tmp_path / "run", 1, device=CPU)
+    assert [each.name for each in longer.config.teachers] == [digits8_run.folder.name]
+    images, teachers = splits()[1].images[:10], longer.trainer().teachers
+    assert teachers is not None
+    found = teachers.answer(torch.from_numpy(images))
+    expected = _teachers(digits8_run).answer(torch.from_numpy(images))
+    torch.testing.assert_close(found, expected)

@@ -131,3 +131,9 @@ def test_rates_between_first_and_last_are_spaced_geometrically() -> None:
 def test_wrong_number_of_rates_is_rejected(peak: tuple[float, ...], groups: int) -> None:
     with pytest.raises(ValueError, match=rf"{len(peak)} rates for {groups} layer groups"):
         spread(peak, groups)
+
+
+@pytest.mark.parametrize("peak", [0, -0.1, [0, 0.1], [0.1, -1]])
+def test_rates_are_positive(peak: object) -> None:
+    with pytest.raises(ValidationError):
+        OneCycle.model_validate({"peak": peak})

@@ -1,6 +1,7 @@
 """Training on the small digits: accuracy, reproducibility and error messages."""
 
 import copy
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,27 @@ def test_loss_that_falls_from_a_high_start_does_not_stop_the_run() -> None:
     trainer._loss = lambda logits, *_: logits.sum() * 0 + next(losses)  # type: ignore[method-assign]
     steps = sum(1 for _ in range(2) for _ in trainer.run_epoch())
     assert steps > 30  # well after the first steps, in which no loss stops the run
+
+
+def test_single_high_loss_does_not_stop_a_run_that_reads_few_losses() -> None:
+    """On a GPU, the loss of the first step is not read."""
+    trainer = small_trainer(Recipe.load("digits8", label_smoothing=0.0))
+    for step, loss in ((20, 2.0), (40, 0.5), (60, 0.3), (80, 12.0)):
+        trainer.step = step
+        trainer._stop_if_diverged(
+            Batch(
+                step=step, steps=100, epoch=4, loss=torch.tensor(loss), learning_rate=0.1,
+                momentum=0.9,
+            )
+        )  # fmt: skip
+    assert math.isfinite(trainer._smoothed)
+
+
+def test_images_that_are_too_small_for_corruptions_are_rejected() -> None:
+    fit = Split(np.zeros((64, 3, 3, 1), np.uint8), np.arange(64) % 10)
+    recipe = Recipe.load("digits8", batch_size=32, augmentation={"corruptions": 0.5})
+    with pytest.raises(RunError, match="3 x 3 pixels are too small for augmentation"):
+        small_trainer(recipe, fit=fit)
 
 
 def test_nan_loss_stops_the_run_at_its_step() -> None:
