@@ -13,8 +13,10 @@ SCALES = (1, 2, 4, 8)
 _CONVERTED_BYTES = 16
 
 MAX_DECODING_S = 1.0
+"""Limit of `Header.decoding_s` of an upload."""
+
 MAX_OWN_DECODING_S = 30.0
-"""Limit of `Header.decoding_s`."""
+"""The same of a file of the caller's own: only crafted ones reach it."""
 
 MAX_SIDE = 65_535
 """Limit of width and height, as in JPEG and GIF. Each row and column has a cost of its own."""

@@ -226,7 +226,7 @@ def test_output_folder_of_another_plan_is_rejected(digits: Path, tmp_path: Path)
 
 
 def test_labels_below_the_source_are_not_scored(digits: Path, tmp_path: Path) -> None:
-    source = shutil.copytree(digits, tmp_path / "source")
+    source = shutil.copytree(digits, tmp_path / "source", symlinks=True)
     first = score(source, source / "labels")
     assert score(source, source / "labels") == first == score(digits, tmp_path / "elsewhere")
 
