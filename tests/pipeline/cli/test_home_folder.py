@@ -58,8 +58,9 @@ def test_home_folder_is_meant_in_every_path_of_every_command(
         return record
 
     options = {"pretrained": "--from", "teachers": "--teacher"}
+    # With a suffix, since some commands check that of a figure.
     arguments = [
-        f"~/{name}" if positional else f"{options.get(name, f'--{name}')}=~/{name}"
+        f"~/{name}.svg" if positional else f"{options.get(name, f'--{name}')}=~/{name}.svg"
         for name, positional in paths(command).items()
     ]
     monkeypatch.setattr(main, "_load", load_recorder)
@@ -68,7 +69,7 @@ def test_home_folder_is_meant_in_every_path_of_every_command(
     assert done.returncode == 0, done.stderr
     for name in paths(command):
         value = given[name][0] if isinstance(given[name], list) else given[name]
-        assert str(value) == str(tmp_path / name)
+        assert str(value) == str(tmp_path / f"{name}.svg")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
