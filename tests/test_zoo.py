@@ -16,14 +16,14 @@ from tests.artefact_bytes import contents
 
 ROOT = Path(__file__).parents[1]
 ZOO = Settings().models
-MODELS = ("digits", "digits-small", "cifar10")
+MODELS = ("digits", "digits-small", "cifar10", "cifar10-small")
 
 
 def load(name: str) -> Artifact:
     return load_artifact(find_artifacts(ZOO)[name])
 
 
-def test_zoo_has_three_models() -> None:
+def test_zoo_has_the_shipped_models() -> None:
     assert sorted(find_artifacts(ZOO)) == sorted(MODELS)
 
 
@@ -39,6 +39,7 @@ def test_shipped_model_is_signed_by_the_key_whose_public_half_ships(name: str) -
         ("digits", 0.996, 0.003, 8_300_000),
         ("digits-small", 0.995, 0.002, 1_000_000),
         ("cifar10", 0.940, 0.008, 120_000_000),
+        ("cifar10-small", 0.935, 0.013, 60_000_000),
     ],
 )
 def test_shipped_model_reaches_its_accuracy_within_its_cost(
@@ -49,7 +50,9 @@ def test_shipped_model_reaches_its_accuracy_within_its_cost(
     assert manifest.metrics.accuracy >= least
     assert manifest.metrics.ece <= most
     assert manifest.network.multiply_accumulates <= work
-    assert manifest.calibration.ece_after < manifest.calibration.ece_before
+    # No temperature is better than 1 for sure for a network that is calibrated already.
+    calibration = manifest.calibration
+    assert calibration.ece_after < calibration.ece_before or calibration.temperature == 1
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -78,7 +81,12 @@ def test_figures_in_the_readme_match_the_manifest(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "example", "label"),
-    [("digits", "seven.png", "7"), ("digits-small", "two.png", "2"), ("cifar10", "cat.png", "cat")],
+    [
+        ("digits", "seven.png", "7"),
+        ("digits-small", "two.png", "2"),
+        ("cifar10", "cat.png", "cat"),
+        ("cifar10-small", "cat.png", "cat"),
+    ],
 )
 def test_examples_are_recognised_and_their_maps_sum_to_the_logit(
     name: str, example: str, label: str

@@ -82,7 +82,12 @@ FULL = Scale(
             pupils={
                 "cifar10": Lesson(changes=_PHOTOS, seconds=165),
                 "cifar10-small": Lesson(
-                    changes={**_PHOTOS, "network__widths": [24, 44, 80, 128]}, seconds=95
+                    changes={
+                        **_PHOTOS,
+                        "network__widths": [16, 48, 80, 128],
+                        "network__whiten": False,
+                    },
+                    seconds=95,
                 ),
             },
         ),

@@ -204,7 +204,7 @@ def test_overlay_without_an_attached_image_raises_an_error(classifier: Classifie
 
 def test_a_shipped_model_is_loaded_by_its_name() -> None:
     assert limelight.load("digits").manifest.name == "digits"
-    with pytest.raises(ArtifactError, match=r"nor a shipped model \(cifar10, digits, "):
+    with pytest.raises(ArtifactError, match=r"nor a shipped model \(cifar10, cifar10-small, "):
         limelight.load("dogs")
 
 

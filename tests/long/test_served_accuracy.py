@@ -20,7 +20,12 @@ from tests.serving_kit import Server, bentoml_serve
 
 pytestmark = pytest.mark.timeout(1800)
 
-MODELS = {"digits": "mnist", "digits-small": "mnist", "cifar10": "cifar10"}
+MODELS = {
+    "digits": "mnist",
+    "digits-small": "mnist",
+    "cifar10": "cifar10",
+    "cifar10-small": "cifar10",
+}
 CONNECTIONS = 32
 JPEG_IMAGES = 1000
 

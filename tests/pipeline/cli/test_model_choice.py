@@ -68,7 +68,7 @@ def test_name_is_not_ambiguous_within_the_folder_of_models(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("cats", r"no model 'cats': .*the shipped models are cifar10, digits"),
+        ("cats", r"no model 'cats': .*the shipped models are cifar10, cifar10-small"),
         ("models/cats", r"no model 'models/cats'"),
         ("models", r"models is a folder of models: choose one of models/dogs"),
         ("runs", r"runs is a folder of models: choose one of runs/a, runs/b"),
@@ -94,7 +94,7 @@ def test_installation_without_shipped_models_finds_paths(monkeypatch: pytest.Mon
 
 
 def test_default_model_is_that_of_the_service() -> None:
-    others = ["cifar10", "digits-small"]
+    others = ["cifar10", "cifar10-small", "digits-small"]
     assert default_model() == (ModelChoice("artefact", SHIPPED["digits"]), others)
     dogs = make_artefact(Path("models/dogs/1"))
     assert default_model(Path("models")) == (ModelChoice("artefact", dogs), [])

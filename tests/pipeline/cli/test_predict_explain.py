@@ -45,7 +45,7 @@ def test_predict_prints_a_table_of_classes(folder: Path) -> None:
 
 def test_model_that_nobody_chose_is_named_with_the_others(folder: Path) -> None:
     done = limelight("predict", "cat.png", cwd=folder)
-    others = "cifar10, digits-small"
+    others = "cifar10, cifar10-small, digits-small"
     assert f"by the model digits; there is also {others}: choose with --model" in done.stderr
     chosen = limelight("predict", "cat.png", "--model", "cifar10", cwd=folder)
     assert "there is also" not in chosen.stderr
