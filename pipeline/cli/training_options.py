@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from pipeline.runs.session import Plan
 
 Out = Annotated[Path | None, typer.Option(help="run folder; default runs/NAME-TIME")]
-Seed = Annotated[int, typer.Option(help="of the split, the weights and the augmentation")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="of the split, the weights and the augmentation")
+]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option(help="auto uses a GPU if there is one")
 ]

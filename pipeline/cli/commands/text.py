@@ -41,7 +41,9 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="peak learning rate")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of the weights, the order and the dropout")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="of the weights, the order and the dropout")
+    ] = 0,
     device: Device = "auto",
     settings: Set = None,
     report: Report = True,
@@ -141,7 +143,7 @@ def write(
     temperature: Annotated[
         float, typer.Option(help="below 1 the likely characters become more likely")
     ] = 1.0,
-    seed: Annotated[int, typer.Option(help="of the draws")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of the draws")] = 0,
     greedy: Annotated[bool, typer.Option("--greedy", help="always the likeliest")] = False,
 ) -> None:
     """Let a network write: draw one character after the other; prints the text.

@@ -112,6 +112,9 @@ def write_run(folder: Path, source: str) -> None:
     [
         (("train", "nothing"), "is neither a data set"),
         (("train", "mnist"), "run `limelight data fetch mnist`"),
+        (("train", "digits8", "--seed", "-1"), "Invalid value for '--seed'"),
+        (("text", "train", "char-gru", "x.txt", "--seed", "-1"), "Invalid value for '--seed'"),
+        (("text", "sample", "run", "--seed", "-1"), "Invalid value for '--seed'"),
         (("train", "digits8", "--recipe", "nothing"), "no recipe 'nothing'"),
         (("train", "digits8", "--set", "epochs=0"), "epochs: Input should be greater than"),
         (("train", "--resume", "nothing"), "is not a run"),
