@@ -150,8 +150,7 @@ def plan_longer(
     """Plan to train a finished run for `epochs` more, as a run of its own that begins with it.
 
     The split and the teachers are the same, and the schedule begins again, as in fast.ai's
-    `fit_one_cycle`. `data`
-    is where the run's images are now.
+    `fit_one_cycle`. `data` is where the run's images are now.
 
     Raises:
         PipelineError: the run is not finished, or its data has changed.
@@ -175,9 +174,7 @@ def plan_longer(
     )
     config.check(plan.data)
     if config.teachers:
-        weights, _ = read_tensors(run / TEACHERS)
-        described = plan.config.model_copy(update={"teachers": config.teachers})
-        plan = replace(plan, config=described, teachers=weights)
+        plan = plan.distilled_from(config.teachers, read_tensors(run / TEACHERS)[0])
     return initialise_from(plan, begin)
 
 

@@ -162,8 +162,7 @@ def distil_from(plan: RunPlan, paths: Sequence[Path]) -> RunPlan:
         for number, teacher in enumerate(teachers)
         for name, value in teacher.weights.items()
     }
-    config = config.model_copy(update={"teachers": described})
-    return replace(plan, config=config, teachers=weights)
+    return plan.distilled_from(described, weights)
 
 
 def _check(plan: RunPlan, pretrained: Pretrained) -> None:

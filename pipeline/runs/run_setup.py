@@ -33,6 +33,7 @@ from pipeline.training.distributed import World
 from pipeline.training.recipe import Recipe
 from pipeline.training.small_data import recipe_for
 from pipeline.training.step_history import History
+from pipeline.training.teacher import Teacher
 from pipeline.training.trainer import Record, Trainer, train
 from pipeline.training.weights import Weights
 
@@ -61,6 +62,11 @@ class RunPlan:
         """Return a plan with the same data and another recipe, whose validation share is equal."""
         changes = {"recipe": recipe, "processes": processes}
         return replace(self, config=self.config.model_copy(update=changes))
+
+    def distilled_from(self, teachers: tuple[Teacher, ...], weights: Weights) -> "RunPlan":
+        """Return a plan with teachers, and their weights as `Teachers` requires."""
+        config = self.config.model_copy(update={"teachers": teachers})
+        return replace(self, config=config, teachers=weights)
 
     def fitted_to_size(self, keep: Collection[str]) -> "RunPlan":
         """Return the plan with a recipe for the number of images, if they are the user's own.

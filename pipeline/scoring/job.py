@@ -38,11 +38,10 @@ def find_source(path: Path, column: str | None = None, *, apart_from: Path | Non
         return ParquetSource(path.parent, [path.name], column or COLUMN)
     if not path.is_dir():
         raise DataError(f"{path} is neither a folder of images nor a Parquet file")
-    files = [
-        name
-        for name in find_files(path, suffixes() | {SUFFIX})
-        if apart_from is None or not (path / name).is_relative_to(apart_from)
-    ]
+    files = list(find_files(path, suffixes() | {SUFFIX}))
+    if apart_from is not None and apart_from.is_relative_to(path):
+        below = f"{apart_from.relative_to(path).as_posix()}/"
+        files = [name for name in files if not name.startswith(below)]
     images = [name for name in files if Path(name).suffix.lower() != SUFFIX]
     tables = sorted(name for name in set(files).difference(images) if not is_private(name))
     if images and tables:

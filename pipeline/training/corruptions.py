@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pipeline.data.synthetic_pictures import draw_pictures
+from pipeline.errors import RunError
 
 PICTURES = 2000
 """Number of pictures to mix with."""
@@ -70,6 +71,9 @@ class Corruptions:
         shape: (H, W, C) of the images.
         rng: draws the pictures and the noise.
         device: the device of the batches.
+
+    Raises:
+        RunError: a side of the images is shorter than `SMALLEST_SIDE`.
     """
 
     def __init__(
@@ -82,6 +86,11 @@ class Corruptions:
     ) -> None:
         self._share, self._outliers = share, outliers
         height, width, channels = shape
+        if min(height, width) < SMALLEST_SIDE:
+            raise RunError(
+                f"images of {width} x {height} pixels are too small for augmentation.corruptions "
+                "and outliers: leave them out, or pass a larger --image-size"
+            )
         seed = int(torch.randint(1 << 31, (), generator=rng))
         pictures = draw_pictures(
             np.random.default_rng(seed), PICTURES, height=height, width=width, channels=channels

@@ -1,12 +1,12 @@
 """Device and precision of training."""
 
-import ctypes
 import os
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
+from limelight.malloc import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, set_malloc_options
 from pipeline.errors import PipelineError
 
 # Torch's oneDNN reads this before its first operation. With AMX, gradients of small feature maps in
@@ -15,8 +15,7 @@ from pipeline.errors import PipelineError
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 
-# From glibc's malloc.h, and values that no activation of a network on a CPU exceeds.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# No activation of a network on a CPU exceeds these.
 _LARGEST_TRIM, _LARGEST_BLOCK = 2**31 - 1, 2**30
 
 
@@ -45,12 +44,7 @@ def reuse_freed_memory(device: torch.device) -> bool:
     """
     if device.type != "cpu":
         return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # another C library, or Windows
-        return False
-    settings = {_M_TRIM_THRESHOLD: _LARGEST_TRIM, _M_MMAP_THRESHOLD: _LARGEST_BLOCK}
-    return all(mallopt(name, value) == 1 for name, value in settings.items())
+    return set_malloc_options({M_TRIM_THRESHOLD: _LARGEST_TRIM, M_MMAP_THRESHOLD: _LARGEST_BLOCK})
 
 
 def uses_bfloat16(device: torch.device) -> bool:

@@ -18,7 +18,6 @@ from pipeline.data.registry import Split
 from pipeline.errors import DataError, RunError
 from pipeline.training.augmentation import Augmenter, Drawn
 from pipeline.training.callbacks import Batch, Callback, Epoch
-from pipeline.training.corruptions import SMALLEST_SIDE
 from pipeline.training.device import at_least_float32, autocast, compiles, reuse_freed_memory
 from pipeline.training.distillation import Teachers
 from pipeline.training.distributed import World, synchronise_batch_norm
@@ -122,13 +121,6 @@ class Trainer:
             raise RunError(
                 f"a batch of {recipe.batch_size} cannot be shared by {self.world.size} "
                 "processes; pass a --batch-size that they divide"
-            )
-        if side < SMALLEST_SIDE and (
-            recipe.augmentation.corruptions or recipe.augmentation.outliers
-        ):
-            raise RunError(
-                f"images of {width} x {height} pixels are too small for augmentation.corruptions "
-                "and outliers: leave them out, or pass a larger --image-size"
             )
         self.epoch = 0
         """Number of finished epochs."""

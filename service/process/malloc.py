@@ -7,8 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# From glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+from limelight.malloc import (
+    M_ARENA_MAX,
+    M_MMAP_THRESHOLD,
+    M_TRIM_THRESHOLD,
+    set_malloc_options,
+)
+
 _LARGE = 128 * 1024
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # Memory above the least so far that is worth a look, as a share.
@@ -22,13 +27,7 @@ def limit_memory_growth() -> bool:
     By default, glibc raises its thresholds to the size of the largest block that was ever freed,
     and keeps a heap per thread. Both grow with the variety of the uploads.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # not Linux, or another C library
-        return False
-    settings = {_M_MMAP_THRESHOLD: _LARGE, _M_TRIM_THRESHOLD: _LARGE, _M_ARENA_MAX: 2}
-    done = [mallopt(name, value) == 1 for name, value in settings.items()]
-    return all(done)
+    return set_malloc_options({M_MMAP_THRESHOLD: _LARGE, M_TRIM_THRESHOLD: _LARGE, M_ARENA_MAX: 2})
 
 
 class Trimmer:

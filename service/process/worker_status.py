@@ -85,9 +85,9 @@ class WorkerStatus:
 
     def clear(self, pid: int) -> None:
         """Remove what a process that has ended published: another one may get its ID."""
-        for slot, (process, _, _) in enumerate(self._all()):
+        for at, (process, _, _) in zip(self._slots, self._all(), strict=True):
             if process == pid:
-                _SLOT.pack_into(self._memory, self._slots[slot], 0, 0.0, 0)
+                _SLOT.pack_into(self._memory, at, 0, 0.0, 0)
 
     def _all(self) -> list[tuple[int, float, int]]:
         return [_SLOT.unpack_from(self._memory, at) for at in self._slots]
