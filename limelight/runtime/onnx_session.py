@@ -109,10 +109,33 @@ def _create(
         for entry in _PROVIDERS[provider]
         if (entry if isinstance(entry, str) else entry[0]) in available
     ]
+    if provider == "CPU":
+        _register_shared_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     try:
-        return ort.InferenceSession(graph.content, options, providers=providers)
+        session = ort.InferenceSession(graph.content, options, providers=providers)
     except Exception as error:  # see `Engine.run`
         raise EngineError(f"ONNX Runtime cannot load {graph.path}: {error}") from error
+    if provider == "CPU":
+        # ONNX Runtime keeps the bytes of the file, to open it on another provider if a run fails.
+        # There is no other one, and they take as much memory as the weights.
+        session.disable_fallback()
+        session._model_bytes = None  # there is no public way
+    return session
+
+
+@functools.cache
+def _register_shared_arena() -> None:
+    """Register one arena for the tensors of all CPU sessions of this process.
+
+    By default every session has an arena, which keeps the memory of its largest batch: four models
+    would keep it four times, and once more for each LayerCAM graph.
+    """
+    memory = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    grow_by_need = ort.OrtArenaCfg({"arena_extend_strategy": 1})
+    ort.create_and_register_allocator(memory, grow_by_need)
 
 
 def provider_of(session: ort.InferenceSession) -> Provider:

@@ -23,7 +23,7 @@ from tests.serving_kit import (
 )
 
 PNG = encode(colour_image(np.random.default_rng(0)))
-# A worker takes twice that for such a model, and 12 million bytes more for its first one.
+# A worker takes as much for such a model, and 12 million bytes more for its first one.
 HEAVY_BYTES = 40_000_000
 
 
@@ -162,7 +162,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         LIMELIGHT_VERSIONS="latest:3",
         LIMELIGHT_MODELS_POLL_S="0.3",
         LIMELIGHT_TIMEOUT_S="2",
-        LIMELIGHT_MAX_MODEL_BYTES=str(190_000_000),
+        LIMELIGHT_MAX_MODEL_BYTES=str(110_000_000),
         LIMELIGHT_UNLOAD_IDLE_S="0.5",
     ) as running:
         yield running

@@ -1,0 +1,47 @@
+"""Memory of sessions on a CPU."""
+
+import subprocess
+import sys
+
+from limelight.artifact.store import Artifact
+from limelight.runtime.onnx_session import open_session
+from tests.serving_kit import REPOSITORY
+
+_FOUR_MODELS = """
+import sys
+import numpy as np
+from pathlib import Path
+from limelight.artifact.store import load_artifact
+from limelight.runtime.engine import Engine
+from limelight.malloc import M_MMAP_THRESHOLD, set_malloc_options
+
+def resident_mb():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+
+assert set_malloc_options({M_MMAP_THRESHOLD: 128 * 1024})
+artifact = load_artifact(Path("zoo/cifar10-small/1"))
+engines = [Engine(artifact, device="cpu") for _ in range(4)]
+images, grown = np.zeros((64, 32, 32, 3), np.uint8), []
+for engine in engines:
+    before = resident_mb()
+    engine.run(images, ["probabilities"])
+    grown.append(resident_mb() - before)
+print(grown)
+sys.exit(not (grown[0] > 10 and sum(grown[1:]) < 3))
+"""
+
+
+def test_models_share_the_memory_of_their_largest_batch() -> None:
+    """Runs in a separate process, because the memory stays until it ends."""
+    command = [sys.executable, "-c", _FOUR_MODELS]
+    done = subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_bytes_of_the_file_are_not_kept(colours: Artifact) -> None:
+    graph = colours.graph("model.onnx")
+    references = [sys.getrefcount(graph.content)]
+    session = open_session(graph, device="cpu", threads=1)
+    references.append(sys.getrefcount(graph.content))
+    assert session.get_inputs()
+    assert references[1] == references[0]
