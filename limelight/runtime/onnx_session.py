@@ -134,8 +134,9 @@ def _register_shared_arena() -> None:
     memory = ort.OrtMemoryInfo(
         "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
     )
-    grow_by_need = ort.OrtArenaCfg({"arena_extend_strategy": 1})
-    ort.create_and_register_allocator(memory, grow_by_need)
+    # It doubles by default. If it grew by what is needed, blocks for batches of different sizes
+    # would lie side by side and never be joined: 180 MB instead of 17 MB for sizes from 1 to 32.
+    ort.create_and_register_allocator(memory, None)
 
 
 def provider_of(session: ort.InferenceSession) -> Provider:
