@@ -16,7 +16,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from limelight.classifier import Classifier, load
-    from limelight.client.client import AsyncClient, Client, ClientError
+    from limelight.client.client import AsyncClient, Client
+    from limelight.client.errors import ClientError
     from limelight.errors import LimelightError
     from limelight.results import ClassActivationMap, Explanation, Prediction, Score
 
@@ -25,7 +26,7 @@ _MODULES = {
     "ClassActivationMap": "limelight.results",
     "Classifier": "limelight.classifier",
     "Client": "limelight.client.client",
-    "ClientError": "limelight.client.client",
+    "ClientError": "limelight.client.errors",
     "Explanation": "limelight.results",
     "LimelightError": "limelight.errors",
     "Prediction": "limelight.results",

@@ -1,7 +1,7 @@
 """Client of the service: typed results, retries that honour Retry-After, concurrent requests.
 
     with Client("http://localhost:3000") as client:
-        print(client.predict(Path("cat.png"), model="cifar10").label)
+        print(client.predict("cat.png", model="cifar10").label)
 
 `AsyncClient` has the same methods as coroutines. If the service rejects a request, `RefusedError`
 is raised with the service's stable error code. If the service cannot be reached in time,
@@ -10,130 +10,29 @@ is raised with the service's stable error code. If the service cannot be reached
 
 import asyncio
 import itertools
-import os
-import random
-import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import httpx
-from PIL import Image as Picture
 
-from limelight.imaging.decoding import decode
-from limelight.results import Explanation, Json, Prediction, read
-
-Image = bytes | Path
-"""An encoded image, or the path of an image file."""
-KEY_VARIABLE = "LIMELIGHT_API_KEY"
-"""Environment variable with the API key of a client that is given none."""
-Parameters = Mapping[str, str | int | float | bool | None]
-
-_RETRIED_STATUSES = frozenset({429, 502, 503, 504})
-"""Statuses of temporary errors, after which a request is sent again."""
-_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.1, 5.0
-
-
-class ClientError(Exception):
-    """Base class of the client's errors; the message says why there is no result."""
+from limelight.client.errors import ClientError
+from limelight.client.exchange import (
+    MODELS,
+    Answer,
+    Attempts,
+    Image,
+    Parameter,
+    Request,
+    authorization,
+    image_request,
+)
+from limelight.results import Explanation, Json, Prediction
 
 
-class RefusedError(ClientError):
-    """The service rejected the request.
-
-    `code` is the service's stable error code (such as `undecodable_image`); `detail` says what to
-    do.
-    """
-
-    def __init__(self, status: int, code: str, detail: str) -> None:
-        super().__init__(f"{detail} ({status} {code})")
-        self.status, self.code, self.detail = status, code, detail
-
-
-class UnreachableError(ClientError):
-    """No answer arrived within the timeout and the number of attempts."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Request:
-    """Request that can be sent repeatedly."""
-
-    method: str
-    path: str
-    params: Mapping[str, str | int | float]
-    content: bytes | None = None
-    accept: str = "application/json"
-
-    def build(self, client: httpx.Client | httpx.AsyncClient, remaining_s: float) -> httpx.Request:
-        headers = {"Accept": self.accept, "X-Timeout-Ms": f"{1000 * remaining_s:.0f}"}
-        return client.build_request(
-            self.method,
-            self.path,
-            params=dict(self.params),
-            content=self.content,
-            headers=headers,
-            timeout=remaining_s,
-        )
-
-
-class _Attempts:
-    """Retry policy of one request, within `timeout_s` and `retries`."""
-
-    def __init__(self, timeout_s: float, retries: int) -> None:
-        self._deadline = time.monotonic() + timeout_s
-        self._timeout_s, self._retries = timeout_s, retries
-
-    @property
-    def remaining_s(self) -> float:
-        return max(0.001, self._deadline - time.monotonic())
-
-    def pause_s(self, attempt: int, outcome: httpx.Response | httpx.TransportError) -> float | None:
-        """Return the seconds to wait before the next attempt; None if this outcome is final.
-
-        Raises:
-            UnreachableError: no answer arrived, and no time or attempt is left.
-        """
-        if isinstance(outcome, httpx.Response) and outcome.status_code not in _RETRIED_STATUSES:
-            return None
-        jitter = random.uniform(0.5, 1.5)  # noqa: S311  # keeps clients from retrying in step
-        pause_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2.0**attempt) * jitter
-        if isinstance(outcome, httpx.Response):
-            pause_s = max(pause_s, _retry_after_s(outcome))
-        if attempt < self._retries and pause_s < self._deadline - time.monotonic():
-            return pause_s
-        if isinstance(outcome, httpx.Response):
-            return None
-        raise UnreachableError(
-            f"no answer from {outcome.request.url.copy_with(query=None)} in {attempt + 1} "
-            f"attempts and {self._timeout_s:g} s: {outcome}"
-        ) from outcome
-
-
-class _Shared:
-    """Base class of both clients: options, and conversion of arguments to requests."""
-
-    def __init__(self, *, timeout_s: float, retries: int, api_key: str | None) -> None:
-        self._timeout_s, self._retries = timeout_s, retries
-        key = os.environ.get(KEY_VARIABLE) if api_key is None else api_key
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-
-    def _attempts(self) -> _Attempts:
-        return _Attempts(self._timeout_s, self._retries)
-
-    @staticmethod
-    def _image(
-        path: str, image: Image, parameters: Parameters, accept: str = "application/json"
-    ) -> _Request:
-        content = image if isinstance(image, bytes) else image.read_bytes()
-        given = {name: value for name, value in parameters.items() if value is not None}
-        return _Request(method="POST", path=path, params=given, content=content, accept=accept)
-
-
-class Client(_Shared):
+class Client:
     """Client of the service at `url`; safe to use from several threads.
 
     Args:
@@ -143,6 +42,9 @@ class Client(_Shared):
         api_key: key for a service that asks for one; default: LIMELIGHT_API_KEY, if it is set. It
             goes to `url`, so that must be HTTPS wherever others can read along.
         transport: replacement for the network, for tests.
+
+    Raises:
+        ValueError: the key cannot be sent in a header.
     """
 
     def __init__(
@@ -154,8 +56,9 @@ class Client(_Shared):
         api_key: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        super().__init__(timeout_s=timeout_s, retries=retries, api_key=api_key)
-        self._http = httpx.Client(base_url=url, headers=self._headers, transport=transport)
+        self._timeout_s, self._retries = timeout_s, retries
+        headers = authorization(api_key)
+        self._http = httpx.Client(base_url=url, headers=headers, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -174,9 +77,7 @@ class Client(_Shared):
 
     def models(self) -> list[Json]:
         """List the served models: name, version, provider and manifest of each."""
-        answer: Json = self._send(_Request(method="GET", path="/models", params={})).json()
-        models: list[Json] = answer["models"]
-        return models
+        return self._send(MODELS).models()
 
     def predict(
         self,
@@ -194,10 +95,9 @@ class Client(_Shared):
             OSError: the file cannot be read.
         """
         parameters = {"model": model, "version": version, "top_k": top_k}
-        request = self._image("/predict", image, parameters)
-        return read(Prediction, self._send(request).json())
+        return self._send(image_request("/predict", image, parameters)).read(Prediction)
 
-    def explain(self, image: Image, **parameters: str | int | float | bool | None) -> Explanation:
+    def explain(self, image: Image, **parameters: Parameter) -> Explanation:
         """Classify an image and compute the map of a class.
 
         `parameters` are the query parameters of `/explain`: target, method, model, version, ...
@@ -205,52 +105,69 @@ class Client(_Shared):
         Raises:
             RefusedError, UnreachableError, OSError: see `predict`.
         """
-        return _explanation(image, self._send(self._image("/explain", image, parameters)))
+        return self._send(image_request("/explain", image, parameters)).explanation(image)
 
-    def overlay(self, image: Image, **parameters: str | int | float | bool | None) -> bytes:
+    def overlay(self, image: Image, **parameters: Parameter) -> bytes:
         """Return the image with the map as an overlay, encoded as PNG; see `explain`."""
-        request = self._image("/explain", image, parameters, "image/png")
-        return self._send(request).content
+        return self._send(image_request("/explain", image, parameters, "image/png")).content
 
     def predict_many(
         self, images: Iterable[Image], *, model: str | None = None, concurrency: int = 8
-    ) -> Iterator[Prediction | ClientError]:
+    ) -> Iterator[Prediction | ClientError | OSError]:
         """Classify images and yield the predictions in the order of `images`.
 
-        Where a request fails, its error is yielded in place of the prediction. The service combines
-        concurrent requests into one batch. At most twice `concurrency` images are in memory at a
-        time.
+        Where a request fails or a file cannot be read, the error is yielded in place of the
+        prediction. The service combines concurrent requests into one batch. At most twice
+        `concurrency` images are in memory at a time. Whoever stops early waits for no answer.
+
+        Raises:
+            ValueError: `concurrency` is less than 1.
         """
 
-        def one(image: Image) -> Prediction | ClientError:
+        def one(image: Image) -> Prediction | ClientError | OSError:
             try:
                 return self.predict(image, model=model)
-            except ClientError as error:
+            except (ClientError, OSError) as error:
                 return error
 
-        rest = iter(images)
-        with ThreadPoolExecutor(concurrency) as pool:
+        rest, pool = iter(images), ThreadPoolExecutor(concurrency)
+        try:
             waiting = [pool.submit(one, each) for each in itertools.islice(rest, 2 * concurrency)]
             while waiting:
                 yield waiting.pop(0).result()
                 waiting += [pool.submit(one, each) for each in itertools.islice(rest, 1)]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _send(self, request: _Request) -> httpx.Response:
-        attempts = self._attempts()
-        for attempt in itertools.count():
-            outcome: httpx.Response | httpx.TransportError
+    def _send(self, request: Request) -> Answer:
+        attempts = Attempts(self._timeout_s, self._retries)
+        while True:
             try:
-                outcome = self._http.send(request.build(self._http, attempts.remaining_s))
-            except httpx.TransportError as error:
-                outcome = error
-            pause_s = attempts.pause_s(attempt, outcome)
+                answer = self._attempt(request, attempts)
+            except httpx.RequestError as error:
+                time.sleep(attempts.pause_after_failure(error))
+                continue
+            pause_s = attempts.pause_after(answer)
             if pause_s is None:
-                break
+                return answer.checked()
             time.sleep(pause_s)
-        return _checked(outcome)
+
+    def _attempt(self, request: Request, attempts: Attempts) -> Answer:
+        built = request.build(self._http, attempts.remaining_s)
+        response = self._http.send(built, stream=True)
+        try:
+            parts = []
+            for part in response.iter_bytes():
+                parts.append(part)
+                attempts.check_time(response)
+        finally:
+            response.close()
+        return Answer(
+            status=response.status_code, headers=response.headers, content=b"".join(parts)
+        )
 
 
-class AsyncClient(_Shared):
+class AsyncClient:
     """Asynchronous client of the service; its arguments are those of `Client`."""
 
     def __init__(
@@ -262,8 +179,9 @@ class AsyncClient(_Shared):
         api_key: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(timeout_s=timeout_s, retries=retries, api_key=api_key)
-        self._http = httpx.AsyncClient(base_url=url, headers=self._headers, transport=transport)
+        self._timeout_s, self._retries = timeout_s, retries
+        headers = authorization(api_key)
+        self._http = httpx.AsyncClient(base_url=url, headers=headers, transport=transport)
 
     async def __aenter__(self) -> Self:
         return self
@@ -282,9 +200,7 @@ class AsyncClient(_Shared):
 
     async def models(self) -> list[Json]:
         """See `Client.models`."""
-        answer: Json = (await self._send(_Request(method="GET", path="/models", params={}))).json()
-        models: list[Json] = answer["models"]
-        return models
+        return (await self._send(MODELS)).models()
 
     async def predict(
         self,
@@ -296,29 +212,28 @@ class AsyncClient(_Shared):
     ) -> Prediction:
         """See `Client.predict`."""
         parameters = {"model": model, "version": version, "top_k": top_k}
-        request = self._image("/predict", image, parameters)
-        return read(Prediction, (await self._send(request)).json())
+        return (await self._send(image_request("/predict", image, parameters))).read(Prediction)
 
-    async def explain(
-        self, image: Image, **parameters: str | int | float | bool | None
-    ) -> Explanation:
+    async def explain(self, image: Image, **parameters: Parameter) -> Explanation:
         """See `Client.explain`."""
-        return _explanation(image, await self._send(self._image("/explain", image, parameters)))
+        answer = await self._send(image_request("/explain", image, parameters))
+        return answer.explanation(image)
 
-    async def overlay(self, image: Image, **parameters: str | int | float | bool | None) -> bytes:
+    async def overlay(self, image: Image, **parameters: Parameter) -> bytes:
         """See `Client.overlay`."""
-        request = self._image("/explain", image, parameters, "image/png")
-        return (await self._send(request)).content
+        return (await self._send(image_request("/explain", image, parameters, "image/png"))).content
 
     async def predict_many(
         self, images: Iterable[Image], *, model: str | None = None, concurrency: int = 8
-    ) -> AsyncIterator[Prediction | ClientError]:
+    ) -> AsyncIterator[Prediction | ClientError | OSError]:
         """See `Client.predict_many`."""
+        if concurrency < 1:
+            raise ValueError(f"concurrency is {concurrency}, and must be at least 1")
 
-        async def one(image: Image) -> Prediction | ClientError:
+        async def one(image: Image) -> Prediction | ClientError | OSError:
             try:
                 return await self.predict(image, model=model)
-            except ClientError as error:
+            except (ClientError, OSError) as error:
                 return error
 
         rest = iter(images)
@@ -331,49 +246,26 @@ class AsyncClient(_Shared):
             for task in waiting:
                 task.cancel()
 
-    async def _send(self, request: _Request) -> httpx.Response:
-        attempts = self._attempts()
-        for attempt in itertools.count():
-            outcome: httpx.Response | httpx.TransportError
+    async def _send(self, request: Request) -> Answer:
+        attempts = Attempts(self._timeout_s, self._retries)
+        while True:
             try:
-                outcome = await self._http.send(request.build(self._http, attempts.remaining_s))
-            except httpx.TransportError as error:
-                outcome = error
-            pause_s = attempts.pause_s(attempt, outcome)
+                answer = await self._attempt(request, attempts)
+            except httpx.RequestError as error:
+                await asyncio.sleep(attempts.pause_after_failure(error))
+                continue
+            pause_s = attempts.pause_after(answer)
             if pause_s is None:
-                break
+                return answer.checked()
             await asyncio.sleep(pause_s)
-        return _checked(outcome)
 
-
-def _explanation(image: Image, response: httpx.Response) -> Explanation:
-    """Parse an explanation and attach its image, so that it can be drawn."""
-
-    def picture() -> Picture.Image:
-        content = image if isinstance(image, bytes) else image.read_bytes()
-        return decode(content, max_pixels=sys.maxsize).image
-
-    explanation = read(Explanation, response.json())
-    for each in (explanation, explanation.zoom):
-        if each is not None:
-            each.attach(picture)
-    return explanation
-
-
-def _retry_after_s(response: httpx.Response) -> float:
-    """Return the Retry-After header in seconds; 0 if it is absent or a date."""
-    text = response.headers.get("retry-after", "")
-    return float(text) if text.isdecimal() else 0.0
-
-
-def _checked(outcome: httpx.Response | httpx.TransportError) -> httpx.Response:
-    if isinstance(outcome, httpx.TransportError):
-        raise outcome
-    if outcome.is_success:
-        return outcome
-    try:
-        problem = outcome.json()
-        code, detail = problem["code"], problem["detail"]
-    except (ValueError, KeyError, TypeError):
-        code, detail = "unknown", f"not an answer of this service: {outcome.text[:200]!r}"
-    raise RefusedError(outcome.status_code, code, detail)
+    async def _attempt(self, request: Request, attempts: Attempts) -> Answer:
+        built = request.build(self._http, attempts.remaining_s)
+        try:
+            async with asyncio.timeout(attempts.remaining_s):
+                response = await self._http.send(built)
+        except TimeoutError as error:
+            raise httpx.ReadTimeout("no answer in time", request=built) from error
+        return Answer(
+            status=response.status_code, headers=response.headers, content=response.content
+        )

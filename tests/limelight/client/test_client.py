@@ -1,8 +1,13 @@
 """Client of the service, against a real service and against scripted failures."""
 
 import asyncio
+import contextlib
+import json
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -170,6 +175,166 @@ def test_answer_of_another_server_is_rejected() -> None:
         pytest.raises(RefusedError, match="not an answer of this service"),
     ):
         typed.predict(PNG)
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [
+        (200, b"<html>a proxy's page</html>"),
+        (200, b"{}"),
+        (200, b"\x89PNG\r\n\xff"),
+        (404, b'{"code": "not_found"}'),
+    ],
+)
+def test_answer_that_is_not_one_of_the_service_is_an_error_of_the_client(
+    status: int, content: bytes
+) -> None:
+    """Each method says so, and `predict_many` goes on."""
+    transport = httpx.MockTransport(lambda request: httpx.Response(status, content=content))
+
+    async def ask() -> list[object]:
+        async with AsyncClient("http://there", transport=transport) as typed:
+            return [each async for each in typed.predict_many([PNG, PNG])]
+
+    with Client("http://there", transport=transport) as typed:
+        for method in (typed.models, lambda: typed.predict(PNG), lambda: typed.explain(PNG)):
+            with pytest.raises(RefusedError, match="not an answer of this service") as refused:
+                method()
+            assert (refused.value.status, refused.value.code) == (status, "unknown")
+        many = [*typed.predict_many([PNG, PNG]), *asyncio.run(ask())]
+    assert len(many) == 4
+    assert all(isinstance(each, RefusedError) for each in many)
+
+
+def test_answer_in_a_broken_encoding_is_no_answer() -> None:
+    def reply(request: httpx.Request) -> httpx.Response:
+        stream = httpx.ByteStream(b"no gzip")
+        return httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=stream)
+
+    with (
+        Client("http://there", transport=httpx.MockTransport(reply), retries=0) as typed,
+        pytest.raises(UnreachableError, match="in 1 attempts"),
+    ):
+        typed.predict(PNG)
+
+
+@contextmanager
+def slow_server(content: bytes, pause_s: float) -> Iterator[str]:
+    """Serve one answer, a byte at a time with pauses, and yield the address."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                connection, _ = listening.accept()
+                with connection:
+                    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\n\r\n"
+                    connection.sendall(head.encode())
+                    for byte in content:
+                        connection.sendall(bytes([byte]))
+                        time.sleep(pause_s)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        thread.join()
+
+
+def test_timeout_limits_the_whole_answer() -> None:
+    """The time between two bytes is shorter than the timeout, and the answer takes four seconds."""
+    content = json.dumps(ANSWER).encode()
+
+    def took_s(ask: Callable[[str], object]) -> float:
+        with slow_server(content, 4 / len(content)) as url:
+            started = time.monotonic()
+            with pytest.raises(UnreachableError):
+                ask(url)
+            return time.monotonic() - started
+
+    def ask(url: str) -> None:
+        with Client(url, timeout_s=0.5, retries=0) as typed:
+            typed.predict(PNG)
+
+    async def ask_asynchronously(url: str) -> None:
+        async with AsyncClient(url, timeout_s=0.5, retries=0) as typed:
+            await typed.predict(PNG)
+
+    assert took_s(ask) < 2
+    assert took_s(lambda url: asyncio.run(ask_asynchronously(url))) < 2
+
+
+def test_stopping_early_waits_for_no_answer() -> None:
+    sent: list[float] = []
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        sent.append(time.monotonic())
+        time.sleep(0.01 if len(sent) == 1 else 1.0)
+        return httpx.Response(200, json=ANSWER)
+
+    with Client("http://there", transport=httpx.MockTransport(reply)) as typed:
+        started = time.monotonic()
+        for _ in typed.predict_many([PNG] * 100, concurrency=2):
+            break
+        assert time.monotonic() - started < 0.9
+        time.sleep(1.2)
+    assert len(sent) <= 4
+
+
+def test_file_that_cannot_be_read_is_an_error_in_place(tmp_path: Path) -> None:
+    reply, _ = scripted(200)
+    images: list[bytes | bytearray | Path] = [PNG, tmp_path / "absent.png", bytearray(PNG)]
+    with Client("http://there", transport=httpx.MockTransport(reply)) as typed:
+        found = list(typed.predict_many(images))
+    assert [type(each) for each in found] == [Prediction, FileNotFoundError, Prediction]
+
+
+def test_concurrency_must_be_positive() -> None:
+    async def ask() -> list[object]:
+        async with AsyncClient("http://there") as typed:
+            return [each async for each in typed.predict_many([PNG], concurrency=0)]
+
+    with pytest.raises(ValueError, match="concurrency"):
+        asyncio.run(ask())
+    with Client("http://there") as typed, pytest.raises(ValueError, match="must be"):
+        list(typed.predict_many([PNG], concurrency=0))
+
+
+def test_path_may_be_a_string(tmp_path: Path) -> None:
+    (tmp_path / "image.png").write_bytes(PNG)
+    sent: list[bytes] = []
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        sent.append(request.content)
+        return httpx.Response(200, json=ANSWER)
+
+    with Client("http://there", transport=httpx.MockTransport(reply)) as typed:
+        typed.predict(str(tmp_path / "image.png"))
+        typed.predict(memoryview(PNG))
+    assert sent == [PNG, PNG]
+
+
+def test_format_is_no_parameter() -> None:
+    with Client("http://there") as typed:
+        with pytest.raises(TypeError, match="overlay returns a PNG"):
+            typed.explain(PNG, format="png")
+        with pytest.raises(TypeError, match="overlay returns a PNG"):
+            typed.overlay(PNG, format="json")
+
+
+def test_line_break_around_a_key_is_removed_and_an_impossible_key_is_not_shown() -> None:
+    sent: list[str] = []
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers["authorization"])
+        return httpx.Response(200, json=ANSWER)
+
+    with Client("http://a", api_key="of-a-file\n", transport=httpx.MockTransport(reply)) as typed:
+        typed.predict(PNG)
+    assert sent == ["Bearer of-a-file"]
+    for key in ("secret\nsecret", "secret secret", "sécret"):
+        for kind in (Client, AsyncClient):
+            with pytest.raises(ValueError, match="check api_key or LIMELIGHT_API_KEY") as refused:
+                kind("http://a", api_key=key)
+            assert key not in str(refused.value)
 
 
 def test_both_clients_send_the_key_that_they_are_given_or_the_variable_has(
