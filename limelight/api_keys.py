@@ -128,7 +128,9 @@ def _scrypt(key: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
 
 
 def _check_cost(n: int, r: int, p: int) -> None:
-    if n < 2 or n & (n - 1) or r < 1 or not 1 <= p <= 4 or 128 * n * r > _MAX_MEMORY:
+    # RFC 7914, section 2: N is a power of two, and less than 2^(128 r / 8).
+    is_possible = n >= 2 and not n & (n - 1) and r >= 1 and n.bit_length() <= 16 * r
+    if not is_possible or not 1 <= p <= 4 or 128 * r * (n + p) > _MAX_MEMORY:
         raise ValueError("a cost that scrypt does not have, or that one request must not have")
 
 

@@ -5,7 +5,9 @@ print(classifier.explain("cat.png", target="cat"))
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol, overload
 
@@ -16,6 +18,7 @@ from limelight import predict_explain
 from limelight.artifact.manifest import ImageRule, Manifest
 from limelight.artifact.store import ArtifactError, load_artifact, newest_version, shipped_models
 from limelight.coroutines import finish
+from limelight.errors import LimelightError
 from limelight.explanations.options import ExplainOptions
 from limelight.image_source import ImageLike, is_one, source_of
 from limelight.imaging.preprocessing import Upload
@@ -83,7 +86,10 @@ class LocalClassifier:
             return finish(predict_explain.predict(self._results, self._runner, source, top_k=top_k))
         predictions: list[Prediction] = []
         rest = iter(images)
-        while batch := [self.read(image) for image in itertools.islice(rest, _BATCH)]:
+        numbers = itertools.count()
+        while batch := [
+            self._read_one_of(image, next(numbers)) for image in itertools.islice(rest, _BATCH)
+        ]:
             predictions += self.predict_batch(batch, top_k=top_k)
         return predictions
 
@@ -123,7 +129,13 @@ class LocalClassifier:
                     each.attach(source.picture)
             return explanation
 
-        return one(images) if is_one(images) else [one(each) for each in images]
+        if is_one(images):
+            return one(images)
+        explanations = []
+        for number, image in enumerate(images):
+            with _naming(number, image):
+                explanations.append(one(image))
+        return explanations
 
     def read(self, image: ImageLike) -> Upload:
         """Decode an image and convert it to the network's input, for the methods below.
@@ -133,6 +145,10 @@ class LocalClassifier:
             OSError: the file cannot be read.
         """
         return source_of(image, max_pixels=self._max_pixels).read(self._description.image)
+
+    def _read_one_of(self, image: ImageLike, number: int) -> Upload:
+        with _naming(number, image):
+            return self.read(image)
 
     def predict_batch(
         self, uploads: Sequence[Upload], *, top_k: int | None = None
@@ -229,6 +245,17 @@ def load(
     artifact = load_artifact(newest_version(folder))
     engine = choose_engine(artifact, device=device, threads=threads, precision=precision)
     return Classifier(engine, digest=artifact.digest)
+
+
+@contextmanager
+def _naming(number: int, image: ImageLike) -> Iterator[None]:
+    """Add the place of an image in a list, and its path, to an error about it."""
+    try:
+        yield
+    except LimelightError as error:
+        path = f", {image}" if isinstance(image, str | os.PathLike) else ""
+        error.add_note(f"This is image {number} of the list{path}.")
+        raise
 
 
 class _DirectRunner:

@@ -1,5 +1,6 @@
 """Sources of images: encoded bytes, a file, a Pillow image or an array."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from limelight.artifact.manifest import ImageRule
 from limelight.errors import UndecodableImage
 from limelight.imaging.decoding import decode, least_size, plain
 from limelight.imaging.headers.header import Header
-from limelight.imaging.headers.inspection import inspect
+from limelight.imaging.headers.inspection import check_pixels, inspect
 from limelight.imaging.preprocessing import (
     Upload,
     is_quick,
@@ -28,9 +29,12 @@ from limelight.imaging.transparency import has_unused_alpha
 # Bytes per pixel of a picture that is kept.
 _PICTURE_BYTES = 4
 
-ImageLike = bytes | str | Path | Image.Image | NDArray[Any]
+Encoded = bytes | bytearray | memoryview
+ImageLike = Encoded | str | os.PathLike[str] | Image.Image | NDArray[Any]
 """An encoded image, the path of an image file, a Pillow image, or a uint8 array of shape (H, W),
 (H, W, 1), (H, W, 3) or (H, W, 4)."""
+_NO_RANGE = ("I", "F")
+"""Modes of Pillow whose values may have any range."""
 
 
 @dataclass(slots=True)
@@ -97,10 +101,6 @@ class PixelImage:
 
     image: Image.Image
 
-    def is_quick(self, rule: ImageRule) -> bool:
-        """Return True, since there is nothing to decode."""
-        return True
-
     def read(self, rule: ImageRule, *, with_picture: bool = False) -> Upload:
         """Convert the image to the network's input; its picture is the image itself."""
         picture = self.image if with_picture else None
@@ -112,10 +112,16 @@ class PixelImage:
 
 
 def is_one(images: object) -> TypeIs[ImageLike]:
-    """Return whether this is a single image; an array of four dimensions is several images."""
+    """Return whether this is a single image; an array of four dimensions is several images.
+
+    Raises:
+        TypeError: it is an open file, whose lines would be taken for images.
+    """
     if isinstance(images, np.ndarray):
         return images.ndim < 4
-    return isinstance(images, bytes | str | Path | Image.Image)
+    if hasattr(images, "read") and not isinstance(images, os.PathLike):
+        raise TypeError("an open file is no image: give its path, or its content, file.read()")
+    return isinstance(images, Encoded | str | os.PathLike | Image.Image)
 
 
 def source_of(image: ImageLike, *, max_pixels: int) -> EncodedImage | PixelImage:
@@ -123,20 +129,30 @@ def source_of(image: ImageLike, *, max_pixels: int) -> EncodedImage | PixelImage
 
     Raises:
         OSError: the file cannot be read.
-        UndecodableImage: the array does not have the shape or type of an image.
+        UndecodableImage: the array does not have the shape or type of an image, or the values of
+            the Pillow image have no known range.
+        ImageTooLarge: a Pillow image or an array has more than `max_pixels` pixels.
         TypeError: the argument is none of the types of `ImageLike`.
     """
-    if isinstance(image, bytes):
-        return EncodedImage(image, max_pixels, own_file=True)
-    if isinstance(image, str | Path):
+    if isinstance(image, Encoded):
+        return EncodedImage(bytes(image), max_pixels, own_file=True)
+    if isinstance(image, str | os.PathLike):
         return EncodedImage(Path(image).read_bytes(), max_pixels, own_file=True)
     if isinstance(image, Image.Image):
+        check_pixels(*image.size, max_pixels)
+        if image.mode in _NO_RANGE:
+            raise UndecodableImage(
+                f"the values of an image of mode {image.mode} have no known range: scale them to 0 "
+                "to 255, and convert it to L"
+            )
         upright = ImageOps.exif_transpose(image)
         if has_unused_alpha(image):
             upright.putalpha(255)
         return PixelImage(plain(upright))
     if isinstance(image, np.ndarray):
-        return PixelImage(_image_of(image))
+        picture = _image_of(image)
+        check_pixels(*picture.size, max_pixels)
+        return PixelImage(picture)
     raise TypeError(f"{type(image).__name__} is no image: give bytes, a path, an image or an array")
 
 
@@ -147,6 +163,4 @@ def _image_of(pixels: NDArray[Any]) -> Image.Image:
             f"an array of {pixels.dtype} {pixels.shape} is no image: give uint8, (H, W), (H, W, 3) "
             "or (H, W, 4)"
         )
-    if shape[2] == 4:
-        return Image.fromarray(pixels)
     return picture_of(pixels.reshape(shape))

@@ -18,7 +18,7 @@ from limelight.explanations.options import ExplainOptions
 from limelight.explanations.zoom import zoomed_view
 from limelight.imaging.preprocessing import Upload, prepare_part
 from limelight.result_builder import Found, ResultBuilder, Row
-from limelight.results import Explanation, Prediction
+from limelight.results import Explanation, Prediction, fields_of
 
 
 class Source(Protocol):
@@ -169,15 +169,7 @@ def _explanation(prediction: Prediction, upload: Upload, found: Found) -> Explan
     """Add the visible part of the upload and a map to a prediction."""
     view = upload.view
     return Explanation(
-        model=prediction.model,
-        version=prediction.version,
-        label=prediction.label,
-        index=prediction.index,
-        confidence=prediction.confidence,
-        abstain=prediction.abstain,
-        ood_score=prediction.ood_score,
-        out_of_distribution=prediction.out_of_distribution,
-        scores=prediction.scores,
+        **fields_of(prediction),
         view=(view.left, view.top, view.left + view.width, view.top + view.height),
         cam=found.cam,
     )

@@ -1,8 +1,9 @@
 """Conversion of network outputs to the results that a client reads."""
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,12 +162,19 @@ class ResultBuilder:
                 f"{self.max_evaluations}"
             )
 
-    def index(self, target: str) -> int:
-        """Find a class by its label, in any Unicode form, or its index; a label takes precedence.
+    def index(self, target: str | SupportsIndex) -> int:
+        """Find a class by its label, in any Unicode form, or its index.
+
+        In a text, a label takes precedence.
 
         Raises:
             UnknownTarget: the model has no such class.
         """
+        if not isinstance(target, str):
+            number = operator.index(target)
+            if 0 <= number < len(self.manifest.classes):
+                return number
+            target = str(number)
         if len(target) <= self._longest_label:
             index = self._indices.get(normalized(target))
             if index is not None:

@@ -9,9 +9,11 @@ times as long.
 """
 
 import dataclasses
+import html
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from operator import attrgetter
 from threading import Lock
 from typing import Annotated, Any, ClassVar, TypeVar, cast
@@ -150,12 +152,7 @@ class Explanation(Prediction):
 
         `full_size` is the upload's width and height, of which the picture may be a reduced copy.
         """
-
-        def read_picture() -> tuple[Image.Image, tuple[int, int]]:
-            image = picture()
-            return image, full_size or image.size
-
-        self._picture = read_picture
+        self._picture = partial(_with_size, picture, full_size)
 
     def overlay(self, *, opacity: float = 0.5, colormap: str = "turbo") -> Image.Image:
         """Lay the map over the upload, or over the reduced copy of it that was attached.
@@ -178,11 +175,25 @@ class Explanation(Prediction):
         values_hw = np.asarray(self.cam.values)
         return overlay(picture, values_hw, view, opacity=style.opacity, colormap=style.colormap)
 
-    def _repr_png_(self) -> bytes | None:
-        """Show the map over the upload, in a notebook."""
+    def _repr_html_(self) -> str:
+        """Show the scores, and the map over the upload if one was attached, in a notebook."""
         from limelight.explanations.overlay import png
 
-        return png(self.overlay()) if hasattr(self, "_picture") else None
+        # Not super(): `slots` makes another class, to which it would not belong.
+        table = Prediction._repr_html_(self)
+        if not hasattr(self, "_picture"):
+            return table
+        encoded = b64encode(png(self.overlay())).decode()
+        return f'{table}<img alt="Map of {_escaped(self.cam.target)}" \
+src="data:image/png;base64,{encoded}">'
+
+
+def _with_size(
+    picture: Callable[[], Image.Image], full_size: tuple[int, int] | None
+) -> tuple[Image.Image, tuple[int, int]]:
+    # A function of the module, so that an explanation can be pickled.
+    image = picture()
+    return image, full_size or image.size
 
 
 def flags_of(prediction: Prediction) -> tuple[str, ...]:
@@ -204,6 +215,12 @@ def content(result: object) -> Json:
         if found[name] is None:
             del found[name]
     return found
+
+
+def fields_of(result: object) -> Json:
+    """Return one level of a result: all its fields in their order."""
+    names, values_of, _ = _fields(cast(Any, type(result)))
+    return dict(zip(names, values_of(result), strict=True))
 
 
 def read(kind: type[_T], answer: object) -> _T:
@@ -276,4 +293,4 @@ def _field_schema(field: Json) -> Json:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return html.escape(text)

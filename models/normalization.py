@@ -34,8 +34,13 @@ class Normalisation:
             float(np.average((levels - mean) ** 2, weights=count))
             for mean, count in zip(means, counts, strict=True)
         ]
-        # A constant channel has no information: dividing by 1 leaves it at zero.
-        return cls(mean=tuple(means), std=tuple(math.sqrt(v) or 1.0 for v in variances))
+        # A constant channel has no information: dividing by 1 leaves it at zero. Its variance may
+        # differ from 0 by rounding.
+        deviations = [
+            math.sqrt(variance) if np.count_nonzero(count) > 1 else 1.0
+            for variance, count in zip(variances, counts, strict=True)
+        ]
+        return cls(mean=tuple(means), std=tuple(deviations))
 
     def scale_and_shift(self) -> "tuple[Tensor, Tensor]":
         """Return the factor and then the summand of each channel's grey levels: (C,) each."""

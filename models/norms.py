@@ -33,6 +33,11 @@ class LessonNorm(nn.Module):
         """Normalise by the batch's statistics in training, by the running ones in evaluation."""
         mean, variance = self.running_mean, self.running_variance
         if self.training:
+            if x.numel() == x.shape[1]:
+                raise ValueError(
+                    f"one value per channel, in a batch of {list(x.shape)}, has no variance: train "
+                    "with more images per batch, or larger ones"
+                )
             precise = x.to(mean.dtype)  # autocast may have made it bfloat16
             variance, mean = torch.var_mean(precise, (0, 2, 3), correction=0)
             self._remember(mean.detach(), variance.detach(), x.numel() // x.shape[1])

@@ -70,7 +70,7 @@ class VirtualLogit(OodScore):
         _, directions = torch.linalg.eigh(centred.T @ centred)  # least variance first
         directions = directions[:, : max(1, directions.shape[1] // 2)]
         distance = (centred @ directions).norm(dim=1).mean()
-        if len(pooled) < 2 * pooled.shape[1] or distance < _LEAST * centred.norm(dim=1).mean():
+        if len(pooled) < 2 * pooled.shape[1] or distance <= _LEAST * centred.norm(dim=1).mean():
             raise ValueError("the features do not vary in every direction")
         scale = logits.double().amax(1).mean() / distance
         self.register_buffer("centre", centre.float())

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from limelight.explanations.methods import METHODS
+from limelight.explanations.methods import ALWAYS, METHODS
 from limelight.labels import normalized
 
 MANIFEST_FILE = "manifest.json"
@@ -340,9 +340,16 @@ class Manifest(_Frozen):
         if [tensor.name for tensor in self.inputs] != ["images"]:
             raise ValueError("inputs: the graph must take one tensor, 'images'")
         outputs = {tensor.name for tensor in self.outputs}
-        missing = {"logits", "probabilities", "cams"} - outputs
+        missing = ALWAYS - outputs
         if missing:
             raise ValueError(f"outputs: {', '.join(sorted(missing))} missing")
+        cams = next(tensor for tensor in self.outputs if tensor.name == "cams")
+        if len(cams.shape) != 4 or not all(
+            isinstance(size, int) and size > 0 for size in cams.shape[2:]
+        ):
+            raise ValueError(
+                f"outputs: the shape of 'cams' is {list(cams.shape)}, not [N, K, h, w]"
+            )
         for method in self.methods:
             if METHODS[method].output not in outputs:
                 raise ValueError(f"methods: {method} needs the output {METHODS[method].output!r}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -164,7 +165,8 @@ def load_artifact(folder: Path, *, in_place: bool = True) -> Artifact:
             supported.
     """
     manifest, digest = _read_manifest(folder / MANIFEST_FILE)
-    if in_place and (folder.parent.name, folder.name) != (manifest.name, manifest.version):
+    place = Path(os.path.abspath(folder))  # noqa: PTH100  # a mounted folder may be a link
+    if in_place and (place.parent.name, place.name) != (manifest.name, manifest.version):
         raise ArtifactError(
             f"{folder}: the manifest is that of {manifest.name}/{manifest.version}: "
             "move the folder to that place, or export the run again"

@@ -32,13 +32,16 @@ class OverlayStyle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainOptions:
-    """Options of an explanation. A class is given by label or index; a label takes precedence."""
+    """Options of an explanation.
 
-    target: str | None = None
+    A class is given by its label or its index. In a text, a label takes precedence.
+    """
+
+    target: str | int | None = None
     """Class of the map. None: the predicted class. `ALL`: every class, unless that is a label."""
     method: str = "cam"
     """Name of a method in `limelight.explanations.methods.METHODS`."""
-    against: str | None = None
+    against: str | int | None = None
     """Class to contrast with. None: the most probable class other than the target."""
     evaluations: int | None = None
     """Maximum number of masked images. None: the method's default."""

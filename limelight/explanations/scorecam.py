@@ -39,9 +39,13 @@ def unveil(
         bilinear(cells, size)
         for cells, size in zip(features_chw.shape[1:], (height, width), strict=True)
     )
-    masks_chw1 = (down @ scaled @ across.T)[..., None]
     base = mean_colour(image_hwc) if colour is None else colour
-    blended: Image = np.rint(base + (image_hwc - base) * masks_chw1).clip(0, 255).astype(np.uint8)
+    difference_hwc = image_hwc - base
+    blended: Image = np.empty((len(scaled), *image_hwc.shape), np.uint8)
+    # One mask at a time: all of them would take ten times the memory of the result.
+    for masked_hwc, cells in zip(blended, scaled, strict=True):
+        mask_hw1 = (down @ cells @ across.T)[..., None]
+        masked_hwc[...] = np.rint(base + difference_hwc * mask_hw1).clip(0, 255)
     return blended
 
 

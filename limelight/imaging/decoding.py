@@ -7,7 +7,6 @@ so that a file that would take too much memory or time never reaches a decoder.
 
 import warnings
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 from PIL import Image
@@ -18,16 +17,14 @@ from limelight.imaging import png, transparency, webp
 from limelight.imaging.formats import chosen, register_decoders
 from limelight.imaging.headers.header import Header
 from limelight.imaging.headers.inspection import inspect
+from limelight.imaging.opening import open_checked
 from limelight.imaging.orientation import UPRIGHT, orientation_in, orientation_of
 from limelight.imaging.own_files import decode_own
 from limelight.imaging.strips import WHOLE_PIXELS, Box, Strips
 
 register_decoders()
 
-# Pillow's own limit warns at a fixed size. `inspect` checks a configurable limit instead, before
-# any pixel is decoded.
-Image.MAX_IMAGE_PIXELS = None
-# Pillow also warns about unreadable metadata, which is not used here.
+# Pillow warns about unreadable metadata, which is not used here.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
 
 # A JPEG or WebP may be decoded at 1/2, 1/4 or 1/8 of its size, as long as the result has at least
@@ -138,7 +135,7 @@ def decode_at(header: Header, body: bytes, *, scale: int) -> DecodedImage:
             image = _decode_jpeg(header, scale)
         else:
             names = tuple(name for name, _ in chosen())
-            image = Image.open(BytesIO(header.body), formats=names)
+            image = open_checked(header.body, names)
             transparency.load(image, header.body)
             if image.mode not in _MODES or "transparency" in image.info:
                 plain(image.crop((0, 0, 1, 1)))  # a forged file may contradict its pixels' mode

@@ -5,7 +5,6 @@ What their decoders take cannot be told from the header, so the service does not
 
 from collections.abc import Mapping
 from importlib import import_module
-from io import BytesIO
 
 import numpy as np
 from PIL import Image, features
@@ -13,6 +12,7 @@ from PIL import Image, features
 from limelight.errors import UndecodableImage, UnsupportedMediaType
 from limelight.imaging.formats import FORMATS, ImageFormat
 from limelight.imaging.headers.header import Header
+from limelight.imaging.opening import open_checked
 from limelight.imaging.orientation import orientation_of
 
 # The others have no known range, as floating-point numbers, or no known conversion to RGB.
@@ -83,7 +83,7 @@ def decode_own(header: Header) -> tuple[Image.Image, int]:
 
 def _opened(name: str, body: bytes) -> Image.Image:
     try:
-        image = Image.open(BytesIO(body), formats=(name,))
+        image = open_checked(body, (name,))
     except Exception as error:  # Pillow raises exceptions of many types on a forged header
         raise _undecodable(name) from error
     tile = _tag(image, _TILE_WIDTH), _tag(image, _TILE_HEIGHT)

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from PIL import Image
 
 from limelight.imaging.headers.header import MAX_PARTS, MAX_SIDE
+from limelight.imaging.headers.png import CHUNK, HEADER
 from limelight.imaging.headers.png import SIGNATURE as SIGNATURE
 
-_HEADER = struct.Struct(">I4sIIBBBBB")
 _SIZE = struct.Struct(">I4sII")
-_CHUNK = struct.Struct(">I4s")
 _CHECKSUM = struct.Struct(">I")
 
 # Modes with 8 bits a channel, by the header's colour type. Palettes are left out, because they may
@@ -71,7 +70,7 @@ def decode(body: bytes, *, max_pixels: int) -> Image.Image | None:
     """
     if len(body) < 57 or not body.startswith(SIGNATURE):
         return None
-    _, _, width, height, depth, colour, compression, filtering, interlace = _HEADER.unpack_from(
+    _, _, width, height, depth, colour, compression, filtering, interlace = HEADER.unpack_from(
         body, 8
     )
     mode = _MODES.get(colour)
@@ -125,7 +124,7 @@ def _chunks(body: bytes) -> Iterator[tuple[bytes, int, int]]:
     for _ in range(MAX_PARTS):
         if place > last:
             raise DamageError
-        length, name = _CHUNK.unpack_from(body, place)
+        length, name = CHUNK.unpack_from(body, place)
         start = place + 8
         end = start + length
         if (

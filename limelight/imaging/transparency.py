@@ -1,10 +1,9 @@
 """Transparency that Pillow does not read as browsers do: PNG's transparent colour, BMP's alpha."""
 
-from io import BytesIO
-
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from limelight.imaging.opening import open_checked
 from limelight.imaging.strips import STRIP_PIXELS
 
 # Factor by which Pillow widens samples of 2 and 4 bits, by the decoder's raw mode.
@@ -42,7 +41,7 @@ def _load_16_bits(image: Image.Image, body: bytes, colour: tuple[int, int, int])
     Pillow keeps the high byte of each sample, and the transparent colour has both. So the file is
     decoded twice, and the first result is dropped: together they would take too much memory.
     """
-    low_rgb = Image.open(BytesIO(body), formats=("PNG",))
+    low_rgb = open_checked(body, ("PNG",))
     low_rgb.tile = [tile._replace(args=_LOW_BYTES) for tile in low_rgb.tile]
     low_rgb.load()
     transparent_hw = np.ones(image.size[::-1], bool)

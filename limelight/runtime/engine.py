@@ -252,6 +252,8 @@ def _choose(
     if precision == "auto":
         on_gpu = device != "cpu" and cuda_problem() is None
         precision = "float16" if on_gpu and manifest.fp16_file is not None else "float32"
+    if precision not in files:
+        raise EngineError(f"no precision {precision!r}: use one of auto, {', '.join(files)}")
     file = files[precision]
     if file is None:
         raise EngineError(

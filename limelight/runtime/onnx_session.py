@@ -57,6 +57,8 @@ def open_session(graph: OnnxGraph, *, device: Device, threads: int) -> ort.Infer
     Raises:
         EngineError: the requested provider is not usable, or the file is not an ONNX graph.
     """
+    if device != "auto" and device not in _WANTED:
+        raise EngineError(f"there is no device {device!r}: use one of auto, {', '.join(_WANTED)}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -22,6 +22,8 @@ class TextNetwork(nn.Module):
     """True if the state behind a batch is the state before the next one."""
     window: ClassVar[int | None] = None
     """Number of characters that a prediction sees, if it is fixed; then logits are (1, N, V)."""
+    stacks: ClassVar[bool] = False
+    """True if it can have several recurrent layers above each other."""
     state_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, vocabulary: int, options: TextOptions) -> None:

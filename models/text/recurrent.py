@@ -17,6 +17,7 @@ class CharRNN(TextNetwork):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("hidden",)
+    stacks: ClassVar[bool] = True
 
     def __init__(self, vocabulary: int, options: TextOptions) -> None:
         super().__init__(vocabulary, options)
@@ -61,9 +62,9 @@ class CharStateful(CharRNN):
 class CharRNNCell(CharStateful):
     """`CharStateful` as a loop over `nn.RNNCell`; with the same weights it is the same."""
 
+    stacks = False
+
     def _layer(self) -> nn.Module:
-        if self.options.layers != 1:
-            raise ValueError("char-rnncell has one layer; leave `layers` out")
         return nn.RNNCell(self.options.embedding, self.options.hidden)
 
     def _run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -96,14 +97,7 @@ class CharLSTM(CharStateful):
 
 
 def _stacked(kind: Callable[..., nn.Module], options: TextOptions) -> nn.Module:
-    """Make recurrent layers above each other.
-
-    Raises:
-        ValueError: there is dropout between layers, and only one layer.
-
-    """
-    if options.layers == 1 and options.dropout:
-        raise ValueError("dropout is between recurrent layers, and there is one; leave it out")
+    """Make recurrent layers above each other, with dropout between them."""
     return kind(
         options.embedding, options.hidden, num_layers=options.layers, dropout=options.dropout
     )

@@ -27,4 +27,9 @@ def build_text_network(options: TextOptions, *, vocabulary: int) -> TextNetwork:
         raise ValueError(
             f"no network {options.architecture!r}; there are: {', '.join(TEXT_NETWORKS)}"
         )
-    return TEXT_NETWORKS[options.architecture](vocabulary, options)
+    kind = TEXT_NETWORKS[options.architecture]
+    if options.layers != 1 and not kind.stacks:
+        raise ValueError(f"{options.architecture} has one layer; leave `layers` out")
+    if options.dropout and options.layers == 1:
+        raise ValueError("dropout is between recurrent layers, and there is one; leave it out")
+    return kind(vocabulary, options)

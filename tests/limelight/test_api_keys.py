@@ -52,6 +52,9 @@ def test_key_that_a_header_cannot_have_is_rejected(key: str) -> None:
         # A hash must not take gigabytes for each request.
         "scrypt:1048576:8:1:" + "A" * 22 + "==:" + "A" * 43 + "=",
         "scrypt:16384:8:100:" + "A" * 22 + "==:" + "A" * 43 + "=",
+        # scrypt has no such costs.
+        "scrypt:65536:1:1:" + "A" * 22 + "==:" + "A" * 43 + "=",
+        "scrypt:2:262144:4:" + "A" * 22 + "==:" + "A" * 43 + "=",
     ],
 )
 def test_text_that_is_no_hash_is_rejected(text: str) -> None:

@@ -1,8 +1,11 @@
 """The in-process classifier gives the same answers as the service, bit for bit."""
 
 import asyncio
+import pickle
+import re
 import subprocess
 import sys
+from base64 import b64decode
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,8 +29,9 @@ from limelight.errors import (
 from limelight.image_source import ImageLike
 from limelight.imaging.formats import FORMATS
 from limelight.runtime.engine import Engine
+from limelight.runtime.onnx_session import EngineError
 from tests.own_images import OWN, encoded
-from tests.serving_kit import COLOUR_NETWORK, colour_image, encode
+from tests.serving_kit import COLOUR_NETWORK, COLOURS, colour_image, encode
 
 ROOT = Path(__file__).parents[2]
 LARGE = encode(colour_image(np.random.default_rng(1), 64).resize((96, 80)))
@@ -112,7 +116,8 @@ def test_every_type_of_image_source_gives_the_same_result(
 ) -> None:
     image = Image.open(picture)
     pixels = np.asarray(image)
-    given: list[ImageLike] = [LARGE, picture, str(picture), image, pixels]
+    other = bytearray(LARGE), memoryview(LARGE)
+    given: list[ImageLike] = [LARGE, *other, picture, str(picture), image, pixels]
     answers = [classifier.explain(each, zoom=True).to_dict() for each in given]
     assert all(answer == answers[0] for answer in answers)
     many = classifier.predict(np.stack([pixels, pixels[::-1]]))
@@ -174,22 +179,73 @@ def test_invalid_images_and_options_are_rejected(
         classifier.explain(image, **options)
     with pytest.raises(TypeError, match="is no image"):
         classifier.predict([3])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"file\.read\(\)"):
+        classifier.predict(BytesIO(LARGE))
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pillow_image_whose_values_have_no_known_range_is_rejected(
+    mode: str, classifier: Classifier
+) -> None:
+    with pytest.raises(UndecodableImage, match="no known range"):
+        classifier.predict(Image.new(mode, (8, 8)))
+
+
+@pytest.mark.parametrize("options", [{"target": 1}, {"target": np.int64(1)}, {"target": "1"}])
+def test_class_may_be_given_by_its_index(options: dict[str, Any], classifier: Classifier) -> None:
+    assert classifier.explain(SMALL, **options).cam.index == 1
+    contrasted = classifier.explain(SMALL, method="contrast", against=2, **options)
+    assert contrasted.cam.against == COLOURS[2]
+
+
+@pytest.mark.parametrize("index", [-1, 99])
+def test_index_out_of_range_is_rejected(index: int, classifier: Classifier) -> None:
+    with pytest.raises(UnknownTarget, match=f"no class '{index}'"):
+        classifier.explain(SMALL, target=index)
+
+
+def test_error_names_the_image_of_a_list(classifier: Classifier, picture: Path) -> None:
+    (picture.parent / "bad.png").write_bytes(LARGE[:100])
+    bad = str(picture.parent / "bad.png")
+    images: list[ImageLike] = [picture, bad]
+    for method in (classifier.predict, classifier.explain):
+        with pytest.raises(UndecodableImage) as rejected:
+            method(images)
+        (note,) = rejected.value.__notes__
+        assert note == f"This is image 1 of the list, {bad}."
+
+
+def test_explanation_can_be_sent_to_another_process(classifier: Classifier) -> None:
+    explanation = classifier.explain(LARGE, zoom=True)
+    received = pickle.loads(pickle.dumps(explanation))  # our own
+    assert received == explanation
+    assert received.overlay() == explanation.overlay()
+
+
+def test_importing_limelight_leaves_the_limit_of_pillow() -> None:
+    code = (
+        "import limelight; limelight.Client, limelight.load; from PIL import Image;"
+        "import sys; sys.exit(Image.MAX_IMAGE_PIXELS is None)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_large_image_is_rejected_before_it_is_decoded(classifier: Classifier) -> None:
     small = Classifier(classifier._engine, max_pixels=100)
-    with pytest.raises(ImageTooLarge, match="send a smaller one"):
-        small.predict(LARGE)
+    for image in (LARGE, Image.open(BytesIO(LARGE)), np.zeros((11, 10, 3), np.uint8)):
+        with pytest.raises(ImageTooLarge, match="send a smaller one"):
+            small.predict(image)
 
 
 def test_results_have_text_and_notebook_representations(classifier: Classifier) -> None:
     explanation = classifier.explain(LARGE)
     assert str(explanation).startswith(f"{explanation.label} ")
     assert f"{explanation.confidence:.1%}" in str(explanation)
-    shown = explanation._repr_png_()
-    assert shown is not None
-    assert Image.open(BytesIO(shown)).size == (96, 80)
-    assert f"<td>{explanation.label}</td>" in explanation._repr_html_()
+    shown = explanation._repr_html_()
+    assert f"<td>{explanation.label}</td>" in shown
+    assert not hasattr(explanation, "_repr_png_")  # Jupyter would prefer the table to it
+    (encoded,) = re.findall(r'src="data:image/png;base64,([^"]+)"', shown)
+    assert Image.open(BytesIO(b64decode(encoded))).size == (96, 80)
     assert repr(classifier) == "<Classifier colours 1 on CPU>"
 
 
@@ -197,7 +253,8 @@ def test_overlay_without_an_attached_image_raises_an_error(classifier: Classifie
     from limelight.results import Explanation, read
 
     bare = read(Explanation, classifier.explain(SMALL).to_dict())
-    assert bare._repr_png_() is None
+    assert "<td>" in bare._repr_html_()
+    assert "<img" not in bare._repr_html_()
     with pytest.raises(ValueError, match="does not know its image"):
         bare.overlay()
 
@@ -206,6 +263,14 @@ def test_a_shipped_model_is_loaded_by_its_name() -> None:
     assert limelight.load("digits").manifest.name == "digits"
     with pytest.raises(ArtifactError, match=r"nor a shipped model \(cifar10, cifar10-small, "):
         limelight.load("dogs")
+
+
+def test_device_or_precision_that_does_not_exist_is_rejected(zoo: Path) -> None:
+    for device in ("gpu", "CUDA"):
+        with pytest.raises(EngineError, match="use one of auto, cpu, cuda, tensorrt"):
+            limelight.load(zoo / "colours", device=device)  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match="use one of auto, float32, float16, int8"):
+        limelight.load(zoo / "colours", precision="fp16")  # type: ignore[arg-type]
 
 
 def test_importing_limelight_loads_no_heavy_module() -> None:

@@ -65,6 +65,14 @@ def test_statistics_of_bfloat16_features_are_float32() -> None:
     assert float(norm.running_mean) == pytest.approx(0.3)
 
 
+def test_one_value_per_channel_is_rejected_in_training() -> None:
+    """As by `nn.BatchNorm2d`: it has no variance."""
+    norm = LessonNorm(4)
+    with pytest.raises(ValueError, match="one value per channel"):
+        norm.train()(torch.ones(1, 4, 1, 1))
+    assert norm.eval()(torch.ones(1, 4, 1, 1)).isfinite().all()
+
+
 def test_layer_norm_covers_all_features_of_an_image() -> None:
     x = torch.randn(3, 10, 4, 5)
     torch.testing.assert_close(make_norm("layer", 10)(x), F.layer_norm(x, (10, 4, 5)))

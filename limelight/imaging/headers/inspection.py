@@ -35,17 +35,26 @@ def inspect(body: bytes, *, max_pixels: int, own_file: bool = False) -> Header:
             f"the image has {header.width} x {header.height} pixels, and a side may have "
             f"{MAX_SIDE}: send a smaller one"
         )
-    if header.width * header.height > max_pixels:
-        raise ImageTooLarge(
-            f"the image has {header.width} x {header.height} pixels, more than {max_pixels} in "
-            "all: send a smaller one"
-        )
+    check_pixels(header.width, header.height, max_pixels)
     if header.decoding_s > (MAX_OWN_DECODING_S if own_file else MAX_DECODING_S):
         raise ImageTooComplex(
             "decoding the image would take too long: send a smaller one, or save it again as a "
             "baseline JPEG or with 8 bits a channel"
         )
     return header
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Check the size of an image.
+
+    Raises:
+        ImageTooLarge: it has more than `max_pixels` pixels.
+    """
+    if width * height > max_pixels:
+        raise ImageTooLarge(
+            f"the image has {width} x {height} pixels, more than {max_pixels} in all: send a "
+            "smaller one"
+        )
 
 
 def _read(body: bytes, own_file: bool) -> Header:

@@ -6,8 +6,8 @@ from limelight.imaging.headers.header import Header, HeaderDamageError, Parts
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-_HEADER = struct.Struct(">I4sIIBBBBB")
-_CHUNK = struct.Struct(">I4s")
+HEADER = struct.Struct(">I4sIIBBBBB")
+CHUNK = struct.Struct(">I4s")
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # Pillow inflates each to at most 1 MB, and keeps it.
 _COMPRESSED_TEXTS = frozenset((b"zTXt", b"iTXt", b"iCCP"))
@@ -26,7 +26,7 @@ def read_png(body: bytes) -> Header:
     """Read the header of a PNG file; see `header.Read`."""
     if len(body) < 33:
         raise HeaderDamageError
-    length, name, width, height, depth, colour, _, _, _ = _HEADER.unpack_from(body, 8)
+    length, name, width, height, depth, colour, _, _, _ = HEADER.unpack_from(body, 8)
     channels = _CHANNELS.get(colour)
     if name != b"IHDR" or length != 13 or channels is None or not (width and height):
         raise HeaderDamageError
@@ -60,7 +60,7 @@ def _chunks(body: bytes) -> tuple[bytes, int, bool]:
     transparent, start = False, 0
     while place <= last:
         parts.count()
-        length, name = _CHUNK.unpack_from(body, place)
+        length, name = CHUNK.unpack_from(body, place)
         end = place + 12 + length
         if name in _ANIMATION:
             kept.append(body[start:place])

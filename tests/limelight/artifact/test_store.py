@@ -17,6 +17,25 @@ def test_an_intact_artefact_loads(tmp_path: Path) -> None:
     assert artifact.onnx_path == folder / "model.onnx"
 
 
+@pytest.mark.parametrize("given", [".", "../1", "../../colours/1"])
+def test_relative_path_of_a_version_is_accepted(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_artifact(tmp_path))
+    assert load_artifact(newest_version(Path(given))).manifest.name == "colours"
+
+
+@pytest.mark.parametrize("shape", [["N", 10, "h", "w"], ["N", 10], ["N", 10, 4, 0]])
+def test_maps_without_a_fixed_size_are_rejected(shape: list[object], tmp_path: Path) -> None:
+    folder = write_artifact(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (cams,) = (each for each in manifest["outputs"] if each["name"] == "cams")
+    cams["shape"] = shape
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="the shape of 'cams'"):
+        load_artifact(folder)
+
+
 def test_the_highest_number_is_the_newest_version(tmp_path: Path) -> None:
     for version in ("9", "10", "2"):
         write_artifact(tmp_path, version=version)
@@ -126,8 +145,12 @@ def test_newest_version_of_a_models_folder_is_found(tmp_path: Path) -> None:
 
 def test_method_without_its_output_is_rejected(tmp_path: Path) -> None:
     outputs = [
-        {"name": name, "dtype": "float32", "shape": ["batch", 3]}
-        for name in ("logits", "probabilities", "cams")
+        {"name": name, "dtype": "float32", "shape": shape}
+        for name, shape in (
+            ("logits", ["batch", 3]),
+            ("probabilities", ["batch", 3]),
+            ("cams", ["batch", 3, 4, 4]),
+        )
     ]
     folder = write_artifact(tmp_path, outputs=outputs)
     with pytest.raises(ArtifactError, match="layercam needs the output 'layercams'"):

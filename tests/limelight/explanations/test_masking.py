@@ -1,5 +1,7 @@
 """Maps from masked images, compared with numpy implementations of their definitions."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,19 @@ def test_image_is_visible_where_a_channel_is_active(rng: np.random.Generator) ->
     np.testing.assert_allclose(
         seen[6:, 6:], np.broadcast_to(mean_colour(image), (2, 2, 3)), atol=0.5
     )
+
+
+def test_masking_takes_little_more_memory_than_its_result(rng: np.random.Generator) -> None:
+    image = rng.integers(0, 256, (96, 96, 3), np.uint8)
+    features = rng.random((64, 7, 7), np.float32)
+    tracemalloc.start()
+    seen = unveil(image, features)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * seen.nbytes
+    # One channel at a time gives the same.
+    alone = np.concatenate([unveil(image, features[at : at + 1]) for at in range(64)])
+    np.testing.assert_array_equal(seen, alone)
 
 
 def test_strongest_channels_omits_constant_ones_and_sorts_by_variance() -> None:

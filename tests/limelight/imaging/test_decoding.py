@@ -382,11 +382,11 @@ def test_is_quick_never_raises_for_a_truncated_png(name: str) -> None:
         is_quick(body[:length])
 
 
-def test_plain_files_are_decoded_without_image_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    def opened(stream: io.BytesIO, formats: tuple[str, ...]) -> Image.Image:
+def test_plain_files_are_decoded_without_a_file_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(body: bytes, formats: tuple[str, ...]) -> Image.Image:
         raise AssertionError("opened")
 
-    monkeypatch.setattr(Image, "open", opened)
+    monkeypatch.setattr("limelight.imaging.decoding.open_checked", opened)
     for name in ("png grey", "png colour"):
         assert decode(SMALL[name], max_pixels=MANY, sketch_for=CROP).full_size == (7, 5)
     with pytest.raises(UndecodableImage):  # `decode` converts any exception of Pillow to this

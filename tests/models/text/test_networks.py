@@ -172,6 +172,9 @@ def test_loss_is_the_mean_over_time_and_streams() -> None:
     ("name", "options", "words"),
     [
         ("char-rnncell", {"layers": 2}, "one layer"),
+        ("char-rnncell", {"dropout": 1}, "dropout is between"),
+        ("char3", {"layers": 3}, "one layer"),
+        ("char-loop", {"dropout": 1}, "dropout is between"),
         ("char-gru", {"dropout": 1}, "dropout is between"),
         ("char-transformer", {}, "there are: char3, char-loop"),
     ],

@@ -61,6 +61,11 @@ def test_virtual_logit_equals_the_scaled_residual() -> None:
     assert float(torch.corrcoef(torch.stack(ranks))[0, 1]) > 0.99
 
 
+def test_virtual_logit_is_left_out_where_features_do_not_vary() -> None:
+    scores = candidates(torch.zeros(100, 20), torch.rand(100, 3))
+    assert [score.name for score in scores] == [Energy.name, MaxLogit.name]
+
+
 def test_virtual_logit_detects_new_features_despite_confident_logits() -> None:
     pooled = torch.randn(500, 8) * torch.tensor([5.0] * 4 + [0.1] * 4)
     logits = torch.randn(500, 3) + 4
