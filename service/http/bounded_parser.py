@@ -4,6 +4,7 @@ httptools keeps whatever a client sends until a head is complete, and parses all
 bytes at once. So it gets the bytes in pieces here, and no piece has more than one head.
 """
 
+import logging
 from enum import Enum, auto
 from typing import Any
 
@@ -14,9 +15,12 @@ from limelight.errors import LimelightError
 from service.http.errors import HeadTooLarge, MalformedRequest
 from service.settings import Settings
 
+logger = logging.getLogger("limelight.http")
+
 _END_OF_HEAD = b"\r\n\r\n"
 # A chunked body can end anywhere in a piece, so that more requests may follow within the piece.
 _CHUNKED_PIECE = 4096
+_LENGTH_DIGITS = 20
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
@@ -54,6 +58,8 @@ class BoundedParser(HttpToolsProtocol):
         self._declared = b""
         self._missing_bytes = 0
         self._body_bytes = 0
+        # True if uvicorn has accepted a request, and then failed: nothing will answer it.
+        self._unanswered = False
         # Bytes of a chunked body around its content: in total, and since the last content.
         self._framing_bytes = self._dry_bytes = 0
         self._held = b""
@@ -61,6 +67,10 @@ class BoundedParser(HttpToolsProtocol):
 
     def refuse(self, error: LimelightError) -> None:
         """Close the input, and answer with an error after the responses in progress."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Close the connection at once, and free its memory."""
         raise NotImplementedError
 
     def data_received(self, data: bytes) -> None:
@@ -119,7 +129,7 @@ class BoundedParser(HttpToolsProtocol):
                 at -= len(piece) - int(upgrade.args[0])
                 self._ignore_upgrade()
             except HttpParserError as error:
-                self.refuse(_cause(error))
+                self._end(error)
                 return
             finally:
                 self._piece = b""
@@ -130,6 +140,18 @@ class BoundedParser(HttpToolsProtocol):
                 self._head_bytes += len(piece)
                 if self._head_bytes >= self._max_head_bytes:
                     self.refuse(self._too_large())
+
+    def _end(self, error: HttpParserError) -> None:
+        """Refuse what is not valid; close the connection after a fault of our own."""
+        if self._unanswered:
+            logger.error(
+                "the connection of a request that cannot be answered is closed",
+                exc_info=error.__context__,
+            )
+            self.input_closed = True
+            self.abort()
+        else:
+            self.refuse(_cause(error))
 
     def _is_one_request(self, data: bytes) -> bool:
         """Return True if the bytes begin with a request, and end before the end of another head."""
@@ -182,6 +204,8 @@ class BoundedParser(HttpToolsProtocol):
             raise self._too_large()
         name = name.lower()
         if name == b"content-length":
+            if len(value) > _LENGTH_DIGITS:
+                raise MalformedRequest("the Content-Length has too many digits: send a smaller one")
             self._declared = value
         elif name == b"transfer-encoding":
             self._declared = b"-1"  # chunked: the parser rejects everything else
@@ -194,10 +218,12 @@ class BoundedParser(HttpToolsProtocol):
             self.phase, self._head_bytes = BODY, 0
             self._missing_bytes = int(self._declared)
             self._body_bytes = self._framing_bytes = self._dry_bytes = 0
+            before = self.cycle
             try:
                 super().on_headers_complete()
             except BaseException:
-                self.phase = HEAD  # uvicorn has not accepted the request
+                self.phase = HEAD
+                self._unanswered = self.cycle is not before
                 raise
 
     def on_body(self, body: bytes) -> None:

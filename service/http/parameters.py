@@ -96,9 +96,15 @@ def _count(query: Mapping[str, str], name: str) -> int | None:
     text = query.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
+    number = parse_count(text)
+    if number is None:
         raise InvalidParameter(f"{name} is {text[:100]!r}, and must be a positive integer")
-    return int(text)
+    return number
+
+
+def parse_count(text: str) -> int | None:
+    """Return the number that a text of fewer than 10 digits is; None if it is no such text."""
+    return int(text) if len(text) < 10 and text.isascii() and text.isdigit() else None
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool:

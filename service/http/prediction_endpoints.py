@@ -8,7 +8,12 @@ from limelight.explanations.methods import METHODS
 from limelight.result_builder import winner_of
 from service.http.exchange import Exchange
 from service.http.messages import Response
-from service.http.parameters import ExplainParameters, PredictParameters, check_names
+from service.http.parameters import (
+    ExplainParameters,
+    PredictParameters,
+    check_names,
+    parse_count,
+)
 from service.http.request_body import is_form, read_form, read_image
 from service.http.responses import json_response
 from service.inference.admission import UploadBudget
@@ -26,10 +31,12 @@ def masked_images(route: str, query: Mapping[str, str], classifier: Classifier) 
 
     It is 0 if the query is invalid: the request is then rejected for that.
     """
-    name, evaluations = query.get("method"), query.get("evaluations", "")
+    name = query.get("method")
     if route != "/explain" or name not in METHODS:
         return 0
-    asked = int(evaluations) if evaluations.isascii() and evaluations.isdigit() else None
+    asked = None
+    if (text := query.get("evaluations")) is not None and (asked := parse_count(text)) is None:
+        return 0
     return classifier.masked_images(name, asked)
 
 

@@ -1,5 +1,6 @@
 """Uvicorn's protocol with early rejection, refusals of the server itself, and time limits."""
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +18,8 @@ from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.http.messages import Header, Response
+
+logger = logging.getLogger("limelight.http")
 
 EarlyRejection = Callable[[Scope, Receive, bool], "tuple[Response, Iterable[Header]] | None"]
 """Function that rejects a request by its head: the response and additional headers, or None.
@@ -140,7 +143,12 @@ class Protocol(ClosingProtocol):
                 return
         # Pipelined requests, and clients that wait for "100 Continue", take the normal path.
         if writes_only(cycle) and not (self.pipeline or cycle.waiting_for_100_continue):
-            rejection = self._reject_early(scope, receive, self.body_arrived)
+            rejection = None
+            try:
+                rejection = self._reject_early(scope, receive, self.body_arrived)
+            except Exception:
+                # The normal path answers it with status 500, and this one with nothing.
+                logger.exception("a request cannot be checked by its head")
             if rejection is not None:
                 response, extra = rejection
                 write_whole(cycle, response, extra)

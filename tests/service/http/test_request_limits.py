@@ -239,6 +239,19 @@ async def test_offer_of_another_protocol_is_ignored(
     assert (await wire.answer()).body == answers[0].body
 
 
+@pytest.mark.parametrize("before", [b"", GET + b"\r\n"])
+async def test_length_of_thousands_of_digits_is_malformed(service: Service, before: bytes) -> None:
+    """Python refuses to read more than 4,300 digits."""
+    wire = await service.connect()
+    if before:
+        wire.send(before)
+        assert (await wire.answer()).status == 200
+    wire.send(POST, b"Content-Length: %b1\r\n\r\n" % (b"0" * 4_400), b"x")
+    answer = await wire.answer()
+    assert (answer.status, answer.problem()["code"]) == (400, "malformed_request")
+    assert await wire.closed()
+
+
 async def test_caches_do_not_keep_long_texts_of_clients(service: Service) -> None:
     http = service.served.http
     caches = messages._cached_query, parameters._cached_preference

@@ -1,6 +1,7 @@
 """Early rejection of requests and writing of answers, over a real uvicorn server."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -173,6 +174,47 @@ async def test_invalid_request_leaves_the_queue(full: Full, target: str) -> None
     client = await full.connect()
     assert (await client.ask(target))[0] == 422
     assert full.admitted == 0
+    client.close()
+
+
+@pytest.mark.parametrize("digits", [10, 5_000])
+async def test_number_with_too_many_digits_is_answered(full: Full, digits: int) -> None:
+    """Python refuses to read more than 4,300 digits."""
+    full.places.pop_all().close()
+    client = await full.connect()
+    answer = await client.ask(f"/explain?method=occlusion&evaluations={'1' * digits}")
+    assert answer[0] == 422
+    assert b'"code":"invalid_parameter"' in answer[2]
+    assert full.admitted == 0
+    client.close()
+
+
+async def test_fault_in_the_check_of_a_head_takes_the_normal_path(
+    full: Full, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("a fault")
+
+    full.places.pop_all().close()
+    monkeypatch.setattr("service.app.masked_images", fail)
+    client = await full.connect()
+    assert (await client.ask("/predict"))[0] == 200
+    assert "cannot be checked by its head" in caplog.text
+    client.close()
+
+
+async def test_fault_of_the_parser_closes_the_connection(
+    full: Full, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("service.http.uvicorn_protocol.Protocol._start_asgi_task", fail)
+    client = await full.connect()
+    client.send("/predict")
+    with contextlib.suppress(ConnectionError):
+        assert await client.closed()
+    assert "cannot be answered is closed" in caplog.text
     client.close()
 
 
