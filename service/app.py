@@ -104,6 +104,7 @@ class Application:
         self._drain = Drain(settings.drain_s)
         self._upload_budget = UploadBudget(settings.max_queued_bytes)
         self._in_flight = 0
+        self._queued: set[str] = set()
         self._status_task: asyncio.Task[None] | None = None
         self._files = page.Files()
         self._openapi = json_response(document(settings))
@@ -419,6 +420,9 @@ class Application:
         batchers: defaultdict[str, list[Batcher]] = defaultdict(list)
         for classifier in self._registry.versions:
             batchers[classifier.manifest.name].append(classifier.batcher)
+        for name in self._queued - batchers.keys():  # unloaded since then
+            self._metrics.set_queue(name, depth=0, age_s=0.0)
+        self._queued = set(batchers)
         for name, found in batchers.items():
             depth, age_s = sum(each.depth for each in found), max(each.age_s for each in found)
             self._metrics.set_queue(name, depth=depth, age_s=age_s)

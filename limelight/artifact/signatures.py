@@ -111,18 +111,25 @@ def _signed_files(
                 for entry in entries:
                     name = Path(entry.path).relative_to(folder).as_posix()
                     if entry.is_symlink():
-                        raise SignatureError(f"{entry.path} is a link: replace it by the file")
+                        raise SignatureError(
+                            f"{_shown(entry.path)} is a link: replace it by the file"
+                        )
                     if name in folders and entry.is_dir():
                         places.append(Path(entry.path))
                     elif name in digests and entry.is_file():
                         yield name, entry
                     elif name != SIGNATURE_FILE:
                         raise SignatureError(
-                            f"{entry.path} is not signed by {SIGNATURE_FILE}: remove it, or sign "
-                            "the version again"
+                            f"{_shown(entry.path)} is not signed by {SIGNATURE_FILE}: remove it, "
+                            "or sign the version again"
                         )
     except OSError as error:
         raise SignatureError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def _shown(path: str) -> str:
+    """Return a path that can be encoded, for logs and answers: not all file names are UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _verify(folder: Path, signature: SignatureFile, keys: TrustedKeys) -> None:

@@ -100,12 +100,18 @@ class Access:
             raise Unauthenticated(_UNKNOWN, given=True)
         self._check(caller, route, context, counts=counts)
 
-    def recognise(self, headers: Headers, context: RequestContext) -> None:
-        """Set the caller of a request that has been admitted before."""
+    def recognise(self, route: str, headers: Headers, context: RequestContext) -> None:
+        """Set the caller of a request that has been admitted before.
+
+        Raises:
+            Unauthenticated: the key was taken back since then.
+        """
         key = _key(headers)
         caller = None if key is None else self._keyring.find(key)
         if caller is not None:
             context.caller = caller
+        elif route not in self._open:
+            raise Unauthenticated(_UNKNOWN, given=True)
 
     def _check(self, caller: Caller, route: str, context: RequestContext, *, counts: bool) -> None:
         context.caller = caller

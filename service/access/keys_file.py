@@ -77,6 +77,9 @@ def read_keys(path: Path) -> tuple[Entry, ...]:
         raise KeysFileError(f"it is not TOML: {error}") from error
     except ValidationError as error:
         raise KeysFileError(_problem(error)) from error
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits, or thousands of brackets in each other.
+        raise KeysFileError(f"it is not TOML that can be read: {error}") from error
     for what, values in (
         ("name", [each.name for each in entries]),
         ("hash", [text for each in entries for text in each.hashes]),

@@ -279,4 +279,4 @@ class Reservation:
 
     def too_large(self) -> BodyTooLarge:
         """Return the error for a body that is too large."""
-        return BodyTooLarge(f"the body has more than {self._max_bytes} bytes: send a smaller image")
+        return BodyTooLarge(f"the body has more than {self._max_bytes} bytes: send a smaller one")

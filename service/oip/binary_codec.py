@@ -39,6 +39,17 @@ def decode_request(
     Raises:
         InvalidInference: the body is malformed.
     """
+    request = _decode(body, header_length, manifest, max_batch)
+    # The answer is encoded by them after the forward pass, which is too late for a complaint.
+    _flag(request.parameters, "binary_data_output", default=False)
+    for output in request.outputs:
+        _flag(output.parameters, "binary_data", default=False)
+    return request
+
+
+def _decode(
+    body: bytes, header_length: str | None, manifest: Manifest, max_batch: int
+) -> InferRequest:
     if header_length is None:
         _check_values(body, len(body), manifest, max_batch)
         return read_request(body, _Blobs(b"").content)

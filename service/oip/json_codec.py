@@ -10,6 +10,7 @@ import orjson
 from service.oip.errors import InvalidInference
 from service.oip.metadata import OVERLAY
 from service.oip.types import (
+    MAX_DIMENSIONS,
     InferRequest,
     InferResponse,
     InputTensor,
@@ -23,8 +24,6 @@ from service.oip.validation import check_memory
 Json = dict[str, Any]
 Content = Callable[[str, Mapping[str, Any], Parameters], Raw | Sequence[Any]]
 """Function that returns a tensor's content, given its name, its JSON object and its parameters."""
-
-_MAX_DIMENSIONS = 8
 
 
 def parse_json(text: Raw) -> Any:
@@ -127,8 +126,8 @@ def _given(entry: Mapping[str, Any], name: str, default: Any) -> Any:
 
 
 def _shape(value: object) -> tuple[int, ...]:
-    if not isinstance(value, list) or len(value) > _MAX_DIMENSIONS:
-        raise InvalidInference(f"shape must be a list of at most {_MAX_DIMENSIONS} numbers")
+    if not isinstance(value, list) or len(value) > MAX_DIMENSIONS:
+        raise InvalidInference(f"shape must be a list of at most {MAX_DIMENSIONS} numbers")
     if not all(type(size) is int and size >= 0 for size in value):
         raise InvalidInference("shape must hold whole numbers, 0 or more")
     return tuple(value)

@@ -16,7 +16,6 @@ def model_configuration(classifier: Classifier, *, max_batch: int, workers: int)
         "name": metadata.name,
         "platform": PLATFORM,
         "backend": "onnxruntime",
-        "version_policy": {"latest": {"num_versions": 1}},
         "max_batch_size": max_batch,
         # A request has exactly one of the two inputs.
         "input": [_tensor(tensor) | {"optional": True} for tensor in metadata.inputs],

@@ -13,6 +13,8 @@ Parameter = bool | int | float | str
 Parameters = Mapping[str, Parameter]
 Raw = bytes | memoryview
 """Contiguous elements, little-endian. Each element of BYTES is preceded by its length (4 bytes)."""
+MAX_DIMENSIONS = 8
+"""Most dimensions of a shape that is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

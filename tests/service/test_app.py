@@ -169,6 +169,23 @@ async def test_client_that_disconnects_while_sending_is_counted_as_499(
     assert caplog.text == ""
 
 
+async def test_queue_of_an_unloaded_model_is_shown_as_empty(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: dict[str, dict[str, float]] = {}
+    monkeypatch.setattr(
+        served.application._metrics, "set_queue", lambda name, **found: shown.update({name: found})
+    )
+    served.application._update_metrics()
+    assert "colours" in shown
+    monkeypatch.setattr(ModelRegistry, "versions", [])
+    served.application._update_metrics()
+    assert shown["colours"] == {"depth": 0, "age_s": 0.0}
+    shown.clear()
+    served.application._update_metrics()
+    assert not shown
+
+
 async def test_websocket_is_closed(served: Served) -> None:
     sent: list[Any] = []
 

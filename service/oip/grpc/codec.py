@@ -7,6 +7,7 @@ from service.oip.binary_codec import raw_content
 from service.oip.errors import InvalidInference
 from service.oip.grpc.messages import message_class
 from service.oip.types import (
+    MAX_DIMENSIONS,
     InferRequest,
     InferResponse,
     InputTensor,
@@ -17,6 +18,7 @@ from service.oip.validation import check_memory
 
 _ModelInferResponse = message_class("ModelInferResponse")
 # Fields of the supported input datatypes. The validation rejects tensors of other datatypes.
+_MAX_PARAMETERS = 1024
 _CONTENTS = {"UINT8": "uint_contents", "BYTES": "bytes_contents"}
 
 
@@ -38,6 +40,8 @@ def read_request(message: Any) -> InferRequest:
         field = _CONTENTS.get(tensor.datatype)
         values = getattr(tensor.contents, field) if field is not None else ()
         check_memory(f"input {tensor.name[:100]!r}", tensor.parameters)
+        if len(tensor.shape) > MAX_DIMENSIONS:
+            raise InvalidInference(f"shape must have at most {MAX_DIMENSIONS} numbers")
         inputs.append(
             InputTensor(
                 name=tensor.name,
@@ -69,6 +73,8 @@ def write_response(response: InferResponse) -> Any:
 
 
 def _parameters(fields: Mapping[str, Any]) -> Parameters:
+    if len(fields) > _MAX_PARAMETERS:
+        raise InvalidInference(f"there may be at most {_MAX_PARAMETERS} parameters in one place")
     parameters = {}
     for name, value in fields.items():
         choice = value.WhichOneof("parameter_choice")

@@ -14,6 +14,7 @@ from google.protobuf.json_format import ParseDict
 from limelight.errors import ClientGone, InternalError, LimelightError
 from service.access.access import Access
 from service.access.criticality import read_criticality
+from service.http.errors import Unauthenticated
 from service.inference.admission import UploadBudget
 from service.oip.dataplane import NAME, Server, server_version
 from service.oip.errors import InvalidInference
@@ -130,13 +131,19 @@ class Servicer:
         return call
 
     async def _stream(self, messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        """Answer a stream. Several requests run at once; responses keep the requests' order."""
+        """Answer a stream. Several requests run at once; responses keep the requests' order.
+
+        Raises:
+            AbortError: the key of the stream was taken back; gRPC expects it from the call.
+        """
         response_class = message_class("ModelStreamInferResponse")
 
         async def call(message: Any) -> Any:
             exchange = RpcExchange.begin(context, timeout_s=self._server.settings.timeout_s)
             try:
                 answer = await self._answered(_STREAM, self._infer, message, exchange)
+            except Unauthenticated as error:
+                return status_code(error), error.detail, exchange.metadata(error)
             except LimelightError as error:
                 failed = response_class(error_message=error.detail)
                 failed.infer_response.id = "" if message is None else message.id
@@ -163,7 +170,10 @@ class Servicer:
                     else:
                         tasks.append(asyncio.ensure_future(call(message)))
                 while tasks and tasks[0].done():
-                    yield tasks.popleft().result()
+                    result = tasks.popleft().result()
+                    if isinstance(result, tuple):
+                        await context.abort(*result)
+                    yield result
         finally:
             for task in (*tasks, *((arriving,) if arriving is not None else ())):
                 task.cancel()
@@ -209,13 +219,13 @@ class Servicer:
         """Find the caller of a message whose call the guard has admitted.
 
         Raises:
-            LimelightError: the key of a stream is not valid any more, or sends too much.
+            LimelightError: the key is not valid any more, or that of a stream sends too much.
         """
         headers, context = exchange.request.headers, exchange.request.context
         if route.endswith(_STREAM):
             await access.admit(route, headers, context)
         else:
-            access.recognise(headers, context)
+            access.recognise(route, headers, context)
 
     async def _live(self, message: Any, exchange: RpcExchange) -> Any:
         return message_class("ServerLiveResponse")(live=True)

@@ -194,6 +194,15 @@ def test_added_file_is_refused(signed: Path, keys: KeyPair, name: str) -> None:
         verify(signed, keys.public)
 
 
+def test_name_of_an_added_file_can_be_logged_if_it_is_not_utf_8(
+    signed: Path, keys: KeyPair
+) -> None:
+    (signed / os.fsdecode(b"\xff.bin")).write_text("more")
+    with pytest.raises(SignatureError, match=r"\\xff\.bin is not signed by") as refused:
+        verify(signed, keys.public)
+    assert str(refused.value).encode()
+
+
 def test_file_that_a_manifest_lists_must_be_signed(signed: Path, keys: KeyPair) -> None:
     other = signed.parent / "2"
     shutil.copytree(signed, other)

@@ -11,6 +11,7 @@ from openapi_spec_validator import validate
 
 from limelight.api_keys import entry, hash_key
 from service.access.caller import Caller
+from service.http.errors import Unauthenticated
 from service.request_context import RequestContext
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -81,6 +82,24 @@ async def test_page_and_metrics_follow_the_settings(zoo: Path, tmp_path: Path) -
                 assert (await served.http.get(path, headers=bearer("shop"))).status_code == 200
             status = (await served.http.get("/metrics")).status_code
             assert status == (200 if metrics else 401)
+
+
+async def test_key_that_is_taken_back_between_two_checks_has_no_rights(
+    zoo: Path, tmp_path: Path
+) -> None:
+    """gRPC checks a call by its head, and finds its caller again when the message has arrived."""
+    async with Served(settings(zoo, tmp_path)) as served:
+        access, context = served.application._access, RequestContext()
+        assert access is not None
+        headers = {b"x-api-key": KEYS["shop"].encode()}
+        access.recognise(INFER, headers, context)
+        assert context.caller.name == "shop"
+        later = RequestContext()
+        with pytest.raises(Unauthenticated):
+            access.recognise(INFER, {b"x-api-key": b"taken-back"}, later)
+        with pytest.raises(Unauthenticated):
+            access.recognise(INFER, {}, later)
+        access.recognise("/livez", {}, later)
 
 
 @pytest.mark.parametrize(

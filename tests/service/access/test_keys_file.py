@@ -35,6 +35,8 @@ def test_every_field_of_a_key_is_read(tmp_path: Path) -> None:
         (GOOD.replace("scopes", "scope"), "keys.0.scopes: Field required"),
         (GOOD.replace('"predict"', '"preditc"'), "keys.0.scopes.0: Input should be 'predict'"),
         (GOOD.replace("rate = 5", "rate = 0"), "keys.0.rate: Input should be greater than 0"),
+        (GOOD.replace("rate = 5", "rate = " + "1" * 5000), "it is not TOML that can be read"),
+        (GOOD.replace("rate = 5", "rate = " + "[" * 5000), "it is not TOML"),
         (GOOD.replace("rate = 5", 'rate = "5"'), "keys.0.rate: Input should be a valid number"),
         (GOOD.replace("shop", "the shop"), "keys.0.name: String should match pattern"),
         (GOOD.replace(HASH, "plain-secret"), "keys.0.hashes.0: a hash is not one of `limelight"),

@@ -229,6 +229,19 @@ def test_contradictory_request_is_a_400(client: httpx.Client, contradiction: str
     assert client.get("/v2/health/ready").status_code == 200
 
 
+@pytest.mark.parametrize("name", ["binary_data_output", "binary_data"])
+def test_wrong_flag_is_rejected_before_the_forward_pass(name: str, colours: Artifact) -> None:
+    pixels_nhwc = np.zeros((1, 8, 8, 3), np.uint8)
+    output: dict[str, Any] = {"name": "logits"}
+    content: dict[str, Any] = {"inputs": [images_input(pixels_nhwc)], "outputs": [output]}
+    holder = content if name == "binary_data_output" else output
+    holder["parameters"] = {name: True}
+    decode_request(json.dumps(content).encode(), None, colours.manifest, max_batch=32)
+    holder["parameters"] = {name: "x"}
+    with pytest.raises(InvalidInference, match=name):
+        decode_request(json.dumps(content).encode(), None, colours.manifest, max_batch=32)
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"inputs":' * 2000, "[[[]]]" * 10])
 def test_too_deeply_nested_json_is_rejected(client: httpx.Client, text: str) -> None:
     expect_error(client.post(INFER, content=text), 400)

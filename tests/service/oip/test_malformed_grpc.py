@@ -42,6 +42,9 @@ def broken() -> list[tuple[str, Any, grpc.StatusCode]]:
     region = shared_output.outputs.add(name="logits").parameters["shared_memory_region"]
     region.string_param = "a"
     classes.outputs.add(name="logits").parameters["classification"].int64_param = -1
+    many = changed()
+    for number in range(2000):
+        many.parameters[str(number)].bool_param = True
     nothing = rpc_message(images_nhwc)
     large = rpc_message(images_nhwc)
     large.inputs[0].contents.uint_contents.extend([300] * 192)
@@ -51,6 +54,8 @@ def broken() -> list[tuple[str, Any, grpc.StatusCode]]:
         ("a shape that overflows", changed(shape=[2**62, 8, 8, 3]), invalid),
         ("a dimension below 0", changed(shape=[-1, 8, 8, 3]), invalid),
         ("no dimensions", changed(shape=[]), invalid),
+        ("thousands of dimensions", changed(shape=[1] * 100_000), invalid),
+        ("thousands of parameters", many, invalid),
         ("another datatype", changed(datatype="FP32"), invalid),
         ("another input", changed(name="x"), invalid),
         ("contents twice", both, invalid),
