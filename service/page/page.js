@@ -152,7 +152,7 @@ async function zoom() {
 
 /** Classify the current image. One request runs at a time; changes meanwhile trigger another. */
 async function classify() {
-  if (!served.length || (!image && !pad.active)) return;
+  if (!served.length || !(image || pad.drawn)) return;
   if (running) {
     again = true;
     return;
@@ -343,7 +343,8 @@ function caution({ abstain, out_of_distribution: ood }) {
 }
 
 function notice(text) {
-  at("notice").textContent = text;
+  // A screen reader reads a notice again when its text is set again.
+  if (at("notice").textContent !== text) at("notice").textContent = text;
   at("notice").hidden = !text;
 }
 
@@ -354,11 +355,11 @@ let waiting = false;
 async function waitForIt() {
   if (waiting) return;
   waiting = true;
-  while (!(await isReady())) await new Promise((resolve) => setTimeout(resolve, 1000));
+  do await new Promise((resolve) => setTimeout(resolve, 1000));
+  while (!(await isReady()));
   waiting = false;
   notice("");
-  if (served.length) classify();
-  else start();
+  classify();
 }
 
 async function start() {
@@ -368,13 +369,12 @@ async function start() {
     if (!(error instanceof ServiceError)) throw error;
     notice(error.message);
     at("lock").hidden = !error.locked;
-    if (!error.locked) waitForIt();
+    if (!error.locked) setTimeout(start, 1000);
     return;
   }
+  notice("");
   showExamples();
-  // The user may have chosen an image or opened the camera before the models were known.
-  if (image) classify();
-  else if (!stream) draw();
+  classify(); // the user may have drawn or chosen an image before the models were known
 }
 
 function showExamples() {
@@ -440,11 +440,9 @@ at("model").addEventListener("change", () => {
   running = null;
   clear();
   offerChosen();
-  if (shown) classify();
+  classify();
 });
-onChoice(() => {
-  if (shown || running) classify();
-});
+onChoice(classify);
 at("against").addEventListener("change", (event) => {
   against = event.target.value;
   paint();
@@ -465,4 +463,5 @@ document.addEventListener("drop", (event) => {
   if (dropped) show(dropped, dropped.name);
 });
 enableCopyButtons();
+draw();
 start();

@@ -269,6 +269,23 @@ def test_page_recovers_when_the_service_returns(browser: Browser, tmp_path: Path
         page.close()
 
 
+def test_page_waits_for_the_first_model(browser: Browser, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    with bentoml_serve(models, tmp_path, LIMELIGHT_MODELS_POLL_S="0.3") as server:
+        page = browser.new_page()
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(server.url)
+        expect(page.locator("#notice")).to_contain_text("No model is served")
+        choose(page, "red.png", RED)
+        write_artifact(models)
+        expect(page.locator("#verdict")).to_contain_text("red,")
+        expect(page.locator("#notice")).to_be_hidden()
+        assert complaints == []
+        page.close()
+
+
 # Without a browser
 
 
@@ -316,6 +333,34 @@ def test_an_image_chosen_before_the_models_are_known_is_classified_later(page: P
     request.continue_()
     expect(page.locator("#verdict")).to_contain_text("2,")
     expect(page.locator("#picture")).to_have_attribute("aria-label", "two.png")
+
+
+def test_drawing_made_before_the_models_are_known_is_classified_later(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/models", lambda route: held.append(route))
+    page.reload()
+    draw(page, SEVEN)
+    (request,) = held
+    request.continue_()
+    expect(page.locator("#verdict")).to_contain_text("7,")
+
+
+def test_empty_pad_is_not_classified(page: Page) -> None:
+    with page.expect_request("**/explain*") as first:
+        page.get_by_label("LayerCAM map").check()
+        page.select_option("#model", "digits-small")
+        draw(page, SEVEN)
+    assert "model=digits-small" in first.value.url
+
+
+def test_model_chosen_before_the_first_answer_classifies_the_image(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/explain*", lambda route: held.append(route), times=1)
+    with page.expect_request("**/explain*"):
+        choose(page, "two.png", (EXAMPLES / "two.png").read_bytes())
+    page.select_option("#model", "digits-small")
+    expect(page.locator("#verdict")).to_contain_text("2,")
+    expect(page.locator("#facts")).to_contain_text("digits-small, version")
 
 
 def test_layercam_is_disabled_for_a_model_without_it(browser: Browser, tmp_path: Path) -> None:
