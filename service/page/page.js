@@ -25,7 +25,7 @@ let against = "";
 let uncropped = null; // the image before zooming in; null: not zoomed in
 let running = null;
 let again = false;
-let stream = null;
+let inputs = 0; // number of inputs that have ended
 let saved = null;
 
 const pad = new Pad(picture, () => {
@@ -72,6 +72,7 @@ async function show(blob, name) {
 
 /** End drawing or the camera. */
 function endInput() {
+  inputs += 1;
   pad.close();
   picture.removeAttribute("tabindex");
   image = null;
@@ -79,8 +80,8 @@ function endInput() {
   at("keys").hidden = at("shoot").hidden = video.hidden = true;
   at("zoom").textContent = "Zoom in";
   for (const id of ["draw", "camera"]) at(id).setAttribute("aria-pressed", "false");
-  stream?.getTracks().forEach((track) => track.stop());
-  stream = null;
+  video.srcObject?.getTracks().forEach((track) => track.stop());
+  video.srcObject = null;
 }
 
 function reset() {
@@ -98,23 +99,26 @@ function reset() {
 }
 
 async function openCamera() {
+  const before = inputs;
+  let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch {
     notice("The camera cannot be used: allow it in the browser, or choose a file.");
     return;
   }
-  const opened = stream;
+  if (inputs !== before) {
+    // Permission came late: the user has chosen an image, or a second click opened the camera.
+    stream.getTracks().forEach((track) => track.stop());
+    return;
+  }
   endInput();
-  stream = opened;
   reset();
   video.srcObject = stream;
-  video.hidden = at("shoot").hidden = false;
+  video.hidden = false;
   at("hint").hidden = true;
   frame.className = "frame photo";
   at("camera").setAttribute("aria-pressed", "true");
-  await video.play();
-  at("shoot").focus();
 }
 
 async function takePicture() {
@@ -430,6 +434,10 @@ at("file").addEventListener("change", (event) => {
   if (chosen) show(chosen, chosen.name);
 });
 at("camera").addEventListener("click", openCamera);
+video.addEventListener("loadeddata", () => {
+  at("shoot").hidden = false;
+  at("shoot").focus();
+});
 at("shoot").addEventListener("click", takePicture);
 at("zoom").addEventListener("click", zoom);
 at("opacity").addEventListener("input", paint);
