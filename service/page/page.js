@@ -190,7 +190,7 @@ async function classify() {
     notice(error.message);
     if (error.gone) waitForIt();
     else reset();
-    at("lock").hidden = !error.locked;
+    lock(error.locked);
   } finally {
     if (running === request) running = null;
     if (again && !running) {
@@ -372,13 +372,20 @@ async function start() {
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
     notice(error.message);
-    at("lock").hidden = !error.locked;
+    lock(error.locked);
     if (!error.locked) setTimeout(start, 1000);
     return;
   }
   notice("");
+  lock(false);
   showExamples();
   classify(); // the user may have drawn or chosen an image before the models were known
+}
+
+/** Ask for an API key or not. Links send no key, so they are hidden where a key is needed. */
+function lock(locked) {
+  at("lock").hidden = !locked;
+  at("open").hidden = locked || key() !== "";
 }
 
 function showExamples() {
@@ -417,7 +424,7 @@ at("lock").addEventListener("submit", (event) => {
   event.preventDefault(); // the key must not get into an address
   keep(at("key").value.trim());
   at("key").value = "";
-  at("lock").hidden = true;
+  lock(false);
   notice("");
   if (served.length) classify();
   else start();

@@ -696,3 +696,27 @@ def test_page_asks_for_a_key_only_when_the_service_does_and_keeps_it_in_the_tab(
     another.goto(f"{locked.url}/docs")
     expect(another.locator("#api")).to_contain_text("Enter it on the page at /")
     context.close()
+
+
+def test_links_that_send_no_key_are_shown_only_if_the_service_asks_for_none(
+    browser: Browser, shipped: Server, locked: Server
+) -> None:
+    page = browser.new_page()
+    links = [page.get_by_role("link", name=name) for name in ("Models", "Metrics")]
+    page.goto(shipped.url)
+    expect(page.locator("#model option").first).to_be_attached()
+    for link in links:
+        expect(link).to_be_visible()
+        assert httpx.get(f"{shipped.url}/{link.get_attribute('href')}").status_code == 200
+    page.goto(locked.url)
+    expect(page.locator("#lock")).to_be_visible()
+    for link in links:
+        expect(link).to_be_hidden()
+    page.get_by_label("API key").fill(KEYS["chief"])
+    page.get_by_role("button", name="Use this key").click()
+    for _ in ("now", "after a reload"):
+        expect(page.locator("#model option").first).to_be_attached()
+        for link in links:
+            expect(link).to_be_hidden()
+        page.reload()
+    page.close()
