@@ -9,6 +9,7 @@ export class Pad {
     this.canvas = canvas;
     this.changed = changed;
     this.active = false;
+    this.drawn = false; // true from the first stroke until the pad is emptied or closed
     this.last = null;
     this.keyboard = { x: 140, y: 140, down: false };
     canvas.addEventListener("pointerdown", (event) => this.begin(event));
@@ -22,6 +23,7 @@ export class Pad {
   /** Start with an empty pad. */
   open() {
     this.active = true;
+    this.drawn = false;
     this.canvas.width = this.canvas.height = 280;
     this.keyboard = { x: 140, y: 140, down: false };
     const context = this.canvas.getContext("2d");
@@ -30,7 +32,7 @@ export class Pad {
   }
 
   close() {
-    this.active = false;
+    this.active = this.drawn = false;
     this.last = null;
   }
 
@@ -89,6 +91,7 @@ export class Pad {
     context.moveTo(from.x, from.y);
     context.lineTo(to.x, to.y + (from === to ? 0.01 : 0));
     context.stroke();
+    this.drawn = true;
     this.changed();
   }
 }

@@ -25,7 +25,7 @@ let against = "";
 let uncropped = null; // the image before zooming in; null: not zoomed in
 let running = null;
 let again = false;
-let stream = null;
+let inputs = 0; // number of inputs that have ended
 let saved = null;
 
 const pad = new Pad(picture, () => {
@@ -72,6 +72,7 @@ async function show(blob, name) {
 
 /** End drawing or the camera. */
 function endInput() {
+  inputs += 1;
   pad.close();
   picture.removeAttribute("tabindex");
   image = null;
@@ -79,8 +80,8 @@ function endInput() {
   at("keys").hidden = at("shoot").hidden = video.hidden = true;
   at("zoom").textContent = "Zoom in";
   for (const id of ["draw", "camera"]) at(id).setAttribute("aria-pressed", "false");
-  stream?.getTracks().forEach((track) => track.stop());
-  stream = null;
+  video.srcObject?.getTracks().forEach((track) => track.stop());
+  video.srcObject = null;
 }
 
 function reset() {
@@ -98,23 +99,26 @@ function reset() {
 }
 
 async function openCamera() {
+  const before = inputs;
+  let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch {
     notice("The camera cannot be used: allow it in the browser, or choose a file.");
     return;
   }
-  const opened = stream;
+  if (inputs !== before) {
+    // Permission came late: the user has chosen an image, or a second click opened the camera.
+    stream.getTracks().forEach((track) => track.stop());
+    return;
+  }
   endInput();
-  stream = opened;
   reset();
   video.srcObject = stream;
-  video.hidden = at("shoot").hidden = false;
+  video.hidden = false;
   at("hint").hidden = true;
   frame.className = "frame photo";
   at("camera").setAttribute("aria-pressed", "true");
-  await video.play();
-  at("shoot").focus();
 }
 
 async function takePicture() {
@@ -152,7 +156,7 @@ async function zoom() {
 
 /** Classify the current image. One request runs at a time; changes meanwhile trigger another. */
 async function classify() {
-  if (!served.length || (!image && !pad.active)) return;
+  if (!served.length || !(image || pad.drawn)) return;
   if (running) {
     again = true;
     return;
@@ -186,7 +190,7 @@ async function classify() {
     notice(error.message);
     if (error.gone) waitForIt();
     else reset();
-    at("lock").hidden = !error.locked;
+    lock(error.locked);
   } finally {
     if (running === request) running = null;
     if (again && !running) {
@@ -343,7 +347,8 @@ function caution({ abstain, out_of_distribution: ood }) {
 }
 
 function notice(text) {
-  at("notice").textContent = text;
+  // A screen reader reads a notice again when its text is set again.
+  if (at("notice").textContent !== text) at("notice").textContent = text;
   at("notice").hidden = !text;
 }
 
@@ -354,11 +359,11 @@ let waiting = false;
 async function waitForIt() {
   if (waiting) return;
   waiting = true;
-  while (!(await isReady())) await new Promise((resolve) => setTimeout(resolve, 1000));
+  do await new Promise((resolve) => setTimeout(resolve, 1000));
+  while (!(await isReady()));
   waiting = false;
   notice("");
-  if (served.length) classify();
-  else start();
+  classify();
 }
 
 async function start() {
@@ -367,14 +372,20 @@ async function start() {
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
     notice(error.message);
-    at("lock").hidden = !error.locked;
-    if (!error.locked) waitForIt();
+    lock(error.locked);
+    if (!error.locked) setTimeout(start, 1000);
     return;
   }
+  notice("");
+  lock(false);
   showExamples();
-  // The user may have chosen an image or opened the camera before the models were known.
-  if (image) classify();
-  else if (!stream) draw();
+  classify(); // the user may have drawn or chosen an image before the models were known
+}
+
+/** Ask for an API key or not. Links send no key, so they are hidden where a key is needed. */
+function lock(locked) {
+  at("lock").hidden = !locked;
+  at("open").hidden = locked || key() !== "";
 }
 
 function showExamples() {
@@ -413,7 +424,7 @@ at("lock").addEventListener("submit", (event) => {
   event.preventDefault(); // the key must not get into an address
   keep(at("key").value.trim());
   at("key").value = "";
-  at("lock").hidden = true;
+  lock(false);
   notice("");
   if (served.length) classify();
   else start();
@@ -430,6 +441,10 @@ at("file").addEventListener("change", (event) => {
   if (chosen) show(chosen, chosen.name);
 });
 at("camera").addEventListener("click", openCamera);
+video.addEventListener("loadeddata", () => {
+  at("shoot").hidden = false;
+  at("shoot").focus();
+});
 at("shoot").addEventListener("click", takePicture);
 at("zoom").addEventListener("click", zoom);
 at("opacity").addEventListener("input", paint);
@@ -440,11 +455,9 @@ at("model").addEventListener("change", () => {
   running = null;
   clear();
   offerChosen();
-  if (shown) classify();
+  classify();
 });
-onChoice(() => {
-  if (shown || running) classify();
-});
+onChoice(classify);
 at("against").addEventListener("change", (event) => {
   against = event.target.value;
   paint();
@@ -465,4 +478,5 @@ document.addEventListener("drop", (event) => {
   if (dropped) show(dropped, dropped.name);
 });
 enableCopyButtons();
+draw();
 start();

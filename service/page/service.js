@@ -11,10 +11,11 @@ export class ServiceError extends Error {
   }
 }
 
-/** Return the served models. */
+/** Return the served models, of which there is at least one. */
 export async function models() {
-  const response = await ask("models");
-  return (await response.json()).models;
+  const { models: served } = await (await ask("models")).json();
+  if (served.length) return served;
+  throw new ServiceError("No model is served yet: /readyz says why. Waiting for one…", { gone: true });
 }
 
 /** Return true if the service responds and is ready. */

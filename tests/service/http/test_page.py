@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import httpx
@@ -269,6 +270,23 @@ def test_page_recovers_when_the_service_returns(browser: Browser, tmp_path: Path
         page.close()
 
 
+def test_page_waits_for_the_first_model(browser: Browser, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    with bentoml_serve(models, tmp_path, LIMELIGHT_MODELS_POLL_S="0.3") as server:
+        page = browser.new_page()
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(server.url)
+        expect(page.locator("#notice")).to_contain_text("No model is served")
+        choose(page, "red.png", RED)
+        write_artifact(models)
+        expect(page.locator("#verdict")).to_contain_text("red,")
+        expect(page.locator("#notice")).to_be_hidden()
+        assert complaints == []
+        page.close()
+
+
 # Without a browser
 
 
@@ -316,6 +334,34 @@ def test_an_image_chosen_before_the_models_are_known_is_classified_later(page: P
     request.continue_()
     expect(page.locator("#verdict")).to_contain_text("2,")
     expect(page.locator("#picture")).to_have_attribute("aria-label", "two.png")
+
+
+def test_drawing_made_before_the_models_are_known_is_classified_later(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/models", lambda route: held.append(route))
+    page.reload()
+    draw(page, SEVEN)
+    (request,) = held
+    request.continue_()
+    expect(page.locator("#verdict")).to_contain_text("7,")
+
+
+def test_empty_pad_is_not_classified(page: Page) -> None:
+    with page.expect_request("**/explain*") as first:
+        page.get_by_label("LayerCAM map").check()
+        page.select_option("#model", "digits-small")
+        draw(page, SEVEN)
+    assert "model=digits-small" in first.value.url
+
+
+def test_model_chosen_before_the_first_answer_classifies_the_image(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/explain*", lambda route: held.append(route), times=1)
+    with page.expect_request("**/explain*"):
+        choose(page, "two.png", (EXAMPLES / "two.png").read_bytes())
+    page.select_option("#model", "digits-small")
+    expect(page.locator("#verdict")).to_contain_text("2,")
+    expect(page.locator("#facts")).to_contain_text("digits-small, version")
 
 
 def test_layercam_is_disabled_for_a_model_without_it(browser: Browser, tmp_path: Path) -> None:
@@ -476,18 +522,75 @@ def test_page_warns_about_an_out_of_distribution_image(page: Page) -> None:
     expect(caution).to_be_hidden()
 
 
+CAMERA = "document.getElementById('video').srcObject"
+HOLD_PERMISSION = """() => {
+    const { mediaDevices } = navigator;
+    const open = mediaDevices.getUserMedia.bind(mediaDevices);
+    const allowed = new Promise((resolve) => { window.allow = resolve; });
+    window.opened = [];
+    mediaDevices.getUserMedia = async (wanted) => {
+        await allowed;
+        const stream = await open(wanted);
+        opened.push(stream);
+        return stream;
+    };
+}"""
+
+
 def test_picture_can_be_taken_with_the_camera(page: Page) -> None:
     page.select_option("#model", "cifar10")
     page.get_by_role("button", name="Camera").click()
     shutter = page.get_by_role("button", name="Take the picture")
     expect(shutter).to_be_focused()
-    page.wait_for_function("document.getElementById('video').videoWidth > 0")
+    track = page.evaluate_handle(f"{CAMERA}.getVideoTracks()[0]")
+    assert track.evaluate("track => track.readyState") == "live"
     shutter.click()
     expect(page.locator("#verdict")).to_contain_text("%")
+    expect(page.locator("#save")).to_have_attribute("download", "camera.png")
+    page.get_by_text("This request as code").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Save the image").click()
+    with Image.open(download.value.path()) as taken:
+        # Chromium gives a stream that has ended a picture of 2 x 2 black pixels.
+        assert min(taken.size) > 2
+        assert np.asarray(taken.convert("RGB")).any()
     expect(page.locator("#video")).to_be_hidden()
     expect(page.get_by_role("button", name="Camera")).to_have_attribute("aria-pressed", "false")
-    assert page.evaluate("document.getElementById('video').srcObject.active") is False
-    expect(page.locator("#save")).to_have_attribute("download", "camera.png")
+    assert track.evaluate("track => track.readyState") == "ended"
+
+
+def test_camera_covers_the_drawing_above_and_below_its_picture(page: Page) -> None:
+    draw(page, [(0.2, 0.05), (0.8, 0.05)])
+    page.get_by_role("button", name="Camera").click()
+    expect(page.get_by_role("button", name="Take the picture")).to_be_focused()
+    frame = np.asarray(Image.open(BytesIO(page.locator("#frame").screenshot())).convert("L"))
+    assert frame[len(frame) // 20].min() > 128  # the stroke is black
+
+
+def test_image_chosen_while_the_camera_waits_for_permission_is_kept(page: Page) -> None:
+    page.evaluate(HOLD_PERMISSION)
+    page.get_by_role("button", name="Camera").click()
+    choose(page, "two.png", (EXAMPLES / "two.png").read_bytes())
+    expect(page.locator("#verdict")).to_contain_text("2,")
+    page.evaluate("allow()")
+    page.wait_for_function("() => opened.length == 1 && !opened[0].active")
+    expect(page.locator("#video")).to_be_hidden()
+    expect(page.locator("#verdict")).to_contain_text("2,")
+
+
+def test_pressing_the_button_again_leaves_one_camera_open(page: Page) -> None:
+    page.evaluate(HOLD_PERMISSION)
+    button = page.get_by_role("button", name="Camera")
+    button.click()
+    button.click()
+    page.evaluate("allow()")
+    expect(page.get_by_role("button", name="Take the picture")).to_be_focused()
+    for opened in (2, 3):
+        page.wait_for_function(
+            f"() => opened.length == {opened} && opened.filter((each) => each.active).length == 1"
+        )
+        assert page.evaluate(f"{CAMERA}.active")
+        button.click()
 
 
 # The page at /docs
@@ -593,3 +696,27 @@ def test_page_asks_for_a_key_only_when_the_service_does_and_keeps_it_in_the_tab(
     another.goto(f"{locked.url}/docs")
     expect(another.locator("#api")).to_contain_text("Enter it on the page at /")
     context.close()
+
+
+def test_links_that_send_no_key_are_shown_only_if_the_service_asks_for_none(
+    browser: Browser, shipped: Server, locked: Server
+) -> None:
+    page = browser.new_page()
+    links = [page.get_by_role("link", name=name) for name in ("Models", "Metrics")]
+    page.goto(shipped.url)
+    expect(page.locator("#model option").first).to_be_attached()
+    for link in links:
+        expect(link).to_be_visible()
+        assert httpx.get(f"{shipped.url}/{link.get_attribute('href')}").status_code == 200
+    page.goto(locked.url)
+    expect(page.locator("#lock")).to_be_visible()
+    for link in links:
+        expect(link).to_be_hidden()
+    page.get_by_label("API key").fill(KEYS["chief"])
+    page.get_by_role("button", name="Use this key").click()
+    for _ in ("now", "after a reload"):
+        expect(page.locator("#model option").first).to_be_attached()
+        for link in links:
+            expect(link).to_be_hidden()
+        page.reload()
+    page.close()
