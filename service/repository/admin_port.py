@@ -68,7 +68,10 @@ def _rollback(control: Control, path: "re.Match[str]", query: dict[str, str]) ->
 
 
 def _label(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
-    control.label(path["name"], path["label"], query.get("version"))
+    if "version" in query:
+        control.label(path["name"], path["label"], query["version"])
+    else:
+        control.remove_label(path["name"], path["label"])
     return control.describe()
 
 

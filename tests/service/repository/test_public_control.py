@@ -96,7 +96,7 @@ def test_commands_that_cannot_be_carried_out_say_why(running: Running, protocol:
     headers = {key.lower(): value for key, value in bearer("chief").items()}
     with pytest.raises(InferenceServerException, match="nope is not served"):
         client.unload_model("nope", headers=headers)
-    with pytest.raises(InferenceServerException, match="nope has no version"):
+    with pytest.raises(InferenceServerException, match="there is no model nope"):
         client.load_model("nope", headers=headers)
     with pytest.raises(InferenceServerException, match="'config' is not supported"):
         client.load_model("other", headers=headers, config="{}")
