@@ -2,9 +2,12 @@
 
 import logging
 import re
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from service.repository.choices import Change, Choices, Proposal
 from service.repository.coordinator import Coordinator
@@ -17,6 +20,8 @@ logger = logging.getLogger("limelight.repository")
 LATEST = "latest"
 _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 _LOOK_S = 0.05
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class RepositoryError(Exception):
@@ -31,8 +36,24 @@ class RepositoryError(Exception):
         self.found = found
 
 
+def _in_turn(
+    command: Callable[Concatenate["Control", P], R],
+) -> Callable[Concatenate["Control", P], R]:
+    """Let a command wait for the one before it: each leaves what the next one begins with."""
+
+    @wraps(command)
+    def waiting(control: "Control", /, *args: P.args, **options: P.kwargs) -> R:
+        with control.turn:
+            return command(control, *args, **options)
+
+    return waiting
+
+
 class Control:
     """Commands on the models of a service. Each waits until all workers have followed.
+
+    Commands that come at the same time are carried out one after the other. What only reads does
+    not wait.
 
     Args:
         coordinator: coordinator of the workers.
@@ -42,6 +63,8 @@ class Control:
     def __init__(self, coordinator: Coordinator, *, timeout_s: float = 120.0) -> None:
         self._coordinator = coordinator
         self._timeout_s = timeout_s
+        self.turn = threading.RLock()
+        """Held by the command that is in progress."""
 
     def describe(self) -> dict[str, Any]:
         """Return what is served, prepared and refused."""
@@ -74,6 +97,7 @@ class Control:
         ready = (key for key, _ in state.active)
         return repository_index(ready, refused, map(key_of, state.unloaded))
 
+    @_in_turn
     def activate(self, name: str, version: str) -> None:
         """Let a version answer requests that name none; `latest` follows the policy again.
 
@@ -92,6 +116,7 @@ class Control:
         if before not in (None, self._active(name)):
             self._coordinator.choices.before[name] = str(before)
 
+    @_in_turn
     def rollback(self, name: str) -> str:
         """Activate the version that was active before, and return it.
 
@@ -107,6 +132,7 @@ class Control:
         self.activate(name, before)
         return before
 
+    @_in_turn
     def load(self, name: str) -> None:
         """Serve a model that was unloaded, and look for new versions of it now.
 
@@ -115,6 +141,7 @@ class Control:
         """
         self._propose(lambda choices: choices.unloaded.discard(name), name)
 
+    @_in_turn
     def unload(self, name: str) -> None:
         """Stop serving a model, until it is loaded again.
 
@@ -127,6 +154,7 @@ class Control:
             raise RepositoryError(f"{name} is the only model: stop the service instead")
         self._apply(lambda choices: choices.unloaded.add(name))
 
+    @_in_turn
     def label(self, name: str, label: str, version: str) -> None:
         """Give a version a label by which requests can name it; it leaves the version it had.
 
@@ -144,6 +172,7 @@ class Control:
 
         self._propose(change, name, version)
 
+    @_in_turn
     def remove_label(self, name: str, label: str) -> None:
         """Remove a label; the version that has it leaves, unless it is served for another reason.
 
@@ -158,6 +187,7 @@ class Control:
             )
         self._apply(lambda choices: choices.labels[name].pop(label))
 
+    @_in_turn
     def set_log_level(self, level: str) -> None:
         """Log at this level in all processes, until the service ends.
 
@@ -170,6 +200,7 @@ class Control:
         set_level(level)
         logger.warning("the log level is %s", level)
 
+    @_in_turn
     def start(self, name: str, rollout: Rollout) -> None:
         """Begin a canary or a shadow; it replaces one of the same model that is in progress.
 
@@ -190,6 +221,7 @@ class Control:
 
         self._propose(change, name, version)
 
+    @_in_turn
     def finish(self, name: str) -> None:
         """End the canary or the shadow of a model; the active version answers everybody.
 

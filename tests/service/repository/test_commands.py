@@ -1,7 +1,8 @@
 """Commands of an operator: what is served meanwhile, and what a failed one leaves."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,42 @@ def test_label_that_cannot_move_stays_and_its_version_goes_on(
     for models in running.shown:
         assert models["colours"]["labels"] == {"stable": "6"}
         assert "6" in models["colours"]["versions"]
+
+
+def test_commands_at_once_are_carried_out_in_turn(running: Followed) -> None:
+    """Each of them succeeds, although two of them ask for different versions."""
+    with ThreadPoolExecutor() as pool:
+        commands: list[Callable[[], object]] = [
+            lambda: running.control.activate("colours", "6"),
+            lambda: running.control.activate("colours", "8"),
+            lambda: running.control.label("colours", "stable", "7"),
+        ]
+        for done in [pool.submit(command) for command in commands]:
+            done.result()
+    assert running.served()[0] in ("6", "8")
+    assert running.models["colours"]["labels"] == {"stable": "7"}
+
+
+def test_failed_command_does_not_undo_another_one(running: Followed) -> None:
+    with ThreadPoolExecutor() as pool:
+        failing = pool.submit(running.control.activate, "colours", "4")
+        pool.submit(running.control.activate, "colours", "6").result()
+        with pytest.raises(RepositoryError, match="colours 4 is refused"):
+            failing.result()
+    assert running.served() == ["6"]
+
+
+def test_reading_does_not_wait_for_a_command(running: Followed) -> None:
+    running.hung = True
+    with ThreadPoolExecutor() as pool:
+        command = pool.submit(running.control.activate, "colours", "6")
+        time.sleep(0.05)
+        started = time.monotonic()
+        assert running.control.describe()["prepares"]
+        assert running.control.index()
+        assert time.monotonic() - started < 1
+        running.hung = False
+        command.result()
 
 
 def test_activation_that_workers_do_not_follow_is_given_up(running: Followed) -> None:
