@@ -227,6 +227,19 @@ def test_models_of_the_start_are_measured_and_the_rest_goes_on(tmp_path: Path) -
     assert bench.active() == bench.target() == {"a": ["1"]}
 
 
+def test_one_model_is_kept_if_each_of_them_takes_too_much(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_artifact(tmp_path, name=name)
+    bench = Bench(tmp_path, max_bytes=50_000)
+    bench.report(FIRST, SECOND, memory={"a/1": 60_000, "b/1": 70_000, "c/1": 80_000})
+    bench.step(3)
+    assert bench.target() == {"a": ["1"]}
+    bench.report(FIRST, SECOND)
+    bench.step(3)
+    assert bench.active() == bench.target() == {"a": ["1"]}
+    assert bench.state.refused.keys() == {"b/1", "c/1"}
+
+
 def test_only_model_whose_graph_exceeds_the_bound_makes_the_service_unready(tmp_path: Path) -> None:
     write_artifact(tmp_path)
     bench = Bench(tmp_path, max_bytes=10)
