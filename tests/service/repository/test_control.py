@@ -109,7 +109,7 @@ def test_clients_notice_neither_failed_commands_nor_a_label_that_moves(running: 
     client.join()
     assert set(plain) == {"3"}
     assert set(pinned) == {"1", "2"}
-    running.admin.put("/models/colours/labels/moved")
+    running.admin.delete("/models/colours/labels/moved").raise_for_status()
 
 
 def test_label_pins_a_version_that_the_policy_leaves_out(running: Running) -> None:
@@ -123,11 +123,11 @@ def test_label_pins_a_version_that_the_policy_leaves_out(running: Running) -> No
         "3": [],
         "2": ["stable"],
     }
-    assert running.admin.put("/models/colours/labels/Not/a").status_code == 404
+    assert running.admin.put("/models/colours/labels/Not/a?version=2").status_code == 404
     assert running.admin.put("/models/colours/labels/latest?version=2").status_code == 409
     assert running.admin.put("/models/colours/labels/stable?version=4").status_code == 404
     assert running.version("&version=stable") == "2"
-    running.admin.put("/models/colours/labels/stable")
+    running.admin.delete("/models/colours/labels/stable").raise_for_status()
     assert running.version("&version=stable") == "404"
 
 
@@ -167,6 +167,21 @@ def test_command_line_speaks_to_the_port(running: Running, tmp_path: Path) -> No
     assert "has no version 9 on disk" in failed.stderr
     limelight("models", "rollback", "colours", url, cwd=tmp_path)
     assert running.version() == "3"
+    # What a script gives for a variable that is not set: it must not mean something else.
+    for arguments in (("activate", "colours", ""), ("label", "colours", "stable", "")):
+        unset = limelight("models", *arguments, url, cwd=tmp_path)
+        assert (unset.returncode, "version is missing or empty" in unset.stderr) == (1, True)
+    limelight("models", "label", "colours", "stable", "2", url, cwd=tmp_path)
+    assert running.version("&version=stable") == "2"
+    command = ("models", "label", "colours", "stable", url)
+    for done in (
+        limelight(*command, cwd=tmp_path),
+        limelight(*command, "2", "--remove", cwd=tmp_path),
+    ):
+        assert (done.returncode, "--remove" in done.stderr) == (2, True)
+    assert running.version("&version=stable") == "2"
+    limelight("models", "label", "colours", "stable", "--remove", url, cwd=tmp_path)
+    assert running.version("&version=stable") == "404"
     nobody = limelight("models", "list", "--url=http://127.0.0.1:1", cwd=tmp_path)
     assert nobody.returncode == 1
     assert "LIMELIGHT_ADMIN_PORT" in nobody.stderr
