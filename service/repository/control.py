@@ -146,12 +146,19 @@ class Control:
         """Stop serving a model, until it is loaded again.
 
         Raises:
-            RepositoryError: it is not served, or it is the only one.
+            RepositoryError: it is not served, or it is the only one or the default one.
         """
         if self._active(name) is None:
             raise RepositoryError(f"{name} is not served: there is nothing to unload", found=False)
         if len(self._coordinator.state.active.models) == 1:
             raise RepositoryError(f"{name} is the only model: stop the service instead")
+        if not (defaults := self._coordinator.defaults()):
+            raise RepositoryError("the workers are starting: try again when the service is ready")
+        if name in defaults:
+            raise RepositoryError(
+                f"{name} is the default model, which answers requests that name none: start the "
+                "service with LIMELIGHT_DEFAULT_MODEL set to another model first"
+            )
         self._apply(lambda choices: choices.unloaded.add(name))
 
     @_in_turn

@@ -136,11 +136,17 @@ class Coordinator:
         with self._lock:
             self._write(replace(self._state, log_level=level))
 
+    def defaults(self) -> set[str]:
+        """Return the default models, as the workers report them; none if no worker has started."""
+        return {report.default for report in self._alive_reports()}
+
     def asked(self) -> dict[str, dict[str, str]]:
         """Return the commands of the workers' clients, by ID."""
-        alive = set(self._alive())
-        reports = [report for report in self._all_reports().values() if report.pid in alive]
-        return {id_: command for report in reports for id_, command in report.asked.items()}
+        return {
+            id_: command
+            for report in self._alive_reports()
+            for id_, command in report.asked.items()
+        }
 
     def answer(self, answers: dict[str, dict[str, Any]]) -> None:
         """Let the workers read these answers, and no others."""
@@ -355,6 +361,10 @@ class Coordinator:
     def _reports(self, generation: int) -> list[Report]:
         reports = self._all_reports().values()
         return [report for report in reports if report.generation == generation]
+
+    def _alive_reports(self) -> list[Report]:
+        alive = set(self._alive())
+        return [report for report in self._all_reports().values() if report.pid in alive]
 
     def _all_reports(self) -> dict[int, Report]:
         contents = ((slot, self._shared.read(slot)) for slot in self._slots)

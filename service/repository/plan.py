@@ -108,6 +108,8 @@ class Report:
     """ "NAME/VERSION" -> time of its last image, on the monotonic clock."""
     asked: dict[str, dict[str, str]] = field(default_factory=dict)
     """Commands of this worker's clients, by ID; see `relay`."""
+    default: str = ""
+    """Model that answers requests without the name of one."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON."""

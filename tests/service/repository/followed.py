@@ -19,6 +19,7 @@ class Followed(Bench):
     """Bench whose workers load everything but the versions `damaged`, until the block ends.
 
     Attributes:
+        default: model that answers requests without the name of one.
         shown: what `describe` showed of the models, from one look to the next.
         hung: True lets the workers report nothing.
     """
@@ -70,5 +71,5 @@ class Followed(Bench):
         keys = {f"{name}/{version}" for (name, version), _ in target}
         failed = dict.fromkeys(keys & set(self.damaged), "damaged")
         for slot, pid in ((1, FIRST), (2, SECOND)):
-            report = Report(pid, target.generation, failed)
+            report = Report(pid, target.generation, failed, default=self.default)
             self.shared.write(slot, report.to_json())

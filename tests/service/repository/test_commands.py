@@ -10,6 +10,7 @@ import pytest
 from service.repository.control import RepositoryError
 from service.repository.rollout import Rollout
 from tests.service.repository.followed import Followed
+from tests.service.repository.test_coordinator import FIRST, SECOND
 from tests.serving_kit import write_artifact
 
 
@@ -152,3 +153,23 @@ def test_activation_that_workers_do_not_follow_is_given_up(running: Followed) ->
     time.sleep(0.2)
     assert running.ever_active() == {"7"}
     assert running.target()["colours"] == ["7"]
+
+
+def test_default_model_is_not_unloaded(tmp_path: Path) -> None:
+    """Another model would answer in its place, or the service would be unready."""
+    for name in ("colours", "other"):
+        write_artifact(tmp_path, name=name)
+    with Followed(tmp_path, default="other") as running:
+        running.hung = True
+        running.alive = [103]
+        with pytest.raises(RepositoryError, match="the workers are starting"):
+            running.control.unload("other")
+        running.alive, running.hung = [FIRST, SECOND], False
+        while not running.coordinator.defaults():
+            time.sleep(0.01)
+        with pytest.raises(RepositoryError, match="with LIMELIGHT_DEFAULT_MODEL set to another"):
+            running.control.unload("other")
+        assert running.served("other") == ["1"]
+        running.control.unload("colours")
+        with pytest.raises(RepositoryError, match="other is the only model"):
+            running.control.unload("other")
