@@ -8,6 +8,7 @@ browser of somebody on this machine: requests with an Origin, or for another hos
 import json
 import logging
 import re
+import sys
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -40,8 +41,7 @@ class AdminPort:
 
     def __init__(self, control: Control, port: int, *, metrics: Path | None = None) -> None:
         handler = type("Handler", (_Handler,), {"control": control, "metrics": metrics})
-        self._server = ThreadingHTTPServer((HOST, port), handler)
-        self._server.daemon_threads = True
+        self._server = _Server((HOST, port), handler)
 
     def start(self) -> None:
         """Answer requests in threads."""
@@ -53,6 +53,17 @@ class AdminPort:
         """Close the port."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    """Server with a thread for each connection, which ends with the process."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what a connection ended with, unless its client has left."""
+        if not isinstance(sys.exception(), ConnectionError):
+            logger.exception("a connection to the management port failed")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -100,8 +111,10 @@ class _Handler(BaseHTTPRequestHandler):
             found = HTTPStatus.BAD_REQUEST, {"error": "send the size of the body: Content-Length"}
         elif len(length) > _MAX_DIGITS or int(length) > _MAX_BODY:
             found = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": "the body is too large"}
+        # Triton's clients send parameters, of which none is known.
+        elif len(self.rfile.read(int(length))) < int(length):
+            found = HTTPStatus.BAD_REQUEST, {"error": "the body ended early"}
         else:
-            self.rfile.read(int(length))  # Triton's clients send parameters, of which none is known
             return None
         self.close_connection = True
         return found
