@@ -175,7 +175,7 @@ class Coordinator:
             self._seen = fingerprints(found)
             plan = Plan(1, self._fit(self.choices, found))
             refused = self._reasons()
-            problem = None if plan.models else "; ".join(refused.values())
+            problem = None if plan.models else "; ".join(refused.values()) or _unselected(found)
             state = State(plan, plan, refused=refused, problem=problem)
         self._write(state)
         return state
@@ -378,6 +378,11 @@ class Coordinator:
 def _ordered(models: Models) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return models in a form whose comparison heeds the order of versions."""
     return [(name, list(versions.items())) for name, versions in models.items()]
+
+
+def _unselected(found: OnDisk) -> str:
+    there = "; ".join(f"{name} {', '.join(versions)}" for name, versions in found.items())
+    return f"LIMELIGHT_VERSIONS selects none of the versions in LIMELIGHT_MODELS: {there}"
 
 
 def _described(plan: Plan) -> str:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from service.repository.control import RepositoryError
+from service.repository.control import Control, RepositoryError
 from service.repository.rollout import Rollout
 from tests.service.repository.followed import Followed
 from tests.service.repository.test_coordinator import FIRST, SECOND
 from tests.serving_kit import write_artifact
+
+CANARY = Rollout(kind="canary", version="8", share=0.1)
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def running(tmp_path: Path) -> Iterator[Followed]:
 def test_failed_activation_changes_nothing_and_ends_no_canary(
     running: Followed, version: str
 ) -> None:
-    running.control.start("colours", Rollout(kind="canary", version="8", share=0.1))
+    running.control.start("colours", CANARY)
     before = running.models
     running.shown.clear()
     with pytest.raises(RepositoryError, match=r"no version|is refused: damaged"):
@@ -76,7 +78,7 @@ def test_policy_without_a_usable_version_leaves_the_activated_one(tmp_path: Path
 
 
 def test_failed_rollout_leaves_the_one_in_progress(running: Followed) -> None:
-    running.control.start("colours", Rollout(kind="canary", version="8", share=0.1))
+    running.control.start("colours", CANARY)
     with pytest.raises(RepositoryError, match="colours 4 is refused: damaged"):
         running.control.start("colours", Rollout(kind="canary", version="4", share=0.2))
     rollout = running.models["colours"]["rollout"]
@@ -173,3 +175,34 @@ def test_default_model_is_not_unloaded(tmp_path: Path) -> None:
         running.control.unload("colours")
         with pytest.raises(RepositoryError, match="other is the only model"):
             running.control.unload("other")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (lambda control: control.label("other", "stable", "1"), "other is unloaded: load it first"),
+        (
+            lambda control: control.activate("colours", "9" * 99),
+            r"no version 9{20} on disk \(there",
+        ),
+        (lambda control: control.load("nosuch"), "there is no model nosuch in LIMELIGHT_MODELS"),
+        (lambda control: control.start("nosuch", CANARY), "there is no model nosuch"),
+        (lambda control: control.start("other", CANARY), "other has no version 8 on disk"),
+    ],
+)
+def test_failed_command_says_why(
+    running: Followed, command: Callable[[Control], object], message: str
+) -> None:
+    running.control.unload("other")
+    with pytest.raises(RepositoryError, match=message):
+        command(running.control)
+
+
+def test_model_of_which_the_policy_selects_nothing_names_the_policy(tmp_path: Path) -> None:
+    for name in ("colours", "other"):
+        write_artifact(tmp_path, name=name)
+    with (
+        Followed(tmp_path, policies="colours=specific:99") as running,
+        pytest.raises(RepositoryError, match=r"LIMELIGHT_VERSIONS selects no .* are: 1\)"),
+    ):
+        running.control.load("colours")

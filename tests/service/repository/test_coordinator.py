@@ -182,6 +182,17 @@ def test_folder_without_models_is_a_problem_until_there_is_one(tmp_path: Path) -
     assert bench.state.problem is None
 
 
+def test_policy_that_selects_nothing_is_the_problem(tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        write_artifact(tmp_path, version=version)
+    write_artifact(tmp_path, name="other")
+    bench = Bench(tmp_path, policies="specific:99")
+    assert bench.active() == {}
+    assert bench.state.problem == (
+        "LIMELIGHT_VERSIONS selects none of the versions in LIMELIGHT_MODELS: colours 2, 1; other 1"
+    )
+
+
 def test_policy_selects_what_is_prepared(tmp_path: Path) -> None:
     for version in ("1", "2", "3"):
         write_artifact(tmp_path, version=version)
