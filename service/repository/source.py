@@ -12,6 +12,11 @@ NAME = "[a-z0-9][a-z0-9_-]{0,62}"
 _TAG = re.compile(rf"bento:(?P<name>{NAME})(?::(?P<version>latest|[0-9]{{1,9}}))?")
 
 
+def is_name(text: str) -> bool:
+    """Return True if a model may have this name."""
+    return re.fullmatch(NAME, text) is not None
+
+
 def find_models(source: Path) -> dict[str, dict[str, Path]]:
     """Find the versions of each model: name -> version, newest first -> folder.
 

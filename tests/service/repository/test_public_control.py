@@ -103,6 +103,19 @@ def test_commands_that_cannot_be_carried_out_say_why(running: Running, protocol:
         client.load_model("other", headers=headers, config="{}")
 
 
+@pytest.mark.parametrize("name", ["x" * 2_000_000, "other\nINFO forged", "Other", ""])
+def test_name_that_no_model_can_have_is_unknown(running: Running, name: str) -> None:
+    headers = {key.lower(): value for key, value in bearer("chief").items()}
+    for command in (running.grpc.load_model, running.grpc.unload_model):
+        with pytest.raises(InferenceServerException, match="there is no model") as raised:
+            command(name, headers=headers)
+        assert "NOT_FOUND" in raised.value.status()
+        assert len(raised.value.message()) < 300
+    log = running.server.log()
+    assert "Traceback" not in log
+    assert "forged" not in log
+
+
 def test_default_model_is_not_unloaded_and_commands_at_once_are_carried_out_in_turn(
     running: Running,
 ) -> None:
