@@ -3,7 +3,7 @@
 A change takes two steps. First every worker loads, verifies and warms up what is new, while it goes
 on serving the old. When all of them have, they switch at the same moment. A version that any worker
 cannot load is refused, and the old one goes on. A worker that is replaced begins with what the
-others serve.
+others serve. A choice of the operator that needs a version is a proposal until that is served.
 """
 
 import logging
