@@ -168,7 +168,7 @@ class ModelRegistry:
         a moment later.
         """
         self._refused = self._failed | state.refused
-        self._unloaded, self._labels = state.unloaded, state.labels
+        self._unloaded, self._labels = state.unloaded, state.active.labels
         self.rollouts.note(state.rollouts)
         self._count()
         self._problem = state.problem or self._find_problem()

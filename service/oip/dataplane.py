@@ -14,6 +14,7 @@ from service.oip.model_config import Json, model_configuration
 from service.oip.statistics import ModelStatistics, model_statistics
 from service.repository.plan import repository_index
 from service.repository.relay import Relay, refused
+from service.repository.source import is_name
 from service.request_context import RequestContext
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -165,6 +166,7 @@ class Server:
         Raises:
             PermissionDenied: the service asks for no keys, so nobody may do this here.
             InvalidInference: a parameter is not supported.
+            UnknownModel: no model can have this name.
             LimelightError: see `Relay.carry_out`.
         """
         if self._relay is None:
@@ -174,6 +176,8 @@ class Server:
                 f"the parameter {parameter[:50]!r} is not supported: models are loaded as they are "
                 "in LIMELIGHT_MODELS"
             )
+        if not is_name(name):  # it is neither passed on nor logged
+            raise UnknownModel(f"there is no model {name[:100]!r}")
         key = context.caller.name
         await self._relay.carry_out(action, name, id_=token_hex(8), key=key)
 

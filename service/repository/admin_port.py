@@ -8,16 +8,15 @@ browser of somebody on this machine: requests with an Origin, or for another hos
 import json
 import logging
 import re
+import sys
 import threading
-from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, unquote, urlsplit
 
+from service.repository.admin_routes import InvalidRequestError, Json, carry_out
 from service.repository.control import Control, RepositoryError
-from service.repository.rollout import Rollout
 
 logger = logging.getLogger("limelight.repository")
 
@@ -26,8 +25,8 @@ _MAX_BODY = 65_536
 _TIMEOUT_S = 30.0
 _METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 _HOSTS = ("127.0.0.1", "localhost", "[::1]")
-Json = Any
-Command = Callable[[Control, "re.Match[str]", dict[str, str]], Json]
+# A number of as many digits is too large anyway, and a longer one takes long to read.
+_LENGTH, _MAX_DIGITS = re.compile("[0-9]+"), 9
 
 
 class AdminPort:
@@ -42,8 +41,7 @@ class AdminPort:
 
     def __init__(self, control: Control, port: int, *, metrics: Path | None = None) -> None:
         handler = type("Handler", (_Handler,), {"control": control, "metrics": metrics})
-        self._server = ThreadingHTTPServer((HOST, port), handler)
-        self._server.daemon_threads = True
+        self._server = _Server((HOST, port), handler)
 
     def start(self) -> None:
         """Answer requests in threads."""
@@ -57,72 +55,15 @@ class AdminPort:
         self._server.server_close()
 
 
-def _activate(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
-    control.activate(path["name"], query.get("version", "latest"))
-    return control.describe()
+class _Server(ThreadingHTTPServer):
+    """Server with a thread for each connection, which ends with the process."""
 
+    daemon_threads = True
 
-def _rollback(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
-    control.rollback(path["name"])
-    return control.describe()
-
-
-def _label(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
-    control.label(path["name"], path["label"], query.get("version"))
-    return control.describe()
-
-
-def _start(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
-    try:
-        rollout = Rollout.parse(query)
-    except ValueError as error:
-        raise RepositoryError(str(error)) from error
-    control.start(path["name"], rollout)
-    return control.describe()
-
-
-def _finish(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
-    control.finish(path["name"])
-    return control.describe()
-
-
-def _load(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
-    control.load(path["name"])
-    return {}
-
-
-def _unload(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
-    control.unload(path["name"])
-    return {}
-
-
-def _index(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
-    return control.index()
-
-
-def _read_level(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
-    return {"level": control.describe()["log_level"]}
-
-
-def _set_level(control: Control, path: "re.Match[str]", query: dict[str, str]) -> Json:
-    control.set_log_level(query.get("level", ""))
-    return _read_level(control, path, query)
-
-
-_MODEL = "/models/(?P<name>[a-z0-9_-]{1,63})"
-_ROUTES: dict[tuple[str, str], Command] = {
-    ("GET", "/models"): lambda control, path, query: control.describe(),
-    ("POST", f"{_MODEL}/activate"): _activate,
-    ("POST", f"{_MODEL}/rollback"): _rollback,
-    ("PUT", f"{_MODEL}/labels/(?P<label>[^/]{{1,100}})"): _label,
-    ("GET", "/log-level"): _read_level,
-    ("PUT", "/log-level"): _set_level,
-    ("PUT", f"{_MODEL}/rollout"): _start,
-    ("DELETE", f"{_MODEL}/rollout"): _finish,
-    ("POST", "/v2/repository/index"): _index,
-    ("POST", f"/v2/repository{_MODEL}/load"): _load,
-    ("POST", f"/v2/repository{_MODEL}/unload"): _unload,
-}
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what a connection ended with, unless its client has left."""
+        if not isinstance(sys.exception(), ConnectionError):
+            logger.exception("a connection to the management port failed")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -149,14 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         logger.info("management port: %s", format % args)
 
     def _answer(self) -> None:
-        try:
-            status, content = self._carry_out()
-        except RepositoryError as error:
-            status = HTTPStatus.CONFLICT if error.found else HTTPStatus.NOT_FOUND
-            content = {"error": str(error)}
-        except Exception:
-            logger.exception("%s %s failed", self.command, self.path)
-            status, content = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "see the service's log"}
+        status, content = self._problem() or self._carry_out()
         text = isinstance(content, bytes)  # the metrics
         body = content if text else json.dumps(content).encode()
         self.send_response(status)
@@ -167,29 +101,36 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _carry_out(self) -> tuple[HTTPStatus, Json]:
+    def _problem(self) -> tuple[HTTPStatus, Json] | None:
+        """Return the answer to a request that is not even looked at; None if its body was read."""
         host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-        if host not in _HOSTS or "Origin" in self.headers:
-            self.close_connection = True
-            return HTTPStatus.FORBIDDEN, {"error": "the management port takes no web pages"}
         length = self.headers.get("Content-Length", "0")
-        if not length.isdigit() or int(length) > _MAX_BODY or "Transfer-Encoding" in self.headers:
-            self.close_connection = True
-            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": "the body is too large"}
-        self.rfile.read(int(length))  # Triton's clients send parameters, of which none is known
-        parts = urlsplit(self.path)
-        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        if (self.command, parts.path) == ("GET", "/metrics") and self.metrics is not None:
-            from service.telemetry.all_workers import render  # only if somebody asks
+        if host not in _HOSTS or "Origin" in self.headers:
+            found = HTTPStatus.FORBIDDEN, {"error": "the management port takes no web pages"}
+        elif "Transfer-Encoding" in self.headers or not _LENGTH.fullmatch(length):
+            found = HTTPStatus.BAD_REQUEST, {"error": "send the size of the body: Content-Length"}
+        elif len(length) > _MAX_DIGITS or int(length) > _MAX_BODY:
+            found = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": "the body is too large"}
+        # Triton's clients send parameters, of which none is known.
+        elif len(self.rfile.read(int(length))) < int(length):
+            found = HTTPStatus.BAD_REQUEST, {"error": "the body ended early"}
+        else:
+            return None
+        self.close_connection = True
+        return found
 
-            return HTTPStatus.OK, render(self.metrics)
-        for (method, pattern), command in _ROUTES.items():
-            path = re.fullmatch(pattern, unquote(parts.path))
-            if path is not None and method == self.command:
-                return HTTPStatus.OK, command(self.control, path, query)
-        routes = ", ".join(f"{method} {_plain(pattern)}" for method, pattern in _ROUTES)
-        return HTTPStatus.NOT_FOUND, {"error": f"there is no such path; there are {routes}"}
+    def _carry_out(self) -> tuple[HTTPStatus, Json]:
+        try:
+            if self.command == "GET" and self.path == "/metrics" and self.metrics is not None:
+                from service.telemetry.all_workers import render  # only if somebody asks
 
-
-def _plain(pattern: str) -> str:
-    return re.sub(r"\(\?P<(\w+)>[^)]*\)", lambda found: found[1].upper(), pattern)
+                return HTTPStatus.OK, render(self.metrics)
+            return HTTPStatus.OK, carry_out(self.control, self.command, self.path)
+        except InvalidRequestError as error:
+            return HTTPStatus.BAD_REQUEST, {"error": str(error)}
+        except RepositoryError as error:
+            status = HTTPStatus.CONFLICT if error.found else HTTPStatus.NOT_FOUND
+            return status, {"error": str(error)}
+        except Exception:
+            logger.exception("%s %s failed", self.command, self.path)
+            return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "see the service's log"}

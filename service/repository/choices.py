@@ -1,7 +1,10 @@
 """Choices of the operator, which go before the version policies until the service ends."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from service.repository.rollout import Rollout
 from service.repository.version_policy import VersionPolicies, VersionPolicy
@@ -39,6 +42,27 @@ class Choices:
             also.add(self.rollouts[name].version)
         return chosen | {each: versions[each] for each in versions if each in also}
 
+    def select_all(self, found: Mapping[str, Mapping[str, Path]]) -> dict[str, dict[str, str]]:
+        """Select what to serve of all models on disk; models without a version are left out."""
+        selected = {}
+        for name, versions in sorted(found.items()):
+            folders = {version: str(folder) for version, folder in versions.items()}
+            if chosen := self.select(name, folders):
+                selected[name] = chosen
+        return selected
+
+    def select_unloaded(self, found: Mapping[str, Mapping[str, Path]]) -> list[str]:
+        """Return the versions, as NAME/VERSION, that would be served, had nobody unloaded them."""
+        return [
+            f"{name}/{version}"
+            for name in sorted(self.unloaded & found.keys())
+            for version in self.policies.of(name).select(found[name])
+        ]
+
+    def labels_now(self) -> dict[str, dict[str, str]]:
+        """Return a copy of the labels, by model."""
+        return {name: dict(labels) for name, labels in self.labels.items() if labels}
+
     def kept(self) -> set[str]:
         """Return the versions, as NAME/VERSION, that stay even if nobody uses them."""
         labelled = {
@@ -51,3 +75,37 @@ class Choices:
         """Activate the version of a rollout."""
         self.before[name] = rollout.champion
         self.activated[name] = rollout.version
+
+
+Change = Callable[[Choices], object]
+"""Change of the choices by a command."""
+
+
+@dataclass(slots=True)
+class Proposal:
+    """Change that is made once what it needs is served. Until then the choices are as before.
+
+    Attributes:
+        name: model that must be served with the change.
+        version: version of it that must be served; None: any.
+        kept: True once the change was made.
+    """
+
+    change: Change
+    name: str
+    version: str | None
+    kept: bool = False
+
+    def changed(self, choices: Choices) -> Choices:
+        """Return `choices` with the change; they stay as they are."""
+        copied = deepcopy(choices)
+        self.change(copied)
+        return copied
+
+    def needs(self, name: str, version: str) -> bool:
+        """Return True if this is the version that must be served, or may be that."""
+        return name == self.name and self.version in (None, version)
+
+    def is_met(self, models: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Return True if `models` have what must be served."""
+        return any(self.needs(self.name, version) for version in models.get(self.name, {}))

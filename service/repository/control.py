@@ -2,14 +2,16 @@
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from service.repository.choices import Choices
+from service.repository.choices import Change, Choices, Proposal
 from service.repository.coordinator import Coordinator
-from service.repository.plan import State, key_of, repository_index
+from service.repository.plan import key_of, repository_index
 from service.repository.rollout import Rollout
 from service.telemetry.logs import LEVELS, set_level
 
@@ -18,6 +20,8 @@ logger = logging.getLogger("limelight.repository")
 LATEST = "latest"
 _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 _LOOK_S = 0.05
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class RepositoryError(Exception):
@@ -32,8 +36,24 @@ class RepositoryError(Exception):
         self.found = found
 
 
+def _in_turn(
+    command: Callable[Concatenate["Control", P], R],
+) -> Callable[Concatenate["Control", P], R]:
+    """Let a command wait for the one before it: each leaves what the next one begins with."""
+
+    @wraps(command)
+    def waiting(control: "Control", /, *args: P.args, **options: P.kwargs) -> R:
+        with control.turn:
+            return command(control, *args, **options)
+
+    return waiting
+
+
 class Control:
     """Commands on the models of a service. Each waits until all workers have followed.
+
+    Commands that come at the same time are carried out one after the other. What only reads does
+    not wait.
 
     Args:
         coordinator: coordinator of the workers.
@@ -43,6 +63,8 @@ class Control:
     def __init__(self, coordinator: Coordinator, *, timeout_s: float = 120.0) -> None:
         self._coordinator = coordinator
         self._timeout_s = timeout_s
+        self.turn = threading.RLock()
+        """Held by the command that is in progress."""
 
     def describe(self) -> dict[str, Any]:
         """Return what is served, prepared and refused."""
@@ -54,7 +76,7 @@ class Control:
                     "name": name,
                     "active": next(iter(versions)),
                     "versions": list(versions),
-                    "labels": state.labels.get(name, {}),
+                    "labels": state.active.labels.get(name, {}),
                     "chosen": name in choices.activated,
                     "rollout": rollout.describe()
                     if (rollout := state.rollouts.get(name))
@@ -75,28 +97,26 @@ class Control:
         ready = (key for key, _ in state.active)
         return repository_index(ready, refused, map(key_of, state.unloaded))
 
+    @_in_turn
     def activate(self, name: str, version: str) -> None:
         """Let a version answer requests that name none; `latest` follows the policy again.
 
         Raises:
             RepositoryError: it does not exist or cannot be loaded; the old one goes on.
         """
-        before, choice = self._active(name), self._coordinator.choices.activated.get(name)
+        before = self._active(name)
 
-        def choose(choices: Choices) -> None:
+        def change(choices: Choices) -> None:
             choices.unloaded.discard(name)
             choices.activated.pop(name, None)
             if version != LATEST:
                 choices.activated[name] = version
 
-        self._apply(choose, retry=name)
-        if version not in (LATEST, found := self._active(name)):
-            problem = self._why_not(name, version)
-            self._apply(lambda choices: self._choose_again(choices, name, choice))
-            raise RepositoryError(problem, found=False)
-        if before not in (None, found):
+        self._propose(change, name, None if version == LATEST else version)
+        if before not in (None, self._active(name)):
             self._coordinator.choices.before[name] = str(before)
 
+    @_in_turn
     def rollback(self, name: str) -> str:
         """Activate the version that was active before, and return it.
 
@@ -112,52 +132,69 @@ class Control:
         self.activate(name, before)
         return before
 
+    @_in_turn
     def load(self, name: str) -> None:
         """Serve a model that was unloaded, and look for new versions of it now.
 
         Raises:
             RepositoryError: no version of it can be served.
         """
-        self._apply(lambda choices: choices.unloaded.discard(name), retry=name)
-        if self._active(name) is None:
-            raise RepositoryError(self._why_not(name, ""), found=False)
+        self._propose(lambda choices: choices.unloaded.discard(name), name)
 
+    @_in_turn
     def unload(self, name: str) -> None:
         """Stop serving a model, until it is loaded again.
 
         Raises:
-            RepositoryError: it is not served, or it is the only one.
+            RepositoryError: it is not served, or it is the only one or the default one.
         """
         if self._active(name) is None:
             raise RepositoryError(f"{name} is not served: there is nothing to unload", found=False)
         if len(self._coordinator.state.active.models) == 1:
             raise RepositoryError(f"{name} is the only model: stop the service instead")
+        if not (defaults := self._coordinator.defaults()):
+            raise RepositoryError("the workers are starting: try again when the service is ready")
+        if name in defaults:
+            raise RepositoryError(
+                f"{name} is the default model, which answers requests that name none: start the "
+                "service with LIMELIGHT_DEFAULT_MODEL set to another model first"
+            )
         self._apply(lambda choices: choices.unloaded.add(name))
 
-    def label(self, name: str, label: str, version: str | None) -> None:
-        """Give a version a label by which requests can name it; None removes the label.
+    @_in_turn
+    def label(self, name: str, label: str, version: str) -> None:
+        """Give a version a label by which requests can name it; it leaves the version it had.
 
         Raises:
-            RepositoryError: the label is no name, or the version cannot be served.
+            RepositoryError: the label is no name, or the version cannot be served; a label that is
+                in use stays where it is.
         """
         if not _LABEL.fullmatch(label) or label == LATEST:
             raise RepositoryError(
                 f"{label!r:.50} is no label: use up to 31 lower-case letters, digits, - and _"
             )
 
-        def choose(choices: Choices) -> None:
-            labels = choices.labels.setdefault(name, {})
-            labels.pop(label, None)
-            if version is not None:
-                labels[label] = version
+        def change(choices: Choices) -> None:
+            choices.labels.setdefault(name, {})[label] = version
 
-        before = self._coordinator.choices.labels.get(name, {}).get(label)
-        self._apply(choose, retry=name)
-        if version is not None and version not in self._served(name):
-            problem = self._why_not(name, version)
-            self._apply(lambda choices: self._label_again(choices, name, label, before))
-            raise RepositoryError(problem, found=False)
+        self._propose(change, name, version)
 
+    @_in_turn
+    def remove_label(self, name: str, label: str) -> None:
+        """Remove a label; the version that has it leaves, unless it is served for another reason.
+
+        Raises:
+            RepositoryError: the model has no such label.
+        """
+        labels = self._coordinator.choices.labels.get(name, {})
+        if label not in labels:
+            there = ", ".join(labels) or "none"
+            raise RepositoryError(
+                f"{name} has no label {label:.50} (there are: {there})", found=False
+            )
+        self._apply(lambda choices: choices.labels[name].pop(label))
+
+    @_in_turn
     def set_log_level(self, level: str) -> None:
         """Log at this level in all processes, until the service ends.
 
@@ -170,6 +207,7 @@ class Control:
         set_level(level)
         logger.warning("the log level is %s", level)
 
+    @_in_turn
     def start(self, name: str, rollout: Rollout) -> None:
         """Begin a canary or a shadow; it replaces one of the same model that is in progress.
 
@@ -177,22 +215,20 @@ class Control:
             RepositoryError: the version cannot be served, or is the active one.
         """
         active, version = self._active(name), rollout.version
-        if active is None or version not in self._coordinator.on_disk(name):
+        if active is None:
             raise RepositoryError(self._why_not(name, version), found=False)
         if version == active:
             raise RepositoryError(
                 f"{name} {version} is active already: activate the version to compare it with first"
             )
-        rollout = replace(rollout, champion=active, started=time.time())
+        started = replace(rollout, champion=active, started=time.time())
 
-        def choose(choices: Choices) -> None:
-            choices.rollouts[name] = rollout
+        def change(choices: Choices) -> None:
+            choices.rollouts[name] = started
 
-        self._apply(choose, retry=name)
-        progress = self._coordinator.state.rollouts[name]
-        if progress.rollout == rollout and progress.ended and version not in self._served(name):
-            raise RepositoryError(f"the {rollout.kind} has ended: {progress.ended}")
+        self._propose(change, name, version)
 
+    @_in_turn
     def finish(self, name: str) -> None:
         """End the canary or the shadow of a model; the active version answers everybody.
 
@@ -202,13 +238,28 @@ class Control:
         if name not in self._coordinator.choices.rollouts:
             raise RepositoryError(f"{name} has no canary or shadow in progress", found=False)
 
-        def choose(choices: Choices) -> None:
-            choices.rollouts.pop(name, None)
+        self._apply(lambda choices: choices.rollouts.pop(name, None))
 
-        self._apply(choose)
+    def _apply(self, change: Change) -> None:
+        """Make a change that cannot fail."""
+        self._wait(self._coordinator.change(change))
 
-    def _apply(self, choose: Callable[[Choices], None], *, retry: str | None = None) -> None:
-        generation = self._coordinator.change(choose, retry=retry)
+    def _propose(self, change: Change, name: str, version: str | None = None) -> None:
+        """Make a change for which a model must be served, or one version of it.
+
+        Raises:
+            RepositoryError: it cannot be served, and nothing has changed.
+        """
+        proposal = Proposal(change, name, version)
+        try:
+            self._wait(self._coordinator.propose(proposal))
+        except RepositoryError:
+            self._coordinator.withdraw()
+            raise
+        if not proposal.kept:
+            raise RepositoryError(self._why_not(name, version), found=False)
+
+    def _wait(self, generation: int) -> None:
         end = time.monotonic() + self._timeout_s
         while True:
             state = self._coordinator.state
@@ -220,16 +271,6 @@ class Control:
                     f"the workers have not followed within {self._timeout_s:g} s: see the log"
                 )
             time.sleep(_LOOK_S)
-
-    def _choose_again(self, choices: Choices, name: str, version: str | None) -> None:
-        choices.activated.pop(name, None)
-        if version is not None:
-            choices.activated[name] = version
-
-    def _label_again(self, choices: Choices, name: str, label: str, version: str | None) -> None:
-        choices.labels[name].pop(label, None)
-        if version is not None:
-            choices.labels[name][label] = version
 
     def _served(self, name: str) -> list[str]:
         return list(self._coordinator.state.active.models.get(name, {}))
@@ -243,14 +284,20 @@ class Control:
         older = [each for each in self._coordinator.on_disk(name) if int(each) < int(active)]
         return max(older, key=int, default=None)
 
-    def _why_not(self, name: str, version: str) -> str:
-        state: State = self._coordinator.state
-        reasons = [
-            reason
-            for key, reason in state.refused.items()
-            if key == f"{name}/{version}" or (not version and key.startswith(f"{name}/"))
-        ]
-        if reasons:
-            return f"{name} {version} is refused: {reasons[0]}"
-        there = ", ".join(self._coordinator.on_disk(name)) or "none"
-        return f"{name} has no version {version} on disk (there are: {there})"
+    def _why_not(self, name: str, version: str | None) -> str:
+        """Return the reason why a model is not served, or not in this version."""
+        refused = self._coordinator.state.refused
+        versions = self._coordinator.on_disk(name)
+        if not versions:
+            return f"there is no model {name} in LIMELIGHT_MODELS: check the name"
+        there = f"(there are: {', '.join(versions)})"
+        if version is not None and version not in versions:
+            return f"{name} has no version {version:.20} on disk {there}"
+        for each in versions if version is None else [version]:
+            if (reason := refused.get(f"{name}/{each}")) is not None:
+                return f"{name} {each} is refused: {reason}"
+        if name in self._coordinator.choices.unloaded:
+            return f"{name} is unloaded: load it first"
+        if version is None:
+            return f"LIMELIGHT_VERSIONS selects no version of {name} {there}"
+        return f"{name} {version} is not served: see the log"

@@ -3,7 +3,7 @@
 A change takes two steps. First every worker loads, verifies and warms up what is new, while it goes
 on serving the old. When all of them have, they switch at the same moment. A version that any worker
 cannot load is refused, and the old one goes on. A worker that is replaced begins with what the
-others serve.
+others serve. A choice of the operator that needs a version is a proposal until that is served.
 """
 
 import logging
@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from limelight.artifact.store import ArtifactError
-from service.repository.choices import Choices
-from service.repository.memory_bound import MemoryBound
-from service.repository.plan import Plan, Report, State
+from service.repository.choices import Change, Choices, Proposal
+from service.repository.fingerprints import Fingerprint, fingerprints
+from service.repository.memory_bound import MemoryBound, Models
+from service.repository.plan import Plan, Report, State, key_of
 from service.repository.rollout_watch import RolloutWatch
 from service.repository.shared_json import SharedJson
 from service.repository.source import find_models
@@ -30,9 +31,8 @@ _CHECK_S = 0.25
 # Workers read the state every 0.25 s, so all of them know the moment before it comes.
 SWITCH_AFTER_S = 0.75
 _MAX_REASON = 2000
-
-Fingerprint = tuple[tuple[str, int, int], ...]
-"""Name, size and modification time of each file of an artefact."""
+OnDisk = dict[str, dict[str, Path]]
+"""Versions on disk: name -> version, newest first -> folder."""
 
 
 class Coordinator:
@@ -63,6 +63,7 @@ class Coordinator:
         self._bound = bound or MemoryBound()
         self._shared = shared
         self.choices = Choices(policies)
+        self._proposal: Proposal | None = None
         self._rollouts = RolloutWatch()
         self._slots = range(1, 1 + workers)
         self._alive = alive
@@ -105,36 +106,47 @@ class Coordinator:
                 self._look()
             self._follow_rollouts()
 
-    def change(self, choose: Callable[[Choices], None], *, retry: str | None = None) -> int:
-        """Let `choose` change the operator's choices, and return the generation with the result.
+    def change(self, change: Change) -> int:
+        """Change the operator's choices, and return the generation with the result."""
+        with self._lock:
+            change(self.choices)
+            return self._take_up()
 
-        What was refused of the model `retry` is tried again. Versions that were copied just now are
-        taken.
+    def propose(self, proposal: Proposal) -> int:
+        """Make a change as soon as all workers serve what it needs, if that can be served.
+
+        What was refused of it before is tried again. Return the generation with the result.
         """
         with self._lock:
-            choose(self.choices)
-            for key in [each for each in self._refused if each.split("/")[0] == retry]:
-                del self._refused[key]
-            self._bound.forget(key for key in self._bound.left_out if key.split("/")[0] == retry)
-            with suppress(ArtifactError, OSError):
-                self._seen = _fingerprints(find_models(self._root))
+            self._proposal = proposal
+            again = [key for key in self._reasons() if proposal.needs(*key_of(key))]
+            for key in again:
+                self._refused.pop(key, None)
+            self._bound.forget(self._bound.left_out.keys() & again)
+            return self._take_up()
+
+    def withdraw(self) -> None:
+        """Give up what was proposed and is not served yet."""
+        with self._lock:
+            self._proposal = None
             self._look()
-            if self._state.labels != self.choices.labels:
-                labels = {name: dict(found) for name, found in self.choices.labels.items()}
-                self._write(replace(self._state, labels=labels))
-            self._follow_rollouts()
-            return self._state.target.generation
 
     def set_log_level(self, level: str) -> None:
         """Let all workers log at this level, and those that will replace them."""
         with self._lock:
             self._write(replace(self._state, log_level=level))
 
+    def defaults(self) -> set[str]:
+        """Return the default models, as the workers report them; none if no worker has started."""
+        return {report.default for report in self._alive_reports()}
+
     def asked(self) -> dict[str, dict[str, str]]:
         """Return the commands of the workers' clients, by ID."""
-        alive = set(self._alive())
-        reports = [report for report in self._all_reports().values() if report.pid in alive]
-        return {id_: command for report in reports for id_, command in report.asked.items()}
+        return {
+            id_: command
+            for report in self._alive_reports()
+            for id_, command in report.asked.items()
+        }
 
     def answer(self, answers: dict[str, dict[str, Any]]) -> None:
         """Let the workers read these answers, and no others."""
@@ -142,7 +154,7 @@ class Coordinator:
             self._write(replace(self._state, answers=answers))
 
     def on_disk(self, name: str) -> list[str]:
-        """Return the versions of a model on disk, newest first."""
+        """Return the versions of a model on disk, newest first; none if it cannot be read."""
         with suppress(ArtifactError, OSError):
             return list(find_models(self._root).get(name, {}))
         return []
@@ -160,24 +172,41 @@ class Coordinator:
         except ArtifactError as error:
             state = State(Plan(1), Plan(1), problem=str(error))
         else:
-            self._seen = _fingerprints(found)
-            plan = Plan(1, self._fit(found))
+            self._seen = fingerprints(found)
+            plan = Plan(1, self._fit(self.choices, found))
             refused = self._reasons()
-            problem = None if plan.models else "; ".join(refused.values())
+            problem = None if plan.models else "; ".join(refused.values()) or _unselected(found)
             state = State(plan, plan, refused=refused, problem=problem)
         self._write(state)
         return state
 
+    def _take_up(self) -> int:
+        """Follow the choices, also to versions that were copied just now."""
+        if (found := self._find()) is None:
+            self._proposal = None
+        else:
+            self._seen = fingerprints(found)
+            self._follow_choices(found)
+        self._follow_rollouts()
+        return self._state.target.generation
+
     def _look(self) -> None:
         """Look at the folder, and let the workers prepare what changed."""
+        if (found := self._find()) is not None:
+            self._follow_choices(found)
+
+    def _find(self) -> OnDisk | None:
         try:
-            found = find_models(self._root)
+            return find_models(self._root)
         except (ArtifactError, OSError) as error:
             # A network file system that fails for a moment must not end a service.
             if self._state.active.models:
                 logger.warning("the models that are served stay: %s", error)
-            return
-        prints = _fingerprints(found)
+            return None
+
+    def _follow_choices(self, found: OnDisk) -> None:
+        """Let the workers prepare what is chosen of the versions on disk."""
+        prints = fingerprints(found)
         # A version that is still being copied changes from one look to the next.
         stable = {key for key, seen in prints.items() if self._seen.get(key) == seen}
         self._seen = prints
@@ -194,24 +223,32 @@ class Coordinator:
             }
             for name, versions in found.items()
         }
-        models = self._fit(usable)
+        choices, models = self._chosen(usable)
         again = any(f"{name}/{version}" in changed for name in models for version in models[name])
-        unloaded = [
-            f"{name}/{version}"
-            for name in sorted(self.choices.unloaded & usable.keys())
-            for version in self.choices.policies.of(name).select(usable[name])
-        ]
-        self._aim_at(models, unloaded, again=again)
+        self._aim_at(models, choices.labels_now(), choices.select_unloaded(usable), again=again)
+        self._settle()
 
-    def _select(self, found: dict[str, dict[str, Path]]) -> dict[str, dict[str, str]]:
-        selected = {}
-        for name, versions in sorted(found.items()):
-            folders = {version: str(folder) for version, folder in versions.items()}
-            if chosen := self.choices.select(name, folders):
-                selected[name] = chosen
-        return selected
+    def _chosen(self, usable: OnDisk) -> tuple[Choices, Models]:
+        """Return the choices that count, and the models to serve by them.
 
-    def _fit(self, usable: dict[str, dict[str, Path]]) -> dict[str, dict[str, str]]:
+        They are those of the proposal as long as it can be served.
+        """
+        proposal = self._proposal
+        if proposal is not None and proposal.is_met(usable):
+            choices = proposal.changed(self.choices)
+            if proposal.is_met(models := self._fit(choices, usable)):
+                return choices, models
+        self._proposal = None
+        return self.choices, self._fit(self.choices, usable)
+
+    def _settle(self) -> None:
+        """Keep the change that was proposed, if all workers serve what it needs."""
+        if self._proposal is not None and self._state.active == self._state.target:
+            self._proposal.change(self.choices)
+            self._proposal.kept = True
+            self._proposal = None
+
+    def _fit(self, choices: Choices, usable: OnDisk) -> Models:
         """Select what to serve, within the bound of the memory; the rest is refused."""
         sizes = {
             key: max((size for name, size, _ in seen if ".onnx" in name), default=0)
@@ -220,9 +257,9 @@ class Coordinator:
         served = []
         if self._measured:
             served = [f"{name}/{version}" for (name, version), _ in self._state.active]
-        before, kept = set(self._bound.left_out), self.choices.kept()
+        before, kept = set(self._bound.left_out), choices.kept()
         while True:
-            models = self._select(usable)
+            models = choices.select_all(usable)
             refused = self._bound.fit(models, sizes, served=served, kept=kept)
             if not refused:
                 for key in self._bound.left_out.keys() - before:
@@ -243,20 +280,23 @@ class Coordinator:
         return self._bound.left_out | {key: reason for key, (_, reason) in self._refused.items()}
 
     def _aim_at(
-        self, models: dict[str, dict[str, str]], unloaded: list[str], *, again: bool
+        self,
+        models: Models,
+        labels: dict[str, dict[str, str]],
+        unloaded: list[str],
+        *,
+        again: bool,
     ) -> None:
-        state = self._state
-        if unloaded != state.unloaded:
-            state = replace(state, unloaded=unloaded)
+        state, before = self._state, self._state.target
         refused = self._reasons()
-        same = _ordered(models) == _ordered(state.target.models)
+        same = (_ordered(models), labels) == (_ordered(before.models), before.labels)
         if (same and not again) or not models:
-            if state != self._state or refused != state.refused:
-                self._write(replace(state, refused=refused))
+            if (unloaded, refused) != (state.unloaded, state.refused):
+                self._write(replace(state, unloaded=unloaded, refused=refused))
             return
-        target = Plan(state.target.generation + 1, models)
+        target = Plan(before.generation + 1, models, labels)
         logger.info("generation %d is prepared: %s", target.generation, _described(target))
-        self._write(replace(state, target=target, refused=refused, problem=None))
+        self._write(replace(state, target=target, unloaded=unloaded, refused=refused, problem=None))
 
     def _activate_if_prepared(self) -> None:
         target = self._state.target
@@ -268,6 +308,7 @@ class Coordinator:
         logger.info("generation %d is served: %s", target.generation, _described(target))
         since = time.monotonic() + SWITCH_AFTER_S
         self._write(replace(self._state, active=target, since=since))
+        self._settle()
 
     def _all_reported(self, reports: list[Report]) -> bool:
         alive = set(self._alive())
@@ -308,7 +349,10 @@ class Coordinator:
         if not choices.rollouts and all(each.ended for each in self._state.rollouts.values()):
             return
         before = dict(choices.rollouts), dict(choices.activated)
-        rollouts = self._rollouts.follow(self._state, choices, self._all_reports())
+        state = self._state
+        if self._proposal is not None:  # its plan may lack the version of a rollout that goes on
+            state = replace(state, target=state.active)
+        rollouts = self._rollouts.follow(state, choices, self._all_reports())
         if rollouts != self._state.rollouts:
             self._write(replace(self._state, rollouts=rollouts))
         if before != (choices.rollouts, choices.activated):
@@ -317,6 +361,10 @@ class Coordinator:
     def _reports(self, generation: int) -> list[Report]:
         reports = self._all_reports().values()
         return [report for report in reports if report.generation == generation]
+
+    def _alive_reports(self) -> list[Report]:
+        alive = set(self._alive())
+        return [report for report in self._all_reports().values() if report.pid in alive]
 
     def _all_reports(self) -> dict[int, Report]:
         contents = ((slot, self._shared.read(slot)) for slot in self._slots)
@@ -327,28 +375,14 @@ class Coordinator:
         self._state = state
 
 
-def _fingerprints(found: dict[str, dict[str, Path]]) -> dict[str, Fingerprint]:
-    return {
-        f"{name}/{version}": _fingerprint(folder)
-        for name, versions in found.items()
-        for version, folder in versions.items()
-    }
-
-
-def _fingerprint(folder: Path) -> Fingerprint:
-    entries = []
-    try:
-        for file in sorted(folder.iterdir()):
-            status = file.stat()
-            entries.append((file.name, status.st_size, status.st_mtime_ns))
-    except OSError:
-        return ()
-    return tuple(entries)
-
-
-def _ordered(models: dict[str, dict[str, str]]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _ordered(models: Models) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return models in a form whose comparison heeds the order of versions."""
     return [(name, list(versions.items())) for name, versions in models.items()]
+
+
+def _unselected(found: OnDisk) -> str:
+    there = "; ".join(f"{name} {', '.join(versions)}" for name, versions in found.items())
+    return f"LIMELIGHT_VERSIONS selects none of the versions in LIMELIGHT_MODELS: {there}"
 
 
 def _described(plan: Plan) -> str:

@@ -98,11 +98,17 @@ class Follower:
             loop = asyncio.get_running_loop()
             delay = max(0.0, state.since - time.monotonic())
             self._switching = loop.call_later(delay, self._switch, state)
-        rollouts, used = self._registry.rollouts.tallies(), self._reported.used
+        used = self._reported.used
         if time.monotonic() - self._reported_at >= _REPORT_S:
             self._reported_at, used = time.monotonic(), self._registry.used()
-        if (rollouts, used) != (self._reported.rollouts, self._reported.used):
-            self._write(replace(self._reported, rollouts=rollouts, used=used))
+        report = replace(
+            self._reported,
+            rollouts=self._registry.rollouts.tallies(),
+            used=used,
+            default=self._registry.default,
+        )
+        if report != self._reported:
+            self._write(report)
 
     def close(self) -> None:
         """Stop following."""
@@ -142,6 +148,7 @@ class Follower:
                 memory=self._registry.memory(),
                 used=self._registry.used(),
                 asked=self._reported.asked,
+                default=self._registry.default,
             )
         )
 

@@ -65,7 +65,8 @@ class MemoryBound:
 
         Versions that are not active and not in `kept` are left out: first those that are not in
         `served` yet, then those that are idle, the least recently used one first. If that does not
-        suffice, an active version that is not served yet is refused.
+        suffice, an active version that is not served yet is refused. If nothing is served yet, the
+        last model is kept, unless its graph alone is too much.
         """
         chosen = {f"{name}/{each}" for name, versions in models.items() for each in versions}
         active = [f"{name}/{next(iter(versions))}" for name, versions in models.items()]
@@ -93,6 +94,8 @@ class MemoryBound:
                     )
         self._remove(models)
         refusable = [key for key in active if key in new]
+        if not served and len(active) == 1 and active[0] in self._measured:
+            return {}  # the last model of the start: without it, nothing would be served
         if refusable and (total := self._sum(keys, sizes)) > self.max_bytes:
             return {refusable[-1]: self._reason(refusable[-1], total, sizes)}
         return {}

@@ -33,13 +33,16 @@ def key_of(text: str) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Models to serve: name -> version -> folder.
+    """Models to serve, and the labels by which requests can name their versions.
 
     The first version of a model is active: it answers requests that name no version.
     """
 
     generation: int = 0
     models: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Name -> version -> folder."""
+    labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Name -> label -> version. They change together with the versions that are served."""
 
     def __iter__(self) -> Iterator[tuple[Key, Path]]:
         """Return every version to serve, with its folder."""
@@ -58,7 +61,6 @@ class State:
         refused: versions that failed, with the reason: "NAME/VERSION" -> reason.
         unloaded: versions that would be served, but for an operator who unloaded their model.
         problem: reason why there are no models at all; None if there are.
-        labels: names of versions: model -> label -> version.
         log_level: level of the log of all processes.
         answers: answers to commands of the workers' clients, by ID; see `relay`.
         rollouts: the last rollout of each model.
@@ -70,7 +72,6 @@ class State:
     refused: dict[str, str] = field(default_factory=dict)
     unloaded: list[str] = field(default_factory=list)
     problem: str | None = None
-    labels: dict[str, dict[str, str]] = field(default_factory=dict)
     log_level: str = "info"
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     rollouts: dict[str, Progress] = field(default_factory=dict)
@@ -107,6 +108,8 @@ class Report:
     """ "NAME/VERSION" -> time of its last image, on the monotonic clock."""
     asked: dict[str, dict[str, str]] = field(default_factory=dict)
     """Commands of this worker's clients, by ID; see `relay`."""
+    default: str = ""
+    """Model that answers requests without the name of one."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON."""

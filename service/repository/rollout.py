@@ -39,14 +39,11 @@ class Rollout:
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> "Rollout":
-        """Parse the parameters of a request to the management port.
+        """Parse the parameters of a request to the management port, which are in `PARAMETERS`.
 
         Raises:
-            ValueError: one of them is unknown, missing or out of range.
+            ValueError: one of them is missing or out of range.
         """
-        known = {each.name for each in fields(cls)} - {"champion", "started"}
-        for name in query.keys() - known:
-            raise ValueError(f"there is no {name!r:.50}: use {', '.join(sorted(known))}")
         kind, version = query.get("kind"), query.get("version", "")
         if kind not in get_args(Kind):
             raise ValueError(f"kind is {kind!r:.50}, and must be canary or shadow")
@@ -106,6 +103,12 @@ class Rollout:
         if sums.answers(self.kind) < self.min_requests:
             return False
         return self.max_latency_ratio is None or sums.champion_requests >= self.min_requests
+
+
+PARAMETERS = tuple(
+    each.name for each in fields(Rollout) if each.name not in ("champion", "started")
+)
+"""Parameters with which a rollout is begun."""
 
 
 def _number(name: str, text: str) -> float:

@@ -7,7 +7,14 @@ from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import ArtifactError, find_versions
 
 _BENTO = "bento:"
-_TAG = re.compile(r"bento:(?P<name>[a-z0-9][a-z0-9_-]{0,62})(?::(?P<version>latest|[0-9]{1,9}))?")
+NAME = "[a-z0-9][a-z0-9_-]{0,62}"
+"""Regular expression of the name of a model."""
+_TAG = re.compile(rf"bento:(?P<name>{NAME})(?::(?P<version>latest|[0-9]{{1,9}}))?")
+
+
+def is_name(text: str) -> bool:
+    """Return True if a model may have this name."""
+    return re.fullmatch(NAME, text) is not None
 
 
 def find_models(source: Path) -> dict[str, dict[str, Path]]:

@@ -72,7 +72,8 @@ def rollback(name: Name, url: Url = URL) -> None:
 def label(
     name: Name,
     label: Annotated[str, typer.Argument(help="such as stable or canary")],
-    version: Annotated[str | None, typer.Argument(help="without one, the label is removed")] = None,
+    version: Annotated[str | None, typer.Argument(help="the version that gets the label")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="remove the label instead")] = False,
     url: Url = URL,
 ) -> None:
     """Name a version, so that requests can ask for it with ?version=LABEL.
@@ -80,7 +81,12 @@ def label(
     Example: limelight models label cifar10 stable 8
     """
     path = f"/models/{quote(name)}/labels/{quote(label)}"
-    _print(ask("PUT", url, path, **({} if version is None else {"version": version})))
+    if remove == (version is not None):
+        raise typer.BadParameter("name the version that gets the label, or give --remove")
+    if version is None:
+        _print(ask("DELETE", url, path))
+    else:
+        _print(ask("PUT", url, path, version=version))
 
 
 @models.command()

@@ -1,6 +1,7 @@
 """Control of the repository: activate, roll back, label, load and unload, with real workers."""
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,6 +86,32 @@ def test_version_that_fails_is_refused_and_nothing_changes(running: Running) -> 
     assert running.service.get("/readyz").status_code == 200
 
 
+def test_clients_notice_neither_failed_commands_nor_a_label_that_moves(running: Running) -> None:
+    running.admin.put("/models/colours/labels/moved?version=1")
+    pinned: list[str] = []
+    plain: list[str] = []
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            pinned.append(running.version("&version=moved"))
+            plain.append(running.version())
+
+    client = threading.Thread(target=ask)
+    client.start()
+    for path in ("activate?version=99", "activate?version=4"):
+        running.post(f"/models/colours/{path}", 404)
+    for version, status in (("66", 404), ("4", 404), ("2", 200)):
+        answer = running.admin.put(f"/models/colours/labels/moved?version={version}")
+        assert answer.status_code == status
+    assert running.version("&version=moved") == "2"
+    ended.set()
+    client.join()
+    assert set(plain) == {"3"}
+    assert set(pinned) == {"1", "2"}
+    running.admin.delete("/models/colours/labels/moved").raise_for_status()
+
+
 def test_label_pins_a_version_that_the_policy_leaves_out(running: Running) -> None:
     assert running.version("&version=stable") == "404"
     answer = running.admin.put("/models/colours/labels/stable?version=2")
@@ -96,11 +123,11 @@ def test_label_pins_a_version_that_the_policy_leaves_out(running: Running) -> No
         "3": [],
         "2": ["stable"],
     }
-    assert running.admin.put("/models/colours/labels/Not/a").status_code == 404
+    assert running.admin.put("/models/colours/labels/Not/a?version=2").status_code == 404
     assert running.admin.put("/models/colours/labels/latest?version=2").status_code == 409
     assert running.admin.put("/models/colours/labels/stable?version=4").status_code == 404
     assert running.version("&version=stable") == "2"
-    running.admin.put("/models/colours/labels/stable")
+    running.admin.delete("/models/colours/labels/stable").raise_for_status()
     assert running.version("&version=stable") == "404"
 
 
@@ -113,11 +140,13 @@ def test_tritons_client_unloads_and_loads_a_model(running: Running) -> None:
     assert running.service.get("/readyz").status_code == 200
     for port in (running.admin, running.service):
         index = port.post("/v2/repository/index").json()
+        index = [each for each in index if each["version"] != "4"]  # refused, and shown as such
         states = {each["name"]: each["state"] for each in index}
         assert states == {"colours": "READY", "other": "UNAVAILABLE"}
         assert "unloaded by an operator" in next(each["reason"] for each in index if each["reason"])
     triton.load_model("other")
-    assert "UNAVAILABLE" not in running.service.post("/v2/repository/index").text
+    index = running.service.post("/v2/repository/index").json()
+    assert {each["state"] for each in index if each["name"] == "other"} == {"READY"}
     assert running.service.get("/models/other").status_code == 200
     triton.close()
     assert running.post("/v2/repository/models/nope/unload", 404)
@@ -138,6 +167,21 @@ def test_command_line_speaks_to_the_port(running: Running, tmp_path: Path) -> No
     assert "has no version 9 on disk" in failed.stderr
     limelight("models", "rollback", "colours", url, cwd=tmp_path)
     assert running.version() == "3"
+    # What a script gives for a variable that is not set: it must not mean something else.
+    for arguments in (("activate", "colours", ""), ("label", "colours", "stable", "")):
+        unset = limelight("models", *arguments, url, cwd=tmp_path)
+        assert (unset.returncode, "version is missing or empty" in unset.stderr) == (1, True)
+    limelight("models", "label", "colours", "stable", "2", url, cwd=tmp_path)
+    assert running.version("&version=stable") == "2"
+    command = ("models", "label", "colours", "stable", url)
+    for done in (
+        limelight(*command, cwd=tmp_path),
+        limelight(*command, "2", "--remove", cwd=tmp_path),
+    ):
+        assert (done.returncode, "--remove" in done.stderr) == (2, True)
+    assert running.version("&version=stable") == "2"
+    limelight("models", "label", "colours", "stable", "--remove", url, cwd=tmp_path)
+    assert running.version("&version=stable") == "404"
     nobody = limelight("models", "list", "--url=http://127.0.0.1:1", cwd=tmp_path)
     assert nobody.returncode == 1
     assert "LIMELIGHT_ADMIN_PORT" in nobody.stderr

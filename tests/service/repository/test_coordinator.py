@@ -182,6 +182,17 @@ def test_folder_without_models_is_a_problem_until_there_is_one(tmp_path: Path) -
     assert bench.state.problem is None
 
 
+def test_policy_that_selects_nothing_is_the_problem(tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        write_artifact(tmp_path, version=version)
+    write_artifact(tmp_path, name="other")
+    bench = Bench(tmp_path, policies="specific:99")
+    assert bench.active() == {}
+    assert bench.state.problem == (
+        "LIMELIGHT_VERSIONS selects none of the versions in LIMELIGHT_MODELS: colours 2, 1; other 1"
+    )
+
+
 def test_policy_selects_what_is_prepared(tmp_path: Path) -> None:
     for version in ("1", "2", "3"):
         write_artifact(tmp_path, version=version)
@@ -225,6 +236,19 @@ def test_models_of_the_start_are_measured_and_the_rest_goes_on(tmp_path: Path) -
     bench.report(FIRST, SECOND, memory={"a/1": 90_000})
     bench.step(3)
     assert bench.active() == bench.target() == {"a": ["1"]}
+
+
+def test_one_model_is_kept_if_each_of_them_takes_too_much(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_artifact(tmp_path, name=name)
+    bench = Bench(tmp_path, max_bytes=50_000)
+    bench.report(FIRST, SECOND, memory={"a/1": 60_000, "b/1": 70_000, "c/1": 80_000})
+    bench.step(3)
+    assert bench.target() == {"a": ["1"]}
+    bench.report(FIRST, SECOND)
+    bench.step(3)
+    assert bench.active() == bench.target() == {"a": ["1"]}
+    assert bench.state.refused.keys() == {"b/1", "c/1"}
 
 
 def test_only_model_whose_graph_exceeds_the_bound_makes_the_service_unready(tmp_path: Path) -> None:

@@ -64,3 +64,22 @@ async def test_version_that_comes_back_before_it_has_left_is_served(tmp_path: Pa
         await asyncio.sleep(0.01)
     follower.close()
     await registry.close()
+
+
+async def test_worker_tells_which_model_is_the_default_one(tmp_path: Path) -> None:
+    folders = {name: {"1": str(write_artifact(tmp_path, name=name))} for name in ("one", "two")}
+    both, second = Plan(1, folders), Plan(2, {"two": folders["two"]})
+    shared = SharedJson.create(workers=1)
+    shared.write(0, State(both, both).to_json())
+    registry = ModelRegistry(Settings(models=tmp_path), Metrics())
+    follower = Follower(shared, 0, registry, timeout_s=1)
+    follower.load()
+    assert Report.from_json(shared.read(1)).default == "one"
+    for state in (State(both, second), State(second, second)):
+        shared.write(0, state.to_json())
+        for _ in range(20):
+            follower.check()
+            await asyncio.sleep(0.02)
+    assert Report.from_json(shared.read(1)).default == "two"
+    follower.close()
+    await registry.close()

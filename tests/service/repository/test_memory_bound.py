@@ -107,6 +107,16 @@ def test_nothing_is_unloaded_for_a_model_that_would_not_fit_even_then() -> None:
     assert bound.left_out == {}
 
 
+def test_last_model_is_kept_once_it_was_loaded_though_it_exceeds_the_bound() -> None:
+    bound = measured(MemoryBound(50), a_1=100, b_1=60)
+    refused = bound.fit(models("a/1", "b/1"), {}, served=[], kept=[])
+    assert list(refused) == ["b/1"]
+    assert fit(bound, models("a/1")) == ["a/1"]
+    # A new version of it is refused, for the old one can go on.
+    measured(bound, a_2=60)
+    assert list(bound.fit(models("a/2"), {}, served=["a/1"], kept=[])) == ["a/2"]
+
+
 def test_new_older_version_is_left_out_before_anything_else() -> None:
     bound = measured(MemoryBound(120), a_2=100)
     assert fit(bound, models("a/2", "a/3"), "a/2") == ["a/2"]

@@ -1,5 +1,6 @@
 """Loading and unloading of models over the public ports, with a key of the scope admin."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -96,24 +97,36 @@ def test_commands_that_cannot_be_carried_out_say_why(running: Running, protocol:
     headers = {key.lower(): value for key, value in bearer("chief").items()}
     with pytest.raises(InferenceServerException, match="nope is not served"):
         client.unload_model("nope", headers=headers)
-    with pytest.raises(InferenceServerException, match="nope has no version"):
+    with pytest.raises(InferenceServerException, match="there is no model nope"):
         client.load_model("nope", headers=headers)
     with pytest.raises(InferenceServerException, match="'config' is not supported"):
         client.load_model("other", headers=headers, config="{}")
 
 
-def test_only_model_is_not_unloaded_and_commands_at_once_are_carried_out_in_turn(
+@pytest.mark.parametrize("name", ["x" * 2_000_000, "other\nINFO forged", "Other", ""])
+def test_name_that_no_model_can_have_is_unknown(running: Running, name: str) -> None:
+    headers = {key.lower(): value for key, value in bearer("chief").items()}
+    for command in (running.grpc.load_model, running.grpc.unload_model):
+        with pytest.raises(InferenceServerException, match="there is no model") as raised:
+            command(name, headers=headers)
+        assert "NOT_FOUND" in raised.value.status()
+        assert len(raised.value.message()) < 300
+    log = running.server.log()
+    assert "Traceback" not in log
+    assert "forged" not in log
+
+
+def test_default_model_is_not_unloaded_and_commands_at_once_are_carried_out_in_turn(
     running: Running,
 ) -> None:
     with httpx.Client(base_url=running.server.url, headers=bearer("chief"), timeout=60) as client:
         with ThreadPoolExecutor() as pool:
-            commands = [UNLOAD, UNLOAD.replace("other", "colours")]
-            answers = list(pool.map(client.post, commands))
-        assert sorted(each.status_code for each in answers) == [200, 409]
-        (refused,) = (each for each in answers if each.status_code == 409)
-        assert "only model" in refused.json()["error"]
-        for name in ("other", "colours"):
-            assert client.post(LOAD.replace("other", name)).status_code == 200
+            default = UNLOAD.replace("other", "colours")
+            unloaded, refused = pool.map(client.post, [UNLOAD, default])
+        assert (unloaded.status_code, refused.status_code) == (200, 409)
+        # It is the only one, too, if the other one was unloaded first.
+        assert re.search("colours is the (only|default) model", refused.json()["error"])
+        assert client.post(LOAD).status_code == 200
         wrong = client.post(LOAD, content=b'{"parameters": 3}')
         assert wrong.status_code == 400
     # Each command was carried out once: the log names each, with the key that asked for it.

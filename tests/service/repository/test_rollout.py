@@ -53,7 +53,6 @@ def test_parameters_are_parsed() -> None:
         ({"max_latency_ratio": "inf"}, "must be a number"),
         ({"min_requests": "0"}, "1 to 999999999"),
         ({"promote": "yes"}, "true or false"),
-        ({"max_error": "0.1"}, "there is no 'max_error': use kind, max_disagreement"),
         ({"max_disagreement": "0.1"}, "a canary's answers are not compared"),
         ({"kind": "shadow", "max_latency_ratio": "2"}, "waits for idle time"),
         ({"max_latency_ratio": "2", "share": "1"}, "share below 1"),

@@ -190,7 +190,7 @@ def test_operator_finishes_and_replaces_rollouts(bench: RolloutBench) -> None:
     [
         ("colours", "9", r"has no version 9 on disk \(there are: 3, 2, 1\)"),
         ("colours", "1", "is active already"),
-        ("other", "1", "has no version 1 on disk"),
+        ("other", "1", "there is no model other"),
     ],
 )
 def test_rollout_of_no_other_version_is_refused(

@@ -183,7 +183,8 @@ def test_canary_is_promoted_and_rolled_back_by_hand(running: Running) -> None:
     [
         ("kind=canary&version=1", 409, "is active already"),
         ("kind=canary&version=9", 404, "has no version 9 on disk"),
-        ("kind=canary&version=2&share=2", 409, "share is '2'"),
+        ("kind=canary&version=2&share=2", 400, "share is '2'"),
+        ("kind=canary&version=2&max_error=0.1", 400, "there is no parameter 'max_error'"),
     ],
 )
 def test_impossible_rollout_is_refused(
