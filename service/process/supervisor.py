@@ -52,34 +52,24 @@ _LATE_S, _AT_ONCE_S = 10.0, 2.0
 class Supervisor(bentoml_circus.Arbiter):
     """BentoML's arbiter that always respawns workers and closes its sockets before they exit."""
 
-    drain_s = 0.0
-    timeout_s = 0.0
-    worker_timeout_s = 0.0
-    grpc_port: int | None = None
-    admin_port: int | None = None
-    admin_metrics = False
-    keys = False
-    models = Path()
-    models_poll_s = 0.0
-    versions = VersionPolicies()
-    max_model_bytes: int | None = None
-    unload_idle_s = 0.0
+    settings: Settings
+    """Settings of the service; BentoML passes none."""
 
     def __init__(self, watchers: Sequence[Any], **options: Any) -> None:
-        workers = sum(watcher.numprocesses for watcher in watchers)
+        settings, workers = self.settings, sum(watcher.numprocesses for watcher in watchers)
         # Circus numbers processes up to twice their number: a reload runs old and new ones.
         status = WorkerStatus.create(2 * workers)
-        self._watch = WorkerWatch(status, workers=workers, timeout_s=self.worker_timeout_s)
+        self._watch = WorkerWatch(status, workers=workers, timeout_s=settings.worker_timeout_s)
         self._metrics = _metrics_folder()
         shared = SharedJson.create(2 * workers)
         self._coordinator = Coordinator(
-            self.models,
-            self.versions,
+            settings.models,
+            VersionPolicies.parse(settings.versions),
             shared,
             workers=2 * workers,
             alive=self._watch.alive,
-            poll_s=self.models_poll_s,
-            bound=MemoryBound(self.max_model_bytes, self.unload_idle_s),
+            poll_s=settings.models_poll_s,
+            bound=MemoryBound(settings.max_model_bytes, settings.unload_idle_s),
         )
         for watcher in watchers:
             watcher.respawn = True
@@ -102,6 +92,7 @@ class Supervisor(bentoml_circus.Arbiter):
         self._leaving: asyncio.Task[None] | None = None
         self._killing: asyncio.TimerHandle | None = None
         self._interrupted = False
+        self._drain_s = settings.drain_s
         # Circus has set its handlers already, and treats SIGINT like SIGTERM.
         self._on_sigint = signal.signal(signal.SIGINT, self._interrupt)
         self._handle_other_signals()
@@ -112,22 +103,23 @@ class Supervisor(bentoml_circus.Arbiter):
         Raises:
             BentoMLException: a port is in use, or not permitted.
         """
+        settings = self.settings
         place = " or ".join(each.location for each in self.sockets.values())
         try:
             super().initialize()
             self._coordinator.start()
             control = Control(self._coordinator)
-            if self.keys:
+            if settings.keys_file is not None:
                 self._desk = Desk(self._coordinator, control)
                 self._desk.start()
-            if self.admin_port is not None:
-                place = f"the management port {self.admin_port}"
-                folder = self._metrics.path if self._metrics and self.admin_metrics else None
-                self._admin = AdminPort(control, self.admin_port, metrics=folder)
+            if settings.admin_port is not None:
+                place = f"the management port {settings.admin_port}"
+                folder = self._metrics.path if self._metrics and settings.admin_metrics else None
+                self._admin = AdminPort(control, settings.admin_port, metrics=folder)
                 self._admin.start()
-            if self.grpc_port is not None:
-                place = f"the gRPC port {self.grpc_port}"
-                check_free(self.sockets.values(), self.grpc_port)
+            if settings.grpc_port is not None:
+                place = f"the gRPC port {settings.grpc_port}"
+                check_free(self.sockets.values(), settings.grpc_port)
         except OSError as error:
             if self._metrics is not None:
                 self._metrics.remove()
@@ -146,7 +138,7 @@ class Supervisor(bentoml_circus.Arbiter):
             self._desk.stop()
         if self._leaving is None:
             if self._interrupted:
-                self.drain_s = 0.0
+                self._drain_s = 0.0
                 for watcher in self.watchers:
                     watcher.stop_signal = signal.SIGINT
             self._leaving = asyncio.get_running_loop().create_task(self._leave())
@@ -215,7 +207,7 @@ class Supervisor(bentoml_circus.Arbiter):
 
     async def _leave(self) -> None:
         closing = asyncio.get_running_loop().create_task(self._close_sockets())
-        self._kill_after(self.drain_s + self.timeout_s + _LATE_S)
+        self._kill_after(self._drain_s + self.settings.timeout_s + _LATE_S)
         # Circus rejects a command while another runs. Without this wait, the signal would be lost.
         while self._exclusive_running_command is not None:
             await asyncio.sleep(0.02)
@@ -246,7 +238,7 @@ class Supervisor(bentoml_circus.Arbiter):
         A connection that the kernel has accepted, but no worker, would be reset when the last
         worker exits. So no new handshakes begin, and the workers accept those that are in progress.
         """
-        await asyncio.sleep(self.drain_s)
+        await asyncio.sleep(self._drain_s)
         for listening in self.sockets.values():
             drop_handshakes(listening)
         await asyncio.sleep(SETTLE_S * 2)
@@ -275,18 +267,7 @@ def _metrics_folder() -> MetricsFolder | None:
 
 def supervise(settings: Settings) -> None:
     """Make `bentoml serve` use our supervisor; call this before it starts its workers."""
-    Supervisor.drain_s = settings.drain_s
-    Supervisor.timeout_s = settings.timeout_s
-    Supervisor.worker_timeout_s = settings.worker_timeout_s
-    Supervisor.grpc_port = settings.grpc_port
-    Supervisor.admin_port = settings.admin_port
-    Supervisor.admin_metrics = settings.admin_metrics
-    Supervisor.keys = settings.keys_file is not None
-    Supervisor.models = settings.models
-    Supervisor.models_poll_s = settings.models_poll_s
-    Supervisor.max_model_bytes = settings.max_model_bytes
-    Supervisor.unload_idle_s = settings.unload_idle_s
-    Supervisor.versions = VersionPolicies.parse(settings.versions)
+    Supervisor.settings = settings
     # Circus looks up the full name of this machine, for which the system may ask a DNS server.
     circus_arbiter.socket = SimpleNamespace(getfqdn=socket.gethostname)
     bentoml_circus.Arbiter = Supervisor  # type: ignore[misc]  # BentoML creates its arbiter by this name
