@@ -39,9 +39,9 @@ class Pretrained:
     weights: Weights
     data: str
     data_sha256: str
-    seed: int
+    split_seed: int
     validation: float
-    """Share of its data that was held out for validation, by `seed`."""
+    """Share of its data that was held out for validation, by `split_seed`."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -85,14 +85,14 @@ class Pretrained:
                 )
             return
         _, held_out = stratified_indices(labels, validation, seed)
-        _, held_out_before = stratified_indices(labels, self.validation, self.seed)
+        _, held_out_before = stratified_indices(labels, self.validation, self.split_seed)
         learnt = np.setdiff1d(held_out, held_out_before)
         if len(learnt):
             raise RunError(
                 f"{self.name} was trained on {len(learnt):,} of the {len(held_out):,} images that "
                 f"this run would validate on: it held out {self.validation:.1%} with seed "
-                f"{self.seed}; "
-                f"pass --seed {self.seed} --set validation={self.validation:g}"
+                f"{self.split_seed}; pass --set validation_seed={self.split_seed} "
+                f"--set validation={self.validation:g}"
             )
 
 
@@ -116,7 +116,7 @@ def read_pretrained(path: Path) -> Pretrained:
             weights=dict(run.network.state_dict()),
             data=config.source,
             data_sha256=config.data_sha256,
-            seed=config.seed,
+            split_seed=config.recipe.split_seed(config.seed),
             validation=config.recipe.validation,
         )
     return _read_artifact(newest_version(path))
@@ -178,7 +178,7 @@ def _check(plan: RunPlan, pretrained: Pretrained) -> None:
         config.source,
         config.data_sha256,
         plan.dataset.train.labels,
-        seed=config.seed,
+        seed=config.recipe.split_seed(config.seed),
         validation=config.recipe.validation,
     )
 
@@ -204,9 +204,14 @@ def _read_artifact(folder: Path) -> Pretrained:
         weights=parse_tensors(artifact.read(file), str(folder / file)),
         data=manifest.data.name,
         data_sha256=manifest.data.sha256,
-        seed=_validated(int, manifest, "seed"),
+        split_seed=_split_seed(manifest),
         validation=_validated(float, manifest, "validation"),
     )
+
+
+def _split_seed(manifest: Manifest) -> int:
+    own = manifest.training.get("validation_seed")
+    return _validated(int, manifest, "seed" if own is None else "validation_seed")
 
 
 def _validated(kind: type[_T], manifest: Manifest, key: str) -> _T:

@@ -68,7 +68,9 @@ class RunConfig(BaseModel):
         if source not in DATASETS and not Path(source).exists():
             raise RunError(f"{source} is no longer there: pass --data PATH if its images moved")
         dataset = load_dataset(source, image_size=self.image_size, reading=reading)
-        data = split_run_data(dataset, validation=self.recipe.validation, seed=self.seed)
+        data = split_run_data(
+            dataset, validation=self.recipe.validation, seed=self.recipe.split_seed(self.seed)
+        )
         self.check(data)
         return data
 

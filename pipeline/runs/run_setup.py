@@ -183,7 +183,7 @@ def plan_run(
         check_unambiguous(source)
         dataset = load_dataset(source, image_size=image_size, largest=largest, reading=reading)
     source = source if source in DATASETS else str(Path(source).resolve())
-    data = split_run_data(dataset, validation=recipe.validation, seed=seed)
+    data = split_run_data(dataset, validation=recipe.validation, seed=recipe.split_seed(seed))
     config = RunConfig(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         source=source,

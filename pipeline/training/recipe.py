@@ -82,6 +82,9 @@ class Recipe(RecipeFile):
     """Divisor of logits when training on the predictions of teachers."""
     validation: float = Field(default=0.1, gt=0, lt=1)
     """Share of the training images that is held out to choose the epoch and fit the temperature."""
+    validation_seed: int | None = Field(default=None, ge=0)
+    """Seed of that choice of images; None is the seed of the run. Runs with several seeds can be
+    compared on the same images by it."""
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     """Decay per step of the EMA weights, which are evaluated and kept; 0 keeps the last weights.
 
@@ -97,6 +100,10 @@ class Recipe(RecipeFile):
     """Additional first epochs that train only the head, with a schedule of their own."""
     bn_freeze: bool = False
     """Keep the statistics of BatchNorm layers in the features."""
+
+    def split_seed(self, seed: int) -> int:
+        """Return the seed by which validation images are held out, in a run with `seed`."""
+        return seed if self.validation_seed is None else self.validation_seed
 
 
 def recipe_names() -> list[str]:

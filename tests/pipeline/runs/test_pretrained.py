@@ -100,7 +100,8 @@ def test_run_and_its_artefact_give_the_same_pretrained_model(
     assert newest.name == by_artifact.name == "digits8/1"
     assert by_artifact.classes == by_run.classes == digits8_run.config.classes
     assert by_artifact.data_sha256 == by_run.data_sha256 == digits8_run.config.data_sha256
-    assert (by_artifact.seed, by_artifact.validation) == (by_run.seed, by_run.validation)
+    split = by_run.split_seed, by_run.validation
+    assert (by_artifact.split_seed, by_artifact.validation) == split
     assert by_artifact.weights.keys() == by_run.weights.keys()
     for name, value in by_run.weights.items():
         assert torch.equal(by_artifact.weights[name], value)
@@ -134,7 +135,7 @@ def test_validating_on_training_images_of_the_pretrained_model_is_rejected(
     def check(data: str, sha256: str, *, seed: int, share: float) -> None:
         pretrained.check_validation(data, sha256, labels, seed=seed, validation=share)
 
-    data, seed, share = pretrained.data_sha256, pretrained.seed, pretrained.validation
+    data, seed, share = pretrained.data_sha256, pretrained.split_seed, pretrained.validation
     check("digits8", data, seed=seed, share=share)
     check("photos", "other data", seed=seed + 1, share=share / 2)
     for other, rejected in ((seed + 1, share), (seed, share / 2), (seed, share * 2)):
@@ -147,7 +148,7 @@ def test_validating_on_training_images_of_the_pretrained_model_is_rejected(
         learnt = len(set(held_out) - set(own))
         assert learnt
         images = f"{learnt} of the {len(held_out)} images"
-        said = f"trained on {images} .* pass --seed 0 --set validation=0.15"
+        said = f"trained on {images} .* pass --set validation_seed=0 --set validation=0.15"
         with pytest.raises(RunError, match=said):
             check("digits8", data, seed=other, share=rejected)
 
@@ -161,10 +162,12 @@ def test_smaller_validation_split_of_the_same_seed_is_accepted(
     data = pretrained.data_sha256
     for smaller in (0.05, 0.1):
         pretrained.check_validation(
-            "digits8", data, labels, seed=pretrained.seed, validation=smaller
+            "digits8", data, labels, seed=pretrained.split_seed, validation=smaller
         )
     with pytest.raises(RunError, match="was trained on 50 of the 200 images"):
-        pretrained.check_validation("digits8", data, labels, seed=pretrained.seed, validation=0.2)
+        pretrained.check_validation(
+            "digits8", data, labels, seed=pretrained.split_seed, validation=0.2
+        )
 
 
 @pytest.mark.parametrize(
@@ -191,7 +194,7 @@ def test_subset_or_parent_of_the_training_data_is_rejected(
             data,
             "of other bytes",
             np.zeros(0, np.int64),
-            seed=pretrained.seed,
+            seed=pretrained.split_seed,
             validation=pretrained.validation,
         )
 
@@ -204,7 +207,7 @@ def test_finetuning_with_the_same_classes_keeps_the_head(digits8_run: Run, tmp_p
     )  # fmt: skip
     rejected = limelight(*command, "--seed", "1", cwd=tmp_path)
     assert rejected.returncode == 1
-    assert "pass --seed 0" in rejected.stderr
+    assert "pass --set validation_seed=0" in rejected.stderr
     choices = ("--set", "ema_decay=0.5", "--set", "network.dropout=0.25", "--set", "epochs=2")
     trained = limelight(*command, *choices, "--out", "second", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sklearn.datasets
 from sklearn.model_selection import StratifiedShuffleSplit
@@ -105,3 +106,20 @@ def test_class_that_was_renamed_after_training_is_noticed(tmp_path: Path) -> Non
         RunError, match="has the classes blue, rouge, and this run was trained on blue, red: give"
     ):
         _ = read_run(tmp_path / "run").data
+
+
+def test_runs_of_several_seeds_can_hold_out_the_same_images() -> None:
+    """Also when the data of a run is read again."""
+
+    def validation(seed: int, **changes: Any) -> bytes:
+        recipe = Recipe.load("digits8", **changes)
+        plan = plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=seed, device=CPU)
+        held_out, again = (
+            np.asarray(data.validation.images[:]).tobytes()
+            for data in (plan.data, plan.config.read_data())
+        )
+        assert again == held_out
+        return held_out
+
+    assert validation(1) != validation(0)
+    assert validation(1, validation_seed=0) == validation(2, validation_seed=0) == validation(0)

@@ -156,8 +156,11 @@ def test_teacher_trained_on_validation_images_is_rejected(digits8_run: Run) -> N
         planned = plan_run(source, recipe_name="digits8", recipe=recipe, seed=seed, device=CPU)
         distil_from(planned, [digits8_run.folder])
 
-    with pytest.raises(RunError, match=r"was trained on .* of the .* images .* pass --seed 0"):
+    with pytest.raises(
+        RunError, match=r"was trained on .* of the .* images .* pass --set validation_seed=0"
+    ):
         plan(seed=1)
+    plan(seed=1, validation_seed=0)
     with pytest.raises(RunError, match="--class-weights has no effect with --teacher"):
         plan(class_weights=True)
 
