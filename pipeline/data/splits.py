@@ -86,6 +86,16 @@ def stratified_indices(
     return np.sort(rest), np.sort(held_out)
 
 
+def stratified_sample(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Choose `count` images, or all, by their labels (N,): indices in the order of the labels.
+
+    Each class has its share of them, to within one image.
+    """
+    in_classes = np.lexsort((np.random.default_rng(0).random(len(labels)), labels))
+    count = min(count, len(labels))
+    return in_classes[np.arange(count) * len(labels) // count]
+
+
 def _too_few(labels: NDArray[np.int64], share: float, classes: Sequence[str]) -> str | None:
     present, counts = np.unique(labels, return_counts=True)
     single = [

@@ -8,7 +8,7 @@ import numpy as np
 from limelight.artifact.manifest import Faithfulness, ImageRule, Method, MethodFaithfulness
 from limelight.explanations.methods import METHODS
 from models import Head
-from pipeline.data.splits import Split
+from pipeline.data.splits import Split, stratified_sample
 from pipeline.errors import GateError
 from pipeline.evaluation.deletion_insertion import deletion, insertion
 from pipeline.evaluation.head_randomization import head_similarity
@@ -40,7 +40,7 @@ def measure_faithfulness(
     images: int,
     progress: Progress = silent,
 ) -> Faithfulness:
-    """Measure the maps of each method, and random maps, on the first validation images.
+    """Measure the maps of each method, and random maps, on a sample of the validation images.
 
     Args:
         infer: the network as served.
@@ -52,7 +52,10 @@ def measure_faithfulness(
         progress: is told each step.
 
     """
-    chosen, labels = validation.images[:images], validation.labels[:images]
+    # In a random order, since some measures take the first of them.
+    sample = np.random.default_rng(0).permutation(stratified_sample(validation.labels, images))
+    shuffled = validation.take(sample)
+    chosen, labels = shuffled.images[:], shuffled.labels
     classes = infer_output(infer, chosen, "probabilities").argmax(1)
     map_shape = infer_output(infer, chosen[:1], "cams").shape[2:]
     noise = list(np.random.default_rng(0).random((len(chosen), *map_shape), np.float32))

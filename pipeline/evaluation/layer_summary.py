@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from models import ClassMapNetwork
 from pipeline.errors import PipelineError
-from pipeline.evaluation.receptive_field import ReceptiveField, merged
+from pipeline.evaluation.receptive_field import WHOLE, ReceptiveField, merged
 
 SILENT = (nn.Dropout, nn.Identity)
 
@@ -116,7 +116,9 @@ def _count(number: int) -> str:
 
 def _describe_field(field: ReceptiveField | None) -> tuple[str, str]:
     """Describe size and jump; without a field, a layer depends on the whole image."""
-    return ("all", "") if field is None else (f"{field.size}x{field.size}", str(field.jump))
+    if field is None or field.size > WHOLE:
+        return "all", ""
+    return f"{field.size}x{field.size}", str(field.jump)
 
 
 @contextmanager

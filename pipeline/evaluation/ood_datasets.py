@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from limelight.artifact.manifest import ImageRule
 from pipeline.data.cache import cached_file
-from pipeline.data.registry import load_cached
+from pipeline.data.registry import load_cached, share_images
 from pipeline.data.served_images import as_served
 from pipeline.data.synthetic_scenes import background
 
@@ -34,7 +34,8 @@ def kinds_missing(dataset: str) -> tuple[str, ...]:
 
 
 def _kinds(dataset: str) -> tuple[str, ...]:
-    return _FOR_DIGITS if dataset in DIGITS else _FOR_PHOTOS
+    kinds = _FOR_DIGITS if dataset in DIGITS else _FOR_PHOTOS
+    return tuple(kind for kind in kinds if kind != dataset and not share_images(kind, dataset))
 
 
 def ood_images(

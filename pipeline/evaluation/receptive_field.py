@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+WHOLE = 1 << 30
+"""Size of a field that has the whole image, whatever its size."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReceptiveField:
@@ -19,6 +22,8 @@ class ReceptiveField:
 
     def through(self, layer: nn.Module) -> "ReceptiveField":
         """Return the field behind a layer, by kernel, stride, dilation, padding (Araujo, 2019)."""
+        if isinstance(layer, nn.GroupNorm):  # by the mean and variance of all positions
+            return ReceptiveField(2 * WHOLE, self.jump, -WHOLE)
         kernel, stride, dilation = _window(layer)
         return ReceptiveField(
             self.size + (kernel - 1) * dilation * self.jump,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from limelight.artifact.manifest import ImageRule, Robustness
 from pipeline.data.served_images import as_served
-from pipeline.data.splits import Split
+from pipeline.data.splits import Split, stratified_sample
 from pipeline.evaluation.common_corruptions.digital import compressed
 from pipeline.evaluation.common_corruptions.registry import CORRUPTIONS, corrupt
 from pipeline.evaluation.common_corruptions.severities import SEVERITIES, published_for
@@ -19,7 +19,6 @@ CORRUPTED, FEWEST = 1000, 50
 """Number of images that are corrupted, and the minimum for an expensive network."""
 # Multiply-accumulates of one forward pass of all images. Each image takes eighteen.
 _WORK = 120e9
-_SAMPLING_SEED = 0
 _BATCH_BYTES = 4 << 20
 
 Change = Callable[[Images, int], Images]
@@ -84,16 +83,6 @@ def measure_robustness(
         jpeg_75=jpeg[0],
         jpeg_50=jpeg[1],
     )
-
-
-def stratified_sample(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Choose `count` images, or all, by their labels (N,): indices in the order of the labels.
-
-    Each class has its share of them, to within one image.
-    """
-    in_classes = np.lexsort((np.random.default_rng(_SAMPLING_SEED).random(len(labels)), labels))
-    count = min(count, len(labels))
-    return in_classes[np.arange(count) * len(labels) // count]
 
 
 def _answers_right(

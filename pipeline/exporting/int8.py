@@ -78,14 +78,14 @@ def quantize(
     chosen = np.sort(np.random.default_rng(seed).permutation(len(fit))[:count])
     reader = _Reader(fit[chosen])
     float_layers = _float_layers(onnx.load(plain))
-    wanted = _outputs(plain, validation)
+    wanted = _probabilities(plain, validation)
     candidates: list[tuple[int, float, float, bytes]] = []
     for done, percentile in enumerate(PERCENTILES):
         progress(f"writing {file.name}", done, len(PERCENTILES))
         _quantize(plain, file, reader, percentile, float_layers)
-        found = _outputs(file, validation)
-        changed = found["probabilities"].argmax(1) != wanted["probabilities"].argmax(1)
-        distance = float(total_variation(found["probabilities"], wanted["probabilities"]).mean())
+        found = _probabilities(file, validation)
+        changed = found.argmax(1) != wanted.argmax(1)
+        distance = float(total_variation(found, wanted).mean())
         candidates.append((int(changed.sum()), distance, percentile, file.read_bytes()))
     *_, percentile, content = min(candidates)
     file.write_bytes(content)
@@ -176,13 +176,16 @@ def correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray
 
 
 def _float_layers(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Name the first convolution and those that compute an output of the graph."""
+    """Name the first convolution, those that compute an output, and those of the head.
+
+    The latter read the features, which are an output. Maps and logits then agree as in float32.
+    """
     outputs = {output.name for output in model.graph.output}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     return tuple(
         node.name
         for place, node in enumerate(convolutions)
-        if place == 0 or not outputs.isdisjoint(node.output)
+        if place == 0 or not outputs.isdisjoint([*node.input, *node.output])
     )
 
 
@@ -216,13 +219,13 @@ def _quantize(
     save_checked(onnx.load(file), file)
 
 
-def _outputs(file: Path, images: Images) -> dict[str, NDArray[np.float32]]:
+def _probabilities(file: Path, images: Images) -> NDArray[np.float32]:
     session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
     parts = [
         session.run(["probabilities"], {"images": images[at : at + _BATCH]})[0]
         for at in range(0, len(images), _BATCH)
     ]
-    return {"probabilities": np.concatenate(parts)}
+    return np.concatenate(parts)
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types

@@ -172,11 +172,16 @@ def _check(plan: RunPlan, pretrained: Pretrained) -> None:
             f"{pretrained.name} takes images of {pretrained.image.channels} channel(s), and "
             f"{config.source} has {channels}; choose another model"
         )
-    if plan.dataset.validation is not None and config.data_sha256 == pretrained.data_sha256:
+    same_name = Path(config.source).name == Path(pretrained.data).name
+    size = config.image.height, config.image.width
+    # The digest is one of the decoded images: those of another size have another one.
+    resized = same_name and size != pretrained.image_size
+    digest = pretrained.data_sha256 if resized else config.data_sha256
+    if plan.dataset.validation is not None and digest == pretrained.data_sha256:
         return  # its own validation images are the same for every run
     pretrained.check_validation(
         config.source,
-        config.data_sha256,
+        digest,
         plan.dataset.train.labels,
         seed=config.recipe.split_seed(config.seed),
         validation=config.recipe.validation,

@@ -93,6 +93,8 @@ class TextTrainer:
             network.parameters(), lr=0.0, weight_decay=recipe.weight_decay, fused=True
         )
         self._average: AveragedModel | None = None
+        if getattr(recipe.schedule, "swa_fraction", 0.0):
+            raise RunError("schedule.swa_fraction: a character language model averages all steps")
         if recipe.ema_decay:
             self._average = moving_average(network, recipe.ema_decay)
         self._fit, self._validation = (

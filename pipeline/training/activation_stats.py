@@ -43,6 +43,8 @@ class ActivationStatistics(Callback):
         self._samples: dict[str, Tensor] = {}
         self._steps: list[int] = []
         self._columns: list[Tensor] = []
+        self._before: Tensor | None = None
+        """What was measured before a resume, on the CPU."""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -98,9 +100,12 @@ class ActivationStatistics(Callback):
         `steps` (T,), counted from 1; `means`, `deviations` and `near_zero` (L, T); `histograms`
         (L, T, 40), counts of at most 2^15 values.
         """
-        if not self._columns:
+        if not self._steps:
             return {}
-        measured = torch.stack(self._columns, 1).cpu()
+        parts = [] if self._before is None else [self._before]
+        if self._columns:  # one transfer from a GPU
+            parts.append(torch.stack(self._columns, 1).cpu())
+        measured = torch.cat(parts, 1)
         means, deviations, near_zero = measured[..., :3].unbind(2)
         return {
             "steps": torch.tensor(self._steps),
@@ -120,8 +125,8 @@ class ActivationStatistics(Callback):
         if not state:
             return
         figures = torch.stack([state[name] for name in ("means", "deviations", "near_zero")], 2)
-        measured = torch.cat([figures, state["histograms"]], 2)
-        self._steps, self._columns = state["steps"].tolist(), list(measured.unbind(1))
+        self._steps = state["steps"].tolist()
+        self._before = torch.cat([figures, state["histograms"]], 2)
 
     def _keep(self, name: str) -> Callable[[nn.Module, object, Tensor], None]:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> None:

@@ -63,7 +63,7 @@ _COSINES: Table = tuple(
 
 
 class Corruptions:
-    """Corrupts a share of each batch, with the same number of images for each kind.
+    """Corrupts a share of the images, with the same chance for each kind, and twice it for JPEG.
 
     Args:
         share: of the images that are corrupted.
@@ -103,14 +103,12 @@ class Corruptions:
 
         The first is the kind: 0 for an unchanged image, -1 for an outlier.
         """
-        kinds = torch.zeros(count)
-        end = round(count * self._outliers)
-        kinds[:end] = -1
-        corrupted = round(count * self._share)
-        turns = torch.tensor(_TURNS).repeat(1 + corrupted // len(_TURNS))
-        kinds[end : end + corrupted] = turns[: min(corrupted, count - end)].float()
-        # The order of a batch is random, but the same for every epoch of some samplers.
-        kinds = kinds[torch.randperm(count, generator=rng)]
+        # Drawn for each image, so that every kind has its share in batches of any size.
+        chance = torch.rand(count, generator=rng)
+        turns = torch.randint(len(_TURNS), (count,), generator=rng)
+        kinds = torch.tensor(_TURNS)[turns].float()
+        kinds[chance >= self._outliers + self._share] = 0
+        kinds[chance < self._outliers] = -1
         return torch.cat([kinds[None], torch.rand(STRENGTHS, count, generator=rng)])
 
     def apply(self, images_nhwc: Tensor, numbers: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import os
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from limelight.malloc import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, set_malloc_options
 from pipeline.errors import PipelineError
@@ -59,6 +59,31 @@ def uses_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported())
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+@torch.no_grad()
+def avoid_strides_of_one_position(network: nn.Module, images_nchw: Tensor) -> None:
+    """Set the stride of convolutions to 1 where their input has a single position: the same result.
+
+    With a longer stride, oneDNN's gradient of the weights in bfloat16 has random values, also
+    infinities and NaN, in the weights that only see padding (torch 2.14).
+    """
+
+    def probe(layer: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:
+        if inputs[0].shape[2:] == output.shape[2:] == (1, 1):
+            layer.stride = (1, 1)
+
+    strided = [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d) and layer.stride != (1, 1)
+    ]
+    hooks = [layer.register_forward_hook(probe) for layer in strided]
+    training = network.training
+    network.eval()(images_nchw)
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
 
 
 def compiles(device: torch.device) -> bool:

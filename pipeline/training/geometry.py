@@ -24,8 +24,10 @@ def affine(images_nhwc: Tensor, strengths: Tensor) -> Tensor:
     """
     angle, zoom, shear = strengths[0] * (math.pi / 9), 1.2 ** strengths[1], 0.2 * strengths[2]
     cos, sin, zero = angle.cos() / zoom, angle.sin() / zoom, torch.zeros_like(angle)
-    first = torch.stack([cos, cos * shear - sin, zero], 1)
-    second = torch.stack([sin, sin * shear + cos, zero], 1)
+    # The grid counts both sides from -1 to 1, whatever their lengths.
+    height, width = images_nhwc.shape[1:3]
+    first = torch.stack([cos, (cos * shear - sin) * (height / width), zero], 1)
+    second = torch.stack([sin * (width / height), sin * shear + cos, zero], 1)
     levels = images_nhwc.permute(0, 3, 1, 2).float()
     grid = nn.functional.affine_grid(
         torch.stack([first, second], 1), list(levels.shape), align_corners=False

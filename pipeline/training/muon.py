@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pipeline.training.device import compiles
 
-# Coefficients as published, chosen for the steepest slope at zero. Singular values end between
-# about 0.7 and 1.2, which is close enough for the direction of a step.
+# Coefficients as published, chosen for the steepest slope at zero. After five iterations, singular
+# values are between about 0.7 and 1.2. Three leave small ones below that (0.01 of the norm ends at
+# 0.35), which is close enough for the direction of a step.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 3
 

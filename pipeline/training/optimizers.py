@@ -18,6 +18,11 @@ class Optimizers:
 
     def __init__(self, network: ClassMapNetwork, recipe: Recipe) -> None:
         groups = network.layer_groups()
+        if recipe.optimizer.kind == "muon" and (recipe.bn_freeze or recipe.network.norm == "none"):
+            raise RunError(
+                "optimizer.kind=muon scales the convolutions, and needs norms that adapt to it: "
+                'leave out bn_freeze and norm = "none", or choose optimizer.kind=sgd'
+            )
         try:
             peaks = spread(recipe.schedule.peak, len(groups))
         except ValueError as error:
@@ -83,9 +88,10 @@ def _build(
     convolutions: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     largest = max(peaks)
+    head = groups[-1]
     for group, peak in zip(groups, peaks, strict=True):
         kernels, weights, biases = _sorted(group)
-        if choice.kind == "muon":
+        if choice.kind == "muon" and group is not head:  # no norm follows the head
             scaled = choice.muon_peak * peak / largest
             convolutions.append({"params": kernels, "peak": scaled})
         else:

@@ -61,7 +61,7 @@ _OPERATIONS: tuple[Operation, ...] = (
     lambda images, strength: _affine(images, shift=(0.3 * strength, 0.0)),
     lambda images, strength: _affine(images, shift=(0.0, 0.3 * strength)),
     lambda images, strength: _torchvision().posterize(images, 8 - round(4 * abs(strength))),
-    lambda images, strength: _torchvision().solarize(images, 256 * (1 - abs(strength))),
+    lambda images, strength: _torchvision().solarize(images, min(255.0, 256 * (1 - abs(strength)))),
     lambda images, strength: _torchvision().adjust_brightness(images, 1 + 0.9 * strength),
     lambda images, strength: _torchvision().adjust_contrast(images, 1 + 0.9 * strength),
     lambda images, strength: _torchvision().adjust_sharpness(images, 1 + 0.9 * strength),

@@ -54,7 +54,7 @@ class Optimizer(_Frozen):
     """Optimiser and its options."""
 
     kind: Literal["sgd", "adamw", "muon"] = "sgd"
-    """`muon` trains the convolutions with Muon, and all other parameters with SGD."""
+    """`muon` trains the convolutions of the features with Muon, and all else with SGD."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Weight decay of convolutions and linear layers; norms and biases have none."""
     bias_scale: float = Field(default=1.0, gt=0)

@@ -10,6 +10,8 @@ class History(Callback):
     """Records the loss, the rate and the momentum of each step: float32 (steps,) each."""
 
     def __init__(self) -> None:
+        self._before = torch.zeros(0)
+        """Losses before a resume, on the CPU."""
         self._losses: list[Tensor] = []
         self._rates: list[tuple[float, float]] = []
 
@@ -21,11 +23,13 @@ class History(Callback):
     def state(self) -> dict[str, Tensor]:
         """Return `loss`, `learning_rate` and `momentum`."""
         rates = torch.tensor(self._rates, dtype=torch.float32).reshape(-1, 2)
-        losses = torch.stack(self._losses).cpu() if self._losses else torch.zeros(0)
+        losses = self._before
+        if self._losses:  # one transfer from a GPU
+            losses = torch.cat([losses, torch.stack(self._losses).cpu()])
         return {"loss": losses, "learning_rate": rates[:, 0], "momentum": rates[:, 1]}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue after the steps of `state`."""
-        self._losses = list(state["loss"])
+        self._before = state["loss"]
         rates, momenta = state["learning_rate"].tolist(), state["momentum"].tolist()
         self._rates = list(zip(rates, momenta, strict=True))

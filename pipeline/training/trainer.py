@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.optim.swa_utils import AveragedModel
 
 from models.normalization import Normalisation
 from models.whitening import WhitenedConv
@@ -18,7 +18,14 @@ from pipeline.data.registry import Split
 from pipeline.errors import DataError, RunError
 from pipeline.training.augmentation import Augmenter, Drawn
 from pipeline.training.callbacks import Batch, Callback, Epoch
-from pipeline.training.device import at_least_float32, autocast, compiles, reuse_freed_memory
+from pipeline.training.device import (
+    at_least_float32,
+    autocast,
+    avoid_strides_of_one_position,
+    compiles,
+    reuse_freed_memory,
+    uses_bfloat16,
+)
 from pipeline.training.distillation import Teachers
 from pipeline.training.distributed import World, synchronise_batch_norm
 from pipeline.training.inference import evaluate
@@ -26,8 +33,8 @@ from pipeline.training.optimizers import Optimizers
 from pipeline.training.recipe import Recipe
 from pipeline.training.resident_images import ResidentImages
 from pipeline.training.schedules import Rate, Schedule
-from pipeline.training.weight_averaging import moving_average
-from pipeline.training.weights import Weights, copied, initialise, make_network, under
+from pipeline.training.weight_averaging import measure_running_statistics, moving_average
+from pipeline.training.weights import Weights, check_finite, copied, initialise, make_network, under
 
 WHITENING_IMAGES = 5000
 # Large images have enough patches in fewer of them.
@@ -138,6 +145,7 @@ class Trainer:
         self._classes = len(classes)
         self._images = len(fit)
         torch.manual_seed(seed)
+        self._seed = seed
         self._rng = torch.Generator().manual_seed(seed)
         self.normalisation = normalisation
         self._prepare = normalisation.on(device)
@@ -165,13 +173,15 @@ class Trainer:
                     "is the same in one process"
                 )
             synchronise_batch_norm(self.network, device)
-            torch.manual_seed(seed + self.world.rank)
         self._average: AveragedModel | None = None
         if recipe.ema_decay:
             self._average = moving_average(self.network, recipe.ema_decay)
         self.optimizers = Optimizers(self.network, recipe)
         paint = torch.tensor(normalisation.mean).mul(255).round().to(torch.uint8)
         self._augmenter = Augmenter(images, recipe.augmentation, self._rng, paint=paint)
+        if uses_bfloat16(device) and device.type == "cpu":
+            image = images.take(torch.zeros(1, dtype=torch.int64))
+            avoid_strides_of_one_position(self.network, self._prepare(image))
         self._smoothed = math.nan
         self._frozen: bool | None = None
         self._forward: nn.Module = self.network
@@ -200,6 +210,9 @@ class Trainer:
         frozen = self.epoch < self.recipe.freeze_epochs
         self._begin_epoch(frozen)
         self.epoch += 1
+        if self.world.size > 1:
+            # Each process has its own dropout, also after a resume, which has the state of one.
+            torch.manual_seed(self._seed + self.epoch * self.world.size + self.world.rank)
         order = torch.randperm(self._images, generator=self._rng)
         size = self.recipe.batch_size
         for indices in torch.split(order[: self.steps_per_epoch * size], size):
@@ -277,7 +290,9 @@ class Trainer:
             for indices in torch.split(order, size)
         )
         with autocast(self.device):
-            update_bn((self._prepare(each.images_nhwc) for each in drawn), self.evaluated)
+            measure_running_statistics(
+                self.evaluated, (self._prepare(each.images_nhwc) for each in drawn)
+            )
 
     def _rate(self, frozen: bool) -> Rate:
         """Return the rate of this step; the schedule runs twice if the head is trained first."""
@@ -343,7 +358,17 @@ class Trainer:
                 layer.measure(self._prepare(images.take(chosen)))
 
     def validate(self, validation: Split) -> tuple[float, float]:
-        """Compute log loss and accuracy of the evaluated network."""
+        """Compute log loss and accuracy of the evaluated network.
+
+        Raises:
+            RunError: there are more processes than images.
+
+        """
+        if len(validation) < self.world.size:
+            raise RunError(
+                f"{len(validation)} validation images cannot be shared by {self.world.size} "
+                "processes: start fewer, or hold out more images"
+            )
         with autocast(self.device):
             own = validation.take(np.arange(len(validation))[self.world.part()])
             logits = evaluate(self.evaluated, own.images, self.normalisation, self.device)
@@ -424,6 +449,7 @@ def train(
             record.epochs.append(epoch)
             if record.improved:
                 record.weights = trainer.weights()
+                check_finite(record.weights)
             for callback in callbacks:
                 callback.end_epoch(trainer, record)
     finally:

@@ -13,6 +13,18 @@ HEAD = "head."
 """Prefix of the names of a head's weights."""
 
 
+def check_finite(weights: Weights) -> None:
+    """Check that all weights are numbers.
+
+    Raises:
+        RunError: some are not.
+
+    """
+    for name, values in weights.items():
+        if not bool(values.isfinite().all()):
+            raise RunError(f"{name} has values that are not finite: try a lower --lr")
+
+
 def make_network(recipe: Recipe, *, channels: int, classes: int) -> ClassMapNetwork:
     """Build the recipe's network, initialised from torch's global random state.
 

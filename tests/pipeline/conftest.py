@@ -24,7 +24,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _evaluate_few_images() -> Iterator[None]:
     """Evaluate few images: the figures of published models need more."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(faithfulness, "EXPLAINED", 12)
+        patch.setattr(faithfulness, "EXPLAINED", 20)
         patch.setattr(out_of_distribution, "OOD_IMAGES", 40)
         patch.setattr(robustness, "CORRUPTED", 20)
         yield

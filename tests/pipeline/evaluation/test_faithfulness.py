@@ -149,6 +149,32 @@ def measured(infer: Corner, progress: Progress = silent) -> Faithfulness:
     )
 
 
+def test_images_of_every_class_are_explained() -> None:
+    """A user's own images are sorted by class."""
+    seen: list[Images] = []
+
+    class Recording(Corner):
+        def __call__(self, images: Images, outputs: Sequence[str]) -> Mapping[str, Maps]:
+            seen.append(images)
+            return super().__call__(images, outputs)
+
+    images = bright_images(60)
+    images[:30] //= 2
+    measure_faithfulness(
+        Recording(),
+        ClassMapHead(32, 2),
+        Split(images, np.repeat([0, 1], 30)),
+        rule=photo_rule(SIDE),
+        methods=["cam"],
+        images=20,
+    )
+    explained = next(each for each in seen if len(each) == 20)
+    dark = {image.tobytes() for image in images[:30]}
+    places = [image.tobytes() in dark for image in explained]
+    assert sum(places) == 10
+    assert 2 <= sum(places[:10]) <= 8
+
+
 def test_methods_that_mask_images_play_the_pointing_game_only_with_many_scenes() -> None:
     assert [is_pointed(method, 31) for method in ("cam", "layercam", "occlusion", "scorecam")] == [
         True,

@@ -36,6 +36,17 @@ def three_or_seven() -> list[LayerSummary]:
     return [row for row in summarise(network, 1, 28, 28) if row.kind == "Conv2d"]
 
 
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_activation_behind_a_norm_over_positions_depends_on_the_whole_image(norm: Norm) -> None:
+    rows = summarise(build("resnet", norm=norm), 3, 32, 32)
+    at = next(number for number, row in enumerate(rows) if row.kind == "GroupNorm")
+    fields = [row.receptive_field for row in rows]
+    assert fields[0] is not None
+    assert fields[0].size == 3
+    for field in fields[at:]:
+        assert field is None or list(field.pixels(0, 32)) == list(range(32))
+
+
 def test_parameters_equal_fastbooks(three_or_seven: list[LayerSummary]) -> None:
     assert [row.parameters for row in three_or_seven] == [40, 296, 1168, 4640, 578]
 

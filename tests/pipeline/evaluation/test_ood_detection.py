@@ -158,6 +158,7 @@ def test_cached_data_sets_are_ood_for_other_data_sets_only(cache: Path) -> None:
     assert cache.is_dir()
     assert kinds_for("digits8") == ("fashion", "cifar10", "noise", "textures")
     assert kinds_for("my-photos") == ("mnist", "fashion", "noise", "textures")
+    assert kinds_for("fashion") == ("mnist", "noise", "textures")
     assert kinds_missing("digits8") == kinds_missing("my-photos") == ()
 
 

@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 from limelight.artifact.manifest import ImageRule
 from pipeline.data.registry import digit_rule, photo_rule
 from pipeline.data.served_images import as_served
-from pipeline.data.splits import Split
+from pipeline.data.splits import Split, stratified_sample
 from pipeline.evaluation.common_corruptions.registry import CORRUPTIONS
 from pipeline.evaluation.robustness import (
     FEWEST,
     images_to_corrupt,
     measure_robustness,
-    stratified_sample,
 )
 
 CLASSES = 5

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from limelight.artifact.golden import read_golden
 from limelight.artifact.manifest import Int8, Metrics
@@ -135,6 +135,21 @@ def test_correlation_is_that_of_numpy(rng: np.random.Generator) -> None:
     flat = np.ones((1, 3, 4), np.float32)
     assert correlation(flat, flat) == [1.0]
     assert correlation(flat, one[:1]) == [0.0]
+
+
+def test_convolutions_of_the_head_stay_in_float32() -> None:
+    """They read the features, which are an output: maps and logits then agree."""
+    names = ("images", "first"), ("first", "features"), ("features", "mean"), ("mean", "more")
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", [before, "weight"], [after], name=after)
+            for before, after in names
+        ],
+        "graph",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, None)],
+    )
+    assert _float_layers(helper.make_model(graph)) == ("first", "features", "mean")
 
 
 def test_first_convolution_and_the_maps_stay_in_float32(artifact_folder: Path) -> None:

@@ -1,5 +1,7 @@
 """Crops, flips, cutout and CutMix, compared with numpy and with an exhaustive search."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -225,6 +227,29 @@ def test_affine_map_equals_pillow() -> None:
     assert zoomed[0, 15, 27, 0].item() == pytest.approx(int(image[15, 25]), abs=1)
 
 
+@pytest.mark.parametrize("shape", [(96, 96), (32, 96), (96, 32)])
+def test_affine_map_turns_images_of_any_shape_by_the_same_angle(shape: tuple[int, int]) -> None:
+    height, width = shape
+    rows, columns = np.mgrid[:height, :width]
+    middle = (height - 1) / 2, (width - 1) / 2
+    bar = 255 * np.exp(-((rows - middle[0]) ** 2) / 8)
+    image = torch.from_numpy(bar.astype(np.uint8))[None, :, :, None]
+    turned = affine(image, torch.tensor([[1.0], [0.0], [0.0]]))[0, :, :, 0].numpy()
+    near = np.abs(columns - middle[1]) < 12
+    y, x = (rows - middle[0])[near], (columns - middle[1])[near]
+    weights = turned[near].astype(float)
+    slope = (weights * x * y).sum() / (weights * x * x).sum()
+    assert abs(math.degrees(math.atan(slope))) == pytest.approx(20, abs=1.5)
+
+
+def test_weak_randaugment_is_accepted() -> None:
+    images = _images()
+    for kind in range(KINDS):
+        drawn = torch.ones(4, len(images), dtype=torch.int64)
+        drawn[0] = drawn[2] = kind
+        assert randaugment(images, drawn, 0.003).shape == images.shape
+
+
 def test_corruptions_keep_the_images_before_and_name_the_outliers() -> None:
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8))
     augmenter = _augmenter(images, corruptions=0.5, outliers=0.25)
@@ -233,8 +258,8 @@ def test_corruptions_keep_the_images_before_and_name_the_outliers() -> None:
     assert drawn.outliers is not None
     assert torch.equal(drawn.before_nhwc, images)
     changed = (drawn.images_nhwc != images).flatten(1).any(1)
-    assert int(drawn.outliers.sum()) == 16
-    assert int(changed.sum()) == 48
+    assert 8 <= int(drawn.outliers.sum()) <= 24
+    assert 40 <= int(changed.sum()) <= 56
     assert changed[drawn.outliers].all()
     whole = augmenter.draw(torch.arange(64), 1, _random(7)).images_nhwc
     parts = [

@@ -1,6 +1,7 @@
 """Distillation from trained models, and the models that are rejected."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline.data.registry import Split
 from pipeline.errors import RunError
 from pipeline.runs.exported import rebuild_run
 from pipeline.runs.planning import plan_longer
-from pipeline.runs.pretrained import distil_from
+from pipeline.runs.pretrained import distil_from, read_pretrained
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_setup import plan_run, resume_run
 from pipeline.training.distillation import Teachers, fold_batch_norms
@@ -161,6 +162,12 @@ def test_teacher_trained_on_validation_images_is_rejected(digits8_run: Run) -> N
     ):
         plan(seed=1)
     plan(seed=1, validation_seed=0)
+    smaller = digits8_run.config.image.model_copy(update={"height": 4, "width": 4})
+    resized = replace(read_pretrained(digits8_run.folder), image=smaller, data_sha256="another")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.runs.pretrained.read_pretrained", lambda path: resized)
+        with pytest.raises(RunError, match="was trained on"):
+            plan(seed=1)
     with pytest.raises(RunError, match="--class-weights has no effect with --teacher"):
         plan(class_weights=True)
 

@@ -129,6 +129,23 @@ def test_muon_trains_only_convolutions_and_keeps_the_ratio_of_rates() -> None:
     assert rate_of(optimizers, next(head.parameters())) == pytest.approx(0.1)
 
 
+def test_muon_leaves_convolutions_of_the_head_to_sgd() -> None:
+    """No norm follows them, so their scale matters."""
+    torch.manual_seed(0)
+    options = NetworkOptions(architecture="simple-cnn")
+    network = build_network(options, in_channels=1, classes=3)
+    muon, _ = Optimizers(network, make_recipe(optimizer__kind="muon"))._all
+    moved = {id(each) for group in muon.param_groups for each in group["params"]}
+    assert moved
+    assert moved.isdisjoint(id(parameter) for parameter in network.head.parameters())
+
+
+@pytest.mark.parametrize("changes", [{"bn_freeze": True}, {"network__norm": "none"}])
+def test_muon_needs_norms_that_adapt(changes: dict[str, object]) -> None:
+    with pytest.raises(RunError, match=r"choose optimizer\.kind=sgd"):
+        Optimizers(make_network(), make_recipe(optimizer__kind="muon", **changes))
+
+
 def test_schedule_sets_the_momentum_of_sgd_and_adamw_but_not_muon() -> None:
     for kind in KINDS:
         optimizers = Optimizers(make_network(), make_recipe(optimizer__kind=kind))

@@ -11,8 +11,11 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
+from models import NetworkOptions
 from models.normalization import Normalisation
+from models.norms import LessonNorm
 from pipeline.data.class_balance import class_weights
 from pipeline.data.registry import DATASETS, Split, load_dataset
 from pipeline.errors import DataError, PipelineError, RunError
@@ -22,7 +25,8 @@ from pipeline.training.device import choose_device
 from pipeline.training.inference import evaluate
 from pipeline.training.recipe import RECIPES, Recipe, recipe_names
 from pipeline.training.trainer import Record, Trainer, train
-from pipeline.training.weights import make_network
+from pipeline.training.weight_averaging import measure_running_statistics
+from pipeline.training.weights import check_finite, make_network
 from tests.pipeline.training.small_trainings import (
     CPU,
     DIGITS,
@@ -315,12 +319,49 @@ def test_norms_are_measured_again_if_an_epoch_has_few_steps(
 ) -> None:
     seen: list[nn.Module] = []
     monkeypatch.setattr(
-        "pipeline.training.trainer.update_bn", lambda _, network: seen.append(network)
+        "pipeline.training.trainer.measure_running_statistics",
+        lambda network, _: seen.append(network),
     )
     fit = splits()[0].take(np.arange(4 * steps))
     trainer = small_trainer(Recipe.load("digits8", batch_size=4), fit=fit)
     list(trainer.run_epoch())
     assert seen == [trainer.network] * measured
+
+
+def test_written_out_norms_are_measured_again_like_those_of_torch() -> None:
+    batches = [torch.randn(5, 3, 6, 6) + number for number in range(3)]
+    ours, torchs = LessonNorm(3), nn.BatchNorm2d(3)
+    ours.running_mean.fill_(9)
+    torchs.reset_running_stats()
+    for network in (ours, torchs):
+        measure_running_statistics(network.eval(), batches)
+        assert not network.training
+        assert network.momentum == 0.1
+    expected = nn.BatchNorm2d(3)
+    update_bn(batches, expected)
+    for mean, variance in (
+        (ours.running_mean, ours.running_variance),
+        (torchs.running_mean, torchs.running_var),
+    ):
+        torch.testing.assert_close(mean, expected.running_mean)
+        torch.testing.assert_close(variance, expected.running_var)
+
+
+def test_weights_that_are_not_finite_are_not_kept() -> None:
+    trainer = small_trainer(Recipe.load("digits8", epochs=1))
+    with torch.no_grad():
+        next(trainer.network.head.parameters())[0] = math.nan
+    with pytest.raises(RunError, match="not finite"):
+        check_finite(trainer.weights())
+
+
+def test_strided_convolutions_of_one_position_leave_finite_weights() -> None:
+    """The lesson's network halves images of 8 pixels to a single one, and then again."""
+    recipe = Recipe.load("digits8", network=NetworkOptions(architecture="simple-cnn"), epochs=1)
+    trainer = small_trainer(recipe)
+    for _ in range(3):
+        list(trainer.run_epoch())
+    check_finite(trainer.weights())
 
 
 def test_frozen_norms_are_unchanged_in_ema_weights() -> None:
