@@ -16,7 +16,7 @@ from limelight.artifact.store import newest_version
 from pipeline.cli.console import say
 from pipeline.cli.progress import reading_bar, step_bar
 from pipeline.data.reading import Progress, Reading
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RunError
 from pipeline.evaluation.ood_datasets import kinds_missing
 from pipeline.runs.choices import Choices
 from pipeline.runs.exported import rebuild_run
@@ -73,7 +73,7 @@ def train(
         weights=Path(weights) if weights else None,
         **choices,
     )
-    folder = Path(out) if out else new_folder(str(source))
+    folder = new_folder(str(source), out)
     session = Session(folder, device=choices.get("device"), track=track, quiet=quiet)
     return session.run(plan, callbacks)
 
@@ -115,7 +115,7 @@ def finetune(
         bn_freeze=bn_freeze,
         **choices,
     )
-    folder = Path(out) if out else new_folder(str(source))
+    folder = new_folder(str(source), out)
     session = Session(folder, device=choices.get("device"), track=track, quiet=quiet)
     return session.run(plan, callbacks)
 
@@ -163,10 +163,12 @@ def resume(
             )
         return resume_run(folder, chosen, processes=world.size, moved_to=moved_to, reading=reading)
 
-    into = folder
-    if epochs is not None and is_finished(folder):
+    into, longer = folder, epochs is not None and is_finished(folder)
+    if longer:
         into = Path(out) if out else next_folder(folder)
-    session = Session(into, device=device, track=track, quiet=quiet)
+    elif out is not None:
+        raise RunError(f"{folder} is continued where it is: leave out --out")
+    session = Session(into, device=device, track=track, quiet=quiet, new=longer)
     return session.run(plan, callbacks)
 
 
@@ -187,7 +189,7 @@ class FoundRate:
             PipelineError: as for `train`.
 
         """
-        folder = Path(out) if out else new_folder(self.plan.dataset.name)
+        folder = new_folder(self.plan.config.source, out)
         session = Session(folder, device=self.plan.device.type, track=(), quiet=quiet)
         return session.run(lambda *, world, progress: self.plan)
 
@@ -256,6 +258,11 @@ def export(
         reading = Reading(workers=workers, progress=progress)
         found = run if isinstance(run, Run) else _read(Path(run), data, reading)
         if Path(to).suffix.lower() == ONNX_SUFFIX:
+            if name is not None or fp16 or int8:
+                raise PipelineError(
+                    f"{to} is one float32 graph: leave out --name, --fp16 and --int8, or export to "
+                    "a folder"
+                )
             return export_onnx(found, Path(to))
         _ = found.data  # read while the bar for it is there
     if not quiet:

@@ -1,7 +1,6 @@
 """Plans of runs, from what a user chooses."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Unpack
@@ -62,11 +61,10 @@ def plan_training(
     check_unambiguous(source)
     check_source(source)
     name = choices.get("recipe") or default_recipe(source)
-    changes = recipe_changes(choices)
-    changes |= {
-        "network": {"architecture": arch} if arch else changes.get("network"),
-        "network__pretrained": pretrained or changes.get("network__pretrained"),
-    }
+    # The architecture comes first: it replaces the recipe's network, and other options change it.
+    network = {"architecture": arch} if arch else None
+    changes: dict[str, object] = {"network": network} | recipe_changes(choices)
+    changes["network__pretrained"] = pretrained or changes.get("network__pretrained")
     recipe = _load(name, changes, choices)
     _check_network(recipe.network)
     if weights is not None:
@@ -185,33 +183,6 @@ def next_folder(run: Path) -> Path:
     while (folder := run.with_name(f"{run.resolve().name}-{number}")).exists():
         number += 1
     return folder
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Make the folder of a new run before the slow work; it goes again if nothing was written.
-
-    Raises:
-        RunError: it is not empty, or cannot be written.
-
-    """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise RunError(
-            f"{folder} is not empty; choose another --out, or continue it: --resume {folder}"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise RunError(
-            f"{folder} cannot be written ({error.strerror}); choose another --out"
-        ) from error
-    try:
-        yield
-    finally:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def _load(name: str, changes: Mapping[str, object], choices: Choices) -> Recipe:

@@ -21,6 +21,7 @@ from pipeline.data.stored_images import in_batches
 from pipeline.errors import PipelineError, RunError
 from pipeline.runs.atomic_files import write_text
 from pipeline.runs.run import Run, read_run
+from pipeline.runs.run_claim import check_new
 from pipeline.runs.run_config import RunConfig, library_versions, read_config
 from pipeline.runs.run_data import RunData, split_run_data
 from pipeline.runs.run_folder import CONFIG, INITIAL, STATE, TEACHERS, is_finished
@@ -143,10 +144,7 @@ class RunPlan:
         return record
 
     def _begin(self, folder: Path) -> None:
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(
-                f"{folder} is not empty; choose another --out, or continue it: --resume {folder}"
-            )
+        check_new(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self.initial is not None:
             write_tensors(folder / INITIAL, self.initial)

@@ -12,8 +12,9 @@ from pipeline.cli.progress import reading_bar
 from pipeline.cli.training_bar import training_bar
 from pipeline.data.reading import Progress
 from pipeline.data.registry import DATASETS
-from pipeline.runs.planning import claimed
+from pipeline.errors import RunError
 from pipeline.runs.run import Run, read_run
+from pipeline.runs.run_claim import claimed
 from pipeline.runs.run_folder import CONFIG
 from pipeline.runs.run_setup import RunPlan
 from pipeline.runs.tracking import tracker
@@ -30,11 +31,21 @@ class Plan(Protocol):
         """Plan it for the processes that train together; tell how many images were read."""
 
 
-def new_folder(source: str) -> Path:
-    """Return the default folder of a new run: runs/NAME-TIME."""
+def new_folder(source: str, out: str | Path | None = None) -> Path:
+    """Return the folder of a new run: `out`, or runs/NAME-TIME.
+
+    Raises:
+        RunError: the folder is among the images of `source`, which it would become a class of.
+    """
     path = Path(source).resolve()
     name = source if source in DATASETS else path.stem if path.is_file() else path.name
-    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = Path(out) if out else Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if source not in DATASETS and path.is_dir() and folder.resolve().is_relative_to(path):
+        raise RunError(
+            f"the run would be among the images, in {folder}: name a folder outside of {path} "
+            "with --out"
+        )
+    return folder
 
 
 class Session:
@@ -42,6 +53,7 @@ class Session:
 
     Args:
         folder: the run folder.
+        new: a run begins, which another one may not be in the way of.
         device: `auto`, `cpu` or `cuda`.
         track: the names of trackers.
         quiet: draw and print nothing.
@@ -49,9 +61,15 @@ class Session:
     """
 
     def __init__(
-        self, folder: Path, *, device: str | None, track: Sequence[str], quiet: bool
+        self,
+        folder: Path,
+        *,
+        device: str | None,
+        track: Sequence[str],
+        quiet: bool,
+        new: bool = True,
     ) -> None:
-        self._folder, self._track, self._quiet = folder, track, quiet
+        self._folder, self._track, self._quiet, self._new = folder, track, quiet, new
         self._device = choose_device(device or "auto")
 
     def run(self, plan_in: Plan, callbacks: Sequence[Callback] = ()) -> Run:
@@ -65,8 +83,8 @@ class Session:
             world = stack.enter_context(joined(self._device))
             for name in self._track if world.leads else ():
                 tracker(name, self._folder, {})  # which refuses what is missing
-            if world.leads and not (self._folder / CONFIG).is_file():
-                stack.enter_context(claimed(self._folder))
+            if world.leads:
+                stack.enter_context(claimed(self._folder, new=self._new))
             quiet = self._quiet or not world.leads
             with reading_bar(quiet=quiet) as progress:
                 plan = plan_in(world=world, progress=progress)

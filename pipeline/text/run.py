@@ -19,6 +19,7 @@ from models.text.registry import build_text_network
 from pipeline.data.text_files import TEXTS
 from pipeline.errors import RunError
 from pipeline.runs.atomic_files import write_text
+from pipeline.runs.run_claim import check_new
 from pipeline.runs.run_folder import CHECKPOINT, CONFIG, STATE, is_finished, read_epochs
 from pipeline.runs.run_writer import RunWriter
 from pipeline.runs.tensor_files import read_tensors, write_tensors
@@ -138,10 +139,7 @@ def begin(
         libraries={"torch": version("torch")},
     )
     trainer = TextTrainer(recipe, corpus, device=chosen, seed=seed)
-    if folder.exists() and any(folder.iterdir()):
-        raise RunError(
-            f"{folder} is not empty; choose another --out, or continue it: --resume {folder}"
-        )
+    check_new(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / CONFIG, config.model_dump_json(indent=2) + "\n")
     return _train(trainer, folder, observers)

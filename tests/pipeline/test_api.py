@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,7 @@ from pipeline.runs.run_config import read_config
 from pipeline.runs.run_folder import read_epochs
 from pipeline.training.recipe import Augmentation, Recipe
 from tests.pipeline.data.test_registry import make_folder
+from tests.serving_kit import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +183,52 @@ def test_wrong_options_are_refused_before_images_are_read(
 def test_failed_plan_leaves_no_folder(tmp_path: Path) -> None:
     (tmp_path / "data" / "only").mkdir(parents=True)
     with pytest.raises(PipelineError, match="at least two classes"):
-        train(tmp_path / "data", out=tmp_path / "run", quiet=True)
+        train(tmp_path / "data", out=tmp_path / "runs" / "new" / "run", quiet=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("out", [None, "run", "a/run"])
+def test_run_among_the_images_is_refused_and_leaves_nothing(
+    out: str | None, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder would be a class of the images."""
+    shutil.copytree(photos, tmp_path / "mine")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path / "mine")
+    with pytest.raises(PipelineError, match=r"name a folder outside of .*mine with --out"):
+        train(".", out=out, quiet=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_folder_in_which_another_process_trains_is_refused(photos: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from pipeline.runs.run_claim import claimed\n"
+        "with claimed(Path(sys.argv[1]), new=True): print('claimed', flush=True); input()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=REPOSITORY) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "claimed\n"
+        with pytest.raises(PipelineError, match="another process trains in"):
+            train(photos, out=tmp_path / "run", quiet=True)
+        with pytest.raises(PipelineError, match="another process trains in"):
+            resume(tmp_path / "run", quiet=True)
+        other.communicate("\n")
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_change_another_architecture() -> None:
+    plan = plan_training("digits8", arch="simple-cnn", settings={"network.norm": "group"})
+    network = plan.config.recipe.network
+    assert (network.architecture, network.norm) == ("simple-cnn", "group")
+
+
+def test_options_without_an_effect_are_refused(run: Run, tmp_path: Path) -> None:
+    for options in ({"name": "mine"}, {"fp16": True}, {"int8": True}):
+        with pytest.raises(PipelineError, match="leave out --name, --fp16 and --int8"):
+            export(run, tmp_path / "graph.onnx", **options)
+    with pytest.raises(PipelineError, match="leave out --out"):
+        resume(run.folder, out=tmp_path / "other", quiet=True)
 
 
 def test_augmentation_has_three_strengths() -> None:

@@ -41,7 +41,6 @@ def convolve(
     from pipeline.lessons.convolution_text import lines_of
     from pipeline.report.figures import save
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     save(draw_convolution(found), out)
     print("\n".join(lines_of(found, kernel)))
     print(f"\nthe picture: {out}")

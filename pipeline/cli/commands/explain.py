@@ -84,7 +84,8 @@ def _pictures(files: Sequence[Path], out: Path) -> list[Path]:
     """Name the picture of each file, and make the folder of the pictures.
 
     Raises:
-        PipelineError: `out` has a suffix of no format, or cannot hold a picture of each file.
+        PipelineError: `out` has a suffix of no format, cannot hold a picture of each file, or
+            is one of the files, or a folder of them, which pictures would replace.
         OSError: the folder cannot be made.
 
     """
@@ -96,8 +97,14 @@ def _pictures(files: Sequence[Path], out: Path) -> list[Path]:
                 f"{out}: a picture is {', '.join(FORMATS)}: choose one of these suffixes, or a "
                 "folder that exists"
             )
+        if out.exists() and out.samefile(files[0]):
+            raise PipelineError(f"{out} is the image itself: name another file for the picture")
         out.parent.mkdir(parents=True, exist_ok=True)
         return [out]
+    if out.exists() and any(out.samefile(file.parent) for file in files):
+        raise PipelineError(
+            f"{out} is the folder of the images, which pictures could replace: name another one"
+        )
     pictures = [out / f"{file.stem}.png" for file in files]
     if len(set(pictures)) < len(pictures):
         raise PipelineError("two files have the same name: explain them one by one")

@@ -37,6 +37,5 @@ def inspect(
     from pipeline.runs.run import read_run
 
     figure = draw_inside(read_run(run), upload.pixels_hwc)
-    out.parent.mkdir(parents=True, exist_ok=True)
     save(figure, out)
     print(out)

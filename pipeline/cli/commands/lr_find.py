@@ -63,14 +63,18 @@ def lr_find(
 
     found = api.lr_find(source, steps=steps, **choices)
     curve = found.curve
-    figures.save(figures.learning_rates(curve.rates, curve.losses, curve.suggestions), out)
     suggested = ", ".join(f"{name} {rate:.3g}" for name, rate in curve.suggestions.items())
-    say(f"{suggested}; the curve: {out}")
+    say(suggested)
     rates = found.rates if isinstance(found.rates, tuple) else (found.rates,)
     written = ",".join(f"{rate:g}" for rate in rates)
     print(written)
+    figures.save(figures.learning_rates(curve.rates, curve.losses, curve.suggestions), out)
+    say(f"the curve: {out}")
     if train:
         finish(found.train(), report=True)
     else:
-        own = [] if recipe is None else ["--recipe", recipe]
+        # The rate was measured with these.
+        measured = (("--recipe", recipe), ("--batch-size", batch_size), ("--seed", seed or None))
+        own = [str(part) for option in measured if option[1] is not None for part in option]
+        own += [] if image_size == "auto" else ["--image-size", image_size]
         say(f"Next: {next_command('limelight', 'train', source, *own, '--lr', written)}")

@@ -86,7 +86,6 @@ def _draw(
     from pipeline.report.figures import save
 
     seen = seen_pixels(rows, *at, height=height, width=width)
-    out.parent.mkdir(parents=True, exist_ok=True)
     save(draw_seen(seen, height=height, width=width), out)
     print(seen)
     print(out)

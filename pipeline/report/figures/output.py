@@ -46,7 +46,7 @@ def _any_glyph() -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure to `path`, as .svg or .png by its suffix.
+    """Write a figure to `path`, as .svg or .png by its suffix; its folder is made.
 
     Raises:
         PipelineError: the suffix is another, or `path` cannot be written.
@@ -54,6 +54,7 @@ def save(figure: Figure, path: Path) -> None:
     """
     check_figure_file(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".svg":
             path.write_text(to_svg(figure) + "\n", encoding="utf-8")
         else:

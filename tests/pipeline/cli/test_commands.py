@@ -240,6 +240,17 @@ def test_images_that_are_smaller_than_their_padding_are_rejected_with_a_remedy(
     assert "8 x 8 pixels cannot be padded by 8: pass --set augmentation.pad=1" in failed.stderr
 
 
+def test_lr_find_names_the_options_it_measured_with_and_makes_the_folder_of_its_plot(
+    tmp_path: Path,
+) -> None:
+    command = "lr-find digits8 --steps 12 --batch-size 32 --seed 3 --out plots/rates.svg"
+    done = limelight(*command.split(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rate = done.stdout.strip()
+    assert f"limelight train digits8 --batch-size 32 --seed 3 --lr {rate}" in done.stderr
+    assert (tmp_path / "plots" / "rates.svg").is_file()
+
+
 OUTPUTS = [
     ("train", "digits8", "--epochs", "1", "--no-report", "--out"),
     ("lr-find", "digits8", "--steps", "12", "--out"),

@@ -112,6 +112,17 @@ def test_several_overlays_are_written_to_a_folder(folder: Path) -> None:
     assert [json.loads(line)["cam"]["target"] for line in done.stdout.splitlines()] == ["7", "2"]
 
 
+@pytest.mark.parametrize("out", ["cat.png", "../pictures/cat.png", "."])
+def test_picture_does_not_replace_the_image(folder: Path, out: str) -> None:
+    (folder / "pictures").mkdir(exist_ok=True)
+    shutil.copy(folder / "cat.png", folder / "pictures")
+    before = (folder / "pictures" / "cat.png").read_bytes()
+    done = limelight("explain", "cat.png", "-o", out, "--model", "cifar10", cwd=folder / "pictures")
+    assert done.returncode == 1
+    assert "name another" in done.stderr
+    assert (folder / "pictures" / "cat.png").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

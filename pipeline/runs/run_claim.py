@@ -1,0 +1,58 @@
+"""Claim of a run folder: one process at a time writes into it."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import RunError
+from pipeline.runs.run_folder import CONFIG
+
+
+def check_new(folder: Path) -> None:
+    """Check that a new run can begin in `folder`.
+
+    Raises:
+        RunError: it is not empty.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        further = f", or continue it: --resume {folder}" if (folder / CONFIG).is_file() else ""
+        raise RunError(f"{folder} is not empty; choose another --out{further}")
+
+
+@contextmanager
+def claimed(folder: Path, *, new: bool) -> Iterator[None]:
+    """Keep other processes out of a run folder, from before the slow work to the end.
+
+    A new folder is made, and goes again with its parents if nothing was written.
+
+    Raises:
+        RunError: another process trains in it; a new one is not empty, or cannot be written.
+    """
+    if new:
+        check_new(folder)
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+        # The lock ends with this process, however that ends.
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be written ({error.strerror}); choose another --out"
+        ) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                f"another process trains in {folder}: wait for it, or choose another --out"
+            ) from error
+        yield
+    finally:
+        os.close(lock)
+        for each in made:
+            if each.is_dir() and not any(each.iterdir()):
+                each.rmdir()
