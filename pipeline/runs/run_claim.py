@@ -1,12 +1,11 @@
 """Claim of a run folder: one process at a time writes into it."""
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pipeline.errors import RunError
+from pipeline.runs.folder_lock import locked
 from pipeline.runs.run_folder import CONFIG
 
 
@@ -33,26 +32,25 @@ def claimed(folder: Path, *, new: bool) -> Iterator[None]:
     if new:
         check_new(folder)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-        # The lock ends with this process, however that ends.
-        lock = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise RunError(
-            f"{folder} cannot be written ({error.strerror}); choose another --out"
-        ) from error
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.callback(_remove_empty, made)
+            (folder / ".writable").touch()
+            (folder / ".writable").unlink()
+            stack.enter_context(locked(folder))
         except BlockingIOError as error:
             raise RunError(
                 f"another process trains in {folder}: wait for it, or choose another --out"
             ) from error
+        except OSError as error:
+            raise RunError(
+                f"{folder} cannot be written ({error.strerror}); choose another --out"
+            ) from error
         yield
-    finally:
-        os.close(lock)
-        for each in made:
-            if each.is_dir() and not any(each.iterdir()):
-                each.rmdir()
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

@@ -11,6 +11,7 @@ from limelight.artifact.store import load_artifact, newest_version
 from limelight.imaging.formats import suffixes
 from pipeline.data.decoders import warn_of_missing_decoders
 from pipeline.errors import DataError
+from pipeline.runs.folder_lock import locked
 from pipeline.scoring import ScoringError
 from pipeline.scoring.failures import in_words
 from pipeline.scoring.output_formats import FormatName
@@ -106,15 +107,22 @@ def run(
     """Score the missing shards, and count all images.
 
     Raises:
-        ScoringError: the engine is not available or fails, or rows are missing.
+        ScoringError: the engine is not available or fails, rows are missing, or another process
+            writes into the folder.
 
     """
-    if job.missing:
-        _run_engine(job, engine, on_images)
-    totals = count(job)
-    for leftover in job.out.glob("*.tmp"):  # of interrupted runs
-        leftover.unlink(missing_ok=True)
-    return totals
+    try:
+        with locked(job.out):
+            if job.missing:
+                _run_engine(job, engine, on_images)
+            totals = count(job)
+            for leftover in job.out.glob("*.tmp"):  # of interrupted runs
+                leftover.unlink(missing_ok=True)
+            return totals
+    except BlockingIOError as error:
+        raise ScoringError(
+            f"another process scores into {job.out}: wait for it, or choose another --out"
+        ) from error
 
 
 def _run_engine(job: Job, engine: EngineName, on_images: OnImages) -> None:

@@ -20,6 +20,7 @@ from limelight.imaging.formats import FORMATS
 from limelight.imaging.preprocessing import read_upload
 from limelight.runtime.engine import Engine
 from pipeline.errors import DataError
+from pipeline.runs.folder_lock import locked
 from pipeline.scoring import ScoringError
 from pipeline.scoring.job import plan_job, run
 from pipeline.scoring.output_formats import OUTPUT_FORMATS, FormatName
@@ -158,6 +159,14 @@ def test_killed_run_continues_to_the_same_result(
     assert {file: file.stat().st_mtime_ns for file in done} == untouched
     score(digits, tmp_path / "whole", output=output)
     assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_two_processes_do_not_score_into_one_folder(digits: Path, tmp_path: Path) -> None:
+    whole, out = score(digits, tmp_path / "whole"), tmp_path / "out"
+    out.mkdir()
+    with locked(out), pytest.raises(ScoringError, match="another process scores into"):
+        score(digits, out)
+    assert score(digits, out) == whole
 
 
 def test_finished_run_is_only_counted_again(
