@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -83,9 +83,9 @@ Track = Annotated[
 Report = Annotated[bool, typer.Option("--report/--no-report", help="write report.html at the end")]
 
 
-_WITH_RESUME = frozenset({"resume", "data", "device", "track", "report", "workers"})
+WITH_RESUME = frozenset({"resume", "data", "device", "track", "report", "workers"})
 """Parameters of `limelight train` that an interrupted run does not have."""
-_TO_LENGTHEN = _WITH_RESUME | {"epochs", "out"}
+TO_LENGTHEN = WITH_RESUME | {"epochs", "out"}
 """Those that a finished run can be given."""
 
 
@@ -127,22 +127,22 @@ def parse_settings(texts: list[str] | None) -> dict[str, object]:
     return changes
 
 
-def reject_options_of_a_run(context: typer.Context, *, lengthened: bool) -> None:
+def reject_options_of_a_run(context: typer.Context, accepted: Collection[str]) -> None:
     """Reject options that a run has already, instead of ignoring them.
 
-    `lengthened` means that the run is finished, and gets more epochs.
+    `accepted` are the names of those that it does not have.
 
     Raises:
         PipelineError: the command line has one; the message names it.
 
     """
-    given, accepted = [], _TO_LENGTHEN if lengthened else _WITH_RESUME
+    given = []
     for parameter in context.command.params:
         name = str(parameter.name)
         source = context.get_parameter_source(name)
         if name not in accepted and source is not None and source.name == "COMMANDLINE":
             is_option = parameter.param_type_name == "option"
-            given.append(max(parameter.opts, key=len) if is_option else "DATA")
+            given.append(max(parameter.opts, key=len) if is_option else name.upper())
     if given:
         raise PipelineError(
             f"--resume continues with the options that the run began with: leave out "

@@ -27,10 +27,15 @@ def claimed(folder: Path, *, new: bool) -> Iterator[None]:
     A new folder is made, and goes again with its parents if nothing was written.
 
     Raises:
-        RunError: another process trains in it; a new one is not empty, or cannot be written.
+        RunError: another process trains in it; a new one is not empty, cannot be written, or has a
+            name that is not UTF-8, with which a run cannot be read.
     """
     if new:
         check_new(folder)
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError as error:
+            raise RunError(f"{str(folder)!a} is not UTF-8; choose another --out") from error
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     with ExitStack() as stack:
         try:

@@ -1,6 +1,7 @@
 """Training from Python, as a notebook does it, and what is refused before images are read."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -215,6 +216,12 @@ def test_folder_in_which_another_process_trains_is_refused(photos: Path, tmp_pat
             resume(tmp_path / "run", quiet=True)
         other.communicate("\n")
     assert not (tmp_path / "run").exists()
+
+
+def test_name_that_is_not_utf_8_is_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="is not UTF-8; choose another --out"):
+        train(photos, out=tmp_path / os.fsdecode(b"run\xff"), quiet=True)
+    assert not any(tmp_path.iterdir())
 
 
 def test_settings_change_another_architecture() -> None:

@@ -10,7 +10,14 @@ import typer
 
 from models.text.options import ARCHITECTURES
 from pipeline.cli.console import next_command, say
-from pipeline.cli.training_options import Device, Out, Report, Set, parse_settings
+from pipeline.cli.training_options import (
+    Device,
+    Out,
+    Report,
+    Set,
+    parse_settings,
+    reject_options_of_a_run,
+)
 from pipeline.data.text_files import TEXTS
 from pipeline.errors import PipelineError
 from pipeline.runs.run_folder import CONFIG
@@ -53,7 +60,7 @@ def train(
     Example: limelight text train char-gru nietzsche --out runs/gru
     """
     if resume is not None:
-        _reject_options_of_a_run(context)
+        reject_options_of_a_run(context, _WITH_RESUME)
         _resume(resume, data=data, device=device, report=report)
         return
     if network is None or file is None:
@@ -106,18 +113,6 @@ def _continuable(folder: Path) -> Iterator[None]:
             command = next_command("limelight", "text", "train", "--resume", folder)
             say(f"to continue: {command}")
         raise
-
-
-def _reject_options_of_a_run(context: typer.Context) -> None:
-    """Reject options that a run has already, instead of ignoring them."""
-    for parameter in context.command.params:
-        name = str(parameter.name)
-        source = context.get_parameter_source(name)
-        if name not in _WITH_RESUME and source is not None and source.name == "COMMANDLINE":
-            raise PipelineError(
-                f"--resume continues with the options that the run began with: leave out "
-                f"{name.upper() if name in ('network', 'file') else max(parameter.opts, key=len)}"
-            )
 
 
 def _finish(run: "TextRun", *, report: bool) -> None:

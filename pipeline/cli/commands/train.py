@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.training_options import (
+    TO_LENGTHEN,
+    WITH_RESUME,
     Augment,
     BatchSize,
     ClassWeights,
@@ -96,7 +98,8 @@ def train(
     """
     choices = choices_of(locals())
     if resume is not None:
-        reject_options_of_a_run(context, lengthened=epochs is not None and is_finished(resume))
+        lengthened = epochs is not None and is_finished(resume)
+        reject_options_of_a_run(context, TO_LENGTHEN if lengthened else WITH_RESUME)
         _resume(resume, choices, out=out, data=data, track=track, report=report)
         return
     if source is None:

@@ -90,7 +90,7 @@ def test_training_into_a_folder_that_is_not_empty_is_rejected(tmp_path: Path) ->
         (("train", "--resume", "nothing"), "is not a run"),
         (
             ("train", "digits8", "--resume", "nothing", "--epochs", "3", "--set", "x=1"),
-            "the options that the run began with: leave out DATA, --epochs, --set, or begin a new",
+            "the options that the run began with: leave out SOURCE, --epochs, --set, or begin",
         ),
         (("finetune", "digits8", "--from", "nothing"), "no model 'nothing': name a run folder"),
         (("train", "digits8", "--teacher", "nothing"), "no model 'nothing': name a run folder"),
