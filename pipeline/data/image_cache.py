@@ -69,10 +69,10 @@ class ImageCache:
         return [path for path in paths if not self._has(path)]
 
     def reserve(self, images: int) -> int:
-        """Reserve rows for `images`, and return the first of them.
+        """Reserve rows for `images` in the file `pixels`, and return the first of them.
 
         Raises:
-            DataError: the disk has no room for them.
+            DataError: the disk has no room for them, or the file cannot be written.
 
         """
         needed = images * self._row_bytes
@@ -83,17 +83,40 @@ class ImageCache:
                 f"{free / 1e9:.1f} GB: set XDG_CACHE_HOME to a folder with more, or choose a "
                 "smaller --image-size"
             )
+        with self.writing():
+            self.pixels.touch(mode=0o600)
         first, self._rows = self._rows, self._rows + images
         return first
 
     def write(self, records: Sequence[Record]) -> None:
-        """Add records to the journal; their pixels are on the disk first."""
-        with self.pixels.open("ab") as pixels:
-            os.fsync(pixels.fileno())
+        """Add records to the journal; their pixels are on the disk first.
+
+        Raises:
+            DataError: the disk has no room for the pixels or the journal.
+
+        """
         lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
-        with self._journal.open("a") as journal:
-            journal.write(lines)
+        with self.writing():
+            with self.pixels.open("ab") as pixels:
+                os.fsync(pixels.fileno())
+            with self._journal.open("a") as journal:
+                journal.write(lines)
         self.records.update((record.path, record) for record in records)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn an OSError of the block, which writes to the cache, into a DataError."""
+        try:
+            yield
+        except OSError as error:
+            raise self.unwritable(error.strerror) from error
+
+    def unwritable(self, reason: str | None) -> DataError:
+        """Return the error that the cache cannot be written, as on a full disk."""
+        return DataError(
+            f"{self.pixels.parent} cannot be written ({reason}): set XDG_CACHE_HOME to a folder "
+            "with more room, or choose a smaller --image-size"
+        )
 
     def _has(self, path: Path) -> bool:
         record = self.records.get(str(path))
