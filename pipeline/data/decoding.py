@@ -156,6 +156,8 @@ class _Worker:
             text=True,
             env={**os.environ, "PYTHONPATH": found, "OMP_NUM_THREADS": "1"},
             start_new_session=True,
+            # If this process is killed, the worker finishes its chunk, and the next command waits.
+            pass_fds=(cache.lock,),
         )
         self._to = cast("TextIO", self._process.stdin)
         self._from = cast("TextIO", self._process.stdout)

@@ -8,6 +8,7 @@ each file. So interrupted reading is continued, and afterwards only new and chan
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -26,6 +27,8 @@ _VERSION = 1
 _UNUSED_S = 30 * 24 * 3600
 _SPARE_BYTES = 64 << 20
 _SPARE_ROWS = 1000
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,18 @@ class Record:
 
 
 class ImageCache:
-    """Cache folder of the images in `source` by one image rule; see `opened_cache`."""
+    """Cache folder of the images in `source` by one image rule; see `opened_cache`.
 
-    def __init__(self, folder: Path, rule: ImageRule) -> None:
-        self.pixels = folder / PIXELS
+    Args:
+        folder: the cache folder.
+        rule: the image rule.
+        lock: descriptor of the locked file, for the processes that write to `pixels`: the lock is
+            held until the last of them has closed it.
+
+    """
+
+    def __init__(self, folder: Path, rule: ImageRule, lock: int) -> None:
+        self.pixels, self.lock = folder / PIXELS, lock
         self._journal = folder / JOURNAL
         self._row_bytes = rule.height * rule.width * rule.channels
         self.records = _read_journal(self._journal)
@@ -130,7 +141,7 @@ class ImageCache:
 
 @contextmanager
 def opened_cache(source: Path, rule: ImageRule) -> Iterator[ImageCache]:
-    """Open the cache of the images in `source`; another process that opens it waits.
+    """Open the cache of the images in `source`; another process that opens it says so and waits.
 
     Caches that were not used for 30 days are deleted.
 
@@ -153,8 +164,12 @@ def opened_cache(source: Path, rule: ImageRule) -> Iterator[ImageCache]:
             "the images at the size of the network"
         ) from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield ImageCache(folder, rule)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning("waiting for another process that reads the images in %s", source)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield ImageCache(folder, rule, lock.fileno())
 
 
 def _delete_unused(home: Path) -> None:

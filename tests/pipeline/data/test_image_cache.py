@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import threading
+import time
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from PIL import Image
 
 from pipeline.data import decoding, image_cache, image_worker
 from pipeline.data.dataset import Dataset
-from pipeline.data.image_cache import Record
+from pipeline.data.image_cache import Record, opened_cache
+from pipeline.data.image_rules import photo_rule
 from pipeline.data.reading import Reading
 from pipeline.data.registry import load_dataset
 from pipeline.data.stored_images import ImageFile, StoredImages, in_batches
@@ -177,7 +179,9 @@ def test_file_that_ends_its_process_is_skipped_and_named(
     assert levels(dataset) == {0, 40, 80, 160, 200}
 
 
-def test_second_process_waits_for_the_first(folder: Path, cache: Path, decoded: list[str]) -> None:
+def test_second_process_says_that_it_waits_for_the_first(
+    folder: Path, cache: Path, decoded: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     load(folder)
     decoded.clear()
     (lock,) = cache.glob("images/*/lock")
@@ -185,11 +189,28 @@ def test_second_process_waits_for_the_first(folder: Path, cache: Path, decoded: 
         fcntl.flock(held, fcntl.LOCK_EX)
         other = threading.Thread(target=load, args=(folder,))
         other.start()
-        other.join(0.3)
+        deadline = time.monotonic() + 30
+        while not caplog.messages and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert other.is_alive()
+        assert caplog.messages == [f"waiting for another process that reads the images in {folder}"]
     other.join(30)
     assert not other.is_alive()
     assert decoded == []
+
+
+def test_cache_is_locked_until_the_last_worker_has_ended(tmp_path: Path, cache: Path) -> None:
+    """If a command is killed, its workers finish their chunks; no other one may use their rows."""
+    rule = photo_rule(SIZE)
+    with opened_cache(tmp_path, rule) as opened:
+        opened.reserve(1)
+        worker = decoding._Worker(rule, opened)
+    (lock,) = cache.glob("images/*/lock")
+    with lock.open("w") as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        worker.close()
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_full_disk_is_said_before_anything_is_read(
