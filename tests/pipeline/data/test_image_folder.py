@@ -85,6 +85,32 @@ def test_paths_are_absolute_or_relative_to_the_csv_file(
     assert load_dataset(str(make_table(tmp_path, rows[:10] + image_names("red")))).skipped == ()
 
 
+@pytest.mark.parametrize("given", ["labels.csv", "../data/labels.csv", "link/labels.csv", ""])
+def test_image_that_is_named_by_two_paths_is_rejected(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, link = tmp_path / "data", tmp_path / "data" / "link"
+    rows = image_rows(data)
+    link.symlink_to(data)
+    monkeypatch.chdir(data)
+    for again in (data / "red" / "3.png", link / "red" / "3.png", Path("link/red/3.png")):
+        table = make_table(data, [*rows, f"{again},blue"])
+        with pytest.raises(DataError, match=f"lines 15 and 22: both name {again}: keep one"):
+            load_dataset(given or str(table))
+
+
+def test_files_of_a_table_have_the_same_names_from_every_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    rows = image_rows(tmp_path / "data")
+    absolute = [f"{tmp_path / 'link' / row}" for row in rows[:10]]
+    table = make_table(tmp_path / "data", absolute + rows[10:])
+    expected = load_dataset(str(tmp_path / "link" / table.name)).train.files
+    monkeypatch.chdir(tmp_path)
+    assert load_dataset(f"link/{table.name}").train.files == expected
+
+
 def image_names(colour: str) -> list[str]:
     return [f"./{colour}/../{colour}/{number}.png,{colour}" for number in range(10)]
 
