@@ -1,8 +1,11 @@
 """Images of one's own: a folder, a CSV file, and what may be wrong with either."""
 
+import errno
 import logging
+import os
 import sys
 import unicodedata
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -303,6 +306,26 @@ def test_links_to_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None
     assert len(files.train["blue"]) == 10
     # Its own ten, and those of blue by the link to the whole.
     assert len(files.train["red"]) == 20
+
+
+@pytest.mark.parametrize("place", ["", "red", "red/more"])
+def test_folder_that_cannot_be_listed_is_rejected(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_folder(tmp_path)
+    (tmp_path / "red" / "more").mkdir()
+    listed = {name: getattr(os, name) for name in ("scandir", "listdir")}
+
+    # Root may list every folder.
+    def reject(name: str, path: str) -> object:
+        if Path(path) == tmp_path / place:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listed[name](path)
+
+    for name in listed:
+        monkeypatch.setattr(os, name, partial(reject, name))
+    with pytest.raises(DataError, match=f"{tmp_path / place} cannot be listed: Permission denied"):
+        list_folder(tmp_path)
 
 
 def test_files_of_other_kinds_are_counted_by_their_suffix(tmp_path: Path) -> None:
