@@ -117,6 +117,8 @@ def _known_columns(file: Path, header: list[str]) -> list[str]:
 
 
 def _path(written: str, file: Path, line: int) -> Path:
+    if "\0" in written:
+        raise DataError(f"{file}, line {line}: the path has a NUL byte: save it as CSV UTF-8")
     if Path(written).is_absolute():
         return Path(os.path.normpath(written))
     relative = Path(os.path.normpath(written))

@@ -84,7 +84,7 @@ def _unwrapped(folder: Path) -> Path:
         children = _sub_folders(folder)
         if len(children) != 1 or part_called(children[0].name) or not _sub_folders(children[0]):
             break
-        if any(is_image(path) for path in folder.iterdir()):
+        if _count_images(folder):
             break
         folder = children[0]
     return folder

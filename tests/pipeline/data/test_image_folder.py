@@ -136,6 +136,7 @@ def image_names(colour: str) -> list[str]:
         ("path,label,split\na.png,x,\n", "line 2: no split"),
         ("path,label\na.png,x\n../b.png,y\n", "line 3: ../b.png is outside the folder"),
         ("path,label\nc/../../b.png,y\n", "line 2: c/../../b.png is outside the folder"),
+        ("path,label\na.png,x\nb\0.png,y\n", "line 3: the path has a NUL byte"),
         ("path,label\na.png,x\nb.png,y\n./a.png,y\n", "lines 2 and 4: both name ./a.png"),
         ("path,label\na.png,x\n", "needs rows for each of at least two classes, found 1"),
         ("path,label\n\xe4.png,x\n", "is not UTF-8"),
@@ -294,6 +295,12 @@ def test_what_systems_leave_behind_is_no_image(tmp_path: Path) -> None:
     assert dataset.classes == ("blue", "red")
     assert len(dataset.train) + len(dataset.test) == 20
     assert not dataset.unread
+
+
+def test_hidden_image_beside_the_folder_of_the_data_is_no_image(tmp_path: Path) -> None:
+    make_folder(tmp_path / "data")
+    (tmp_path / ".cover.jpg").write_bytes(b"x")
+    assert list_folder(tmp_path).classes == ("blue", "red")
 
 
 def test_links_to_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
