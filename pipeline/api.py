@@ -16,6 +16,7 @@ from limelight.artifact.store import newest_version
 from pipeline.cli.console import say
 from pipeline.cli.progress import reading_bar, step_bar
 from pipeline.data.reading import Progress, Reading
+from pipeline.data.registry import source_at
 from pipeline.errors import PipelineError, RunError
 from pipeline.evaluation.ood_datasets import kinds_missing
 from pipeline.runs.choices import Choices
@@ -50,7 +51,8 @@ def train(
     """Train a classifier, write a run folder, and return the run.
 
     Args:
-        source: name of a data set, folder of images by class, or CSV file of paths and labels.
+        source: name of a data set, folder of images by class, or CSV file of paths and labels;
+            a `Path` is never a name.
         out: the run folder; by default runs/NAME-TIME.
         arch: another architecture than the recipe's, such as `timm:resnet10t`.
         pretrained: initialise from the weights that torchvision publishes.
@@ -67,13 +69,13 @@ def train(
     """
     plan = partial(
         plan_training,
-        str(source),
+        _source(source),
         arch=arch,
         pretrained=pretrained,
         weights=Path(weights) if weights else None,
         **choices,
     )
-    folder = new_folder(str(source), out)
+    folder = new_folder(_source(source), out)
     session = Session(folder, device=choices.get("device"), track=track, quiet=quiet)
     return session.run(plan, callbacks)
 
@@ -109,13 +111,13 @@ def finetune(
     """
     plan = partial(
         plan_finetuning,
-        str(source),
+        _source(source),
         pretrained=Path(pretrained),
         freeze_epochs=freeze_epochs,
         bn_freeze=bn_freeze,
         **choices,
     )
-    folder = new_folder(str(source), out)
+    folder = new_folder(_source(source), out)
     session = Session(folder, device=choices.get("device"), track=track, quiet=quiet)
     return session.run(plan, callbacks)
 
@@ -210,7 +212,7 @@ def lr_find(
 
     """
     with reading_bar(quiet=quiet) as progress:
-        plan = plan_training(str(source), progress=progress, **choices)
+        plan = plan_training(_source(source), progress=progress, **choices)
     recipe = plan.config.recipe
     whole = plan.with_recipe(recipe.but(freeze_epochs=0), processes=1)
     curve = find_rate(whole.trainer(), steps=steps)
@@ -271,6 +273,10 @@ def export(
         return export_run(
             found, Path(to), name=name, layercam=layercam, fp16=fp16, int8=int8, progress=steps
         )
+
+
+def _source(source: str | Path) -> str:
+    return source if isinstance(source, str) else source_at(source)
 
 
 def _read(path: Path, data: str | Path | None, reading: Reading) -> Run:

@@ -3,6 +3,7 @@
 import csv
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from limelight.labels import normalized
@@ -40,13 +41,16 @@ def list_table(file: Path) -> LabelledFiles:
     """
     parts: dict[str, FilesByClass] = {TRAIN: {}}
     lines: dict[Path, int] = {}
+    real = cache(os.path.realpath)
     for line, row in _rows(file):
         path = _path(row["path"], file, line)
-        if path in lines:
+        # Rows may name the same file by an absolute and a relative path, or by a linked folder.
+        one = Path(real(path.parent), path.name)
+        if one in lines:
             raise DataError(
-                f"{file}, lines {lines[path]} and {line}: both name {row['path']}: keep one"
+                f"{file}, lines {lines[one]} and {line}: both name {row['path']}: keep one"
             )
-        lines[path] = line
+        lines[one] = line
         written = row.get("split", TRAIN)
         part = part_called(written)
         if part is None:
@@ -113,6 +117,8 @@ def _known_columns(file: Path, header: list[str]) -> list[str]:
 
 
 def _path(written: str, file: Path, line: int) -> Path:
+    if "\0" in written:
+        raise DataError(f"{file}, line {line}: the path has a NUL byte: save it as CSV UTF-8")
     if Path(written).is_absolute():
         return Path(os.path.normpath(written))
     relative = Path(os.path.normpath(written))

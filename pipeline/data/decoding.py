@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO, cast
@@ -17,6 +17,7 @@ from pipeline.data import image_worker
 from pipeline.data.image_cache import ImageCache, Record
 from pipeline.data.image_worker import read_image
 from pipeline.data.reading import Progress, Reading
+from pipeline.errors import DataError
 
 # So few images take less time than the start of a process.
 _FEW = 48
@@ -39,7 +40,7 @@ def decode_missing(
         reading: the processes.
 
     Raises:
-        DataError: the disk has no room.
+        DataError: the cache cannot be written, as on a full disk.
 
     """
     missing = cache.missing(paths)
@@ -55,9 +56,10 @@ def decode_missing(
     log = _Log(cache, len(work), reading.progress)
     try:
         with ThreadPoolExecutor(count) as threads:
-            done = [threads.submit(_drive, chunks, log, rule, cache.pixels) for _ in range(count)]
+            done = [threads.submit(_drive, chunks, log, rule, cache) for _ in range(count)]
             try:
-                for each in done:
+                # The first error stops the other processes, too.
+                for each in as_completed(done):
                     each.result()
             except BaseException:
                 log.stopped = True
@@ -67,38 +69,39 @@ def decode_missing(
 
 
 def _decode_here(cache: ImageCache, work: Work, rule: ImageRule) -> None:
-    with cache.pixels.open("ab"):
-        pixels = os.open(cache.pixels, os.O_WRONLY)
-    try:
-        cache.write([read_image(Path(path), row, rule, pixels) for row, path in work])
-    finally:
-        os.close(pixels)
+    with cache.writing(), cache.pixels.open("r+b") as pixels:
+        records = [read_image(Path(path), row, rule, pixels.fileno()) for row, path in work]
+    cache.write(records)
 
 
-def _drive(chunks: Iterator[Work], log: "_Log", rule: ImageRule, pixels: Path) -> None:
+def _drive(chunks: Iterator[Work], log: "_Log", rule: ImageRule, cache: ImageCache) -> None:
     """Give chunks to one process after the other until there are none."""
-    worker = _Worker(rule, pixels)
+    worker = _Worker(rule, cache)
     try:
         while not log.stopped and (chunk := log.next_of(chunks)):
             records = worker.read(chunk)
             if records is None:
                 worker.close()
-                worker, records = _read_singly(chunk, rule, pixels)
+                worker, records = _read_singly(chunk, rule, cache)
             log.add(records)
     finally:
         worker.close()
 
 
-def _read_singly(chunk: Work, rule: ImageRule, pixels: Path) -> tuple["_Worker", list[Record]]:
+def _read_singly(chunk: Work, rule: ImageRule, cache: ImageCache) -> tuple["_Worker", list[Record]]:
     """Find the files of a chunk that end the process which decodes them."""
-    records, worker = [], _Worker(rule, pixels)
-    for row, path in chunk:
-        read = worker.read([(row, path)])
-        if read is None:
-            worker.close()
-            worker = _Worker(rule, pixels)
-            read = [Record(path, 0, 0, row, "", "the process that decoded it was ended")]
-        records += read
+    records, worker = [], _Worker(rule, cache)
+    try:
+        for row, path in chunk:
+            read = worker.read([(row, path)])
+            if read is None:
+                worker.close()
+                worker = _Worker(rule, cache)
+                read = [Record(path, 0, 0, row, "", "the process that decoded it was ended")]
+            records += read
+    except DataError:
+        worker.close()
+        raise
     return worker, records
 
 
@@ -110,6 +113,7 @@ class _Log:
         self._lock = threading.Lock()
         self._unwritten: list[Record] = []
         self._done, self._written_at = 0, time.monotonic()
+        self._failed = False
         self.stopped = False
 
     def next_of(self, chunks: Iterator[Work]) -> Work | None:
@@ -125,37 +129,58 @@ class _Log:
                 self.write()
 
     def write(self) -> None:
+        # Not after an error: fsync reports lost pixels once, and then succeeds without them.
+        if self._failed:
+            return
+        self._failed = True
         self._cache.write(self._unwritten)
+        self._failed = False
         self._unwritten, self._written_at = [], time.monotonic()
 
 
 class _Worker:
-    """Process that runs `image_worker`."""
+    """Process that runs `image_worker`, and writes to the rows of `cache`."""
 
-    def __init__(self, rule: ImageRule, pixels: Path) -> None:
+    def __init__(self, rule: ImageRule, cache: ImageCache) -> None:
+        self._cache = cache
         # It imports from where this process does; one thread for each process is enough.
         found = os.pathsep.join(path for path in sys.path if path)
         # Not by the terminal, whose Ctrl-C is for this process.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", image_worker.__file__, rule.model_dump_json(), str(pixels)],
+            [
+                *(sys.executable, "-P", image_worker.__file__),
+                *(rule.model_dump_json(), str(cache.pixels)),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": found, "OMP_NUM_THREADS": "1"},
             start_new_session=True,
+            # If this process is killed, the worker finishes its chunk, and the next command waits.
+            pass_fds=(cache.lock,),
         )
         self._to = cast("TextIO", self._process.stdin)
         self._from = cast("TextIO", self._process.stdout)
 
     def read(self, work: Work) -> list[Record] | None:
-        """Read files; None if the process ended."""
+        """Read files; None if the process ended.
+
+        Raises:
+            DataError: the cache cannot be written.
+
+        """
         try:
             self._to.write(json.dumps(work) + "\n")
             self._to.flush()
         except BrokenPipeError:
             return None
         line = self._from.readline()
-        return [Record(*fields) for fields in json.loads(line)] if line.endswith("\n") else None
+        if not line.endswith("\n"):
+            return None
+        answer = json.loads(line)
+        if not isinstance(answer, list):
+            raise self._cache.unwritable(answer)
+        return [Record(*fields) for fields in answer]
 
     def close(self) -> None:
         """End the process."""

@@ -8,6 +8,7 @@ each file. So interrupted reading is continued, and afterwards only new and chan
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -26,6 +27,8 @@ _VERSION = 1
 _UNUSED_S = 30 * 24 * 3600
 _SPARE_BYTES = 64 << 20
 _SPARE_ROWS = 1000
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,18 @@ class Record:
 
 
 class ImageCache:
-    """Cache folder of the images in `source` by one image rule; see `opened_cache`."""
+    """Cache folder of the images in `source` by one image rule; see `opened_cache`.
 
-    def __init__(self, folder: Path, rule: ImageRule) -> None:
-        self.pixels = folder / PIXELS
+    Args:
+        folder: the cache folder.
+        rule: the image rule.
+        lock: descriptor of the locked file, for the processes that write to `pixels`: the lock is
+            held until the last of them has closed it.
+
+    """
+
+    def __init__(self, folder: Path, rule: ImageRule, lock: int) -> None:
+        self.pixels, self.lock = folder / PIXELS, lock
         self._journal = folder / JOURNAL
         self._row_bytes = rule.height * rule.width * rule.channels
         self.records = _read_journal(self._journal)
@@ -69,10 +80,10 @@ class ImageCache:
         return [path for path in paths if not self._has(path)]
 
     def reserve(self, images: int) -> int:
-        """Reserve rows for `images`, and return the first of them.
+        """Reserve rows for `images` in the file `pixels`, and return the first of them.
 
         Raises:
-            DataError: the disk has no room for them.
+            DataError: the disk has no room for them, or the file cannot be written.
 
         """
         needed = images * self._row_bytes
@@ -83,17 +94,40 @@ class ImageCache:
                 f"{free / 1e9:.1f} GB: set XDG_CACHE_HOME to a folder with more, or choose a "
                 "smaller --image-size"
             )
+        with self.writing():
+            self.pixels.touch(mode=0o600)
         first, self._rows = self._rows, self._rows + images
         return first
 
     def write(self, records: Sequence[Record]) -> None:
-        """Add records to the journal; their pixels are on the disk first."""
-        with self.pixels.open("ab") as pixels:
-            os.fsync(pixels.fileno())
+        """Add records to the journal; their pixels are on the disk first.
+
+        Raises:
+            DataError: the disk has no room for the pixels or the journal.
+
+        """
         lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
-        with self._journal.open("a") as journal:
-            journal.write(lines)
+        with self.writing():
+            with self.pixels.open("ab") as pixels:
+                os.fsync(pixels.fileno())
+            with self._journal.open("a") as journal:
+                journal.write(lines)
         self.records.update((record.path, record) for record in records)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn an OSError of the block, which writes to the cache, into a DataError."""
+        try:
+            yield
+        except OSError as error:
+            raise self.unwritable(error.strerror) from error
+
+    def unwritable(self, reason: str | None) -> DataError:
+        """Return the error that the cache cannot be written, as on a full disk."""
+        return DataError(
+            f"{self.pixels.parent} cannot be written ({reason}): set XDG_CACHE_HOME to a folder "
+            "with more room, or choose a smaller --image-size"
+        )
 
     def _has(self, path: Path) -> bool:
         record = self.records.get(str(path))
@@ -107,7 +141,7 @@ class ImageCache:
 
 @contextmanager
 def opened_cache(source: Path, rule: ImageRule) -> Iterator[ImageCache]:
-    """Open the cache of the images in `source`; another process that opens it waits.
+    """Open the cache of the images in `source`; another process that opens it says so and waits.
 
     Caches that were not used for 30 days are deleted.
 
@@ -130,8 +164,12 @@ def opened_cache(source: Path, rule: ImageRule) -> Iterator[ImageCache]:
             "the images at the size of the network"
         ) from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield ImageCache(folder, rule)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning("waiting for another process that reads the images in %s", source)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield ImageCache(folder, rule, lock.fileno())
 
 
 def _delete_unused(home: Path) -> None:

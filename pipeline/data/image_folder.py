@@ -4,8 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from limelight.labels import normalized
-from pipeline.data.file_walk import walk_files
-from pipeline.data.hidden_files import is_hidden
+from pipeline.data.file_walk import list_entries, walk_files
 from pipeline.data.labelled_files import (
     TEST,
     TRAIN,
@@ -30,7 +29,8 @@ def list_folder(folder: Path) -> LabelledFiles:
     around the data: those that contain a single folder and nothing else.
 
     Raises:
-        DataError: `checked` says why, or the folders of the parts are not clear.
+        DataError: `checked` says why, a folder cannot be listed, or the folders of the parts are
+            not clear.
 
     """
     root = _unwrapped(folder)
@@ -84,7 +84,7 @@ def _unwrapped(folder: Path) -> Path:
         children = _sub_folders(folder)
         if len(children) != 1 or part_called(children[0].name) or not _sub_folders(children[0]):
             break
-        if any(is_image(path) for path in folder.iterdir()):
+        if _count_images(folder):
             break
         folder = children[0]
     return folder
@@ -110,10 +110,10 @@ def _images(folder: Path, unread: Counter[str]) -> list[Path]:
 
 def _count_images(folder: Path) -> int:
     """Count the images in `folder`, without those in its sub-folders."""
-    return sum(is_image(path) and not is_hidden(path.name) for path in folder.iterdir())
+    return sum(map(is_image, list_entries(folder)))
 
 
 def _sub_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    return sorted(path for path in list_entries(folder) if path.is_dir())

@@ -38,7 +38,7 @@ class ImageReader:
     def __init__(
         self, source: Path, files: LabelledFiles, rule: ImageRule, reading: Reading
     ) -> None:
-        self._given = source if source.is_dir() else source.parent
+        self._given = (source if source.is_dir() else source.parent).absolute()
         self._home = self._given.resolve()
         self._shape = rule.height, rule.width, rule.channels
         self._duplicates = Duplicates()
@@ -107,7 +107,7 @@ class ImageReader:
         """Name files as the cache does: alike from every working folder."""
         return [
             self._home / path.relative_to(self._given) if path.is_relative_to(self._given) else path
-            for path in paths
+            for path in map(Path.absolute, paths)
         ]
 
     def _within(self, path: Path) -> str:

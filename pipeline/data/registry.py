@@ -224,6 +224,14 @@ def share_images(first: str, second: str) -> bool:
     return not classes[0].isdisjoint(classes[1])
 
 
+def source_at(path: Path) -> str:
+    """Return the source that means the images at `path`: absolute, so that it is never a name.
+
+    A link to a CSV file is not followed, since the rows are relative to the folder of the link.
+    """
+    return str(path.resolve() if path.is_dir() else path.parent.resolve() / path.name)
+
+
 def check_unambiguous(source: str) -> None:
     """Check that a data set is not named like a folder of folders in the working directory.
 

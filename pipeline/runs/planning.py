@@ -10,7 +10,12 @@ import torch
 from models import build_network
 from models.options import NetworkOptions
 from pipeline.data.reading import Progress, Reading, ignore
-from pipeline.data.registry import check_source, check_unambiguous, default_recipe
+from pipeline.data.registry import (
+    check_source,
+    check_unambiguous,
+    default_recipe,
+    source_at,
+)
 from pipeline.errors import RunError
 from pipeline.runs.backbone_weights import initialise_from_file, read_backbone_weights
 from pipeline.runs.choices import Choices, augmentation_of, chosen_names, recipe_changes
@@ -159,7 +164,7 @@ def plan_longer(
         raise RunError(f"{run} is not finished, and keeps its epochs: leave out --epochs")
     begin = read_pretrained(run)
     plan = plan_run(
-        str(data) if data else config.source,
+        source_at(data) if data else config.source,
         recipe_name=config.recipe_name,
         recipe=config.recipe.but(epochs=epochs, freeze_epochs=0),
         seed=config.seed,

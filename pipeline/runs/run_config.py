@@ -12,7 +12,7 @@ from limelight.artifact.manifest import MANIFEST_FILE, ImageRule
 from limelight.artifact.store import newest_version
 from models.normalization import Normalisation
 from pipeline.data.reading import Reading
-from pipeline.data.registry import DATASETS, load_dataset
+from pipeline.data.registry import DATASETS, load_dataset, source_at
 from pipeline.errors import RunError
 from pipeline.runs.run_data import RunData, split_run_data
 from pipeline.runs.run_folder import CHECKPOINT, CONFIG, EPOCHS, read_epochs
@@ -64,7 +64,7 @@ class RunConfig(BaseModel):
             RunError: the data is not what the run was planned with.
 
         """
-        source = self.source if moved_to is None else str(moved_to)
+        source = self.source if moved_to is None else source_at(moved_to)
         if source not in DATASETS and not Path(source).exists():
             raise RunError(f"{source} is no longer there: pass --data PATH if its images moved")
         dataset = load_dataset(source, image_size=self.image_size, reading=reading)

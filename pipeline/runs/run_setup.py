@@ -16,6 +16,7 @@ from pipeline.data.registry import (
     Dataset,
     check_unambiguous,
     load_dataset,
+    source_at,
 )
 from pipeline.data.stored_images import in_batches
 from pipeline.errors import PipelineError, RunError
@@ -180,7 +181,7 @@ def plan_run(
     if dataset is None:
         check_unambiguous(source)
         dataset = load_dataset(source, image_size=image_size, largest=largest, reading=reading)
-    source = source if source in DATASETS else str(Path(source).resolve())
+    source = source if source in DATASETS else source_at(Path(source))
     data = split_run_data(dataset, validation=recipe.validation, seed=recipe.split_seed(seed))
     config = RunConfig(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -245,7 +246,7 @@ def resume_run(
     if data is None:
         data = config.read_data(moved_to=moved_to, reading=reading)
     if moved_to is not None:
-        config = config.model_copy(update={"source": str(moved_to.resolve())})
+        config = config.model_copy(update={"source": source_at(moved_to)})
         write_text(folder / CONFIG, config.model_dump_json(indent=2) + "\n")
     config.check(data)
     initial = read_tensors(folder / INITIAL)[0] if (folder / INITIAL).is_file() else None

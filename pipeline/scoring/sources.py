@@ -10,7 +10,6 @@ from typing import Protocol
 import pyarrow as pa
 
 from pipeline.data.file_walk import walk_files
-from pipeline.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ def find_files(root: Path, suffixes: Collection[str]) -> Iterator[str]:
         DataError: a folder cannot be listed.
 
     """
-    for path in walk_files(root, onerror=_reject_folder):
+    for path in walk_files(root):
         if path.suffix.lower() in suffixes:
             yield path.relative_to(root).as_posix()
 
@@ -87,10 +86,6 @@ def digest_files(root: Path, names: Iterable[str]) -> str:
             size = -1
         digest.update(os.fsencode(f"{name}\0{size}\n"))
     return digest.hexdigest()
-
-
-def _reject_folder(error: OSError) -> None:
-    raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
 
 
 def _printable(name: str) -> str:

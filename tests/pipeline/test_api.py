@@ -27,8 +27,10 @@ from pipeline.runs.choices import augmentation_of
 from pipeline.runs.planning import next_folder, plan_training
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_config import read_config
-from pipeline.runs.run_folder import read_epochs
+from pipeline.runs.run_folder import CHECKPOINT, read_epochs
+from pipeline.runs.run_setup import resume_run
 from pipeline.training.recipe import Augmentation, Recipe
+from tests.pipeline.cli.running import limelight
 from tests.pipeline.data.test_registry import make_folder
 from tests.serving_kit import REPOSITORY
 
@@ -145,6 +147,44 @@ def test_data_that_moved_can_be_named(run: Run, photos: Path, tmp_path: Path) ->
     (moved / "red" / "0.png").unlink()
     with pytest.raises(PipelineError, match="has changed since this run"):
         _ = read_run(copy, moved_to=moved).data
+
+
+def test_path_is_never_the_name_of_a_data_set(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(photos, tmp_path / "digits8")
+    monkeypatch.chdir(tmp_path)
+    trained = train(Path("./digits8"), out=tmp_path / "run", epochs=1, quiet=True)
+    assert trained.config.classes == ("blue", "red")
+    assert trained.config.source == str(tmp_path / "digits8")
+    assert read_run(run.folder, moved_to=Path("./digits8")).data.sha256 == run.config.data_sha256
+    longer = resume(run.folder, epochs=1, data="./digits8", out=tmp_path / "longer", quiet=True)
+    assert longer.config.source == str(tmp_path / "digits8")
+    for copy in ("mnist", "digits8"):
+        shutil.copytree(photos, tmp_path / copy, dirs_exist_ok=True)
+        (tmp_path / copy / "red" / "0.png").unlink()
+        done = limelight("report", str(run.folder), "--data", f"./{copy}", cwd=tmp_path)
+        assert "has changed since this run" in done.stderr
+
+
+def test_run_of_a_linked_csv_file_reads_its_data_again(
+    run: Run, photos: Path, tmp_path: Path
+) -> None:
+    copy, tables, link = tmp_path / "copy", tmp_path / "tables", tmp_path / "copy" / "labels.csv"
+    shutil.copytree(photos, copy)
+    tables.mkdir()
+    rows = (f"{path.relative_to(copy)},{path.parent.name}" for path in sorted(copy.glob("*/*.png")))
+    (tables / "first.csv").write_text("\n".join(["path,label", *rows]))
+    link.symlink_to(tables / "first.csv")
+    config = plan_training(str(link), epochs=1).config
+    assert config.source == str(link)
+    assert config.read_data().sha256 == config.data_sha256 == run.config.data_sha256
+
+    interrupted = tmp_path / "run"
+    shutil.copytree(run.folder, interrupted)
+    (interrupted / CHECKPOINT).unlink()
+    resume_run(interrupted, torch.device("cpu"), moved_to=link)
+    assert read_config(interrupted).read_data().sha256 == run.config.data_sha256
 
 
 @pytest.mark.parametrize(

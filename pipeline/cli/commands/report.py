@@ -7,7 +7,7 @@ import typer
 
 from pipeline.cli.progress import reading_bar, step_bar
 from pipeline.cli.training_options import Data, Device, Workers
-from pipeline.data.registry import check_source
+from pipeline.data.registry import check_source, source_at
 from pipeline.runs.run_config import read_results
 
 
@@ -26,7 +26,7 @@ def report(
     Example: limelight report runs/mnist
     """
     config, _ = read_results(run)
-    check_source(str(data or config.source))
+    check_source(source_at(data) if data else config.source)
     # torch takes seconds to import: what can be refused without it is refused before.
     from pipeline.data.reading import Reading
     from pipeline.report import write_report

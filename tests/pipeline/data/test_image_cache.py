@@ -1,10 +1,15 @@
 """Images in a file: decoded once, by several processes, and read again when they are needed."""
 
+import errno
 import fcntl
 import os
+import resource
 import shutil
 import threading
+import time
 from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +19,8 @@ from PIL import Image
 
 from pipeline.data import decoding, image_cache, image_worker
 from pipeline.data.dataset import Dataset
-from pipeline.data.image_cache import Record
+from pipeline.data.image_cache import Record, opened_cache
+from pipeline.data.image_rules import photo_rule
 from pipeline.data.reading import Reading
 from pipeline.data.registry import load_dataset
 from pipeline.data.stored_images import ImageFile, StoredImages, in_batches
@@ -173,7 +179,9 @@ def test_file_that_ends_its_process_is_skipped_and_named(
     assert levels(dataset) == {0, 40, 80, 160, 200}
 
 
-def test_second_process_waits_for_the_first(folder: Path, cache: Path, decoded: list[str]) -> None:
+def test_second_process_says_that_it_waits_for_the_first(
+    folder: Path, cache: Path, decoded: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     load(folder)
     decoded.clear()
     (lock,) = cache.glob("images/*/lock")
@@ -181,11 +189,28 @@ def test_second_process_waits_for_the_first(folder: Path, cache: Path, decoded: 
         fcntl.flock(held, fcntl.LOCK_EX)
         other = threading.Thread(target=load, args=(folder,))
         other.start()
-        other.join(0.3)
+        deadline = time.monotonic() + 30
+        while not caplog.messages and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert other.is_alive()
+        assert caplog.messages == [f"waiting for another process that reads the images in {folder}"]
     other.join(30)
     assert not other.is_alive()
     assert decoded == []
+
+
+def test_cache_is_locked_until_the_last_worker_has_ended(tmp_path: Path, cache: Path) -> None:
+    """If a command is killed, its workers finish their chunks; no other one may use their rows."""
+    rule = photo_rule(SIZE)
+    with opened_cache(tmp_path, rule) as opened:
+        opened.reserve(1)
+        worker = decoding._Worker(rule, opened)
+    (lock,) = cache.glob("images/*/lock")
+    with lock.open("w") as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        worker.close()
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_full_disk_is_said_before_anything_is_read(
@@ -196,6 +221,72 @@ def test_full_disk_is_said_before_anything_is_read(
     with pytest.raises(DataError, match=r"needs 0\.0 GB for 6 images.*set XDG_CACHE_HOME"):
         load(folder)
     assert decoded == []
+
+
+@contextmanager
+def file_size_limit(limit: int) -> Iterator[None]:
+    """Limit the size of files that this process and its children write, as a full disk does."""
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("rows", [2.5, 5.9])
+def test_full_disk_while_images_are_decoded_is_an_error_and_leaves_no_corrupt_image(
+    rows: float, workers: int, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = load(folder).sha256
+    shutil.rmtree(cache)
+    if workers:
+        monkeypatch.setattr(decoding, "_FEW", 0)
+        monkeypatch.setattr(decoding, "_CHUNK", 1)
+    with (
+        file_size_limit(int(rows * SIZE * SIZE * 3)),
+        pytest.raises(DataError, match=r"cannot be written \(File too large\): set XDG_CACHE_HOME"),
+    ):
+        load(folder, workers=workers or None)
+    again = load(folder)
+    assert again.sha256 == expected
+    assert not again.skipped
+
+
+def test_full_disk_is_an_error_where_files_are_decoded_one_by_one(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "worker.py"
+    program.write_text(
+        "import json, os, sys\n"
+        "for line in sys.stdin:\n"
+        "    if len(json.loads(line)) > 1: os._exit(9)\n"
+        "    print(json.dumps('No space left on device'), flush=True)\n"
+    )
+    monkeypatch.setattr(decoding, "_FEW", 0)
+    monkeypatch.setattr(decoding, "image_worker", SimpleNamespace(__file__=str(program)))
+    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\)"):
+        load(folder, workers=1)
+
+
+def test_images_that_the_disk_lost_are_not_in_the_journal(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of a delayed write is reported by one fsync; the next one succeeds."""
+    errors = [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))]
+
+    def fsync(_: int) -> None:
+        if errors:
+            raise errors.pop()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(decoding, "_FEW", 0)
+    monkeypatch.setattr(decoding, "_CHUNK", 1)
+    monkeypatch.setattr(decoding, "_SECONDS_BETWEEN_WRITES", 0)
+    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\)"):
+        load(folder, workers=1)
+    assert not list(cache.glob("images/*/journal.jsonl"))
 
 
 def test_cache_that_cannot_be_written_is_named(

@@ -1,8 +1,11 @@
 """Images of one's own: a folder, a CSV file, and what may be wrong with either."""
 
+import errno
 import logging
+import os
 import sys
 import unicodedata
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +88,32 @@ def test_paths_are_absolute_or_relative_to_the_csv_file(
     assert load_dataset(str(make_table(tmp_path, rows[:10] + image_names("red")))).skipped == ()
 
 
+@pytest.mark.parametrize("given", ["labels.csv", "../data/labels.csv", "link/labels.csv", ""])
+def test_image_that_is_named_by_two_paths_is_rejected(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, link = tmp_path / "data", tmp_path / "data" / "link"
+    rows = image_rows(data)
+    link.symlink_to(data)
+    monkeypatch.chdir(data)
+    for again in (data / "red" / "3.png", link / "red" / "3.png", Path("link/red/3.png")):
+        table = make_table(data, [*rows, f"{again},blue"])
+        with pytest.raises(DataError, match=f"lines 15 and 22: both name {again}: keep one"):
+            load_dataset(given or str(table))
+
+
+def test_files_of_a_table_have_the_same_names_from_every_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    rows = image_rows(tmp_path / "data")
+    absolute = [f"{tmp_path / 'link' / row}" for row in rows[:10]]
+    table = make_table(tmp_path / "data", absolute + rows[10:])
+    expected = load_dataset(str(tmp_path / "link" / table.name)).train.files
+    monkeypatch.chdir(tmp_path)
+    assert load_dataset(f"link/{table.name}").train.files == expected
+
+
 def image_names(colour: str) -> list[str]:
     return [f"./{colour}/../{colour}/{number}.png,{colour}" for number in range(10)]
 
@@ -107,6 +136,7 @@ def image_names(colour: str) -> list[str]:
         ("path,label,split\na.png,x,\n", "line 2: no split"),
         ("path,label\na.png,x\n../b.png,y\n", "line 3: ../b.png is outside the folder"),
         ("path,label\nc/../../b.png,y\n", "line 2: c/../../b.png is outside the folder"),
+        ("path,label\na.png,x\nb\0.png,y\n", "line 3: the path has a NUL byte"),
         ("path,label\na.png,x\nb.png,y\n./a.png,y\n", "lines 2 and 4: both name ./a.png"),
         ("path,label\na.png,x\n", "needs rows for each of at least two classes, found 1"),
         ("path,label\n\xe4.png,x\n", "is not UTF-8"),
@@ -267,6 +297,12 @@ def test_what_systems_leave_behind_is_no_image(tmp_path: Path) -> None:
     assert not dataset.unread
 
 
+def test_hidden_image_beside_the_folder_of_the_data_is_no_image(tmp_path: Path) -> None:
+    make_folder(tmp_path / "data")
+    (tmp_path / ".cover.jpg").write_bytes(b"x")
+    assert list_folder(tmp_path).classes == ("blue", "red")
+
+
 def test_links_to_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     make_folder(tmp_path / "data")
     (tmp_path / "data" / "red").rename(tmp_path / "elsewhere")
@@ -277,6 +313,26 @@ def test_links_to_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None
     assert len(files.train["blue"]) == 10
     # Its own ten, and those of blue by the link to the whole.
     assert len(files.train["red"]) == 20
+
+
+@pytest.mark.parametrize("place", ["", "red", "red/more"])
+def test_folder_that_cannot_be_listed_is_rejected(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_folder(tmp_path)
+    (tmp_path / "red" / "more").mkdir()
+    listed = {name: getattr(os, name) for name in ("scandir", "listdir")}
+
+    # Root may list every folder.
+    def reject(name: str, path: str) -> object:
+        if Path(path) == tmp_path / place:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listed[name](path)
+
+    for name in listed:
+        monkeypatch.setattr(os, name, partial(reject, name))
+    with pytest.raises(DataError, match=f"{tmp_path / place} cannot be listed: Permission denied"):
+        list_folder(tmp_path)
 
 
 def test_files_of_other_kinds_are_counted_by_their_suffix(tmp_path: Path) -> None:
