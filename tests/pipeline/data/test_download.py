@@ -28,6 +28,7 @@ from pipeline.data.archive_formats import (
 from pipeline.data.cache import array_sha256
 from pipeline.data.download import download, fetch
 from pipeline.data.registry import DATASETS, find_published, load_cached, load_dataset
+from pipeline.data.text_files import fetch_text
 from pipeline.errors import DataError
 
 CONTENT = bytes(range(256)) * 8192
@@ -280,6 +281,19 @@ def test_truncated_idx_file_is_rejected() -> None:
     files, _ = small_mnist()
     with pytest.raises(DataError, match=r"3,910 values where its header says \(5, 28, 28\)"):
         mnist_arrays(files | {MNIST_FILES[0]: files[MNIST_FILES[0]][:-10]})
+
+
+def test_cache_that_cannot_be_written_is_no_corrupt_download(
+    mirror: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_mirror(monkeypatch, mirror)
+    cache.parent.touch()
+    named = rf"^{cache} cannot be written \(.*\): set XDG_CACHE_HOME to another folder$"
+    with pytest.raises(DataError, match=named):
+        fetch("mnist")
+    with pytest.raises(DataError, match=named):
+        fetch_text("nietzsche")
+    assert Mirror.ranges == []
 
 
 def test_corrupt_download_is_deleted(
