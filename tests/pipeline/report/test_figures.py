@@ -218,5 +218,7 @@ def test_figure_is_saved_in_the_format_of_the_suffix(tmp_path: Path) -> None:
         assert picture.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
     with pytest.raises(PipelineError, match=r"written as \.svg or \.png"):
         figures.save(_losses(), tmp_path / "losses.pdf")
+    figures.save(_losses(), tmp_path / "new" / "folder" / "losses.svg")
+    assert (tmp_path / "new" / "folder" / "losses.svg").is_file()
     with pytest.raises(PipelineError, match="choose another file"):
-        figures.save(_losses(), tmp_path / "nowhere" / "losses.svg")
+        figures.save(_losses(), tmp_path / "losses.svg" / "more.svg")
