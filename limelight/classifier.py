@@ -85,11 +85,8 @@ class LocalClassifier:
             source = source_of(images, max_pixels=self._max_pixels)
             return finish(predict_explain.predict(self._results, self._runner, source, top_k=top_k))
         predictions: list[Prediction] = []
-        rest = iter(images)
-        numbers = itertools.count()
-        while batch := [
-            self._read_one_of(image, next(numbers)) for image in itertools.islice(rest, _BATCH)
-        ]:
+        rest = enumerate(images)
+        while batch := [self._read_one_of(*each) for each in itertools.islice(rest, _BATCH)]:
             predictions += self.predict_batch(batch, top_k=top_k)
         return predictions
 
@@ -146,7 +143,7 @@ class LocalClassifier:
         """
         return source_of(image, max_pixels=self._max_pixels).read(self._description.image)
 
-    def _read_one_of(self, image: ImageLike, number: int) -> Upload:
+    def _read_one_of(self, number: int, image: ImageLike) -> Upload:
         with _naming(number, image):
             return self.read(image)
 

@@ -124,6 +124,15 @@ def is_one(images: object) -> TypeIs[ImageLike]:
     return isinstance(images, Encoded | str | os.PathLike | Image.Image)
 
 
+def encoded(image: Encoded | str | os.PathLike[str]) -> bytes:
+    """Return the bytes of an encoded image, or of an image file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return bytes(image) if isinstance(image, Encoded) else Path(image).read_bytes()
+
+
 def source_of(image: ImageLike, *, max_pixels: int) -> EncodedImage | PixelImage:
     """Wrap an image of any accepted type in a source.
 
@@ -134,10 +143,8 @@ def source_of(image: ImageLike, *, max_pixels: int) -> EncodedImage | PixelImage
         ImageTooLarge: a Pillow image or an array has more than `max_pixels` pixels.
         TypeError: the argument is none of the types of `ImageLike`.
     """
-    if isinstance(image, Encoded):
-        return EncodedImage(bytes(image), max_pixels, own_file=True)
-    if isinstance(image, str | os.PathLike):
-        return EncodedImage(Path(image).read_bytes(), max_pixels, own_file=True)
+    if isinstance(image, Encoded | str | os.PathLike):
+        return EncodedImage(encoded(image), max_pixels, own_file=True)
     if isinstance(image, Image.Image):
         check_pixels(*image.size, max_pixels)
         if image.mode in _NO_RANGE:

@@ -9,17 +9,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import httpx
 from PIL import Image as Picture
 
 from limelight.client.errors import RefusedError, UnreachableError
+from limelight.image_source import Encoded, encoded
 from limelight.imaging.decoding import decode
 from limelight.results import Explanation, Json, read
 
-Image = bytes | bytearray | memoryview | str | Path
+Image = Encoded | str | os.PathLike[str]
 """An encoded image, or the path of an image file."""
 Parameter = str | int | float | bool | None
 KEY_VARIABLE = "LIMELIGHT_API_KEY"
@@ -74,17 +74,6 @@ def image_request(
         raise TypeError("the format is that of the method: overlay returns a PNG, explain values")
     given = {name: value for name, value in parameters.items() if value is not None}
     return Request(method="POST", path=path, params=given, content=encoded(image), accept=accept)
-
-
-def encoded(image: Image) -> bytes:
-    """Return the bytes of an encoded image.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    if isinstance(image, bytes | bytearray | memoryview):
-        return bytes(image)
-    return Path(image).read_bytes()
 
 
 def authorization(api_key: str | None) -> dict[str, str]:

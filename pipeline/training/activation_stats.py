@@ -44,7 +44,7 @@ class ActivationStatistics(Callback):
         self._steps: list[int] = []
         self._columns: list[Tensor] = []
         self._before: Tensor | None = None
-        """What was measured before a resume, on the CPU."""
+        """Measurements before a resume, on the CPU."""
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -34,10 +34,10 @@ def masked_images(route: str, query: Mapping[str, str], classifier: Classifier) 
     name = query.get("method")
     if route != "/explain" or name not in METHODS:
         return 0
-    asked = None
-    if (text := query.get("evaluations")) is not None and (asked := parse_count(text)) is None:
-        return 0
-    return classifier.masked_images(name, asked)
+    if (text := query.get("evaluations")) is None:
+        return classifier.masked_images(name)
+    asked = parse_count(text)
+    return 0 if asked is None else classifier.masked_images(name, asked)
 
 
 class PredictionEndpoints:

@@ -47,7 +47,7 @@ class Followed(Bench):
 
     @property
     def models(self) -> dict[str, dict[str, Any]]:
-        """What `describe` shows now, by model."""
+        """Return what `describe` shows now, by model."""
         return {each["name"]: each for each in self.control.describe()["models"]}
 
     def served(self, name: str = "colours") -> list[str]:
