@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -158,11 +158,23 @@ def test_worker_processes_give_the_same_images(
     assert told == [(done, 6) for done in range(1, 7)]
 
 
+@pytest.fixture
+def run_as_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Function that lets a program decode all images, in the place of `image_worker`."""
+
+    def replace(program: str) -> None:
+        file = tmp_path / "worker.py"
+        file.write_text(program)
+        monkeypatch.setattr(decoding, "_FEW", 0)
+        monkeypatch.setattr(decoding, "image_worker", SimpleNamespace(__file__=str(file)))
+
+    return replace
+
+
 def test_file_that_ends_its_process_is_skipped_and_named(
-    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, cache: Path, run_as_worker: Callable[[str], None]
 ) -> None:
-    program = tmp_path / "worker.py"
-    program.write_text(
+    run_as_worker(
         "import os, pipeline.data.image_worker as worker\n"
         "read = worker.read_image\n"
         "def fragile(path, *rest):\n"
@@ -171,8 +183,6 @@ def test_file_that_ends_its_process_is_skipped_and_named(
         "worker.read_image = fragile\n"
         "worker.main()\n"
     )
-    monkeypatch.setattr(decoding, "_FEW", 0)
-    monkeypatch.setattr(decoding, "image_worker", SimpleNamespace(__file__=str(program)))
     dataset = load(folder, workers=1)
     (skipped,) = dataset.skipped
     assert skipped.endswith("b/3.png: the process that decoded it was ended")
@@ -255,17 +265,14 @@ def test_full_disk_while_images_are_decoded_is_an_error_and_leaves_no_corrupt_im
 
 
 def test_full_disk_is_an_error_where_files_are_decoded_one_by_one(
-    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, cache: Path, run_as_worker: Callable[[str], None]
 ) -> None:
-    program = tmp_path / "worker.py"
-    program.write_text(
+    run_as_worker(
         "import json, os, sys\n"
         "for line in sys.stdin:\n"
         "    if len(json.loads(line)) > 1: os._exit(9)\n"
         "    print(json.dumps('No space left on device'), flush=True)\n"
     )
-    monkeypatch.setattr(decoding, "_FEW", 0)
-    monkeypatch.setattr(decoding, "image_worker", SimpleNamespace(__file__=str(program)))
     with pytest.raises(DataError, match=r"cannot be written \(No space left on device\)"):
         load(folder, workers=1)
 
