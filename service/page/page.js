@@ -25,7 +25,7 @@ let against = "";
 let uncropped = null; // the image before zooming in; null: not zoomed in
 let running = null;
 let again = false;
-let inputs = 0; // number of inputs that have ended
+let inputs = 0; // number of inputs asked for: an image, the drawing pad or the camera
 let saved = null;
 
 const pad = new Pad(picture, () => {
@@ -37,6 +37,7 @@ const pad = new Pad(picture, () => {
 // The image
 
 function draw() {
+  inputs += 1;
   endInput();
   pad.open();
   Object.assign(picture, { tabIndex: 0 });
@@ -49,13 +50,18 @@ function draw() {
   reset();
 }
 
-async function show(blob, name) {
+/** Show and classify an image, a Blob or a promise of one. Return false if the user has asked for
+ * another input meanwhile. */
+async function show(source, name) {
+  const input = (inputs += 1);
+  const blob = await source;
   let bitmap;
   try {
     bitmap = await createImageBitmap(blob);
   } catch {
     bitmap = null; // the service may support the format; if not, it returns an error
   }
+  if (input !== inputs) return false;
   endInput();
   [image, file] = [blob, name];
   const [width, height] = bitmap ? [bitmap.width, bitmap.height] : [280, 280];
@@ -68,11 +74,11 @@ async function show(blob, name) {
   picture.setAttribute("aria-label", name);
   at("hint").hidden = true;
   classify();
+  return true;
 }
 
 /** End drawing or the camera. */
 function endInput() {
-  inputs += 1;
   pad.close();
   picture.removeAttribute("tabindex");
   image = null;
@@ -99,7 +105,7 @@ function reset() {
 }
 
 async function openCamera() {
-  const before = inputs;
+  const input = (inputs += 1);
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
@@ -107,8 +113,8 @@ async function openCamera() {
     notice("The camera cannot be used: allow it in the browser, or choose a file.");
     return;
   }
-  if (inputs !== before) {
-    // Permission came late: the user has chosen an image, or a second click opened the camera.
+  if (input !== inputs) {
+    // Permission came late: the user has chosen an image, or a second click opens the camera.
     stream.getTracks().forEach((track) => track.stop());
     return;
   }
@@ -121,13 +127,14 @@ async function openCamera() {
   at("camera").setAttribute("aria-pressed", "true");
 }
 
-async function takePicture() {
+function takePicture() {
   const still = document.createElement("canvas");
   [still.width, still.height] = [video.videoWidth, video.videoHeight];
   still.getContext("2d").drawImage(video, 0, 0);
-  show(await blobOf(still), "camera.png");
+  show(blobOf(still), "camera.png");
 }
 
+const blobFrom = async (address) => (await fetch(address)).blob();
 const blobOf = (canvas) => new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 
 /** Crop the square around the most important part and classify it; or go back. */
@@ -146,8 +153,8 @@ async function zoom() {
   const cut = document.createElement("canvas");
   cut.width = cut.height = Math.max(1, Math.round(side));
   cut.getContext("2d").drawImage(picture, x, y, side, side, 0, 0, cut.width, cut.height);
-  const before = { blob: image ?? (await blobOf(picture)), name: file };
-  await show(await blobOf(cut), "zoom.png");
+  const before = { blob: image ?? blobOf(picture), name: file };
+  if (!(await show(blobOf(cut), "zoom.png"))) return;
   uncropped = before;
   at("zoom").textContent = "Back to the full image";
 }
@@ -359,10 +366,14 @@ let waiting = false;
 async function waitForIt() {
   if (waiting) return;
   waiting = true;
-  do await new Promise((resolve) => setTimeout(resolve, 1000));
-  while (!(await isReady()));
+  // The model of the page may answer before the service as a whole is ready, so ask it now and then.
+  let ready = false;
+  for (let seconds = 0; seconds < 5 && !ready; seconds += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    ready = await isReady();
+  }
   waiting = false;
-  notice("");
+  if (ready) notice("");
   classify();
 }
 
@@ -398,9 +409,9 @@ function showExamples() {
     Object.assign(small, { src: `examples/${name}`, alt: text, width: 48, height: 48 });
     button.type = "button";
     button.append(small);
-    button.addEventListener("click", async () => {
+    button.addEventListener("click", () => {
       selectModel(model, fit);
-      show(await (await fetch(small.src)).blob(), name);
+      show(blobFrom(small.src), name);
     });
     const item = element("li");
     item.append(button);

@@ -287,6 +287,15 @@ def test_page_waits_for_the_first_model(browser: Browser, tmp_path: Path) -> Non
         page.close()
 
 
+def test_page_asks_its_model_again_while_another_one_keeps_the_service_unready(page: Page) -> None:
+    page.route("**/readyz", lambda route: route.fulfill(status=503))
+    page.route("**/explain*", lambda route: route.fulfill(status=503), times=1)
+    choose(page, "two.png", (EXAMPLES / "two.png").read_bytes())
+    expect(page.locator("#notice")).to_contain_text("503")
+    expect(page.locator("#verdict")).to_contain_text("2,")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
 # Without a browser
 
 
@@ -344,6 +353,30 @@ def test_drawing_made_before_the_models_are_known_is_classified_later(page: Page
     (request,) = held
     request.continue_()
     expect(page.locator("#verdict")).to_contain_text("7,")
+
+
+# The first image that the page decodes waits for `decode()`.
+HOLD_DECODING = """
+const decodeNow = window.createImageBitmap;
+window.createImageBitmap = async (blob) => {
+  window.createImageBitmap = decodeNow;
+  await new Promise((resolve) => { window.decode = resolve; });
+  return decodeNow(blob);
+};
+null;
+"""
+
+
+def test_image_chosen_last_is_shown_although_the_one_before_takes_longer(page: Page) -> None:
+    page.evaluate(HOLD_DECODING)
+    choose(page, "seven.png", (EXAMPLES / "seven.png").read_bytes())
+    page.wait_for_function("() => window.decode !== undefined")
+    choose(page, "two.png", (EXAMPLES / "two.png").read_bytes())
+    expect(page.locator("#verdict")).to_contain_text("2,")
+    page.evaluate("decode()")
+    page.evaluate("new Promise((resolve) => setTimeout(resolve, 100))")
+    expect(page.locator("#picture")).to_have_attribute("aria-label", "two.png")
+    expect(page.locator("#verdict")).to_contain_text("2,")
 
 
 def test_empty_pad_is_not_classified(page: Page) -> None:
