@@ -258,6 +258,8 @@ def export(
 
     with reading_bar(quiet=quiet) as progress:
         reading = Reading(workers=workers, progress=progress)
+        if isinstance(run, Run) and data is not None:
+            run = run.folder
         found = run if isinstance(run, Run) else _read(Path(run), data, reading)
         if Path(to).suffix.lower() == ONNX_SUFFIX:
             if name is not None or fp16 or int8:

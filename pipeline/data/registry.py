@@ -247,15 +247,20 @@ def check_unambiguous(source: str) -> None:
         )
 
 
-def check_source(source: str) -> None:
-    """Check that a data set can be found, without reading it.
+def check_source(source: str, image_size: int | tuple[int, int] | None = None) -> None:
+    """Check that a data set can be found, without reading it, and can have this image size.
 
     Raises:
-        DataError: there is no such data set, folder or CSV file, or it was not fetched.
+        DataError: there is no such data set, folder or CSV file, or it was not fetched; or its
+            images keep their own size.
 
     """
     path, entry = Path(source), DATASETS.get(source)
     if entry is not None:
+        resized = isinstance(entry.origin, Subset) and entry.origin.resized
+        if image_size is not None and not resized:
+            size = f"{entry.image.height} x {entry.image.width}"
+            raise DataError(f"{source} keeps its {size} pixels: leave out the image size")
         name = entry.origin.parent if isinstance(entry.origin, Subset) else source
         if isinstance(DATASETS[name].origin, Published):
             check_cached(name)

@@ -66,7 +66,7 @@ def check_choices(source: str, choices: Choices, *, recipe: str | None = None) -
 
     """
     check_unambiguous(source)
-    check_source(source)
+    check_source(source, choices.get("image_size"))
     name = choices.get("recipe") or recipe or default_recipe(source)
     Recipe.load(name, **recipe_changes(choices))
 

@@ -64,7 +64,7 @@ def plan_training(
 
     """
     check_unambiguous(source)
-    check_source(source)
+    check_source(source, choices.get("image_size"))
     name = choices.get("recipe") or default_recipe(source)
     # The architecture comes first: it replaces the recipe's network, and other options change it.
     network = {"architecture": arch} if arch else None
@@ -120,7 +120,7 @@ def plan_finetuning(
 
     """
     check_unambiguous(source)
-    check_source(source)
+    check_source(source, choices.get("image_size"))
     name = choices.get("recipe") or FINETUNE
     begin = read_pretrained(pretrained)
     changes: dict[str, object] = {"network": asdict(begin.network)} | recipe_changes(choices)

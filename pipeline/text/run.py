@@ -165,7 +165,7 @@ def resume(
     if data is None and config.source not in TEXTS and not Path(config.source).is_file():
         raise RunError(f"{config.source}, the text of this run, is not there; pass --data PATH")
     corpus = read_corpus(
-        str(data or config.source),
+        str(data.absolute()) if data else config.source,  # absolute, so that it is never a name
         validation=config.recipe.validation,
         vocabulary=Vocabulary(config.vocabulary),
     )

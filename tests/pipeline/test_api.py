@@ -147,6 +147,8 @@ def test_data_that_moved_can_be_named(run: Run, photos: Path, tmp_path: Path) ->
     (moved / "red" / "0.png").unlink()
     with pytest.raises(PipelineError, match="has changed since this run"):
         _ = read_run(copy, moved_to=moved).data
+    with pytest.raises(PipelineError, match="has changed since this run"):
+        export(run, tmp_path, data=moved, quiet=True)
 
 
 def test_path_is_never_the_name_of_a_data_set(

@@ -21,7 +21,8 @@ from pipeline.data.registry import (
     load_dataset,
     split_validation,
 )
-from pipeline.errors import DataError
+from pipeline.errors import DataError, PipelineError
+from pipeline.runs.choices import Choices, check_choices
 
 COLOURS = {"blue": (20, 30, 200), "red": (200, 30, 20)}
 
@@ -220,6 +221,12 @@ def test_cats_and_dogs_are_resized_like_uploads(
 
 def test_subset_of_digits_is_not_resized(small_parents: dict[str, np.ndarray]) -> None:
     assert load_dataset("mnist37", image_size=64).train.images.shape[1:] == (28, 28, 1)
+
+
+@pytest.mark.parametrize("source", ["mnist", "mnist37", "digits8"])
+def test_image_size_of_a_data_set_that_keeps_its_own_is_rejected(source: str) -> None:
+    with pytest.raises(PipelineError, match=f"{source} keeps its .* leave out the image size"):
+        check_choices(source, Choices(image_size=64))
 
 
 def test_class_weights_equal_scikit_learn_and_have_mean_1() -> None:

@@ -157,7 +157,7 @@ def test_loss_that_is_no_number_stops_the_run(corpus: Corpus, tmp_path: Path) ->
         train(corpus, tmp_path / "run", epochs=3, schedule={"kind": "constant", "peak": 1e38})
 
 
-def test_text_that_changed_is_rejected(tmp_path: Path) -> None:
+def test_text_that_changed_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_verses(tmp_path)
     corpus = read_corpus(str(file))
     recipe = small_recipe("char-gru", epochs=2)
@@ -173,6 +173,9 @@ def test_text_that_changed_is_rejected(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(RunError, match=r"verses.txt, the text of this run, .*pass --data PATH"):
         resume(tmp_path / "run", device="cpu")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=f"{tmp_path}/nietzsche"):  # a path is never the name
+        resume(tmp_path / "run", data=Path("./nietzsche"), device="cpu")
     moved_run = resume(tmp_path / "run", data=moved, device="cpu")
     assert len(moved_run.epochs) == 2
     assert read_run(tmp_path / "run").config.source == str(moved)
