@@ -252,7 +252,10 @@ class Parity(_Frozen):
     max_probability_error: float
     top1_disagreements: int
     max_cam_error: float | None = None
-    """Largest difference of maps, features and OOD scores; None in older exports."""
+    """Largest difference of maps and features; None in older exports."""
+    max_ood_error: float | None = None
+    """Largest difference of OOD scores, as a share of the largest score, or of 1 if that is larger;
+    older exports have it in `max_cam_error`."""
     mean_layercam_error: float | None = None
     """Mean difference of the LayerCAM maps, relative to their mean. A derivative is discontinuous
     where a unit becomes active, so single values may differ by more than rounding."""

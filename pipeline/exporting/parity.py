@@ -25,13 +25,15 @@ class Bounds:
 
     probability: float
     cam: float
+    ood_score: float
+    """Share of the largest OOD score, or of 1."""
     disagreements: float
     """Share of the images whose predicted class may differ."""
 
 
-EXACT = Bounds(probability=1e-5, cam=1e-4, disagreements=0.0)
+EXACT = Bounds(probability=1e-5, cam=1e-4, ood_score=1e-4, disagreements=0.0)
 # A float16 value has 11 significant bits, so a close decision between two classes may change.
-FP16 = Bounds(probability=0.05, cam=0.5, disagreements=0.003)
+FP16 = Bounds(probability=0.05, cam=0.5, ood_score=0.05, disagreements=0.003)
 
 Arrays = Mapping[str, NDArray[np.float32]]
 Runtime = Callable[[NDArray[np.uint8]], Arrays]
@@ -60,8 +62,8 @@ def measure_parity(runtime: Runtime, graph: ServingGraph, images: Images) -> Par
     head = graph.network.head
     bias = head.bias.detach().numpy()
     reference = _in_batches(TorchRuntime(graph, graph.outputs), images, most, max(BATCH_SIZES))
-    compared_by_maximum = [name for name in graph.outputs[2:] if name != "layercams"]
-    probability_errors, cam_errors, layercam_errors, identity_errors = [], [], [], []
+    probability_errors, cam_errors, ood_errors = [], [], []
+    layercam_errors, identity_errors = [], []
     disagreements = 0
     for batch_size in BATCH_SIZES:
         count = most if batch_size == max(BATCH_SIZES) else min(IN_SMALL_BATCHES, most)
@@ -71,7 +73,8 @@ def measure_parity(runtime: Runtime, graph: ServingGraph, images: Images) -> Par
         probability_errors.append(np.abs(probabilities - expected["probabilities"]).max())
         predicted = expected["probabilities"].argmax(1)
         disagreements += int((probabilities.argmax(1) != predicted).sum())
-        cam_errors += [np.abs(outputs[it] - expected[it]).max() for it in compared_by_maximum]
+        cam_errors += [np.abs(outputs[it] - expected[it]).max() for it in ("cams", "features")]
+        ood_errors.append(_error_of_scores(outputs["ood_score"], expected["ood_score"]))
         if "layercams" in expected:
             layercam_errors.append(_relative_error(outputs["layercams"], expected["layercams"]))
         from_cams = outputs["cams"].mean((2, 3), dtype=np.float64) + bias
@@ -82,6 +85,7 @@ def measure_parity(runtime: Runtime, graph: ServingGraph, images: Images) -> Par
         max_probability_error=float(np.max(probability_errors)),
         top1_disagreements=disagreements,
         max_cam_error=float(np.max(cam_errors)),
+        max_ood_error=float(np.max(ood_errors)),
         mean_layercam_error=float(np.max(layercam_errors)) if layercam_errors else None,
         max_cam_identity_error=float(np.max(identity_errors)) if head.exact else None,
     )
@@ -110,6 +114,11 @@ def check_parity(name: str, parity: Parity, bounds: Bounds = EXACT) -> None:
             f"{name}: maps differ from eager torch by {parity.max_cam_error:.2e}, "
             f"at most {bounds.cam:.0e} is allowed"
         )
+    if not (parity.max_ood_error or 0.0) <= bounds.ood_score:
+        raise GateError(
+            f"{name}: OOD scores differ from eager torch by {parity.max_ood_error:.2e} of the "
+            f"largest, at most {bounds.ood_score:.0e} is allowed"
+        )
     if not (parity.mean_layercam_error or 0.0) <= MAX_LAYERCAM_ERROR:
         raise GateError(
             f"{name}: LayerCAM maps differ from eager torch by {parity.mean_layercam_error:.2e} "
@@ -127,6 +136,14 @@ def check_parity(name: str, parity: Parity, bounds: Bounds = EXACT) -> None:
 def _relative_error(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
     """Mean difference as a share of the mean of `expected`, which is nowhere negative."""
     return float(np.abs(actual - expected).mean() / max(expected.mean(), 1e-12))
+
+
+def _error_of_scores(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Largest difference as a share of the largest score, or of 1 if that is larger.
+
+    The scale of an OOD score depends on the network, and the error of its rounding follows it.
+    """
+    return float(np.abs(actual - expected).max() / max(np.abs(expected).max(), 1.0))
 
 
 def _in_batches(runtime: Runtime, images: Images, count: int, size: int) -> Arrays:

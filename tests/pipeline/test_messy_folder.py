@@ -100,7 +100,8 @@ def started(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     home = tmp_path_factory.mktemp("user")
     chain = Chain(home, write_messy_folder(home / "my photos"), {}, home)
-    options = ["--image-size", "32", "--epochs", "12", "--no-report", "--out", "my run"]
+    narrow = ["--set", "network.widths=[8,16,16,32]"]
+    options = ["--image-size", "32", "--epochs", "12", "--no-report", "--out", "my run", *narrow]
     trained = started("train", "./my photos", *options, cwd=home)
     assert (trained.returncode, trained.stdout) == (0, "my run\n"), trained.stderr
     chain.said["train"] = trained.stderr

@@ -38,7 +38,7 @@ def artifact(digits8_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Arti
         patch.setattr(int8, "MOST_ACCURACY_LOST", 0.05)
         patch.setattr(int8, "MOST_CALIBRATION_ERROR_ADDED", 0.05)
         patch.setattr(int8, "FEWEST_EQUAL_WINNERS", 0.9)
-        folder = export(digits8_run, tmp_path_factory.mktemp("int8"), int8=True)
+        folder = export(digits8_run, tmp_path_factory.mktemp("int8"), int8=True, layercam=False)
     return load_artifact(folder)
 
 

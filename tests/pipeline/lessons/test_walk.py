@@ -7,6 +7,7 @@ leave for the next. Trainings without `--out` are rehearsed with `--dry-run`.
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 
 from pipeline.data import cache
 from pipeline.data.cache import write_cached
+from pipeline.lessons import text_ladder
 from pipeline.runs.run_setup import plan_run
 from pipeline.text.corpus import read_corpus
 from pipeline.text.run import begin
@@ -28,6 +30,7 @@ from tests.serving_kit import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "lessons.md").read_text()
 SMALL = ("--epochs", "1", "--batch-size", "16", "--no-report")
+NARROW = ("--set", "network.widths=[4,8,8,8]")
 SMALL_TEXT = ("--epochs", "1", "--set", "network.hidden=16", "--set", "streams=4", "--no-report")
 MISSED = "not as in the lessons"
 
@@ -54,7 +57,8 @@ def short_form(command: str) -> list[str]:
             return [*words, "--no-report"]
         case ["train" | "finetune", *_] if "--out" in words:
             larger = ("--batch-size", "64") if "cifar8" in words else ()
-            return [*words, *SMALL, *larger]
+            narrow = NARROW if words[1] in ("cifar8", "cifar10") and words[0] == "train" else ()
+            return [*words, *SMALL, *larger, *narrow]
         case ["train" | "finetune", *_]:
             return [*words, "--dry-run"]
         case ["text", "train", "--resume", *_]:
@@ -120,6 +124,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (work / "photos").mkdir()
         Image.new("RGB", (32, 32)).save(work / "photos" / "one.png")
         write_verses(work, words=250)
+        small = {"epochs": 1, "network__hidden": 16}
+        rungs = [
+            replace(rung, changes={**rung.changes, **small}) for rung in text_ladder.TEXT_LADDER
+        ]
+        patch.setattr(text_ladder, "TEXT_LADDER", rungs)
         yield work
 
 

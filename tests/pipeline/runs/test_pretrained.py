@@ -255,7 +255,7 @@ def test_model_of_one_folder_is_finetuned_on_another_and_exported(tmp_path: Path
     common = ("--batch-size", "32", "--no-report")
     trained = limelight(
         "train", "even", "--out", "first", "--image-size", "16", "--epochs", "12", *common,
-        cwd=tmp_path,
+        "--set", "network.widths=[8,16,16,32]", cwd=tmp_path,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     tuned = limelight(

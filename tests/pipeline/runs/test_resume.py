@@ -111,7 +111,7 @@ def test_resumed_run_ends_with_the_same_bits(
 
 
 def test_killed_process_can_be_resumed(tmp_path: Path) -> None:
-    arguments = ("train", "digits8", "--epochs", "6", "--no-report")
+    arguments = ("train", "digits8", "--epochs", "4", "--no-report")
     assert limelight(*arguments, "--out", "whole", cwd=tmp_path).returncode == 0
     command, environment = limelight_command(*arguments, "--out", "interrupted", cwd=tmp_path)
     process = subprocess.Popen(

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,9 +66,11 @@ def write_parquet(digits: Path, folder: Path, *, struct: bool) -> list[str]:
 
 
 def limelight(
-    *arguments: str | Path, cwd: Path, home: Path | None = None
+    *arguments: str | Path, cwd: Path, home: Path | None = None, also: Iterable[Path] = ()
 ) -> subprocess.CompletedProcess[str]:
-    variables = {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | ({"HOME": str(home)} if home else {})
+    """Run `limelight score` in a process of its own, with the packages in `also`."""
+    packages = os.pathsep.join(map(str, (ROOT, *also)))
+    variables = {"PYTHONPATH": packages, "COLUMNS": "200"} | ({"HOME": str(home)} if home else {})
     return subprocess.run(
         [sys.executable, "-m", "pipeline", "score", *map(str, arguments)],
         cwd=cwd,

@@ -29,7 +29,7 @@ from pipeline.training.trainer import Trainer, train
 from tests.pipeline.cli.running import limelight_command
 from tests.pipeline.training.small_trainings import CPU, DIGITS, float64, small_trainer, splits
 
-RECIPE = Recipe.load("digits8", epochs=3, ema_decay=0.5)
+RECIPE = Recipe.load("digits8", epochs=2, ema_decay=0.5)
 
 
 def _free_port() -> int:

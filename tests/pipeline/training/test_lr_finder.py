@@ -187,12 +187,12 @@ def test_command_trains_with_the_suggested_rate(
         steps=60,
         device="cpu",
         seed=3,
-        batch_size=32,
+        batch_size=128,
         train=True,
     )
     printed, folder = capsys.readouterr().out.split()
     config = read_config(Path(folder))
-    expected = Recipe.load("digits8", batch_size=32, schedule__peak=float(printed))
+    expected = Recipe.load("digits8", batch_size=128, schedule__peak=float(printed))
     assert (config.source, config.seed, config.recipe) == ("digits8", 3, expected)
     assert (tmp_path / "curve.png").stat().st_size > 1000
 
