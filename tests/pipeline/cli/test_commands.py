@@ -34,7 +34,7 @@ def test_folder_of_photos_is_trained_and_exported(tmp_path: Path) -> None:
     make_folder(tmp_path / "Colours", images=40, size=(20, 18))
     trained = limelight_process(
         "train", "Colours", "--out", "run", "--epochs", "2", "--batch-size", "16",
-        "--image-size", "16", cwd=tmp_path,
+        "--image-size", "16", "--no-report", cwd=tmp_path,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.strip() == "run"

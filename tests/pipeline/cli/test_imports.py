@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -44,30 +46,68 @@ LEAVES = [
 ]
 
 
-def run_and_list_imports(
-    *arguments: str, cwd: Path
-) -> tuple[subprocess.CompletedProcess[str], set[str]]:
-    """Run a command in a process of its own, and name the packages that it imported."""
-    command, environment = limelight_command(*arguments, cwd=cwd)
-    done = subprocess.run(
-        [command[0], "-X", "importtime", *command[1:]],
-        cwd=cwd,
+# Runs each command line in a fork of a process that has imported what all commands need.
+RUN_ALL = """
+import json, os, sys
+import numpy, pydantic, typer.rich_utils
+from pipeline.cli import main as cli
+
+for number, arguments in enumerate(json.load(sys.stdin)):
+    if (child := os.fork()) == 0:
+        for stream, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{number}.{name}", os.O_WRONLY | os.O_CREAT), stream)
+        sys.argv = ["limelight", *arguments]
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        sys.stderr.flush()
+        with open(f"{number}.json", "w") as file:
+            json.dump([status, sorted({name.partition(".")[0] for name in sys.modules})], file)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """Result of a command line, and the packages that its process has imported."""
+
+    status: int
+    stderr: str
+    imported: frozenset[str]
+
+
+def run_all(command_lines: Sequence[Sequence[str]], folder: Path) -> Iterator[Ran]:
+    """Run command lines in `folder`, one after another."""
+    command, environment = limelight_command(cwd=folder)
+    subprocess.run(
+        [command[0], "-c", RUN_ALL],
+        cwd=folder,
         env=environment,
-        capture_output=True,
+        input=json.dumps(command_lines),
         text=True,
-        check=False,
+        check=True,
     )
-    lines = done.stderr.splitlines()
-    imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time")}
-    return done, {name.partition(".")[0] for name in imported}
+    for number in range(len(command_lines)):
+        status, imported = json.loads((folder / f"{number}.json").read_text())
+        yield Ran(status, (folder / f"{number}.err").read_text(), frozenset(imported))
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[Sequence[str], Ran]:
+    """Return what `--help` of each command does."""
+    command_lines = [(*command, "--help") for command in LEAVES]
+    return dict(zip(LEAVES, run_all(command_lines, tmp_path_factory.mktemp("help")), strict=True))
 
 
 @pytest.mark.parametrize("command", LEAVES, ids=" ".join)
-def test_help_imports_no_slow_library(command: tuple[str, ...], tmp_path: Path) -> None:
-    shown, imported = run_and_list_imports(*command, "--help", cwd=tmp_path)
-    assert shown.returncode == 0
-    assert "typer" in imported
-    assert imported & SLOW == set()
+def test_help_imports_no_slow_library(
+    command: tuple[str, ...], shown: dict[Sequence[str], Ran]
+) -> None:
+    assert shown[command].status == 0
+    assert shown[command].imported & SLOW == set()
 
 
 def write_run(folder: Path, source: str) -> None:
@@ -107,60 +147,67 @@ def write_run(folder: Path, source: str) -> None:
     (folder / "checkpoint.safetensors").touch()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("train", "nothing"), "is neither a data set"),
-        (("train", "mnist"), "run `limelight data fetch mnist`"),
-        (("train", "digits8", "--seed", "-1"), "Invalid value for '--seed'"),
-        (("text", "train", "char-gru", "x.txt", "--seed", "-1"), "Invalid value for '--seed'"),
-        (("text", "sample", "run", "--seed", "-1"), "Invalid value for '--seed'"),
-        (("train", "digits8", "--recipe", "nothing"), "no recipe 'nothing'"),
-        (("train", "digits8", "--set", "epochs=0"), "epochs: Input should be greater than"),
-        (("train", "--resume", "nothing"), "is not a run"),
-        (("finetune", "digits8", "--from", "nothing"), "there is no model 'nothing'"),
-        (("lr-find", "nothing"), "is neither a data set"),
-        (("export", "nothing"), "neither a run nor an artefact"),
-        (("summary", "nothing.toml"), "no recipe"),
-        (("predict", "nothing.png"), "there is no such file"),
-        (("explain", "nothing.png", "-o", "map.png"), "there is no such file"),
-        (("report", "nothing"), "is not a run"),
-        (("report", "run"), "run `limelight data fetch mnist`"),
-        (("report", "run", "--device", "tpu"), "'tpu' is not one of"),
-        (("report", "moved"), "is neither a data set"),
-        (("inspect", "nothing", "x.png"), "is not a run"),
-        (("inspect", "nothing", "x.png", "--out", "x.gif"), "x.gif: a figure is written as .svg"),
-        (("lr-find", "digits8", "--out", "x.gif"), "x.gif: a figure is written as .svg"),
-        (("summary", "digits8", "--out", "x.gif"), "x.gif: a figure is written as .svg"),
-        (("convolve", "x.png", "--kernel", "top-edge", "--out", "x"), "x: a figure is written as"),
-        (("inspect", "run", "nothing.png"), "nothing.png cannot be read"),
-        (("convolve", "nothing.png"), "nothing.png cannot be read"),
-        (("text", "train", "nothing", "x.txt"), "no recipe 'nothing'"),
-        (("text", "train", "char-gru", "nothing"), "neither a text file"),
-        (("text", "train", "char-gru", "nietzsche"), "run `limelight data fetch nietzsche`"),
-        (("text", "sample", "nothing"), "nothing is not there"),
-        (("text", "export", "nothing"), "nothing is not a run"),
-        (("text", "report", "nothing"), "nothing is not a run"),
-        (("ladder", "nothing"), "no rung nothing; there are:"),
-        (("ladder", "simplenet"), "run `limelight data fetch cifar10`"),
-        (("ablate", "nothing"), "no recipe 'nothing'"),
-        (("ablate", "digits8", "--field", "nothing"), "nothing to ablate in 'nothing'"),
-        (("ablate", "resnet-max"), "run `limelight data fetch cifar10`"),
-        (("data", "fetch", "imagenet"), "there are: mnist, cifar10"),
-        (("score", "photos"), "Missing option"),
-        (("keys", "new", "the shop"), "is no name"),
-    ],
-    ids=" ".join,
+REFUSED = (
+    (("train", "nothing"), "is neither a data set"),
+    (("train", "mnist"), "run `limelight data fetch mnist`"),
+    (("train", "digits8", "--seed", "-1"), "Invalid value for '--seed'"),
+    (("text", "train", "char-gru", "x.txt", "--seed", "-1"), "Invalid value for '--seed'"),
+    (("text", "sample", "run", "--seed", "-1"), "Invalid value for '--seed'"),
+    (("train", "digits8", "--recipe", "nothing"), "no recipe 'nothing'"),
+    (("train", "digits8", "--set", "epochs=0"), "epochs: Input should be greater than"),
+    (("train", "--resume", "nothing"), "is not a run"),
+    (("finetune", "digits8", "--from", "nothing"), "there is no model 'nothing'"),
+    (("lr-find", "nothing"), "is neither a data set"),
+    (("export", "nothing"), "neither a run nor an artefact"),
+    (("summary", "nothing.toml"), "no recipe"),
+    (("predict", "nothing.png"), "there is no such file"),
+    (("explain", "nothing.png", "-o", "map.png"), "there is no such file"),
+    (("report", "nothing"), "is not a run"),
+    (("report", "run"), "run `limelight data fetch mnist`"),
+    (("report", "run", "--device", "tpu"), "'tpu' is not one of"),
+    (("report", "moved"), "is neither a data set"),
+    (("inspect", "nothing", "x.png"), "is not a run"),
+    (("inspect", "nothing", "x.png", "--out", "x.gif"), "x.gif: a figure is written as .svg"),
+    (("lr-find", "digits8", "--out", "x.gif"), "x.gif: a figure is written as .svg"),
+    (("summary", "digits8", "--out", "x.gif"), "x.gif: a figure is written as .svg"),
+    (("convolve", "x.png", "--kernel", "top-edge", "--out", "x"), "x: a figure is written as"),
+    (("inspect", "run", "nothing.png"), "nothing.png cannot be read"),
+    (("convolve", "nothing.png"), "nothing.png cannot be read"),
+    (("text", "train", "nothing", "x.txt"), "no recipe 'nothing'"),
+    (("text", "train", "char-gru", "nothing"), "neither a text file"),
+    (("text", "train", "char-gru", "nietzsche"), "run `limelight data fetch nietzsche`"),
+    (("text", "sample", "nothing"), "nothing is not there"),
+    (("text", "export", "nothing"), "nothing is not a run"),
+    (("text", "report", "nothing"), "nothing is not a run"),
+    (("ladder", "nothing"), "no rung nothing; there are:"),
+    (("ladder", "simplenet"), "run `limelight data fetch cifar10`"),
+    (("ablate", "nothing"), "no recipe 'nothing'"),
+    (("ablate", "digits8", "--field", "nothing"), "nothing to ablate in 'nothing'"),
+    (("ablate", "resnet-max"), "run `limelight data fetch cifar10`"),
+    (("data", "fetch", "imagenet"), "there are: mnist, cifar10"),
+    (("score", "photos"), "Missing option"),
+    (("keys", "new", "the shop"), "is no name"),
 )
+"""Command lines with words of the error."""
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[Sequence[str], Ran]:
+    """Return what each refused command line does."""
+    folder = tmp_path_factory.mktemp("refused")
+    write_run(folder / "run", "mnist")
+    write_run(folder / "moved", str(folder / "photos"))
+    command_lines = [arguments for arguments, _ in REFUSED]
+    return dict(zip(command_lines, run_all(command_lines, folder), strict=True))
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSED, ids=" ".join)
 def test_refused_command_line_imports_no_slow_library(
-    arguments: tuple[str, ...], words: str, tmp_path: Path
+    arguments: tuple[str, ...], words: str, refused: dict[Sequence[str], Ran]
 ) -> None:
-    write_run(tmp_path / "run", "mnist")
-    write_run(tmp_path / "moved", str(tmp_path / "photos"))
-    refused, imported = run_and_list_imports(*arguments, cwd=tmp_path)
-    assert refused.returncode != 0
-    assert words in refused.stderr
-    assert imported & SLOW == set()
+    assert refused[arguments].status != 0
+    assert words in refused[arguments].stderr
+    assert refused[arguments].imported & SLOW == set()
 
 
 def test_training_imports_nothing_that_only_an_export_or_a_report_needs(tmp_path: Path) -> None:

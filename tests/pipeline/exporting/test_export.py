@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 
 from bench import robustness
 from limelight.artifact.manifest import Manifest
-from limelight.artifact.store import ArtifactError, load_artifact, newest_version
+from limelight.artifact.store import Artifact, ArtifactError, load_artifact, newest_version
 from limelight.runtime.engine import Engine
 from models.ood_scores import Energy
 from models.serving_graph import ServingGraph, find_layercam_stage
@@ -69,13 +69,25 @@ def test_artefact_is_complete_and_verified(artifact_folder: Path) -> None:
     assert manifest.libraries["torch"] == torch.__version__.partition("+")[0]
 
 
-def test_files_are_hashed_when_written_and_at_the_end_and_graphs_also_when_run(
-    digits8_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file_digest, hashed = hashlib.file_digest, Counter[str]()
-    sizes_in_memory: list[int] = []
+@dataclass
+class Counted:
+    """An artefact with a float16 graph, and what its export read, hashed and split."""
 
-    def counting(file: BufferedReader, digest: str) -> Any:
+    artifact: Artifact
+    hashed: Counter[str]
+    """How often each file was read to be hashed."""
+    sizes_in_memory: list[int]
+    """Sizes of what was hashed in memory."""
+    splits: list[int]
+    """Numbers of the images that were split."""
+
+
+@pytest.fixture(scope="module")
+def counted(digits8_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Counted:
+    file_digest, split = hashlib.file_digest, StratifiedShuffleSplit.split
+    hashed, sizes_in_memory, splits = Counter[str](), list[int](), list[int]()
+
+    def hashing_file(file: BufferedReader, digest: str) -> Any:
         hashed[Path(file.name).name] += 1
         return file_digest(file, digest)
 
@@ -83,31 +95,33 @@ def test_files_are_hashed_when_written_and_at_the_end_and_graphs_also_when_run(
         sizes_in_memory.append(len(content))
         return hashlib.new("sha256", content, **options)
 
-    monkeypatch.setattr(hashlib, "file_digest", counting)
-    monkeypatch.setattr(hashlib, "sha256", hashing_memory)
-    folder = export(digits8_run, tmp_path, layercam=False)
-    monkeypatch.undo()
-    files = load_artifact(folder).manifest.files
-    assert {name: hashed[name] for name in files} == dict.fromkeys(files, 2)
-    # ONNX Runtime gets the bytes that were verified, so they are hashed in memory.
-    graphs = sorted(file.bytes for file in files.values() if file.format.startswith("onnx"))
-    assert sorted({file.bytes for file in files.values()} & set(sizes_in_memory)) == graphs
-    assert len([size for size in sizes_in_memory if size in graphs]) == len(graphs)
-
-
-def test_export_splits_the_training_images_once(
-    digits8_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    split, splits = StratifiedShuffleSplit.split, []
-
-    def counting(self: StratifiedShuffleSplit, *arguments: Any) -> Any:
+    def splitting(self: StratifiedShuffleSplit, *arguments: Any) -> Any:
         splits.append(len(arguments[0]))
         return split(self, *arguments)
 
-    monkeypatch.setattr(StratifiedShuffleSplit, "split", counting)
-    folder = export(read_run(digits8_run.folder), tmp_path, layercam=False)
-    data = load_artifact(folder).manifest.data
-    assert splits == [data.train_images + data.validation_images]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", hashing_file)
+        patch.setattr(hashlib, "sha256", hashing_memory)
+        patch.setattr(StratifiedShuffleSplit, "split", splitting)
+        run, root = read_run(digits8_run.folder), tmp_path_factory.mktemp("counted")
+        folder = export(run, root, layercam=False, fp16=True)
+    return Counted(load_artifact(folder), hashed, sizes_in_memory, splits)
+
+
+def test_files_are_hashed_when_written_and_at_the_end_and_graphs_also_when_run(
+    counted: Counted,
+) -> None:
+    files = counted.artifact.manifest.files
+    assert {name: counted.hashed[name] for name in files} == dict.fromkeys(files, 2)
+    # ONNX Runtime gets the bytes that were verified, so they are hashed in memory.
+    graphs = {file.bytes for file in files.values() if file.format.startswith("onnx")}
+    assert {file.bytes for file in files.values()} & {*counted.sizes_in_memory} == graphs
+    assert counted.sizes_in_memory.count(files["model.onnx"].bytes) == 1
+
+
+def test_export_splits_the_training_images_once(counted: Counted) -> None:
+    data = counted.artifact.manifest.data
+    assert counted.splits == [data.train_images + data.validation_images]
 
 
 def test_final_verification_rejects_a_file_that_changed_after_it_was_described(
@@ -268,10 +282,9 @@ def test_layercam_maps_are_computed_only_on_request(artifact_folder: Path) -> No
     assert expensive["layercams"].shape[0] == 20
 
 
-def test_fp16_graph_is_exported_on_request_and_compared(digits8_run: Run, tmp_path: Path) -> None:
-    folder = export(digits8_run, tmp_path, layercam=False, fp16=True)
-    artifact = load_artifact(folder)
-    assert artifact.fp16_path == folder / "model.fp16.onnx"
+def test_fp16_graph_is_exported_on_request_and_compared(counted: Counted) -> None:
+    artifact = counted.artifact
+    assert artifact.fp16_path == artifact.folder / "model.fp16.onnx"
     parity = artifact.manifest.parity
     # float16 has 11 significant bits, float32 has 24.
     assert parity["model.fp16.onnx"].max_probability_error > 1e-5

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import pytest
 import torch
 from torch import nn
 
@@ -17,15 +16,10 @@ from pipeline.exporting.serialization import save_onnx, save_onnx_part, trace
 NORMALISATION = Normalisation(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
 
 
-@pytest.mark.parametrize(
-    ("architecture", "widths", "side"),
-    [("resnet", (8, 8, 12, 16), 16), ("conv-bn-net", (8, 8, 12), 16)],
-)
-def test_part_of_a_graph_is_the_graph_that_would_be_exported(
-    architecture: str, widths: tuple[int, ...], side: int, tmp_path: Path
-) -> None:
+def test_part_of_a_graph_is_the_graph_that_would_be_exported(tmp_path: Path) -> None:
+    # That of a resnet, which takes longer to convert, is compared with eager torch in each export.
     torch.manual_seed(0)
-    options = NetworkOptions(architecture=architecture, widths=widths)
+    options = NetworkOptions(architecture="conv-bn-net", widths=(8, 12))
     network = build_network(options, in_channels=3, classes=4).eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -33,7 +27,7 @@ def test_part_of_a_graph_is_the_graph_that_would_be_exported(
             assert module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
-    pixels = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
     example = torch.from_numpy(pixels[:2])
     stage = find_layercam_stage(network, NORMALISATION, example)
     assert stage is not None

@@ -77,7 +77,7 @@ def test_rung_is_trained_once(tmp_path: Path) -> None:
     assert 0 < first.dead < 1
     assert climb(rung, tmp_path / "small", seed=0, device=CPU) == first
     table = as_markdown([first])
-    assert f"| small | 122,370 | 90.0% | 4 | {first.accuracy:.1%} | 4 |" in table
+    assert f"| small | 36,514 | 90.0% | 4 | {first.accuracy:.1%} | 4 |" in table
     assert table.strip().endswith("| yes |")
 
 

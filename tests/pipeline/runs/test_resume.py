@@ -48,7 +48,8 @@ class StopAt(Callback):
 
 
 def _plan(**changes: object) -> RunPlan:
-    recipe = Recipe.load("digits8", epochs=EPOCHS_TRAINED, **changes)
+    # Nine steps an epoch.
+    recipe = Recipe.load("digits8", epochs=EPOCHS_TRAINED, batch_size=128, **changes)
     return plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
 
 
@@ -78,7 +79,7 @@ def _same_results(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     ("stop", "changes"),
     [
-        (StopAt(step=47), {}),
+        (StopAt(step=22), {}),
         (
             StopAt(epoch=2),
             {"optimizer__kind": "muon", "ema_decay": 0.9, "augmentation__flip": "alternating"},
@@ -86,7 +87,7 @@ def _same_results(one: Path, other: Path) -> None:
         (StopAt(epoch=1), {"ema_decay": 0.9, "schedule__swa_fraction": 0.5}),
         (StopAt(epoch=3), {"ema_decay": 0.9, "schedule__swa_fraction": 0.5}),
         (
-            StopAt(step=21),
+            StopAt(step=11),
             {"optimizer__kind": "adamw", "schedule__peak": 0.01, "network__dropout": 0.3},
         ),
         (StopAt(step=1), {"network__whiten": True}),

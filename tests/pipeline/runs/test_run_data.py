@@ -1,5 +1,6 @@
 """A command reads its data once and splits it once."""
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,13 @@ def test_train_report_export_and_lr_find_each_load_and_split_once(
         assert done.returncode == 0, done.stderr
         return counts.take()
 
-    assert run("train", "digits8", "--epochs", "2", "--out", "run") == (1, 1)
+    assert run("train", "digits8", "--epochs", "4", "--out", "run", "--no-report") == (1, 1)
     assert run("report", "run", "--no-tta") == (1, 1)
     assert run("export", "run", "--no-layercam") == (1, 1)
-    assert run("lr-find", "digits8", "--steps", "30", "--train") == (1, 1)
+    recipe = files("pipeline.training.recipes").joinpath("digits8.toml").read_text()
+    (tmp_path / "short.toml").write_text(recipe.replace("epochs = 12", "epochs = 1"))
+    short = ("--recipe", "short.toml", "--steps", "30", "--train")
+    assert run("lr-find", "digits8", *short) == (1, 1)
 
 
 def test_ablate_loads_once_for_all_variants_and_seeds(counts: Counts, tmp_path: Path) -> None:
