@@ -4,14 +4,16 @@ PORT ?= 3000
 BIN := .venv/bin
 SERVE := .venv/.serve-installed
 DEVELOP := .venv/.develop-installed
-INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
+# Compiling to bytecode makes the first start of the service faster. Of what development needs, most is
+# never imported.
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
 # What the container image installs, and its BOM lists.
 IMAGE_EXTRAS := serve,grpc,sign,tracing
 
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container test-hostile test-uploads test-first-answer test-gpu bench-serve bench-resilience soak bench-maps bench-train pictures test-triton protocol sbom release lock clean
+.PHONY: help serve train-setup gpu test lint format types imports unit coverage test-data test-accuracy test-container test-hostile test-uploads test-first-answer test-ray test-gpu bench-serve bench-resilience soak bench-maps bench-train pictures test-triton protocol sbom release lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -70,6 +72,9 @@ test-triton: $(DEVELOP) ## Compare with Triton; run KServe's client and perf_ana
 
 test-uploads: $(DEVELOP) ## Post images that cost much to decode, alone and beside honest clients (5 minutes)
 	$(BIN)/pytest --capture=tee-sys tests/long/test_costly_uploads.py
+
+test-ray: $(DEVELOP) ## Score images with Ray and with the local engine, and compare (a minute)
+	$(BIN)/pytest tests/long/test_ray.py
 
 test-first-answer: $(DEVELOP) ## Go from 180 photos to the first served answer in three minutes, on an idle machine
 	$(BIN)/pytest --capture=tee-sys tests/long/test_first_answer.py
@@ -140,7 +145,7 @@ clean: ## Remove everything that the other targets created
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 
 $(SERVE): pyproject.toml constraints.txt | .venv/bin/uv
-	$(INSTALL) --editable '.[serve]'
+	$(INSTALL) --compile-bytecode --editable '.[serve]'
 	@touch $@
 
 $(DEVELOP): pyproject.toml constraints.txt | .venv/bin/uv

@@ -108,7 +108,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     assert chain.run("report", "my run") == "my run/report.html\n"
     variables, words = chain.next_command("train")
     assert (variables, words[0]) == ({}, "limelight")
-    chain.artifact = home / chain.run(*words[1:]).strip()
+    chain.artifact = home / chain.run(*words[1:], "--no-layercam").strip()
     return chain
 
 

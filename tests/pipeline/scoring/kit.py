@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from limelight.artifact.store import newest_version
 from pipeline.scoring.job import EngineName, plan_job, run
@@ -18,6 +20,24 @@ from pipeline.scoring.shards import Totals
 ROOT = Path(__file__).parents[3]
 ARTIFACT = newest_version(ROOT / "zoo" / "digits")
 QUICK = Settings(device="cpu", threads=1, batch_size=16)
+
+
+def write_digits(folder: Path) -> Path:
+    """Write a hundred digits as PNG and JPEG of all sizes, a folder a class, and four bad files."""
+    source = load_digits()
+    for number, (pixels, label) in enumerate(zip(source.images[:100], source.target, strict=False)):
+        image = Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8))
+        image = image.resize((8 + number, 8 + number), Image.Resampling.BICUBIC)
+        (folder / str(label)).mkdir(exist_ok=True, parents=True)
+        image.save(folder / str(label) / f"{number:03}.{('png', 'jpeg')[number % 2]}")
+    (folder / "bad").mkdir()
+    (folder / "bad" / "broken.jpg").write_bytes(b"no image")
+    whole = (folder / "0" / "000.png").read_bytes()
+    (folder / "bad" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "bad" / "gone.gif").symlink_to(folder / "nowhere")
+    (folder / "zero.PNG").touch()
+    (folder / "notes.txt").write_text("not an image, and not meant to be")
+    return folder
 
 
 def score(
@@ -66,11 +86,9 @@ def write_parquet(digits: Path, folder: Path, *, struct: bool) -> list[str]:
 
 
 def limelight(
-    *arguments: str | Path, cwd: Path, home: Path | None = None, also: Iterable[Path] = ()
+    *arguments: str | Path, cwd: Path, home: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `limelight score` in a process of its own, with the packages in `also`."""
-    packages = os.pathsep.join(map(str, (ROOT, *also)))
-    variables = {"PYTHONPATH": packages, "COLUMNS": "200"} | ({"HOME": str(home)} if home else {})
+    variables = {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | ({"HOME": str(home)} if home else {})
     return subprocess.run(
         [sys.executable, "-m", "pipeline", "score", *map(str, arguments)],
         cwd=cwd,

@@ -35,7 +35,6 @@ from tests.pipeline.scoring.kit import (
     limelight,
     rows,
     score,
-    write_parquet,
 )
 
 BAD = {
@@ -356,22 +355,6 @@ def test_command_prints_the_folder_and_the_counts(digits: Path, tmp_path: Path) 
     assert rejected.returncode == 1
     assert "was begun with another --explain" in rejected.stderr
     assert "Traceback" not in rejected.stderr
-
-
-@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: limelight[ray]")
-def test_ray_gives_the_same_rows_as_the_local_engine(digits: Path, tmp_path: Path) -> None:
-    write_parquet(digits, tmp_path / "source", struct=True)
-    score(tmp_path / "source", tmp_path / "local", shard=40)
-    options = ("--batch-size", "16", "--shard-size", "40", "--device", "cpu", "--threads", "1")
-    where = ("--model", ARTIFACT, "--out", "ray", "--engine", "ray")
-    # Ray's processes import jsonschema, and that this package, which takes seconds. It is an extra
-    # of jsonschema's that the tests' own tools bring, and no user of Ray needs.
-    (tmp_path / "without").mkdir()
-    (tmp_path / "without" / "rfc3987_syntax.py").write_text("raise ImportError\n")
-    done = limelight("source", *where, *options, cwd=tmp_path, also=(tmp_path / "without",))
-    assert done.returncode == 0, done.stderr
-    assert "101 images: 99 labelled, 2 bad" in done.stderr
-    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: limelight[ray]")
