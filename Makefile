@@ -25,7 +25,7 @@ train-setup: $(DEVELOP) ## Install the training pipeline: the command .venv/bin/
 
 # Two at a time: the tests sometimes wait, and checking the types takes a minute of one core.
 test: lint ## Run everything that CI checks: format, lint, types, imports, tests
-	+$(MAKE) --no-print-directory --jobs=2 unit types imports
+	$(MAKE) --no-print-directory --jobs=2 unit types imports
 
 gpu: $(DEVELOP) ## Measure and train everything that needs a GPU, into build/gpu (14 minutes)
 	$(BIN)/python -m bench.gpu

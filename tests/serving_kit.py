@@ -361,7 +361,6 @@ def bentoml_serve(
     wanted: dict[str, str | None] = {
         "LIMELIGHT_MODELS": str(models),
         "LIMELIGHT_DEFAULT_MODEL": "colours",
-        "LIMELIGHT_WORKERS": "1",  # starts fastest
         "BENTOML_HOME": str(folder / "home"),
         "BENTOML_DO_NOT_TRACK": "True",
         **environment,

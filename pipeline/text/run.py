@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.text.network import TextNetwork
 from models.text.registry import build_text_network
+from pipeline.data.registry import source_at
 from pipeline.data.text_files import TEXTS
 from pipeline.errors import RunError
 from pipeline.runs.atomic_files import write_text
@@ -165,7 +166,7 @@ def resume(
     if data is None and config.source not in TEXTS and not Path(config.source).is_file():
         raise RunError(f"{config.source}, the text of this run, is not there; pass --data PATH")
     corpus = read_corpus(
-        str(data.absolute()) if data else config.source,  # absolute, so that it is never a name
+        source_at(data) if data else config.source,
         validation=config.recipe.validation,
         vocabulary=Vocabulary(config.vocabulary),
     )

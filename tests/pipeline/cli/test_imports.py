@@ -49,22 +49,15 @@ LEAVES = [
 # Runs each command line in a fork of a process that has imported what all commands need.
 RUN_ALL = """
 import json, os, sys
+from pathlib import Path
 import numpy, pydantic, typer.rich_utils
-from pipeline.cli import main as cli
+from tests.pipeline.cli.running import limelight
 
 for number, arguments in enumerate(json.load(sys.stdin)):
     if (child := os.fork()) == 0:
-        for stream, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{number}.{name}", os.O_WRONLY | os.O_CREAT), stream)
-        sys.argv = ["limelight", *arguments]
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        sys.stderr.flush()
-        with open(f"{number}.json", "w") as file:
-            json.dump([status, sorted({name.partition(".")[0] for name in sys.modules})], file)
+        done = limelight(*arguments, cwd=Path.cwd())
+        imported = sorted({name.partition(".")[0] for name in sys.modules})
+        Path(f"{number}.json").write_text(json.dumps([done.returncode, done.stderr, imported]))
         os._exit(0)
     os.waitpid(child, 0)
 """
@@ -91,8 +84,8 @@ def run_all(command_lines: Sequence[Sequence[str]], folder: Path) -> Iterator[Ra
         check=True,
     )
     for number in range(len(command_lines)):
-        status, imported = json.loads((folder / f"{number}.json").read_text())
-        yield Ran(status, (folder / f"{number}.err").read_text(), frozenset(imported))
+        status, stderr, imported = json.loads((folder / f"{number}.json").read_text())
+        yield Ran(status, stderr, frozenset(imported))
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ class Counted:
 
     artifact: Artifact
     hashed: Counter[str]
-    """How often each file was read to be hashed."""
+    """Number of times that each file was read to be hashed."""
     sizes_in_memory: list[int]
     """Sizes of what was hashed in memory."""
     splits: list[int]
