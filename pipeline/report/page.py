@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -15,7 +14,7 @@ from pipeline.progress import Progress, silent
 from pipeline.report import figures
 from pipeline.report.history import LayerHistory, RunHistory
 from pipeline.report.study import Study
-from pipeline.wording import amount, duration, percent
+from pipeline.templating import render_template
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Each point of the curve is the mean over this share of an epoch's steps.
@@ -24,21 +23,15 @@ _SMOOTHED_OVER = 0.5
 
 def render(study: Study, progress: Progress = silent) -> str:
     """Render the report as HTML; `progress` is told each figure."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"amount": amount, "duration": duration, "percent": percent}
     config, recorded = study.run.config, study.history.layers
     progress("drawing the figures", 0, 0)
     drawn, layers = _figures(study), []
     for done, layer in enumerate(recorded):
         progress("drawing the figures", done, len(recorded))
         layers.append(Markup(figures.to_svg(draw_layer(layer))))  # noqa: S704
-    return environment.get_template("report.html").render(
+    return render_template(
+        "report.html",
+        TEMPLATES,
         study=study,
         config=config,
         classification=study.classification,

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -13,9 +12,9 @@ from pipeline.report import REPORT, figures
 from pipeline.report.history import read_history
 from pipeline.report.page import TEMPLATES, flattened
 from pipeline.runs.atomic_files import write_text
+from pipeline.templating import render_template
 from pipeline.text.run import TextRun
 from pipeline.text.sampling import sample
-from pipeline.wording import amount, duration, percent
 
 PROMPT, LENGTH = "for thos", 400
 """The lesson's prompt, and length of each sample."""
@@ -42,15 +41,10 @@ def write_text_report(run: TextRun) -> Path:
         RunError: its files cannot be read or written.
 
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([_OWN_TEMPLATES, TEMPLATES]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"amount": amount, "duration": duration, "percent": percent}
-    page = environment.get_template("text.html").render(
+    page = render_template(
+        "text.html",
+        _OWN_TEMPLATES,
+        TEMPLATES,
         run=run,
         config=run.config,
         best=run.best,
