@@ -12,7 +12,7 @@ from service.inference.batching import Outputs
 from service.inference.classifier import Classifier
 from service.inference.comparison import Comparer
 from service.inference.shadow import Pair, Shadow
-from service.repository.rollout import ROLLED_BACK, Progress, Rollout, Sums, Tally
+from service.repository.rollout import ROLLED_BACK, Rollout, RolloutProgress, Sums, Tally
 from service.request_context import RequestContext
 from service.telemetry.metrics import Metrics
 
@@ -85,11 +85,11 @@ class Rollouts:
         self._header = header.lower().encode()
         self._metrics = metrics
         self._shadow = Shadow(metrics, idle)
-        self._progress: Mapping[str, Progress] = {}
+        self._progress: Mapping[str, RolloutProgress] = {}
         self._running: dict[str, Rollout] = {}
         self._tallies: dict[str, Tally] = {}
 
-    def note(self, progress: Mapping[str, Progress]) -> None:
+    def note(self, progress: Mapping[str, RolloutProgress]) -> None:
         """Note what the parent says about the rollouts, by model."""
         self._progress = progress
         self._running = {name: each.rollout for name, each in progress.items() if not each.ended}

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.repository.rollout import Progress, Tally
+from service.repository.rollout import RolloutProgress, Tally
 
 Key = tuple[str, str]
 """Name and version of a model."""
@@ -74,7 +74,7 @@ class State:
     problem: str | None = None
     log_level: str = "info"
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rollouts: dict[str, Progress] = field(default_factory=dict)
+    rollouts: dict[str, RolloutProgress] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON."""
@@ -85,7 +85,8 @@ class State:
         """Return the state that `to_json` described."""
         plans = {name: Plan(**content[name]) for name in ("active", "target")}
         rollouts = {
-            name: Progress.from_json(progress) for name, progress in content["rollouts"].items()
+            name: RolloutProgress.from_json(progress)
+            for name, progress in content["rollouts"].items()
         }
         return cls(**(content | plans | {"rollouts": rollouts}))
 

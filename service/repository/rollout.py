@@ -203,7 +203,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RolloutProgress:
     """A rollout, what all workers have counted of it, and why it ended; empty while it runs."""
 
     rollout: Rollout
@@ -211,7 +211,7 @@ class Progress:
     ended: str = ""
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "Progress":
+    def from_json(cls, content: dict[str, Any]) -> "RolloutProgress":
         """Return the progress that `asdict` described."""
         return cls(Rollout(**content["rollout"]), Sums(**content["sums"]), content["ended"])
 

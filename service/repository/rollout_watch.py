@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from service.repository.choices import Choices
 from service.repository.plan import Report, State
-from service.repository.rollout import ROLLED_BACK, Progress, Rollout, Sums
+from service.repository.rollout import ROLLED_BACK, Rollout, RolloutProgress, Sums
 
 logger = logging.getLogger("limelight.repository")
 
@@ -42,7 +42,7 @@ class RolloutWatch:
 
     def follow(
         self, state: State, choices: Choices, reports: Mapping[int, Report]
-    ) -> dict[str, Progress]:
+    ) -> dict[str, RolloutProgress]:
         """Return the progress of every rollout by model, and change `choices` where one ends.
 
         `reports` are those of the workers, by slot.
@@ -67,7 +67,7 @@ class RolloutWatch:
                 logger.warning(
                     "the %s of %s/%s has ended: %s", rollout.kind, name, rollout.version, reason
                 )
-            found[name] = Progress(rollout, total.sums, reason)
+            found[name] = RolloutProgress(rollout, total.sums, reason)
         running = {rollout.started for rollout in choices.rollouts.values()}
         self._totals = {key: total for key, total in self._totals.items() if key in running}
         return found

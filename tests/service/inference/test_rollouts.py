@@ -19,7 +19,7 @@ from service.inference.classifier import Classifier
 from service.inference.rollouts import takes_part
 from service.inference.shadow import Pair, Shadow
 from service.repository.plan import Plan, State
-from service.repository.rollout import Kind, Progress, Rollout, Sums, Tally
+from service.repository.rollout import Kind, Rollout, RolloutProgress, Sums, Tally
 from service.request_context import RequestContext
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -51,7 +51,7 @@ async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 def begin(served: Served, kind: Kind, share: float = 1.0, **changes: Any) -> None:
     """Begin a rollout of version 1 beside version 2, which is active."""
     rollout = Rollout(kind=kind, version="1", share=share, champion="2", started=time.time())
-    progress = Progress(replace(rollout, **changes))
+    progress = RolloutProgress(replace(rollout, **changes))
     served.registry.note(State(Plan(1), Plan(1), rollouts={"colours": progress}))
 
 
@@ -196,7 +196,7 @@ async def test_rollout_that_has_ended_chooses_the_active_version(served: Served)
     begin(served, "canary")
     assert await ask(served) == "1"
     rollout = Rollout(kind="canary", version="1", share=1.0, champion="2")
-    ended = {"colours": Progress(rollout, Sums(challenger_requests=7), "rolled back: slow")}
+    ended = {"colours": RolloutProgress(rollout, Sums(challenger_requests=7), "rolled back: slow")}
     served.registry.note(State(Plan(1), Plan(1), rollouts=ended))
     assert await ask(served) == "2"
     shown = (await served.http.get("/models/colours")).json()["rollout"]

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from service.repository.rollout import Progress, Rollout, Sums, Tally
+from service.repository.rollout import Rollout, RolloutProgress, Sums, Tally
 
 CANARY = Rollout(
     kind="canary",
@@ -108,18 +108,20 @@ def test_shadow_is_judged_by_disagreement_and_failures() -> None:
 
 
 def test_description_has_means_or_nothing() -> None:
-    found = Progress(SHADOW, Sums(compared=4, agreed=3, differences=4, difference=0.2)).describe()
+    found = RolloutProgress(
+        SHADOW, Sums(compared=4, agreed=3, differences=4, difference=0.2)
+    ).describe()
     assert found["agreement"] == 0.75
     assert found["probability_difference"] == pytest.approx(0.05)
     assert found["map_correlation"] is None
-    assert Progress(SHADOW).describe()["agreement"] is None
-    assert Progress(CANARY).describe()["latency_ratio"] is None
-    assert Progress(CANARY, GOOD).describe()["latency_ratio"] == pytest.approx(1.0)
+    assert RolloutProgress(SHADOW).describe()["agreement"] is None
+    assert RolloutProgress(CANARY).describe()["latency_ratio"] is None
+    assert RolloutProgress(CANARY, GOOD).describe()["latency_ratio"] == pytest.approx(1.0)
 
 
 def test_json_keeps_everything() -> None:
-    progress = Progress(CANARY, GOOD, "finished")
-    assert Progress.from_json(asdict(progress)) == progress
+    progress = RolloutProgress(CANARY, GOOD, "finished")
+    assert RolloutProgress.from_json(asdict(progress)) == progress
     tally = Tally(1.5, GOOD, "problem")
     assert Tally.from_json(asdict(tally)) == tally
     assert GOOD + GOOD - GOOD == GOOD
