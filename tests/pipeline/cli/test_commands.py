@@ -32,7 +32,7 @@ def limelight_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess
 
 def test_folder_of_photos_is_trained_and_exported(tmp_path: Path) -> None:
     make_folder(tmp_path / "Colours", images=40, size=(20, 18))
-    trained = limelight_process(
+    trained = limelight(
         "train", "Colours", "--out", "run", "--epochs", "2", "--batch-size", "16",
         "--image-size", "16", "--no-report", cwd=tmp_path,
     )  # fmt: skip
