@@ -6,6 +6,12 @@ Our application uses none of it. Without it, a worker starts in 60 % of the proc
 takes 20 MB less.
 """
 
+import signal
+
+if __name__ == "__main__":
+    # The parent passes Ctrl+C on, which ends a worker without a traceback even while it imports.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import contextlib
 import faulthandler
@@ -83,7 +89,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM or SIGINT."""
     given = parse()
     accept_full_disk()
     worker = None if given.worker_id is None else given.worker_id - 1
@@ -103,7 +109,11 @@ def main() -> None:
         timeout_graceful_shutdown=given.timeout_graceful_shutdown,
         **tls,
     )
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=given.fd)])
+    server = uvicorn.Server(config)
+    # uvicorn raises SIGINT again once it has ended, and asyncio cancels the requests that are left.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[socket.socket(fileno=given.fd)])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Services that are alive but not ready, and the reason that they report."""
 
+import signal
 from pathlib import Path
 
 import httpx
@@ -57,7 +58,12 @@ def test_an_empty_zoo_keeps_the_service_unready(tmp_path: Path) -> None:
         assert "LIMELIGHT_MODELS" in problem["detail"]
 
 
-def test_sigterm_ends_the_service_with_status_0(zoo: Path, tmp_path: Path) -> None:
-    with bentoml_serve(zoo, tmp_path / "serve") as server:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
+def test_signal_ends_the_service_with_status_0_and_without_a_traceback(
+    number: signal.Signals, zoo: Path, tmp_path: Path
+) -> None:
+    with bentoml_serve(zoo, tmp_path / "serve", LIMELIGHT_WORKERS="1") as server:
         assert httpx.get(f"{server.url}/readyz").status_code == 200
-    assert server.process.returncode == 0
+        server.process.send_signal(number)
+        assert server.process.wait(timeout=20) == 0
+    assert "Traceback" not in server.log()
