@@ -1,19 +1,36 @@
 """Out-of-distribution (OOD) scores, computed from a network's features and logits."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from limelight.artifact.manifest import OodScoreName
 
 # Smallest share of the distance from the centre along the directions of least variance: a lower
 # share is rounding error.
 _LEAST = 1e-3
+NEIGHBOURS, KEPT = 5, 1000
+"""Neighbour that counts, and the largest number of training images whose features are kept."""
 
 
 class OodScore(nn.Module):
     """OOD score: pooled features (N, C) and logits (N, K) -> scores (N,), higher if OOD."""
 
     name: OodScoreName
+    description: str
+
+    @classmethod
+    def fit(cls, pooled: Tensor, logits: Tensor) -> "OodScore":
+        """Make the score, from features and logits of training images.
+
+        Raises:
+            ValueError: there are too few images, or they are too similar.
+
+        """
+        return cls()
 
     def forward(self, pooled: Tensor, logits: Tensor) -> Tensor:
         """Score images."""
@@ -24,6 +41,7 @@ class Energy(OodScore):
     """Free energy at temperature 1 (Liu et al., 2020, eq. 4)."""
 
     name = "energy"
+    description = "free energy of the logits"
 
     def forward(self, pooled: Tensor, logits: Tensor) -> Tensor:
         """Score images by their logits."""
@@ -34,6 +52,7 @@ class MaxLogit(OodScore):
     """Largest logit, negated (Hendrycks et al., 2022)."""
 
     name = "max-logit"
+    description = "largest logit, negated"
 
     def forward(self, pooled: Tensor, logits: Tensor) -> Tensor:
         """Score images by their logits."""
@@ -59,8 +78,16 @@ class VirtualLogit(OodScore):
     """
 
     name = "vim"
+    description = (
+        "free energy of the logits and a virtual logit from the features (ViM, Wang et al., 2022)"
+    )
     centre: Tensor
     directions: Tensor
+
+    @classmethod
+    def fit(cls, pooled: Tensor, logits: Tensor) -> OodScore:
+        """Make the score, from features and logits of training images."""
+        return cls(pooled, logits)
 
     def __init__(self, pooled: Tensor, logits: Tensor) -> None:
         super().__init__()
@@ -82,12 +109,78 @@ class VirtualLogit(OodScore):
         return virtual - logits.logsumexp(1)
 
 
-def candidates(pooled: Tensor, logits: Tensor) -> tuple[OodScore, ...]:
-    """Return every score to choose from, fitted to features and logits of training images.
+class NearestNeighbour(OodScore):
+    """Cosine distance to the fifth nearest training image (Sun et al., 2022), from the features.
 
-    ViM is left out if there are too few images for it, or if they are too similar.
+    It needs far fewer training images than ViM. One unusual training image changes the distance to
+    the nearest image, but not to the fifth; and few classes have fewer images.
+
+    Args:
+        pooled: pooled features of training images, (N, C). Of more than 1,000, so many are kept,
+            at equal intervals.
+
+    Raises:
+        ValueError: there are too few images.
+
     """
-    try:
-        return Energy(), MaxLogit(), VirtualLogit(pooled, logits)
-    except ValueError:
-        return Energy(), MaxLogit()
+
+    name: OodScoreName = "knn"
+    description = (
+        "cosine distance of the features to the fifth nearest training image (Sun et al., 2022)"
+    )
+    directions: Tensor
+
+    @classmethod
+    def fit(cls, pooled: Tensor, logits: Tensor) -> OodScore:
+        """Make the score, from features of training images."""
+        return cls(pooled)
+
+    def __init__(self, pooled: Tensor) -> None:
+        super().__init__()
+        if len(pooled) < NEIGHBOURS:
+            raise ValueError(f"there are fewer than {NEIGHBOURS} images")
+        kept = torch.linspace(0, len(pooled) - 1, min(KEPT, len(pooled))).round().long()
+        self.register_buffer("directions", normalize(pooled[kept]).T.contiguous())
+
+    def forward(self, pooled: Tensor, logits: Tensor) -> Tensor:
+        """Score images by their features."""
+        return 1 - self._nearest(normalize(pooled))
+
+    def _nearest(self, pooled: Tensor) -> Tensor:
+        """Project features on the direction of each training image; return the fifth largest."""
+        return (pooled @ self.directions).topk(NEIGHBOURS, 1).values[:, -1]
+
+
+class NearestProjection(NearestNeighbour):
+    """Cosine similarity to the fifth nearest training image, times the norm of the features.
+
+    It is negated. In many networks OOD images have features of a low norm (Park et al., 2023).
+    """
+
+    name = "knn-norm"
+    description = "projection of the features on those of the fifth nearest training image, negated"
+
+    def forward(self, pooled: Tensor, logits: Tensor) -> Tensor:
+        """Score images by their features."""
+        return -self._nearest(pooled)
+
+
+SCORES: tuple[type[OodScore], ...] = (
+    Energy,
+    MaxLogit,
+    VirtualLogit,
+    NearestNeighbour,
+    NearestProjection,
+)
+"""Every score that an export chooses from."""
+DESCRIPTIONS = {each.name: each.description for each in SCORES}
+
+
+def candidates(pooled: Tensor, logits: Tensor) -> Iterator[OodScore]:
+    """Yield every score to choose from, fitted to features and logits of training images.
+
+    Those that need more images, or images that differ more, are left out.
+    """
+    for score in SCORES:
+        with contextlib.suppress(ValueError):
+            yield score.fit(pooled, logits)

@@ -34,9 +34,8 @@ def _known(method: str) -> str:
 
 Method = Annotated[str, AfterValidator(_known)]
 """Name of an explanation method; see `limelight.explanations.methods`."""
-OodScoreName = Literal["energy", "max-logit", "vim"]
-"""Name of an out-of-distribution (OOD) score: the free energy of the logits; the negated largest
-logit; or ViM, which combines the energy with a term from the features."""
+OodScoreName = Literal["energy", "max-logit", "vim", "knn", "knn-norm"]
+"""Name of an out-of-distribution (OOD) score; see `models.ood_scores`."""
 LAYERCAMS = "layercams"
 """Output that a graph of format ``onnx-layercam`` has in addition to those of ``onnx``."""
 FileFormat = Literal[

@@ -67,7 +67,7 @@ def choose_score(
     some = np.sort(rng.choice(len(fit), min(FITTED, len(fit)), replace=False))
     in_distribution = extract(validation)
     extracted = {kind: extract(images) for kind, images in ood}
-    scores = candidates(*extract(fit[some]))
+    scores = list(candidates(*extract(fit[some])))
     auroc = {}
     for each in scores:
         known = _score(each, in_distribution)

@@ -5,11 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from scipy.stats import norm
 from torch import Tensor
 
 from limelight.artifact.manifest import OodScoreName
-from models.ood_scores import Energy, MaxLogit, VirtualLogit, candidates
+from models.ood_scores import (
+    KEPT,
+    Energy,
+    MaxLogit,
+    NearestNeighbour,
+    NearestProjection,
+    VirtualLogit,
+    candidates,
+)
 from pipeline.data.cache import write_cached
 from pipeline.data.registry import digit_rule, photo_rule
 from pipeline.data.stored_images import Images
@@ -63,7 +72,7 @@ def test_virtual_logit_equals_the_scaled_residual() -> None:
 
 def test_virtual_logit_is_left_out_where_features_do_not_vary() -> None:
     scores = candidates(torch.zeros(100, 20), torch.rand(100, 3))
-    assert [score.name for score in scores] == [Energy.name, MaxLogit.name]
+    assert VirtualLogit.name not in [score.name for score in scores]
 
 
 def test_virtual_logit_detects_new_features_despite_confident_logits() -> None:
@@ -83,8 +92,40 @@ def test_virtual_logit_needs_enough_images_and_varying_features() -> None:
         length: [each.name for each in candidates(features[:length], logits[:length])]
         for length, features in ((40, varying), (31, varying))
     }
-    assert names == {40: ["energy", "max-logit", "vim"], 31: ["energy", "max-logit"]}
-    assert [each.name for each in candidates(dead, logits)] == ["energy", "max-logit"]
+    nearest = ["knn", "knn-norm"]
+    assert names == {
+        40: ["energy", "max-logit", "vim", *nearest],
+        31: ["energy", "max-logit", *nearest],
+    }
+    assert [each.name for each in candidates(dead, logits)] == ["energy", "max-logit", *nearest]
+    assert [each.name for each in candidates(varying[:4], logits[:4])] == ["energy", "max-logit"]
+
+
+@pytest.mark.parametrize("images", [7, 2 * KEPT - 1])
+def test_nearest_neighbours_equal_their_definitions(images: int) -> None:
+    rng = torch.Generator().manual_seed(0)
+    pooled, asked = torch.rand(images, 6, generator=rng), torch.rand(20, 6, generator=rng)
+    kept = pooled.double()[:: max(1, (images + 1) // KEPT)]
+    assert len(kept) == min(images, KEPT)
+    distances = 1 - np.einsum("nc,kc->nk", unit(asked), unit(kept))
+    fifth = torch.from_numpy(np.sort(distances, 1)[:, 4])
+    logits = torch.zeros(20, 3)
+    found = NearestNeighbour(pooled)(asked, logits)
+    torch.testing.assert_close(found.double(), fifth, rtol=0, atol=1e-6)
+    projected = (fifth - 1) * asked.double().norm(dim=1)
+    found = NearestProjection(pooled)(asked, logits)
+    torch.testing.assert_close(found.double(), projected, rtol=0, atol=1e-6)
+
+
+def unit(features: Tensor) -> NDArray[np.float64]:
+    vectors = features.double().numpy()
+    shrunk: NDArray[np.float64] = vectors / np.sqrt((vectors**2).sum(1, keepdims=True))
+    return shrunk
+
+
+def test_images_without_features_are_far_from_all_others() -> None:
+    scored = NearestNeighbour(torch.rand(10, 4))(torch.zeros(2, 4), torch.zeros(2, 3))
+    torch.testing.assert_close(scored, torch.ones(2))
 
 
 @pytest.mark.parametrize(
