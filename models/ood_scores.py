@@ -12,8 +12,10 @@ from limelight.artifact.manifest import OodScoreName
 # Smallest share of the distance from the centre along the directions of least variance: a lower
 # share is rounding error.
 _LEAST = 1e-3
-NEIGHBOURS, KEPT = 5, 1000
-"""Neighbour that counts, and the largest number of training images whose features are kept."""
+NEIGHBOURS = 5
+"""Neighbour that counts, and smallest number of training images per class that are kept."""
+KEPT = 300
+"""Training images whose features are kept; of more than 60 classes, more."""
 
 
 class OodScore(nn.Module):
@@ -116,8 +118,8 @@ class NearestNeighbour(OodScore):
     the nearest image, but not to the fifth; and few classes have fewer images.
 
     Args:
-        pooled: pooled features of training images, (N, C). Of more than 1,000, so many are kept,
-            at equal intervals.
+        pooled: pooled features of training images, (N, C). Some are kept, at equal intervals.
+        logits: logits of the same images, (N, K).
 
     Raises:
         ValueError: there are too few images.
@@ -132,14 +134,15 @@ class NearestNeighbour(OodScore):
 
     @classmethod
     def fit(cls, pooled: Tensor, logits: Tensor) -> OodScore:
-        """Make the score, from features of training images."""
-        return cls(pooled)
+        """Make the score, from features and logits of training images."""
+        return cls(pooled, logits)
 
-    def __init__(self, pooled: Tensor) -> None:
+    def __init__(self, pooled: Tensor, logits: Tensor) -> None:
         super().__init__()
         if len(pooled) < NEIGHBOURS:
             raise ValueError(f"there are fewer than {NEIGHBOURS} images")
-        kept = torch.linspace(0, len(pooled) - 1, min(KEPT, len(pooled))).round().long()
+        count = min(len(pooled), max(KEPT, NEIGHBOURS * logits.shape[1]))
+        kept = torch.linspace(0, len(pooled) - 1, count).round().long()
         self.register_buffer("directions", normalize(pooled[kept]).T.contiguous())
 
     def forward(self, pooled: Tensor, logits: Tensor) -> Tensor:

@@ -101,19 +101,19 @@ def test_virtual_logit_needs_enough_images_and_varying_features() -> None:
     assert [each.name for each in candidates(varying[:4], logits[:4])] == ["energy", "max-logit"]
 
 
-@pytest.mark.parametrize("images", [7, 2 * KEPT - 1])
-def test_nearest_neighbours_equal_their_definitions(images: int) -> None:
+@pytest.mark.parametrize(("images", "classes"), [(7, 3), (2 * KEPT - 1, 3), (4 * KEPT - 1, 120)])
+def test_nearest_neighbours_equal_their_definitions(images: int, classes: int) -> None:
     rng = torch.Generator().manual_seed(0)
     pooled, asked = torch.rand(images, 6, generator=rng), torch.rand(20, 6, generator=rng)
-    kept = pooled.double()[:: max(1, (images + 1) // KEPT)]
-    assert len(kept) == min(images, KEPT)
+    kept = pooled.double()[:: 2 if images > KEPT else 1]
+    assert len(kept) == min(images, max(KEPT, 5 * classes))
     distances = 1 - np.einsum("nc,kc->nk", unit(asked), unit(kept))
     fifth = torch.from_numpy(np.sort(distances, 1)[:, 4])
-    logits = torch.zeros(20, 3)
-    found = NearestNeighbour(pooled)(asked, logits)
+    known, logits = torch.zeros(images, classes), torch.zeros(20, classes)
+    found = NearestNeighbour(pooled, known)(asked, logits)
     torch.testing.assert_close(found.double(), fifth, rtol=0, atol=1e-6)
     projected = (fifth - 1) * asked.double().norm(dim=1)
-    found = NearestProjection(pooled)(asked, logits)
+    found = NearestProjection(pooled, known)(asked, logits)
     torch.testing.assert_close(found.double(), projected, rtol=0, atol=1e-6)
 
 
@@ -124,7 +124,8 @@ def unit(features: Tensor) -> NDArray[np.float64]:
 
 
 def test_images_without_features_are_far_from_all_others() -> None:
-    scored = NearestNeighbour(torch.rand(10, 4))(torch.zeros(2, 4), torch.zeros(2, 3))
+    known = NearestNeighbour(torch.rand(10, 4), torch.zeros(10, 3))
+    scored = known(torch.zeros(2, 4), torch.zeros(2, 3))
     torch.testing.assert_close(scored, torch.ones(2))
 
 
