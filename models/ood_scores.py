@@ -120,6 +120,8 @@ class NearestNeighbour(OodScore):
     Args:
         pooled: pooled features of training images, (N, C). Some are kept, at equal intervals.
         logits: logits of the same images, (N, K).
+        kept: number of images that are kept, if there are not many classes.
+        neighbour: number of the neighbour that counts.
 
     Raises:
         ValueError: there are too few images.
@@ -137,21 +139,24 @@ class NearestNeighbour(OodScore):
         """Make the score, from features and logits of training images."""
         return cls(pooled, logits)
 
-    def __init__(self, pooled: Tensor, logits: Tensor) -> None:
+    def __init__(
+        self, pooled: Tensor, logits: Tensor, *, kept: int = KEPT, neighbour: int = NEIGHBOURS
+    ) -> None:
         super().__init__()
-        if len(pooled) < NEIGHBOURS:
-            raise ValueError(f"there are fewer than {NEIGHBOURS} images")
-        count = min(len(pooled), max(KEPT, NEIGHBOURS * logits.shape[1]))
-        kept = torch.linspace(0, len(pooled) - 1, count).round().long()
-        self.register_buffer("directions", normalize(pooled[kept]).T.contiguous())
+        if len(pooled) < neighbour:
+            raise ValueError(f"there are fewer than {neighbour} images")
+        self._neighbour = neighbour
+        count = min(len(pooled), max(kept, neighbour * logits.shape[1]))
+        chosen = torch.linspace(0, len(pooled) - 1, count).round().long()
+        self.register_buffer("directions", normalize(pooled[chosen]).T.contiguous())
 
     def forward(self, pooled: Tensor, logits: Tensor) -> Tensor:
         """Score images by their features."""
         return 1 - self._nearest(normalize(pooled))
 
     def _nearest(self, pooled: Tensor) -> Tensor:
-        """Project features on the direction of each training image; return the fifth largest."""
-        return (pooled @ self.directions).topk(NEIGHBOURS, 1).values[:, -1]
+        """Project features on those of each training image, and return the fifth largest."""
+        return (pooled @ self.directions).topk(self._neighbour, 1).values[:, -1]
 
 
 class NearestProjection(NearestNeighbour):

@@ -63,26 +63,30 @@ def choose_score(
         ood: OOD images by their kind; see `ood_images`.
 
     """
-    rng = np.random.default_rng(_FITTING_SEED)
-    some = np.sort(rng.choice(len(fit), min(FITTED, len(fit)), replace=False))
     in_distribution = extract(validation)
     extracted = {kind: extract(images) for kind, images in ood}
-    scores = list(candidates(*extract(fit[some])))
+    scores = list(candidates(*extract(sample_to_fit(fit))))
     auroc = {}
     for each in scores:
-        known = _score(each, in_distribution)
+        known = score_all(each, in_distribution)
         auroc[each.name] = float(
-            np.mean([_auroc(known, _score(each, kind)) for kind in extracted.values()])
+            np.mean([area_under_curve(known, score_all(each, kind)) for kind in extracted.values()])
         )
     best = max(scores, key=lambda each: auroc[each.name])
-    known = _score(best, in_distribution)
+    known = score_all(best, in_distribution)
     return ChosenScore(
         ood_score=best,
         threshold=float(np.quantile(known, PASSING)),
         auroc=auroc,
         in_distribution=known,
-        ood={kind: _score(best, features) for kind, features in extracted.items()},
+        ood={kind: score_all(best, features) for kind, features in extracted.items()},
     )
+
+
+def sample_to_fit(images: Images) -> Images:
+    """Return at most `FITTED` random images in their order, always the same."""
+    rng = np.random.default_rng(_FITTING_SEED)
+    return images[np.sort(rng.choice(len(images), min(FITTED, len(images)), replace=False))]
 
 
 def measure_detection(
@@ -100,7 +104,7 @@ def measure_detection(
     against = {
         kind: Detection(
             images=len(scores),
-            auroc=_auroc(in_distribution, scores),
+            auroc=area_under_curve(in_distribution, scores),
             fpr95=float((scores <= passing).mean()),
         )
         for kind, scores in ood.items()
@@ -115,12 +119,14 @@ def measure_detection(
     )
 
 
-def _score(ood_score: OodScore, features_and_logits: tuple[Tensor, Tensor]) -> Scores:
+def score_all(ood_score: OodScore, features_and_logits: tuple[Tensor, Tensor]) -> Scores:
+    """Score images by their features (N, C) and logits (N, K): (N,)."""
     with torch.inference_mode():
         scores: Scores = ood_score(*features_and_logits).numpy()
     return scores
 
 
-def _auroc(in_distribution: Scores, ood: Scores) -> float:
+def area_under_curve(in_distribution: Scores, ood: Scores) -> float:
+    """Return the AUROC: the probability that an OOD image has the higher score."""
     labels = np.repeat([0, 1], [len(in_distribution), len(ood)])
     return float(roc_auc_score(labels, np.concatenate([in_distribution, ood])))

@@ -108,5 +108,7 @@ def flattened(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{name}", ", ".join(map(str, value)) or "default"
         elif isinstance(value, bool):
             yield f"{prefix}{name}", "yes" if value else "no"
+        elif value is None:
+            yield f"{prefix}{name}", "none"
         else:
             yield f"{prefix}{name}", str(value)

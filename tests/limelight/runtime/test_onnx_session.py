@@ -13,7 +13,7 @@ _FOUR_MODELS = """
 import sys
 import numpy as np
 from pathlib import Path
-from limelight.artifact.store import load_artifact
+from limelight.artifact.store import load_artifact, newest_version
 from limelight.runtime.engine import Engine
 from limelight.malloc import M_MMAP_THRESHOLD, set_malloc_options
 
@@ -21,7 +21,7 @@ def resident_mb():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
 
 assert set_malloc_options({M_MMAP_THRESHOLD: 128 * 1024})
-artifact = load_artifact(Path("zoo/cifar10-small/1"))
+artifact = load_artifact(newest_version(Path("zoo/cifar10-small")))
 engines = [Engine(artifact, device="cpu") for _ in range(4)]
 
 def grown_by(engine, sizes):

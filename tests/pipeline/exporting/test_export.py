@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from bench import robustness
+from bench import ood_scores, robustness
 from limelight.artifact.manifest import Manifest
 from limelight.artifact.store import Artifact, ArtifactError, load_artifact, newest_version
 from limelight.runtime.engine import Engine
@@ -180,6 +180,21 @@ def test_robustness_is_measured_on_test_images_and_printed_alike_by_the_command(
     assert robustness.measure(artifact_folder, images=None, severities=1) == found
     assert robustness.main([str(artifact_folder), "--images", "20"]) == 0
     assert f"| mean of the corruptions | {found.mean_accuracy:.1%} |" in capsys.readouterr().out
+
+
+def test_ood_scores_of_the_command_are_those_of_the_export(
+    artifact_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = load_artifact(artifact_folder).manifest.out_of_distribution
+    assert found is not None
+    assert ood_scores.main([str(artifact_folder)]) == 0
+    cells = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    mean = {name.removeprefix("| "): float(auroc) for name, auroc, *_ in cells}
+    assert {*found.auroc_when_chosen} >= {"energy", "max-logit", "knn", "knn-norm"}
+    for name, auroc in found.auroc_when_chosen.items():
+        assert mean[name] == pytest.approx(auroc, abs=1e-3)
+    assert mean["knn, 300 images, neighbour 5"] == mean["knn"]
+    assert mean["knn, 1000 images, neighbour 1"] != mean["knn"]
 
 
 def test_command_refuses_an_artefact_of_other_images(artifact_folder: Path, tmp_path: Path) -> None:

@@ -321,10 +321,11 @@ def test_numbers_are_formatted_for_readers() -> None:
         "2 h 05 min",
     ]
     assert percent(0.98765, 2) == "98.77%"
-    fields = {"a": 1, "table": {"b": (1, 2), "c": True, "d": ()}}
+    fields = {"a": 1, "table": {"b": (1, 2), "c": True, "d": ()}, "e": None}
     assert list(flattened(fields)) == [
         ("a", "1"),
         ("table.b", "1, 2"),
         ("table.c", "yes"),
         ("table.d", "default"),
+        ("e", "none"),
     ]
