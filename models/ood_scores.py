@@ -13,9 +13,9 @@ from limelight.artifact.manifest import OodScoreName
 # share is rounding error.
 _LEAST = 1e-3
 NEIGHBOURS = 5
-"""Neighbour that counts, and smallest number of training images per class that are kept."""
-KEPT = 300
-"""Training images whose features are kept; of more than 60 classes, more."""
+"""Neighbour that counts, and number of training images of a class if there are many classes."""
+KEPT, MOST_KEPT = 300, 1000
+"""Training images whose features are kept, and their number if there are many classes."""
 
 
 class OodScore(nn.Module):
@@ -146,7 +146,7 @@ class NearestNeighbour(OodScore):
         if len(pooled) < neighbour:
             raise ValueError(f"there are fewer than {neighbour} images")
         self._neighbour = neighbour
-        count = min(len(pooled), max(kept, neighbour * logits.shape[1]))
+        count = min(len(pooled), max(kept, min(neighbour * logits.shape[1], MOST_KEPT)))
         chosen = torch.linspace(0, len(pooled) - 1, count).round().long()
         self.register_buffer("directions", normalize(pooled[chosen]).T.contiguous())
 
@@ -155,7 +155,7 @@ class NearestNeighbour(OodScore):
         return 1 - self._nearest(normalize(pooled))
 
     def _nearest(self, pooled: Tensor) -> Tensor:
-        """Project features on those of each training image, and return the fifth largest."""
+        """Project features on those of the training images, and return the one that counts."""
         return (pooled @ self.directions).topk(self._neighbour, 1).values[:, -1]
 
 
