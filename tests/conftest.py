@@ -1,5 +1,6 @@
 """Fixtures for the tests of every package: artefacts, and a service with them."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,16 @@ import pytest
 
 from limelight.artifact.store import Artifact, load_artifact
 from tests.serving_kit import DIGIT_NETWORK, Server, bentoml_serve, write_artifact
+
+# What the tests import stays. A garbage collection that looks at all of it takes a second, which is
+# then part of the time that some tests measure.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Exempt from garbage collection what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
