@@ -6,9 +6,12 @@ Our application uses none of it. Without it, a worker starts in 60 % of the proc
 takes 20 MB less.
 """
 
+import gc
 import signal
 
 if __name__ == "__main__":
+    # Nothing of what is imported becomes garbage.
+    gc.disable()
     # The parent passes Ctrl+C on, which ends a worker without a traceback even while it imports.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -110,6 +113,8 @@ def main() -> None:
         **tls,
     )
     server = uvicorn.Server(config)
+    gc.freeze()
+    gc.enable()
     # uvicorn raises SIGINT again once it has ended, and asyncio cancels the requests that are left.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
