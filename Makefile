@@ -4,8 +4,6 @@ PORT ?= 3000
 BIN := .venv/bin
 SERVE := .venv/.serve-installed
 DEVELOP := .venv/.develop-installed
-# Compiling to bytecode makes the first start of the service faster. Of what development needs, most is
-# never imported.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
 # What the container image installs, and its BOM lists.
@@ -144,6 +142,8 @@ clean: ## Remove everything that the other targets created
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 
+# Compiling to bytecode makes the first start of the service faster. Of what development needs, most is
+# never imported, so that nothing of it is compiled here.
 $(SERVE): pyproject.toml constraints.txt | .venv/bin/uv
 	$(INSTALL) --compile-bytecode --editable '.[serve]'
 	@touch $@

@@ -88,6 +88,7 @@ def write_parquet(digits: Path, folder: Path, *, struct: bool) -> list[str]:
 def limelight(
     *arguments: str | Path, cwd: Path, home: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
+    """Run `limelight score` in a process of its own."""
     variables = {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | ({"HOME": str(home)} if home else {})
     return subprocess.run(
         [sys.executable, "-m", "pipeline", "score", *map(str, arguments)],
