@@ -12,7 +12,6 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from limelight.artifact.store import ArtifactError
 from models.ood_scores import NearestNeighbour, NearestProjection, OodScore, candidates
 from pipeline.errors import PipelineError
 from pipeline.evaluation.ood_datasets import ood_images
-from pipeline.evaluation.ood_detection import area_under_curve, ood_count, sample_to_fit, score_all
+from pipeline.evaluation.ood_detection import extract_features, ood_count, score_images
 from pipeline.runs.exported import rebuild_run
 from pipeline.training.inference import look_inside
 
@@ -41,24 +40,20 @@ def compare(artifact: Path) -> str:
     """Return a table in Markdown: mean AUROC, and FPR95 of each kind of OOD images."""
     run = rebuild_run(artifact)
     data, normalisation = run.data, run.config.normalisation
+    dataset, validation = data.dataset, data.validation.images
     device = torch.device("cpu")
-    extract = partial(look_inside, run.network, normalisation=normalisation, device=device)
-    validation = data.validation.images
-    known = extract(validation)
-    dataset, count = data.dataset, ood_count(len(validation))
-    ood = {
-        kind: extract(images)
-        for kind, images in ood_images(dataset.name, dataset.image, count, held_out=False)
-    }
+    features = extract_features(
+        partial(look_inside, run.network, normalisation=normalisation, device=device),
+        data.fit.images,
+        validation,
+        ood_images(dataset.name, dataset.image, ood_count(len(validation)), held_out=False),
+    )
     rows = []
-    for name, score in variants(*extract(sample_to_fit(data.fit.images))):
-        own = score_all(score, known)
-        passing = np.quantile(own, 0.95)
-        others = [score_all(score, features) for features in ood.values()]
-        mean = np.mean([area_under_curve(own, each) for each in others])
-        accepted = [f"{float((each <= passing).mean()):.1%}" for each in others]
-        rows.append((name, f"{mean:.4f}", *accepted))
-    return table(("score", "mean AUROC", *(f"FPR95 of {kind}" for kind in ood)), rows)
+    for name, score in variants(*features.fit):
+        found = score_images(score, features)
+        accepted = [f"{each.fpr95:.1%}" for each in found.against.values()]
+        rows.append((name, f"{found.mean_auroc:.4f}", *accepted))
+    return table(("score", "mean AUROC", *(f"FPR95 of {kind}" for kind in features.ood)), rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

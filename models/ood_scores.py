@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +24,8 @@ class OodScore(nn.Module):
 
     name: OodScoreName
     description: str
-
-    @classmethod
-    def fit(cls, pooled: Tensor, logits: Tensor) -> "OodScore":
-        """Make the score, from features and logits of training images.
-
-        Raises:
-            ValueError: there are too few images, or they are too similar.
-
-        """
-        return cls()
+    keeps_features: ClassVar[bool] = False
+    """True if the score contains features of training images."""
 
     def forward(self, pooled: Tensor, logits: Tensor) -> Tensor:
         """Score images."""
@@ -86,11 +79,6 @@ class VirtualLogit(OodScore):
     centre: Tensor
     directions: Tensor
 
-    @classmethod
-    def fit(cls, pooled: Tensor, logits: Tensor) -> OodScore:
-        """Make the score, from features and logits of training images."""
-        return cls(pooled, logits)
-
     def __init__(self, pooled: Tensor, logits: Tensor) -> None:
         super().__init__()
         precise = pooled.double()
@@ -132,12 +120,8 @@ class NearestNeighbour(OodScore):
     description = (
         "cosine distance of the features to the fifth nearest training image (Sun et al., 2022)"
     )
+    keeps_features = True
     directions: Tensor
-
-    @classmethod
-    def fit(cls, pooled: Tensor, logits: Tensor) -> OodScore:
-        """Make the score, from features and logits of training images."""
-        return cls(pooled, logits)
 
     def __init__(
         self, pooled: Tensor, logits: Tensor, *, kept: int = KEPT, neighbour: int = NEIGHBOURS
@@ -173,22 +157,20 @@ class NearestProjection(NearestNeighbour):
         return -self._nearest(pooled)
 
 
-SCORES: tuple[type[OodScore], ...] = (
-    Energy,
-    MaxLogit,
-    VirtualLogit,
-    NearestNeighbour,
-    NearestProjection,
-)
+FITTED = (VirtualLogit, NearestNeighbour, NearestProjection)
+"""Scores that are made from features and logits of training images."""
+SCORES: dict[OodScoreName, type[OodScore]] = {
+    score.name: score for score in (Energy, MaxLogit, *FITTED)
+}
 """Every score that an export chooses from."""
-DESCRIPTIONS = {each.name: each.description for each in SCORES}
 
 
 def candidates(pooled: Tensor, logits: Tensor) -> Iterator[OodScore]:
-    """Yield every score to choose from, fitted to features and logits of training images.
+    """Yield every score to choose from, made from features and logits of training images.
 
     Those that need more images, or images that differ more, are left out.
     """
-    for score in SCORES:
+    yield from (Energy(), MaxLogit())
+    for score in FITTED:
         with contextlib.suppress(ValueError):
-            yield score.fit(pooled, logits)
+            yield score(pooled, logits)

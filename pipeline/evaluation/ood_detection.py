@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ _OOD_PER_IMAGE = 5
 _FITTING_SEED = 0
 
 Scores = NDArray[np.float32]
-ExtractFeatures = Callable[[Images], tuple[Tensor, Tensor]]
+FeaturesAndLogits = tuple[Tensor, Tensor]
+ExtractFeatures = Callable[[Images], FeaturesAndLogits]
 """uint8 images (N, H, W, C) to pooled features (N, C) and logits (N, K)."""
 
 
@@ -63,30 +65,67 @@ def choose_score(
         ood: OOD images by their kind; see `ood_images`.
 
     """
-    in_distribution = extract(validation)
-    extracted = {kind: extract(images) for kind, images in ood}
-    scores = list(candidates(*extract(sample_to_fit(fit))))
-    auroc = {}
-    for each in scores:
-        known = score_all(each, in_distribution)
-        auroc[each.name] = float(
-            np.mean([area_under_curve(known, score_all(each, kind)) for kind in extracted.values()])
-        )
-    best = max(scores, key=lambda each: auroc[each.name])
-    known = score_all(best, in_distribution)
+    features = extract_features(extract, fit, validation, ood)
+    scored = [score_images(each, features) for each in candidates(*features.fit)]
+    best = max(scored, key=lambda each: each.mean_auroc)
     return ChosenScore(
-        ood_score=best,
-        threshold=float(np.quantile(known, PASSING)),
-        auroc=auroc,
-        in_distribution=known,
-        ood={kind: score_all(best, features) for kind, features in extracted.items()},
+        ood_score=best.ood_score,
+        threshold=float(np.quantile(best.in_distribution, PASSING)),
+        auroc={each.ood_score.name: each.mean_auroc for each in scored},
+        in_distribution=best.in_distribution,
+        ood=best.ood,
     )
 
 
-def sample_to_fit(images: Images) -> Images:
-    """Return at most `FITTED` random images in their order, always the same."""
+class Features(NamedTuple):
+    """Features (N, C) and logits (N, K) that scores are compared by."""
+
+    fit: FeaturesAndLogits
+    """Those of at most `FITTED` random training images."""
+    in_distribution: FeaturesAndLogits
+    """Those of the validation images."""
+    ood: dict[str, FeaturesAndLogits]
+    """Those of the OOD images, by their kind."""
+
+
+def extract_features(
+    extract: ExtractFeatures,
+    fit: Images,
+    validation: Images,
+    ood: Iterable[tuple[str, Images]],
+) -> Features:
+    """Compute what scores are compared by; the arguments are those of `choose_score`."""
     rng = np.random.default_rng(_FITTING_SEED)
-    return images[np.sort(rng.choice(len(images), min(FITTED, len(images)), replace=False))]
+    some = np.sort(rng.choice(len(fit), min(FITTED, len(fit)), replace=False))
+    in_distribution = extract(validation)
+    extracted = {kind: extract(images) for kind, images in ood}
+    return Features(extract(fit[some]), in_distribution, extracted)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredImages:
+    """Validation images (N,), and OOD images (M,) by their kind, scored by one OOD score."""
+
+    ood_score: OodScore
+    in_distribution: Scores
+    ood: dict[str, Scores]
+    against: dict[str, Detection]
+    """How well the score detects each kind of OOD images."""
+
+    @property
+    def mean_auroc(self) -> float:
+        """Mean AUROC over the kinds of OOD images."""
+        return float(np.mean([each.auroc for each in self.against.values()]))
+
+
+def score_images(ood_score: OodScore, features: Features) -> ScoredImages:
+    """Score the validation images and the OOD images, and compare them."""
+    in_distribution = _score(ood_score, features.in_distribution)
+    ood = {kind: _score(ood_score, each) for kind, each in features.ood.items()}
+    against = _against(in_distribution, ood)
+    return ScoredImages(
+        ood_score=ood_score, in_distribution=in_distribution, ood=ood, against=against
+    )
 
 
 def measure_detection(
@@ -100,33 +139,35 @@ def measure_detection(
         ood: scores of the OOD images by their kind, (M,) each.
 
     """
-    passing = np.quantile(in_distribution, PASSING)
-    against = {
-        kind: Detection(
-            images=len(scores),
-            auroc=area_under_curve(in_distribution, scores),
-            fpr95=float((scores <= passing).mean()),
-        )
-        for kind, scores in ood.items()
-    }
     return OutOfDistribution(
         score=choice.ood_score.name,
         threshold=choice.threshold,
         auroc_when_chosen=choice.auroc,
         images=len(in_distribution),
         flagged=float((in_distribution > choice.threshold).mean()),
-        against=against,
+        against=_against(in_distribution, ood),
     )
 
 
-def score_all(ood_score: OodScore, features_and_logits: tuple[Tensor, Tensor]) -> Scores:
-    """Score images by their features (N, C) and logits (N, K): (N,)."""
+def _against(in_distribution: Scores, ood: Mapping[str, Scores]) -> dict[str, Detection]:
+    """Measure how well scores separate in-distribution images from OOD images of each kind."""
+    passing = np.quantile(in_distribution, PASSING)
+    return {
+        kind: Detection(
+            images=len(scores),
+            auroc=_auroc(in_distribution, scores),
+            fpr95=float((scores <= passing).mean()),
+        )
+        for kind, scores in ood.items()
+    }
+
+
+def _score(ood_score: OodScore, features_and_logits: FeaturesAndLogits) -> Scores:
     with torch.inference_mode():
         scores: Scores = ood_score(*features_and_logits).numpy()
     return scores
 
 
-def area_under_curve(in_distribution: Scores, ood: Scores) -> float:
-    """Return the AUROC: the probability that an OOD image has the higher score."""
+def _auroc(in_distribution: Scores, ood: Scores) -> float:
     labels = np.repeat([0, 1], [len(in_distribution), len(ood)])
     return float(roc_auc_score(labels, np.concatenate([in_distribution, ood])))

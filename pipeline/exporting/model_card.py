@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from limelight.artifact.manifest import Manifest
-from models.ood_scores import DESCRIPTIONS
+from models.ood_scores import SCORES
 from pipeline.templating import render_template
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -16,4 +16,4 @@ def card(manifest: Manifest) -> str:
         jinja2.UndefinedError: the manifest lacks a measurement, as those of older exports do.
 
     """
-    return render_template("card.md", _TEMPLATES, m=manifest, ood_scores=DESCRIPTIONS)
+    return render_template("card.md", _TEMPLATES, m=manifest, ood_scores=SCORES)

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from models.ood_scores import DESCRIPTIONS
+from models.ood_scores import SCORES
 from pipeline.cli.console import next_command
 from pipeline.progress import Progress, silent
 from pipeline.report import figures
@@ -41,7 +41,7 @@ def render(study: Study, progress: Progress = silent) -> str:
         recipe=list(flattened(config.recipe.model_dump(mode="json"))),
         again=next_command("limelight", "report", study.run.folder),
         seconds=sum(epoch.seconds for epoch in study.history.epochs),
-        ood_scores=DESCRIPTIONS,
+        ood_scores=SCORES,
     )
 
 
