@@ -6,7 +6,6 @@ import json
 import math
 import re
 import shlex
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
@@ -24,7 +23,7 @@ from limelight.imaging.formats import FORMATS
 from pipeline.runs.planning import plan_training
 from pipeline.runs.run import read_run
 from pipeline.training.device import uses_bfloat16
-from tests.pipeline.cli.running import limelight, limelight_command
+from tests.pipeline.cli.running import limelight, limelight_process
 from tests.pipeline.messy_folder import (
     CLASSES,
     RARE,
@@ -88,21 +87,13 @@ class Chain:
         return dict(word.split("=", 1) for word in variables), words[len(variables) :]
 
 
-def started(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own, whose warnings do not go to pytest."""
-    command, environment = limelight_command(*arguments, cwd=cwd)
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
-
-
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     home = tmp_path_factory.mktemp("user")
     chain = Chain(home, write_messy_folder(home / "my photos"), {}, home)
     narrow = ["--set", "network.widths=[8,16,16,32]"]
     options = ["--image-size", "32", "--epochs", "12", "--no-report", "--out", "my run", *narrow]
-    trained = started("train", "./my photos", *options, cwd=home)
+    trained = limelight_process("train", "./my photos", *options, cwd=home)
     assert (trained.returncode, trained.stdout) == (0, "my run\n"), trained.stderr
     chain.said["train"] = trained.stderr
     assert chain.run("report", "my run") == "my run/report.html\n"

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import subprocess
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -16,6 +17,14 @@ def limelight_command(*arguments: str, cwd: Path) -> tuple[list[str], dict[str, 
     environment = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "COLUMNS": "200"}
     environment |= {"PYTHONPATH": str(Path(__file__).parents[3])}
     return [sys.executable, "-m", "pipeline", *arguments], environment
+
+
+def limelight_process(*arguments: str, cwd: Path) -> CompletedProcess[str]:
+    """Run `limelight` in `cwd` in a process of its own, whose warnings do not go to pytest."""
+    command, environment = limelight_command(*arguments, cwd=cwd)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
 
 
 def limelight(*arguments: str, cwd: Path) -> CompletedProcess[str]:

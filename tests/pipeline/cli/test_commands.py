@@ -18,16 +18,9 @@ from pipeline.errors import PipelineError, RunError
 from pipeline.exporting import bento_store
 from pipeline.runs.exported import rebuild_run
 from pipeline.runs.run import Run
-from tests.pipeline.cli.running import limelight, limelight_command
+from tests.pipeline.cli.running import limelight, limelight_command, limelight_process
 from tests.pipeline.data.test_registry import make_folder
 from tests.serving_kit import REPOSITORY, write_artifact
-
-
-def limelight_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command, environment = limelight_command(*arguments, cwd=cwd)
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False
-    )
 
 
 def test_folder_of_photos_is_trained_and_exported(tmp_path: Path) -> None:
