@@ -21,3 +21,5 @@ class TextOptions:
     """Recurrent layers above each other."""
     dropout: float = 0.0
     """Share of the values between two recurrent layers that training drops."""
+    output_dropout: float = 0.0
+    """Share of the last recurrent layer's outputs that training drops (Zaremba et al., 2014)."""

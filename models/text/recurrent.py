@@ -23,6 +23,7 @@ class CharRNN(TextNetwork):
         super().__init__(vocabulary, options)
         self.embed = nn.Embedding(vocabulary, options.embedding)
         self.recurrent = self._layer()
+        self.dropout = nn.Dropout(options.output_dropout)
         self.out = nn.Linear(options.hidden, vocabulary)
 
     def _layer(self) -> nn.Module:
@@ -39,7 +40,7 @@ class CharRNN(TextNetwork):
     def step(self, characters: Tensor, state: State) -> tuple[Tensor, State]:
         """Do the same with a state that is known to fit, which an export can trace."""
         outputs, state = self._run(self.embed(characters), state)
-        return self.out(outputs), state
+        return self.out(self.dropout(outputs)), state
 
     def _run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Run the layer: (T, N, embedding) -> outputs (T, N, hidden), and the state behind."""

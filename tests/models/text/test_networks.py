@@ -114,6 +114,18 @@ def test_lstm_has_two_layers_with_dropout_in_training_only() -> None:
     assert [each.shape for each in state] == [(2, 4, 32), (2, 4, 32)]
 
 
+@pytest.mark.parametrize("name", RECURRENT)
+def test_output_dropout_drops_what_the_prediction_sees_and_not_the_state(name: str) -> None:
+    characters = text(6, 4)
+    expected, state = build(name)(characters)
+    network = build(name, output_dropout=1)
+    dropped, behind = network(characters)
+    bias = cast(CharRNN, network).out.bias
+    torch.testing.assert_close(dropped, bias.expand_as(dropped), rtol=0, atol=0)
+    torch.testing.assert_close(behind, state, rtol=0, atol=0)
+    torch.testing.assert_close(network.eval()(characters)[0], expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", STATEFUL)
 def test_state_goes_on_over_batches(name: str) -> None:
     network, characters = build(name), text(8, 4)
@@ -176,6 +188,7 @@ def test_loss_is_the_mean_over_time_and_streams() -> None:
         ("char3", {"layers": 3}, "one layer"),
         ("char-loop", {"dropout": 1}, "dropout is between"),
         ("char-gru", {"dropout": 1}, "dropout is between"),
+        ("char3", {"output_dropout": 1}, "no recurrent layer"),
         ("char-transformer", {}, "there are: char3, char-loop"),
     ],
 )
