@@ -53,13 +53,12 @@ def seen_pixels(
             f"{name} has {rows} x {columns} activations: there is no row {row}, column {column}; "
             "they begin at 0"
         )
-    field = layer.receptive_field
     return SeenPixels(
         layer=layer,
         row=row,
         column=column,
-        rows=range(height) if field is None else field.pixels(row, height),
-        columns=range(width) if field is None else field.pixels(column, width),
+        rows=layer.receptive_field.pixels(row, height),
+        columns=layer.receptive_field.pixels(column, width),
     )
 
 

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from models import ClassMapNetwork
 from pipeline.errors import PipelineError
-from pipeline.evaluation.receptive_field import WHOLE, ReceptiveField, merged
+from pipeline.evaluation.receptive_field import ReceptiveField, merged
 
 SILENT = (nn.Dropout, nn.Identity)
 
@@ -30,8 +30,7 @@ class LayerSummary:
     parameters: int
     weights: int
     """Number of weights in its kernel or matrix, each used once per output position."""
-    receptive_field: ReceptiveField | None
-    """None behind global pooling, where a layer depends on the whole image."""
+    receptive_field: ReceptiveField
 
     @property
     def multiplications(self) -> int:
@@ -114,9 +113,9 @@ def _count(number: int) -> str:
     return f"{number:,}" if number else ""
 
 
-def _describe_field(field: ReceptiveField | None) -> tuple[str, str]:
-    """Describe size and jump; without a field, a layer depends on the whole image."""
-    if field is None or field.size > WHOLE:
+def _describe_field(field: ReceptiveField) -> tuple[str, str]:
+    """Describe size and jump."""
+    if field.is_whole:
         return "all", ""
     return f"{field.size}x{field.size}", str(field.jump)
 
@@ -136,11 +135,11 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.rows: list[LayerSummary] = []
-        self._fields: dict[int, ReceptiveField | None] = {}
+        self._fields: dict[int, ReceptiveField] = {}
         # Kept alive, so that no later tensor gets the id of an earlier one.
         self._tensors: list[Tensor] = []
-        self._history: list[ReceptiveField] = [ReceptiveField()]
-        self._entered: list[int] = []
+        # Blocks that the pass is in, outermost first: the fields of its input, and of its layers.
+        self._within: list[list[ReceptiveField]] = []
 
     @contextmanager
     def recording(self, network: nn.Module) -> Iterator[None]:
@@ -159,28 +158,27 @@ class _Recorder:
                 handle.remove()
 
     def _enter(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._entered.append(len(self._history))
+        self._within.append([self._field_of(inputs[0])])
 
     def _block(self, name: str) -> LayerHook:
         """Record a block's output: the sum of its branches has the block's largest field."""
 
         def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            within = self._history[self._entered.pop() :]
-            if id(output) not in self._fields:
-                before = self._field_of(inputs[0]) or ReceptiveField()
-                self._remember(output, merged([before, *within]))
+            field = self._field_of(output)
+            _, *layers = self._within.pop()
+            if self._within:
+                self._within[-1] += layers
+            self._remember(output, field)
             # Some layers of timm, such as a BatchNorm with an activation, are blocks.
             if any(True for _ in module.parameters(recurse=False)):
-                self._add_row(name, module, inputs[0], output, self._fields[id(output)])
+                self._add_row(name, module, inputs[0], output, field)
 
         return record
 
     def _layer(self, name: str) -> LayerHook:
         def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            field = self._field_of(inputs[0])
-            if field is not None:
-                field = field.through(module)
-                self._history.append(field)
+            field = self._field_of(inputs[0]).through(module)
+            self._within[-1].append(field)
             self._remember(output, field)
             if isinstance(module, SILENT):
                 return
@@ -194,7 +192,7 @@ class _Recorder:
         module: nn.Module,
         received: Tensor,
         output: Tensor,
-        field: ReceptiveField | None,
+        field: ReceptiveField,
     ) -> None:
         self.rows.append(
             LayerSummary(
@@ -208,14 +206,23 @@ class _Recorder:
             )
         )
 
-    def _field_of(self, tensor: Tensor) -> ReceptiveField | None:
-        if tensor.ndim == 2:  # behind the head's pooling
-            return None
-        return self._fields.get(id(tensor), merged(self._history))
+    def _field_of(self, tensor: Tensor) -> ReceptiveField:
+        """Return the field of a layer's output, or of a function of what is in the block so far."""
+        if id(tensor) in self._fields:
+            return self._fields[id(tensor)]
+        field = merged(self._within[-1]) if self._within else ReceptiveField()
+        if tensor.ndim < 4 or _positions(tensor) == 1 < _positions(self._tensors[-1]):
+            return field.over_all_positions()  # such as the mean of squeeze-and-excitation
+        return field
 
-    def _remember(self, tensor: Tensor, field: ReceptiveField | None) -> None:
+    def _remember(self, tensor: Tensor, field: ReceptiveField) -> None:
         self._tensors.append(tensor)
         self._fields[id(tensor)] = field
+
+
+def _positions(tensor: Tensor) -> int:
+    """Count the positions of a map; 1 for a vector."""
+    return prod(tensor.shape[2:])
 
 
 def _weights(module: nn.Module) -> int:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-WHOLE = 1 << 30
-"""Size of a field that has the whole image, whatever its size."""
+_WHOLE = 1 << 30
+# Each value of their output depends on all positions of their input.
+_OVER_ALL_POSITIONS = (nn.GroupNorm, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +21,19 @@ class ReceptiveField:
     start: int = 0
     """First pixel of the first activation's field; negative if it is in the padding."""
 
+    @property
+    def is_whole(self) -> bool:
+        """True if it has the whole image, whatever its size."""
+        return self.size > _WHOLE
+
+    def over_all_positions(self) -> "ReceptiveField":
+        """Return the field behind a mean over all positions: the whole image."""
+        return ReceptiveField(2 * _WHOLE, self.jump, -_WHOLE)
+
     def through(self, layer: nn.Module) -> "ReceptiveField":
         """Return the field behind a layer, by kernel, stride, dilation, padding (Araujo, 2019)."""
-        if isinstance(layer, nn.GroupNorm):  # by the mean and variance of all positions
-            return ReceptiveField(2 * WHOLE, self.jump, -WHOLE)
+        if isinstance(layer, _OVER_ALL_POSITIONS):
+            return self.over_all_positions()
         kernel, stride, dilation = _window(layer)
         return ReceptiveField(
             self.size + (kernel - 1) * dilation * self.jump,

@@ -41,10 +41,9 @@ def test_activation_behind_a_norm_over_positions_depends_on_the_whole_image(norm
     rows = summarise(build("resnet", norm=norm), 3, 32, 32)
     at = next(number for number, row in enumerate(rows) if row.kind == "GroupNorm")
     fields = [row.receptive_field for row in rows]
-    assert fields[0] is not None
     assert fields[0].size == 3
     for field in fields[at:]:
-        assert field is None or list(field.pixels(0, 32)) == list(range(32))
+        assert field.pixels(0, 32) == range(32)
 
 
 def test_parameters_equal_fastbooks(three_or_seven: list[LayerSummary]) -> None:
@@ -68,7 +67,6 @@ def test_receptive_field_of_two_strided_convolutions_is_7x7(
     three_or_seven: list[LayerSummary],
 ) -> None:
     field = three_or_seven[1].receptive_field
-    assert field is not None
     assert (field.size, field.jump) == (7, 4)
 
 
@@ -102,7 +100,6 @@ def test_receptive_field_equals_the_extent_of_the_gradient(name: str) -> None:
     extent = int((image.grad[0, 0] != 0).any(0).sum())
     rows = summarise(network, 1, 127, 127)
     field = [row for row in rows if row.name.startswith("features")][-1].receptive_field
-    assert field is not None
     assert field.size == extent
 
 
@@ -110,13 +107,36 @@ def test_receptive_field_of_resnet_18_is_435_pixels() -> None:
     # As computed by Araujo et al. (Distill, 2019); the jump is the network's stride of 32.
     rows = summarise(build("torchvision:resnet18"), 3, 64, 64)
     last = [row for row in rows if row.name.startswith("features")][-1].receptive_field
-    assert last is not None
     assert (last.size, last.jump) == (435, 32)
 
 
-def test_layer_behind_global_pooling_has_no_receptive_field() -> None:
+def test_layer_behind_global_pooling_depends_on_the_whole_image() -> None:
     *_, linear = summarise(build("resnet"), 3, 32, 32)
-    assert (linear.name, linear.receptive_field) == ("head.linear", None)
+    assert linear.name == "head.linear"
+    assert linear.receptive_field.is_whole
+
+
+def test_receptive_fields_behind_squeeze_and_excitation_equal_the_extent_of_the_gradient() -> None:
+    torch.manual_seed(0)
+    network = build("timm:test_efficientnet").eval()
+    rows = {row.name: row for row in summarise(network, 3, 64, 64)}
+    outputs: dict[str, Tensor] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(
+                lambda _, __, output, at=name: outputs.update({at: output})
+            )
+    image = torch.rand(1, 3, 64, 64, requires_grad=True)
+    network(image)
+    extents = {}
+    for name, output in outputs.items():
+        (gradient,) = torch.autograd.grad(output[0, :, 0, 0].sum(), image, retain_graph=True)
+        (seen,) = gradient[0].any(0).any(0).nonzero(as_tuple=True)
+        extents[name] = range(int(seen.min()), int(seen.max()) + 1)
+    assert {name: rows[name].receptive_field.pixels(0, 64) for name in outputs} == extents
+    assert any(".se." in name for name in outputs)
+    # Not all are whole: those before the first mean over all positions see a part.
+    assert 1 < sum(extent != range(64) for extent in extents.values()) < len(extents)
 
 
 def test_summary_does_not_change_the_network() -> None:
