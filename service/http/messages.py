@@ -107,13 +107,14 @@ class Response:
         self, send: Send, *, extra: Iterable[Header] = (), head_only: bool = False
     ) -> None:
         """Send the response with `extra` headers; with `head_only`, send no body (HEAD)."""
+        headers = [*self.all_headers(), *extra]
+        body = b"" if head_only else self.body
         cycle = cycle_behind(send)
         if cycle is not None:
-            write_whole(cycle, self, extra, head_only=head_only)
+            write_whole(cycle, self.status, headers, body)
             return
-        headers = [*self.all_headers(), *extra]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if head_only else self.body})
+        await send({"type": "http.response.body", "body": body})
 
 
 def _is_gone(cycle: object) -> bool:

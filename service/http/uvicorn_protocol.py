@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from starlette.types import Receive, Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -11,17 +11,14 @@ from limelight.errors import LimelightError, Overloaded
 from service.http.bounded_parser import BODY, HEAD
 from service.http.closing import ClosingProtocol, abandon
 from service.http.errors import RequestTimeout
-from service.http.messages import choose_id
+from service.http.messages import Header, Response, choose_id
 from service.http.responses import problem_response
 from service.http.whole_response import CLOSE, encode, write_whole, writes_only
 from service.settings import Settings
 
-if TYPE_CHECKING:
-    from service.http.messages import Header, Response
-
 logger = logging.getLogger("limelight.http")
 
-EarlyRejection = Callable[[Scope, Receive, bool], "tuple[Response, Iterable[Header]] | None"]
+EarlyRejection = Callable[[Scope, Receive, bool], tuple[Response, Iterable[Header]] | None]
 """Function that rejects a request by its head: the response and additional headers, or None.
 
 The third argument is True if the body has arrived, too.
@@ -138,7 +135,9 @@ class Protocol(ClosingProtocol):
             cycle.keep_alive = False
             if scope["path"] not in _ALWAYS_ANSWERED:
                 error = Overloaded("too many connections: try again", retry_after_s=1)
-                write_whole(cycle, problem_response(error), (self._id_header(),))
+                refusal = problem_response(error)
+                headers = [*refusal.all_headers(), self._id_header()]
+                write_whole(cycle, refusal.status, headers, refusal.body)
                 self._on_refusal(error)
                 return
         # Pipelined requests, and clients that wait for "100 Continue", take the normal path.
@@ -151,17 +150,19 @@ class Protocol(ClosingProtocol):
                 logger.exception("a request cannot be checked by its head")
             if rejection is not None:
                 response, extra = rejection
-                write_whole(cycle, response, extra)
+                headers = [*response.all_headers(), *extra]
+                write_whole(cycle, response.status, headers, response.body)
                 return
         super()._start_asgi_task(cycle, app)
 
     def _write_refusal(self, error: LimelightError) -> None:
         response = problem_response(error)
         headers = [*self.server_state.default_headers, *response.all_headers()]
-        self._write(encode(response, [*headers, self._id_header(), CLOSE]))
+        headers += [self._id_header(), CLOSE]
+        self._write(encode(response.status, headers, response.body))
         self._on_refusal(error)
         self._close()
 
-    def _id_header(self) -> "Header":
+    def _id_header(self) -> Header:
         given = dict(self.headers or ()).get(b"x-request-id")
         return b"x-request-id", choose_id(given).encode()

@@ -5,14 +5,9 @@ normal ASGI path.
 """
 
 import logging
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from starlette.types import Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
-
-if TYPE_CHECKING:
-    from service.http.messages import Header, Response
 
 CLOSE = (b"connection", b"close")
 
@@ -30,13 +25,9 @@ def writes_only(cycle: RequestResponseCycle) -> bool:
 
 
 def write_whole(
-    cycle: RequestResponseCycle,
-    response: "Response",
-    extra: "Iterable[Header]" = (),
-    *,
-    head_only: bool = False,
+    cycle: RequestResponseCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes
 ) -> None:
-    """Write a whole response, head and body in one piece.
+    """Write a whole response, head and body in one piece, with the server's own headers.
 
     Two separate writes would be two packets, and two system calls on either side.
 
@@ -45,14 +36,14 @@ def write_whole(
     """
     if cycle.disconnected:
         return
-    headers = [*cycle.default_headers, *response.all_headers(), *extra]
+    headers = [*cycle.default_headers, *headers]
     if cycle.waiting_for_100_continue and cycle.more_body:
         cycle.keep_alive = False  # the client may send the body, or the next request
     if CLOSE in headers:
         cycle.keep_alive = False
     elif not cycle.keep_alive:
         headers.append(CLOSE)
-    message = encode(response, headers, head_only=head_only)
+    message = encode(status, headers, body)
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
     cycle.message_event.set()
@@ -62,8 +53,8 @@ def write_whole(
     cycle.on_response()
 
 
-def encode(response: "Response", headers: "list[Header]", *, head_only: bool = False) -> bytes:
-    """Return the bytes of a response with `headers`.
+def encode(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
+    """Return the bytes of a response.
 
     Raises:
         ValueError: a header contains a line break.
@@ -72,5 +63,4 @@ def encode(response: "Response", headers: "list[Header]", *, head_only: bool = F
     breaks = len(headers) - 1
     if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
         raise ValueError(f"a header has a line break in it: {headers}")
-    body = b"" if head_only else response.body
-    return b"".join((STATUS_LINE[response.status], head, b"\r\n\r\n", body))
+    return b"".join((STATUS_LINE[status], head, b"\r\n\r\n", body))
