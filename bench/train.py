@@ -23,10 +23,11 @@ from pipeline.errors import PipelineError
 from pipeline.runs.atomic_files import write_text
 from pipeline.runs.run_folder import is_finished, read_epochs
 from pipeline.runs.run_setup import complete_run, plan_run
-from pipeline.training.callbacks import Callback, Epoch
+from pipeline.training.callbacks import Callback
 from pipeline.training.device import choose_device, uses_bfloat16
 from pipeline.training.recipe import Recipe
-from pipeline.training.trainer import Record, Trainer
+from pipeline.training.record import Epoch, Record
+from pipeline.training.trainer import Trainer
 
 MARKS = (0.823, 0.849, 0.94, 0.96)
 """The lesson's Resnet and Resnet2, and the usual targets of the field."""

@@ -7,7 +7,7 @@ from rich.progress import Progress
 
 from pipeline.cli.progress import progress_bar
 from pipeline.text.trainer import TextRecord, TextTrainer
-from pipeline.training.callbacks import Batch
+from pipeline.training.record import Batch
 
 
 class TextBar:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from rich.progress import Progress
 
 from pipeline.cli.progress import progress_bar
-from pipeline.training.callbacks import Batch, Callback
+from pipeline.training.callbacks import Callback
+from pipeline.training.record import Batch
 
 if TYPE_CHECKING:
-    from pipeline.training.trainer import Record, Trainer
+    from pipeline.training.record import Record
+    from pipeline.training.trainer import Trainer
 
 _STEPS_BETWEEN_UPDATES_ON_GPU = 20
 

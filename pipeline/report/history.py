@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.runs.run_folder import HISTORY, read_epochs
 from pipeline.runs.tensor_files import read_tensors
-from pipeline.training.callbacks import Epoch
+from pipeline.training.record import Epoch
 
 Values = NDArray[np.float32]
 

@@ -14,8 +14,8 @@ from pipeline.errors import RunError
 from pipeline.runs.pretrained import read_pretrained
 from pipeline.runs.run import Run
 from pipeline.runs.run_config import RECORDED, RunConfig
-from pipeline.training.callbacks import Epoch
 from pipeline.training.recipe import Recipe
+from pipeline.training.record import Epoch
 from pipeline.training.weights import load_network
 
 

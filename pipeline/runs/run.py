@@ -10,8 +10,7 @@ from pipeline.runs.run_config import RunConfig, read_results
 from pipeline.runs.run_data import RunData
 from pipeline.runs.run_folder import CHECKPOINT
 from pipeline.runs.tensor_files import read_tensors
-from pipeline.training.callbacks import Epoch
-from pipeline.training.trainer import Record
+from pipeline.training.record import Epoch, Record
 from pipeline.training.weights import load_network
 
 

@@ -16,8 +16,8 @@ from pipeline.data.registry import DATASETS, load_dataset, source_at
 from pipeline.errors import RunError
 from pipeline.runs.run_data import RunData, split_run_data
 from pipeline.runs.run_folder import CHECKPOINT, CONFIG, EPOCHS, read_epochs
-from pipeline.training.callbacks import Epoch
 from pipeline.training.recipe import Recipe
+from pipeline.training.record import Epoch
 from pipeline.training.teacher import Teacher
 
 RECORDED = (

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import RunError
-from pipeline.training.callbacks import Epoch
+from pipeline.training.record import Epoch
 
 CONFIG, EPOCHS, CHECKPOINT = "config.json", "epochs.jsonl", "checkpoint.safetensors"
 HISTORY, STATE, INITIAL = "history.safetensors", "state.safetensors", "initial.safetensors"

@@ -32,11 +32,13 @@ from pipeline.training.callbacks import Callback
 from pipeline.training.device import uses_bfloat16
 from pipeline.training.distillation import Teachers
 from pipeline.training.distributed import World
+from pipeline.training.loop import train
 from pipeline.training.recipe import Recipe
+from pipeline.training.record import Record
 from pipeline.training.small_data import recipe_for
 from pipeline.training.step_history import History
 from pipeline.training.teacher import Teacher
-from pipeline.training.trainer import Record, Trainer, train
+from pipeline.training.trainer import Trainer
 from pipeline.training.weights import Weights
 
 _ASKED_FOR = ("source", "image_size", "data_sha256", "recipe", "seed", "pretrained", "teachers")

@@ -18,7 +18,7 @@ from pipeline.runs.run_folder import (
 )
 from pipeline.runs.tensor_files import read_tensors, write_tensors
 from pipeline.training.callbacks import Callback
-from pipeline.training.trainer import Record
+from pipeline.training.record import Record
 from pipeline.training.weights import Weights, under
 
 

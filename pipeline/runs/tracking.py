@@ -9,8 +9,9 @@ from pydantic import JsonValue
 from pipeline.errors import PipelineError
 from pipeline.runs.tracking_backends import Field, MLflow, TensorBoard, TrackingBackend
 from pipeline.training.activation_stats import ActivationStatistics
-from pipeline.training.callbacks import Batch, Callback
-from pipeline.training.trainer import Record, Trainer
+from pipeline.training.callbacks import Callback
+from pipeline.training.record import Batch, Record
+from pipeline.training.trainer import Trainer
 
 BACKENDS: dict[str, Callable[[Path], TrackingBackend]] = {
     "tensorboard": TensorBoard,

@@ -33,8 +33,8 @@ from pipeline.text.trainer import (
     TextTrainer,
     train_text,
 )
-from pipeline.training.callbacks import Epoch
 from pipeline.training.device import choose_device, uses_bfloat16
+from pipeline.training.record import Epoch
 from pipeline.training.step_history import History
 from pipeline.training.weights import Weights
 

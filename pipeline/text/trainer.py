@@ -21,10 +21,9 @@ from pipeline.text.batches import (
 )
 from pipeline.text.corpus import Corpus
 from pipeline.text.recipe import TextRecipe
-from pipeline.training.callbacks import Batch, Epoch
 from pipeline.training.device import autocast, reuse_freed_memory
 from pipeline.training.optimizers import restore_by_name, state_by_name
-from pipeline.training.trainer import Record
+from pipeline.training.record import Batch, Epoch, Record
 from pipeline.training.weight_averaging import moving_average
 from pipeline.training.weights import Weights, copied, under
 

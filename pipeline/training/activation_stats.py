@@ -8,7 +8,8 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 
 from models import ClassMapNetwork
-from pipeline.training.callbacks import Batch, Callback
+from pipeline.training.callbacks import Callback
+from pipeline.training.record import Batch
 from pipeline.training.trainer import Trainer
 
 # The statistics of a layer of any size take about 0.4 ms of a CPU core: for one batch in ten that

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RunError
-from pipeline.training.callbacks import Batch
+from pipeline.training.record import Batch
 from pipeline.training.schedules import Constant, Rate
 from pipeline.training.trainer import Trainer
 

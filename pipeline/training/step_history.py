@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from pipeline.training.callbacks import Batch, Callback
+from pipeline.training.callbacks import Callback
+from pipeline.training.record import Batch
 
 
 class History(Callback):

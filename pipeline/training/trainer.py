@@ -1,9 +1,8 @@
-"""The training loop."""
+"""Training steps: a network, its optimisers and its data, one epoch at a time."""
 
 import math
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from pipeline.data.class_balance import class_weights
 from pipeline.data.registry import Split
 from pipeline.errors import DataError, RunError
 from pipeline.training.augmentation import Augmenter, Drawn
-from pipeline.training.callbacks import Batch, Callback, Epoch
 from pipeline.training.device import (
     at_least_float32,
     autocast,
@@ -31,10 +29,11 @@ from pipeline.training.distributed import World, synchronise_batch_norm
 from pipeline.training.inference import evaluate
 from pipeline.training.optimizers import Optimizers
 from pipeline.training.recipe import Recipe
+from pipeline.training.record import Batch
 from pipeline.training.resident_images import ResidentImages
 from pipeline.training.schedules import Rate, Schedule
 from pipeline.training.weight_averaging import measure_running_statistics, moving_average
-from pipeline.training.weights import Weights, check_finite, copied, initialise, make_network, under
+from pipeline.training.weights import Weights, copied, initialise, make_network, under
 
 WHITENING_IMAGES = 5000
 # Large images have enough patches in fewer of them.
@@ -50,28 +49,14 @@ _SETTLING_STEPS = 20
 _DIVERGED = 4.0
 
 
-@dataclass(kw_only=True, slots=True)
-class Record:
-    """Epochs so far, and the weights of the best: highest validation accuracy, then lowest loss."""
+class StepObserver(Protocol):
+    """Observer of the steps of a run, which does not change it."""
 
-    epochs: list[Epoch] = field(default_factory=list)
-    weights: Weights = field(default_factory=dict)
+    def begin_batch(self, trainer: "Trainer") -> None:
+        """Prepare, before the forward pass of the step `trainer.step` + 1."""
 
-    @property
-    def best(self) -> Epoch:
-        """Epoch whose weights are kept."""
-        return max(self.epochs, key=lambda epoch: epoch.rank)
-
-    @property
-    def improved(self) -> bool:
-        """True if the last epoch is the best."""
-        return self.best is self.epochs[-1]
-
-    def stalled(self, patience: int) -> bool:
-        """Tell whether the last `patience` epochs were no better than one before; 0 is endless."""
-        if not patience or not self.epochs:
-            return False
-        return len(self.epochs) - 1 - self.epochs.index(self.best) >= patience
+    def end_batch(self, trainer: "Trainer", batch: Batch) -> None:
+        """Observe a step, after the update of the weights."""
 
 
 class Trainer:
@@ -200,7 +185,7 @@ class Trainer:
         """Copy the weights of the evaluated network to the CPU."""
         return copied(self.evaluated.state_dict())
 
-    def run_epoch(self, callbacks: Sequence[Callback] = ()) -> Iterator[Batch]:
+    def run_epoch(self, observers: Sequence[StepObserver] = ()) -> Iterator[Batch]:
         """Train one epoch, yielding after each step.
 
         Raises:
@@ -216,12 +201,12 @@ class Trainer:
         order = torch.randperm(self._images, generator=self._rng)
         size = self.recipe.batch_size
         for indices in torch.split(order[: self.steps_per_epoch * size], size):
-            for callback in callbacks:
-                callback.begin_batch(self)
+            for observer in observers:
+                observer.begin_batch(self)
             forward = self._forward if self.eager else self._compiled
             batch = self._take_step(forward, indices, frozen)
-            for callback in callbacks:
-                callback.end_batch(self, batch)
+            for observer in observers:
+                observer.end_batch(self, batch)
             yield batch
         self._measure_norms(frozen)
 
@@ -412,47 +397,3 @@ class Trainer:
             self._smoothed = float(state["smoothed"])
         except (RuntimeError, KeyError, ValueError) as error:
             raise RunError(f"the saved state does not fit this run: {error}") from error
-
-
-def train(
-    trainer: Trainer,
-    validation: Split,
-    callbacks: Sequence[Callback] = (),
-    record: Record | None = None,
-) -> Record:
-    """Train to the end, and choose the epoch by `validation`.
-
-    `record` has the epochs before a resume.
-
-    Raises:
-        RunError: the loss diverges or stops being a number.
-
-    """
-    record = record or Record()
-    for callback in callbacks:
-        callback.begin_training(trainer)
-    try:
-        while trainer.epoch < trainer.epochs and not record.stalled(trainer.recipe.patience):
-            started = time.perf_counter()
-            total = torch.zeros((), device=trainer.device)
-            for batch in trainer.run_epoch(callbacks):
-                total += batch.loss
-            validation_loss, accuracy = trainer.validate(validation)
-            epoch = Epoch(
-                epoch=trainer.epoch,
-                train_loss=float(total) / trainer.steps_per_epoch,
-                validation_loss=validation_loss,
-                validation_accuracy=accuracy,
-                learning_rate=batch.learning_rate,
-                seconds=time.perf_counter() - started,
-            )
-            record.epochs.append(epoch)
-            if record.improved:
-                record.weights = trainer.weights()
-                check_finite(record.weights)
-            for callback in callbacks:
-                callback.end_epoch(trainer, record)
-    finally:
-        for callback in callbacks:
-            callback.end_training(trainer)
-    return record

@@ -6,7 +6,7 @@ import pytest
 
 from bench.train import CONTESTANTS, Contestant, Result, measure, stay_on_machine
 from pipeline.errors import PipelineError
-from pipeline.training.callbacks import Epoch
+from pipeline.training.record import Epoch
 from tests.pipeline.training.small_trainings import CPU
 
 SMALL = Contestant(name="small", recipe="digits8", changes={"epochs": 3})

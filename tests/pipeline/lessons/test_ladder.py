@@ -15,7 +15,8 @@ from pipeline.lessons.ladder import LADDER, Climbed, Rung, as_markdown, find_run
 from pipeline.runs.run_folder import EPOCHS
 from pipeline.training.callbacks import Callback
 from pipeline.training.recipe import Recipe
-from pipeline.training.trainer import Record, Trainer
+from pipeline.training.record import Record
+from pipeline.training.trainer import Trainer
 from tests.pipeline.cli.running import limelight
 from tests.pipeline.training.small_trainings import CPU
 

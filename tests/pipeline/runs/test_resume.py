@@ -19,9 +19,10 @@ from pipeline.runs.run import read_run
 from pipeline.runs.run_folder import CHECKPOINT, EPOCHS, HISTORY, STATE
 from pipeline.runs.run_setup import RunPlan, complete_run, plan_run, resume_run
 from pipeline.runs.tensor_files import read_tensors, write_tensors
-from pipeline.training.callbacks import Batch, Callback
+from pipeline.training.callbacks import Callback
 from pipeline.training.recipe import Recipe
-from pipeline.training.trainer import Record, Trainer
+from pipeline.training.record import Batch, Record
+from pipeline.training.trainer import Trainer
 from tests.pipeline.cli.running import limelight, limelight_command
 from tests.pipeline.training.small_trainings import CPU
 

@@ -15,9 +15,11 @@ from pipeline.errors import PipelineError
 from pipeline.runs.tracking import flattened, tracker
 from pipeline.runs.tracking_backends import MLflow
 from pipeline.training.activation_stats import ActivationStatistics
-from pipeline.training.callbacks import Batch, Callback
+from pipeline.training.callbacks import Callback
+from pipeline.training.loop import train
 from pipeline.training.recipe import Recipe
-from pipeline.training.trainer import Record, Trainer, train
+from pipeline.training.record import Batch, Record
+from pipeline.training.trainer import Trainer
 from tests.pipeline.training.small_trainings import small_trainer, splits
 
 _, VALIDATION = splits()

@@ -21,7 +21,7 @@ from pipeline.text.onnx_file import OnnxText, export_text, parity
 from pipeline.text.recipe import TextRecipe
 from pipeline.text.run import TextRun, TextRunConfig, begin
 from pipeline.text.sampling import Logits, sample, written
-from pipeline.training.callbacks import Epoch
+from pipeline.training.record import Epoch
 from tests.pipeline.cli.running import limelight
 from tests.pipeline.text.small_texts import WORDS, small_recipe, write_verses
 

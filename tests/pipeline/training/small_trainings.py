@@ -10,8 +10,10 @@ from models.normalization import Normalisation
 from pipeline.data.registry import Split, load_dataset, split_validation
 from pipeline.training.callbacks import Callback
 from pipeline.training.distillation import Teachers
+from pipeline.training.loop import train
 from pipeline.training.recipe import Recipe
-from pipeline.training.trainer import Record, Trainer, train
+from pipeline.training.record import Record
+from pipeline.training.trainer import Trainer
 from pipeline.training.weights import Weights
 
 CPU = torch.device("cpu")

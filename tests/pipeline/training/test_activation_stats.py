@@ -10,10 +10,11 @@ from models.heads import ClassMapHead
 from models.options import NetworkOptions
 from pipeline.errors import RunError
 from pipeline.training.activation_stats import ActivationStatistics, sample, watched_layers
-from pipeline.training.callbacks import Batch
+from pipeline.training.loop import train
 from pipeline.training.recipe import Recipe
+from pipeline.training.record import Batch
 from pipeline.training.schedules import Constant, OneCycle
-from pipeline.training.trainer import Trainer, train
+from pipeline.training.trainer import Trainer
 from tests.pipeline.training.small_trainings import small_trainer, splits
 
 _, VALIDATION = splits()

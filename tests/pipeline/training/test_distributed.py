@@ -18,15 +18,17 @@ from pipeline.data.registry import Split
 from pipeline.errors import RunError
 from pipeline.runs.run import read_run
 from pipeline.runs.run_folder import CHECKPOINT, EPOCHS, HISTORY, STATE
-from pipeline.training.callbacks import Batch, Callback, Epoch
+from pipeline.training.callbacks import Callback
 from pipeline.training.distributed import (
     SynchronisedBatchNorm2d,
     World,
     joined,
     synchronise_batch_norm,
 )
+from pipeline.training.loop import train
 from pipeline.training.recipe import Recipe
-from pipeline.training.trainer import Trainer, train
+from pipeline.training.record import Batch, Epoch
+from pipeline.training.trainer import Trainer
 from tests.pipeline.cli.running import limelight_command
 from tests.pipeline.training.small_trainings import CPU, DIGITS, float64, small_trainer, splits
 

@@ -13,10 +13,11 @@ from pipeline.cli.commands.lr_find import lr_find
 from pipeline.errors import RunError
 from pipeline.runs.run_config import read_config
 from pipeline.training import lr_finder
-from pipeline.training.callbacks import Batch
+from pipeline.training.loop import train
 from pipeline.training.lr_finder import find_rate, longest_fall, suggest
 from pipeline.training.recipe import Recipe
-from pipeline.training.trainer import Trainer, train
+from pipeline.training.record import Batch
+from pipeline.training.trainer import Trainer
 from tests.pipeline.training.small_trainings import small_trainer, splits
 
 _, VALIDATION = splits()

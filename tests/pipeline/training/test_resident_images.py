@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pipeline.data.registry import Split
 from pipeline.data.stored_images import ImageFile, StoredImages
 from pipeline.training import resident_images
+from pipeline.training.loop import train
 from pipeline.training.recipe import Recipe
-from pipeline.training.trainer import train
 from tests.pipeline.training.small_trainings import small_trainer, splits
 
 CHANGES = {

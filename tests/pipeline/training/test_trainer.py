@@ -20,11 +20,13 @@ from pipeline.data.class_balance import class_weights
 from pipeline.data.registry import DATASETS, Split, load_dataset
 from pipeline.errors import DataError, PipelineError, RunError
 from pipeline.training.augmentation import Augmenter, Drawn, Mixture
-from pipeline.training.callbacks import Batch, Callback
+from pipeline.training.callbacks import Callback
 from pipeline.training.device import choose_device
 from pipeline.training.inference import evaluate
+from pipeline.training.loop import train
 from pipeline.training.recipe import RECIPES, Recipe, recipe_names
-from pipeline.training.trainer import Record, Trainer, train
+from pipeline.training.record import Batch, Record
+from pipeline.training.trainer import Trainer
 from pipeline.training.weight_averaging import measure_running_statistics
 from pipeline.training.weights import check_finite, make_network
 from tests.pipeline.training.small_trainings import (
