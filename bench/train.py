@@ -19,8 +19,8 @@ import torch
 
 from bench.common.machine import cpu_name
 from bench.common.report import Report
+from pipeline.atomic_files import write_text
 from pipeline.errors import PipelineError
-from pipeline.runs.atomic_files import write_text
 from pipeline.runs.run_folder import is_finished, read_epochs
 from pipeline.runs.run_setup import complete_run, plan_run
 from pipeline.training.callbacks import Callback

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pydantic import JsonValue
 
-from pipeline.runs.atomic_files import write_text
+from pipeline.atomic_files import write_text
 
 FILE = "results.json"
 _T = TypeVar("_T")

@@ -15,8 +15,8 @@ from limelight.artifact.store import ArtifactError
 from limelight.client import Client, RefusedError
 from limelight.errors import LimelightError
 from limelight.results import Explanation, Prediction, flags_of
-from pipeline.cli.console import console, next_command, say
 from pipeline.cli.model_choice import choose_model, default_model
+from pipeline.console import console, next_command, say
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from rich.markup import escape
 
-from pipeline.cli.console import console
+from pipeline.console import console
 from pipeline.errors import PipelineError
 
 INTERRUPTED = 130

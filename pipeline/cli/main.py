@@ -107,8 +107,8 @@ def _run() -> None:
         return
     if find_spec("typer") is None or find_spec("rich") is None:
         sys.exit(_without_typer(arguments))
-    from pipeline.cli.console import LogHandler
     from pipeline.cli.failures import run_command
+    from pipeline.console import LogHandler
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[LogHandler()])
     run_command(lambda: _run_named(arguments))

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from rich.progress import Progress
 
-from pipeline.cli.progress import progress_bar
+from pipeline.progress_bars import progress_bar
 from pipeline.text.trainer import TextRecord, TextTrainer
 from pipeline.training.record import Batch
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from pipeline.cli.console import next_command, say
 from pipeline.cli.model_choice import choose_model
-from pipeline.cli.progress import reading_bar, step_bar
+from pipeline.console import next_command, say
 from pipeline.errors import PipelineError
+from pipeline.progress_bars import reading_bar, step_bar
 from pipeline.runs.choices import Choices
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def finish(run: "Run", *, report: bool) -> None:
 
 def rehearse(plan_in: "Plan", device: str) -> None:
     """Say what a run would do; nothing is trained or written."""
-    from pipeline.cli.introduction import introduction, outlook
+    from pipeline.runs.introduction import introduction, outlook
     from pipeline.training.device import choose_device
     from pipeline.training.distributed import joined
 

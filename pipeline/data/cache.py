@@ -10,9 +10,9 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.atomic_files import replacing
 from pipeline.data.archive_formats import ARRAYS, Arrays
 from pipeline.errors import DataError
-from pipeline.runs.atomic_files import replacing
 
 
 def cache_folder() -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 from limelight.artifact.manifest import MANIFEST_FILE, Manifest, TensorSpec
 from limelight.artifact.store import Artifact, ArtifactError, load_artifact, newest_version
-from pipeline.runs.atomic_files import write_text
+from pipeline.atomic_files import write_text
 
 Json = dict[str, Any]
 

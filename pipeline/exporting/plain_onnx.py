@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from models.serving_graph import ServingGraph
+from pipeline.atomic_files import replacing
 from pipeline.errors import GateError, RunError
 from pipeline.evaluation.calibration import calibrate
 from pipeline.exporting.parity import EXACT
 from pipeline.exporting.serialization import save_onnx, trace
-from pipeline.runs.atomic_files import replacing
 from pipeline.runs.run import Run
 from pipeline.training.inference import evaluate
 

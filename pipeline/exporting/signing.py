@@ -6,8 +6,8 @@ from pathlib import Path
 from limelight.artifact.signature_file import SIGNATURE_FILE
 from limelight.artifact.signatures import hashing_config
 from limelight.artifact.store import Artifact
+from pipeline.atomic_files import replacing
 from pipeline.errors import PipelineError
-from pipeline.runs.atomic_files import replacing
 
 
 def sign(

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pipeline.atomic_files import write_text
 from pipeline.data.registry import Dataset, load_dataset
 from pipeline.evaluation.tta import evaluate_tta
 from pipeline.lessons.ladder import FAILING_SEEDS, Climbed, Rung
-from pipeline.runs.atomic_files import write_text
 from pipeline.runs.run_folder import HISTORY, read_epochs
 from pipeline.runs.run_setup import complete_run, plan_run
 from pipeline.runs.tensor_files import read_tensors

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.cli.console import next_command
+from pipeline.console import next_command
 from pipeline.errors import RunError
 from pipeline.progress import Progress, silent
 from pipeline.report.page import render

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from models.ood_scores import SCORES
-from pipeline.cli.console import next_command
+from pipeline.console import next_command
 from pipeline.progress import Progress, silent
 from pipeline.report import figures
 from pipeline.report.history import LayerHistory, RunHistory

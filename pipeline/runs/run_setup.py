@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from models.normalization import Normalisation
+from pipeline.atomic_files import write_text
 from pipeline.data.reading import Reading
 from pipeline.data.registry import (
     DATASETS,
@@ -20,7 +21,6 @@ from pipeline.data.registry import (
 )
 from pipeline.data.stored_images import in_batches
 from pipeline.errors import PipelineError, RunError
-from pipeline.runs.atomic_files import write_text
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_claim import check_new
 from pipeline.runs.run_config import RunConfig, library_versions, read_config

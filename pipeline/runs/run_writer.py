@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from pipeline.runs.atomic_files import write_text
+from pipeline.atomic_files import replacing
 from pipeline.runs.run_folder import (
     CHECKPOINT,
     EPOCHS,
@@ -16,7 +16,7 @@ from pipeline.runs.run_folder import (
     epochs_as_lines,
     epochs_of_lines,
 )
-from pipeline.runs.tensor_files import read_tensors, write_tensors
+from pipeline.runs.tensor_files import read_tensors, unwritable, write_tensors
 from pipeline.training.callbacks import Callback
 from pipeline.training.record import Record
 from pipeline.training.weights import Weights, under
@@ -87,4 +87,12 @@ class RunWriter(Callback):
         write_tensors(self._folder / HISTORY, history, metadata)
         best = {"epoch": str(record.best.epoch)}
         write_tensors(self._folder / CHECKPOINT, record.weights, best)
-        write_text(self._folder / EPOCHS, epochs_as_lines(record.epochs))
+        self._write_epochs(record)
+
+    def _write_epochs(self, record: Record) -> None:
+        file = self._folder / EPOCHS
+        try:
+            with replacing(file) as part:
+                part.write_text(epochs_as_lines(record.epochs), encoding="utf-8")
+        except OSError as error:
+            raise unwritable(file, error) from error

@@ -6,18 +6,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.cli.console import next_command, say
-from pipeline.cli.introduction import introduction
-from pipeline.cli.progress import reading_bar
-from pipeline.cli.training_bar import training_bar
+from pipeline.console import next_command, say
 from pipeline.data.reading import Progress
 from pipeline.data.registry import DATASETS
 from pipeline.errors import RunError
+from pipeline.progress_bars import reading_bar
+from pipeline.runs.introduction import introduction
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_claim import claimed
 from pipeline.runs.run_folder import CONFIG
 from pipeline.runs.run_setup import RunPlan
 from pipeline.runs.tracking import tracker
+from pipeline.runs.training_bar import training_bar
 from pipeline.training.activation_stats import ActivationStatistics
 from pipeline.training.callbacks import Callback
 from pipeline.training.device import choose_device

@@ -7,8 +7,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
+from pipeline.atomic_files import replacing
 from pipeline.errors import RunError
-from pipeline.runs.atomic_files import replacing, unwritable
 
 
 def write_tensors(
@@ -26,6 +26,14 @@ def write_tensors(
             part.write_bytes(save(dict(tensors), dict(metadata or {})))
     except (OSError, SafetensorError) as error:
         raise unwritable(file, error) from error
+
+
+def unwritable(file: Path, error: Exception) -> RunError:
+    """Return the error to raise when a file of a run that has begun cannot be written."""
+    return RunError(
+        f"{file} cannot be written: {error}. The last epoch that was saved is untouched: make "
+        f"room, then continue the run with --resume {file.parent}"
+    )
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

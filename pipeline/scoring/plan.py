@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.runs.atomic_files import replacing
+from pipeline.atomic_files import replacing
 from pipeline.scoring import ScoringError
 from pipeline.scoring.output_formats import FormatName
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.runs.atomic_files import replacing
+from pipeline.atomic_files import replacing
 from pipeline.scoring import ScoringError
 from pipeline.scoring.output_formats import OUTPUT_FORMATS, OutputFormat
 from pipeline.scoring.plan import Plan

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from models.text.network import TextNetwork
 from models.text.recurrent import CharRNN
+from pipeline.atomic_files import replacing
 from pipeline.errors import GateError, PipelineError, RunError
 from pipeline.exporting.parity import EXACT
 from pipeline.exporting.serialization import OPSET, without_metadata
-from pipeline.runs.atomic_files import replacing
 from pipeline.text.corpus import Vocabulary
 from pipeline.text.run import TextRun
 from pipeline.text.sampling import Logits, TorchStepper, window_of

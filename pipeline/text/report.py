@@ -7,11 +7,11 @@ import numpy as np
 from markupsafe import Markup
 
 from models.text.network import TextNetwork
-from pipeline.cli.console import next_command
+from pipeline.atomic_files import write_text
+from pipeline.console import next_command
 from pipeline.report import REPORT, figures
 from pipeline.report.history import read_history
 from pipeline.report.page import TEMPLATES, flattened
-from pipeline.runs.atomic_files import write_text
 from pipeline.templating import render_template
 from pipeline.text.run import TextRun
 from pipeline.text.sampling import sample

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.text.network import TextNetwork
 from models.text.registry import build_text_network
+from pipeline.atomic_files import write_text
 from pipeline.data.registry import source_at
 from pipeline.data.text_files import TEXTS
 from pipeline.errors import RunError
-from pipeline.runs.atomic_files import write_text
 from pipeline.runs.run_claim import check_new
 from pipeline.runs.run_folder import CHECKPOINT, CONFIG, STATE, is_finished, read_epochs
 from pipeline.runs.run_writer import RunWriter

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.console import say
-from pipeline.cli.training_bar import training_bar
+from pipeline.atomic_files import write_text
 from pipeline.cli.training_options import BatchSize, Device, Epochs
+from pipeline.console import say
 from pipeline.data.registry import check_source, load_dataset
 from pipeline.lessons.ablation import CHOICES, as_markdown, variants
 from pipeline.lessons.ablation import ablate as run_ablation
-from pipeline.runs.atomic_files import write_text
+from pipeline.runs.training_bar import training_bar
 from pipeline.training.recipe import Recipe
 
 

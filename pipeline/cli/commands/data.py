@@ -7,14 +7,14 @@ import typer
 from rich.progress import DownloadColumn, TransferSpeedColumn
 from rich.table import Table
 
-from pipeline.cli.console import print_table
-from pipeline.cli.progress import progress_bar
+from pipeline.console import print_table
 from pipeline.data import download
 from pipeline.data.cache import cached_file
 from pipeline.data.entries import Bundled, Published, Subset
 from pipeline.data.registry import DATASETS, published_names
 from pipeline.data.text_files import TEXTS, fetch_text, text_path
 from pipeline.errors import PipelineError
+from pipeline.progress_bars import progress_bar
 
 data = typer.Typer(help=__doc__, no_args_is_help=True)
 

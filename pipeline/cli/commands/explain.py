@@ -25,9 +25,9 @@ from pipeline.cli.answerers import (
     finish,
     matching,
 )
-from pipeline.cli.console import say
-from pipeline.cli.progress import progress_bar
+from pipeline.console import say
 from pipeline.errors import PipelineError
+from pipeline.progress_bars import progress_bar
 
 FORMATS = {
     ".png": ("PNG", {}),

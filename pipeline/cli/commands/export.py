@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.console import next_command, say
 from pipeline.cli.training_options import Data, Workers
+from pipeline.console import next_command, say
 from pipeline.errors import PipelineError
 from pipeline.exporting.bento_store import check_bentoml, put_in_store
 from pipeline.runs.run_config import check_model

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from limelight.api_keys import NAME, SCOPES, entry, hash_key, new_key
-from pipeline.cli.console import say
+from pipeline.console import say
 from pipeline.errors import PipelineError
 
 keys = typer.Typer(help=__doc__, no_args_is_help=True)

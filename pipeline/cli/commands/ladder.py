@@ -9,15 +9,15 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from pipeline.cli.console import say
-from pipeline.cli.training_bar import training_bar
+from pipeline.atomic_files import write_text
 from pipeline.cli.training_options import Device, Seed
+from pipeline.console import say
 from pipeline.data.registry import check_source, load_dataset
 from pipeline.data.text_files import cached_text
 from pipeline.errors import PipelineError
 from pipeline.lessons.ladder import Climbed, Rung, as_markdown, find_rungs
 from pipeline.lessons.text_ladder import TEXT, TEXT_LADDER, TextRung, find_text_rungs, text_table
-from pipeline.runs.atomic_files import write_text
+from pipeline.runs.training_bar import training_bar
 from pipeline.training.recipe import Recipe
 
 

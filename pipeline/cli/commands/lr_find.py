@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.console import next_command, say
 from pipeline.cli.training_options import (
     BatchSize,
     Device,
@@ -15,6 +14,7 @@ from pipeline.cli.training_options import (
     finish,
     parse_size,
 )
+from pipeline.console import next_command, say
 from pipeline.data.registry import DATASETS
 from pipeline.figure_files import check_figure_file
 from pipeline.runs.choices import Choices, check_choices

@@ -7,8 +7,8 @@ from urllib.parse import quote
 import typer
 from rich.table import Table
 
-from pipeline.cli.console import print_table, say
 from pipeline.cli.management_port import URL, Url, ask
+from pipeline.console import print_table, say
 
 models = typer.Typer(help=__doc__, no_args_is_help=True)
 

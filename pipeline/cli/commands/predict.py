@@ -23,8 +23,8 @@ from pipeline.cli.answerers import (
     finish,
     matching,
 )
-from pipeline.cli.console import print_table
-from pipeline.cli.progress import progress_bar
+from pipeline.console import print_table
+from pipeline.progress_bars import progress_bar
 
 Answers = list[tuple[Path, Prediction | Exception]]
 

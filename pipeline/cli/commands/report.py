@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.progress import reading_bar, step_bar
 from pipeline.cli.training_options import Data, Device, Workers
 from pipeline.data.registry import check_source, source_at
+from pipeline.progress_bars import reading_bar, step_bar
 from pipeline.runs.run_config import read_results
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.progress import MofNCompleteColumn
 
-from pipeline.cli.console import next_command, say
 from pipeline.cli.model_choice import choose_model
-from pipeline.cli.progress import ImagesPerSecond, progress_bar
+from pipeline.console import next_command, say
+from pipeline.progress_bars import ImagesPerSecond, progress_bar
 from pipeline.scoring import ScoringError
 from pipeline.scoring.output_formats import FormatName
 

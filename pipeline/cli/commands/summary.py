@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from models.options import NetworkOptions
-from pipeline.cli.console import print_table, say
 from pipeline.cli.model_choice import choose_model, known_models, model_at
+from pipeline.console import print_table, say
 from pipeline.data.entries import Subset
 from pipeline.data.registry import DATASETS
 from pipeline.errors import PipelineError

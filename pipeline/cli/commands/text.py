@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from models.text.options import ARCHITECTURES
-from pipeline.cli.console import next_command, say
 from pipeline.cli.training_options import (
     Device,
     Out,
@@ -18,6 +17,7 @@ from pipeline.cli.training_options import (
     parse_settings,
     reject_options_of_a_run,
 )
+from pipeline.console import next_command, say
 from pipeline.data.text_files import TEXTS
 from pipeline.errors import PipelineError
 from pipeline.runs.run_folder import CONFIG

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from limelight.artifact.store import ArtifactError, load_artifact, newest_version
-from pipeline.cli.console import say
+from pipeline.console import say
 from pipeline.errors import PipelineError
 
 

@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.errors import PipelineError, RunError
-from pipeline.runs.atomic_files import replacing, write_text
 from pipeline.runs.run import read_run
 from pipeline.runs.run_folder import CHECKPOINT, EPOCHS, HISTORY, STATE
 from pipeline.runs.run_setup import RunPlan, complete_run, plan_run, resume_run
+from pipeline.runs.run_writer import RunWriter
 from pipeline.runs.tensor_files import read_tensors, write_tensors
 from pipeline.training.callbacks import Callback
 from pipeline.training.recipe import Recipe
-from pipeline.training.record import Batch, Record
+from pipeline.training.record import Batch, Epoch, Record
 from pipeline.training.trainer import Trainer
 from tests.pipeline.cli.running import limelight, limelight_command
 from tests.pipeline.training.small_trainings import CPU
@@ -224,23 +224,16 @@ def test_full_disk_keeps_the_last_file_and_the_error_says_how_to_continue(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == [STATE]
 
 
-def test_interrupted_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    file = tmp_path / "config.json"
-    write_text(file, "old")
-
-    def interrupted_write() -> None:
-        with replacing(file) as part:
-            part.write_text("ne")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted_write()
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_failed_text_write_is_an_error(tmp_path: Path) -> None:
+def test_failed_write_of_the_epochs_says_how_to_continue(tmp_path: Path) -> None:
     (tmp_path / "epochs.jsonl.part").mkdir()
-    write_text(tmp_path / "config.json", "{}")
-    with pytest.raises(RunError, match=r"epochs\.jsonl cannot be written"):
-        write_text(tmp_path / "epochs.jsonl", "x")
+    writer = RunWriter(tmp_path, {})
+    epoch = Epoch(
+        epoch=1,
+        train_loss=1.0,
+        validation_loss=1.0,
+        validation_accuracy=0.5,
+        learning_rate=0.1,
+        seconds=1.0,
+    )
+    with pytest.raises(RunError, match=r"epochs\.jsonl cannot be written: .* --resume"):
+        writer.finish(Record(epochs=[epoch], weights={"x": torch.zeros(1)}))

@@ -5,16 +5,16 @@ import io
 import pytest
 from rich.console import Console
 
-from pipeline.cli import console as messages
-from pipeline.cli import progress
-from pipeline.cli.progress import step_bar
+from pipeline import console as messages
+from pipeline import progress_bars
+from pipeline.progress_bars import step_bar
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, quiet: bool = False) -> str:
     """Show three steps, and return what standard error would have."""
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=100)
-    for module in (messages, progress):
+    for module in (messages, progress_bars):
         monkeypatch.setattr(module, "console", console)
     with step_bar(quiet=quiet) as tell:
         tell("reading", 0, 0)

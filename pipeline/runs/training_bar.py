@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import Progress
 
-from pipeline.cli.progress import progress_bar
+from pipeline.progress_bars import progress_bar
 from pipeline.training.callbacks import Callback
 from pipeline.training.record import Batch
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.console import LogHandler, next_command
+from pipeline.console import LogHandler, next_command
 
 PRINT_ARGUMENTS = "import os, sys; print(ascii([*sys.argv[1:], os.environ.get('MODELS')]))"
 

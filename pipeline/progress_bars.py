@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from pipeline.cli.console import console, say
+from pipeline.console import console, say
 from pipeline.progress import Progress as Report
 from pipeline.progress import silent
 

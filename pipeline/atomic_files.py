@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import RunError
+from pipeline.errors import PipelineError
 
 
 @contextmanager
@@ -34,19 +34,13 @@ def write_text(file: Path, text: str) -> None:
     """Replace `file` by `text`, or leave it as it was.
 
     Raises:
-        RunError: the text cannot be written.
+        PipelineError: the text cannot be written.
 
     """
     try:
         with replacing(file) as part:
             part.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise unwritable(file, error) from error
-
-
-def unwritable(file: Path, error: Exception) -> RunError:
-    """Return the error to raise when a file of a run folder cannot be written."""
-    return RunError(
-        f"{file} cannot be written: {error}. The last epoch that was saved is untouched: make "
-        f"room, then continue the run with --resume {file.parent}"
-    )
+        raise PipelineError(
+            f"{file} cannot be written: {error}; make room, or choose another folder"
+        ) from error
