@@ -22,9 +22,9 @@ from limelight.errors import (
 )
 from service.access.access import Access
 from service.access.criticality import read_criticality
+from service.errors import MethodNotAllowed, NoSuchRoute
 from service.http import static_files as page
 from service.http.cors import allow_origins
-from service.http.errors import MethodNotAllowed, NoSuchRoute, status_of
 from service.http.exchange import Endpoint, Exchange
 from service.http.messages import Header, Request, Response
 from service.http.prediction_endpoints import LOW_PRIORITY, PredictionEndpoints, masked_images
@@ -35,9 +35,11 @@ from service.http.responses import (
     models_content,
     problem_response,
 )
+from service.http.statuses import status_of
 from service.http.whole_response import CLOSE
 from service.inference.admission import UploadBudget
 from service.inference.batching import Batcher
+from service.inference.follower import Follower
 from service.inference.model_registry import ModelRegistry
 from service.oip import errors as oip_errors
 from service.oip.dataplane import Server
@@ -46,11 +48,10 @@ from service.oip.rest import Rest
 from service.openapi.bentoml import bentoml_schema
 from service.openapi.document import document
 from service.process.connection_balancer import Acceptor
-from service.process.malloc import Trimmer
 from service.process.shutdown import Drain
 from service.process.worker_status import WorkerStatus
-from service.repository.follower import Follower
 from service.settings import Settings
+from service.system.malloc import Trimmer
 from service.telemetry import logs, tracing
 from service.telemetry import metrics as prometheus
 from service.telemetry.metrics import Metrics, RequestLabels

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.access.caller import ANYONE, Caller, Criticality
+from service.caller import ANYONE, Caller, Criticality
 
 Stage = Literal["read", "decode", "queue", "compute", "render"]
 STAGES: tuple[Stage, ...] = ("read", "decode", "queue", "compute", "render")

@@ -26,15 +26,15 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from service.app import Application
+from service.inference.follower import Follower
 from service.inference.model_registry import ModelRegistry
-from service.process import malloc as allocator
 from service.process import workers as parallelism
 from service.process.metrics_folder import accept_full_disk
 from service.process.orphans import end_with_parent
 from service.process.worker_status import WorkerStatus
-from service.repository.follower import Follower
 from service.repository.shared_json import SharedJson
 from service.settings import Settings
+from service.system.malloc import limit_memory_growth
 from service.telemetry import logs, tracing
 from service.telemetry.metrics import Metrics
 
@@ -53,7 +53,7 @@ def create_application(settings: Settings, *, worker: int | None = None) -> ASGI
     # Fatal signals write where each thread was; the parent ends a hung worker with one.
     with contextlib.suppress(RuntimeError, OSError, ValueError):  # there may be no stderr
         faulthandler.enable()
-    allocator.limit_memory_growth()
+    limit_memory_growth()
     logs.configure(settings.log_format)
     parallel = parallelism.planned(settings)
     metrics = Metrics(workers=parallel.workers, enabled=settings.metrics)

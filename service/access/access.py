@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Mapping
 
 from limelight.errors import LimelightError, NotReady
-from service.access.caller import Caller
 from service.access.keyring import Keyring
 from service.access.rate_limit import RateLimits
 from service.access.routes import SCOPES, open_routes
-from service.http.errors import PermissionDenied, RateLimited, Unauthenticated
+from service.caller import Caller
+from service.errors import PermissionDenied, RateLimited, Unauthenticated
 from service.request_context import RequestContext
 from service.settings import Settings
 from service.telemetry.metrics import Metrics

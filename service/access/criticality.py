@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from limelight.errors import InvalidParameter
-from service.access.caller import CRITICALITIES, Criticality
+from service.caller import CRITICALITIES, Criticality
 from service.request_context import RequestContext
 
 

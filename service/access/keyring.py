@@ -9,8 +9,8 @@ from pathlib import Path
 
 from limelight.api_keys import MAX_KEY_LENGTH
 from limelight.errors import Overloaded
-from service.access.caller import Caller
 from service.access.keys_file import Entry, KeysFileError, read_keys
+from service.caller import Caller
 
 logger = logging.getLogger("limelight.access")
 

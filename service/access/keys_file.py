@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from limelight.api_keys import NAME, KeyHash, Scope
-from service.access.caller import Caller, Criticality
+from service.caller import Caller, Criticality
 
 _MAX_BYTES = 1_000_000
 

@@ -2,7 +2,7 @@
 
 import time
 
-from service.access.caller import Caller
+from service.caller import Caller
 
 
 class TokenBucket:

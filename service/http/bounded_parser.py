@@ -12,7 +12,7 @@ from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from limelight.errors import LimelightError
-from service.http.errors import HeadTooLarge, MalformedRequest
+from service.errors import HeadTooLarge, MalformedRequest
 from service.settings import Settings
 
 logger = logging.getLogger("limelight.http")

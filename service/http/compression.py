@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import zlib
 
-from service.http.errors import InvalidEncoding, UnsupportedEncoding
+from service.errors import InvalidEncoding, UnsupportedEncoding
 from service.inference.admission import Reservation
 
 # Window sizes of zlib.decompressobj: gzip header, zlib header, and raw deflate without a header.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.http.errors import InvalidMultipart
+from service.errors import InvalidMultipart
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -7,8 +7,8 @@ import orjson
 
 from limelight.errors import ClientGone, MissingImage, UnsupportedMediaType
 from limelight.imaging.formats import accepted, has_signature, media_types
+from service.errors import RequestTimeout
 from service.http.compression import decompress
-from service.http.errors import RequestTimeout
 from service.http.messages import Request
 from service.http.multipart import Part, parse_form
 from service.inference.admission import Reservation

@@ -7,8 +7,8 @@ import orjson
 
 from limelight.errors import LimelightError
 from limelight.results import content
-from service.http.errors import headers_of, status_of
 from service.http.messages import Response
+from service.http.statuses import headers_of, status_of
 from service.inference.classifier import Classifier
 from service.inference.model_registry import ModelRegistry
 

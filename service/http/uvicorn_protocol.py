@@ -8,9 +8,9 @@ from starlette.types import Receive, Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from limelight.errors import LimelightError, Overloaded
+from service.errors import RequestTimeout
 from service.http.bounded_parser import BODY, HEAD
 from service.http.closing import ClosingProtocol, abandon
-from service.http.errors import RequestTimeout
 from service.http.messages import Header, Response, choose_id
 from service.http.responses import problem_response
 from service.http.whole_response import CLOSE, encode, write_whole, writes_only

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from limelight.errors import DeadlineExceeded, Overloaded
-from service.access.caller import Caller, Criticality
-from service.http.errors import BodyTooLarge
+from service.caller import Caller, Criticality
+from service.errors import BodyTooLarge
 from service.request_context import RequestContext
 from service.settings import Settings
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from limelight.errors import ClientGone, DeadlineExceeded, NotReady
 from service.inference.admission import Admission
 from service.inference.fair_queue import FairQueue
-from service.process.priority import yield_processor
 from service.request_context import RequestContext
+from service.system.priority import yield_processor
 
 Outputs = Mapping[str, NDArray[np.float32]]
 Row = dict[str, NDArray[np.float32]]

@@ -23,8 +23,8 @@ from limelight.image_source import EncodedImage
 from limelight.imaging.headers.header import MAX_DECODING_S
 from limelight.imaging.preprocessing import Upload
 from service.inference.decoding_budget import DecodingBudget, MemoryHold
-from service.process.priority import yield_processor
 from service.request_context import RequestContext
+from service.system.priority import yield_processor
 
 SMALL_BYTES = 24_000_000
 """Most memory that an image of the threads for small images takes."""

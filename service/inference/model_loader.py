@@ -12,8 +12,8 @@ from limelight.runtime.precision import Speedups, choose_engine
 from service.inference.batching import Batcher
 from service.inference.classifier import Classifier
 from service.inference.decoding import DecodingPool
-from service.process.malloc import resident_bytes
 from service.settings import Settings
+from service.system.malloc import resident_bytes
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger("limelight.registry")

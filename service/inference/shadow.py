@@ -97,7 +97,12 @@ class Shadow:
                 if each.correlation is not None:
                     sums.correlations += 1
                     sums.correlation += each.correlation
-            self._metrics.observe_comparisons(challenger.key, compared)
+                self._metrics.observe_comparison(
+                    challenger.key,
+                    agrees=each.agrees,
+                    difference=each.difference,
+                    correlation=each.correlation,
+                )
         finally:
             ended = time.perf_counter()
             self._comparing, self._resting_until = None, ended + REST * (ended - started)

@@ -4,8 +4,8 @@ import orjson
 
 from limelight import errors
 from limelight.errors import LimelightError
-from service.http.errors import STATUS, headers_of
 from service.http.messages import Response
+from service.http.statuses import STATUS, headers_of
 
 
 class InvalidInference(LimelightError):

@@ -14,7 +14,7 @@ from limelight.api_keys import Scope
 from limelight.explanations.options import OverlayStyle
 from limelight.explanations.overlay import overlay, png
 from limelight.imaging.preprocessing import View, picture_of
-from service.http.errors import PermissionDenied
+from service.errors import PermissionDenied
 from service.inference.admission import largest_request
 from service.inference.batching import Outputs
 from service.inference.classifier import Classifier

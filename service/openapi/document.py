@@ -7,8 +7,8 @@ from limelight.explanations.options import OverlayStyle
 from limelight.explanations.overlay import COLORMAPS
 from limelight.imaging.formats import media_types
 from limelight.result_builder import DEFAULT_TOP_K
-from service.access.caller import CRITICALITIES
-from service.http import errors as http_errors
+from service import errors as service_errors
+from service.caller import CRITICALITIES
 from service.openapi import oip
 from service.openapi.keys import with_keys
 from service.openapi.parts import Json, answer, parameter, problems
@@ -18,14 +18,14 @@ from service.settings import Settings
 _STYLE = OverlayStyle()
 _UPLOAD_ERRORS = (
     errors.MissingImage,
-    http_errors.InvalidMultipart,
-    http_errors.InvalidEncoding,
+    service_errors.InvalidMultipart,
+    service_errors.InvalidEncoding,
     errors.UnknownModel,
-    http_errors.RequestTimeout,
-    http_errors.BodyTooLarge,
+    service_errors.RequestTimeout,
+    service_errors.BodyTooLarge,
     errors.ImageTooLarge,
     errors.UnsupportedMediaType,
-    http_errors.UnsupportedEncoding,
+    service_errors.UnsupportedEncoding,
     errors.UndecodableImage,
     errors.InvalidParameter,
     errors.InternalError,

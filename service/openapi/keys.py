@@ -1,7 +1,7 @@
 """API keys in the OpenAPI document of a service that asks for them."""
 
 from service.access.routes import SCOPES, open_routes
-from service.http.errors import PermissionDenied, RateLimited, Unauthenticated
+from service.errors import PermissionDenied, RateLimited, Unauthenticated
 from service.oip.rest import ROOT
 from service.openapi import oip
 from service.openapi.parts import Json, problems

@@ -2,7 +2,7 @@
 
 from limelight import errors
 from limelight.errors import LimelightError
-from service.http import errors as http_errors
+from service import errors as service_errors
 from service.inference.admission import largest_request
 from service.oip.errors import InvalidInference, status_of
 from service.oip.metadata import IMAGE_BYTES, IMAGES, OVERLAY
@@ -19,14 +19,14 @@ _UNREADY = (errors.NotReady, errors.Draining)
 _UNKNOWN = (errors.UnknownModel, errors.NotReady)
 _INFER_ERRORS = (
     InvalidInference,
-    http_errors.InvalidEncoding,
+    service_errors.InvalidEncoding,
     errors.UndecodableImage,
     errors.InvalidParameter,
     errors.UnknownModel,
-    http_errors.RequestTimeout,
-    http_errors.BodyTooLarge,
+    service_errors.RequestTimeout,
+    service_errors.BodyTooLarge,
     errors.ImageTooLarge,
-    http_errors.UnsupportedEncoding,
+    service_errors.UnsupportedEncoding,
     errors.NotReady,
     errors.DeadlineExceeded,
     errors.Overloaded,
@@ -35,10 +35,10 @@ _INFER_ERRORS = (
 
 _REPOSITORY_ERRORS = (
     InvalidInference,
-    http_errors.InvalidEncoding,
-    http_errors.RequestTimeout,
-    http_errors.BodyTooLarge,
-    http_errors.UnsupportedEncoding,
+    service_errors.InvalidEncoding,
+    service_errors.RequestTimeout,
+    service_errors.BodyTooLarge,
+    service_errors.UnsupportedEncoding,
     errors.Overloaded,
     errors.InternalError,
 )
@@ -143,8 +143,8 @@ def _control(action: str) -> Json:
             "200": answer("OK", "OipDone"),
             **errors_of(
                 *_REPOSITORY_ERRORS,
-                http_errors.PermissionDenied,
-                http_errors.RepositoryConflict,
+                service_errors.PermissionDenied,
+                service_errors.RepositoryConflict,
                 errors.UnknownModel,
                 errors.NotReady,
                 errors.Draining,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from limelight.errors import LimelightError
-from service.http.errors import status_of
+from service.http.statuses import status_of
 
 Json = dict[str, Any]
 

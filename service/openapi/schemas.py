@@ -6,7 +6,7 @@ from limelight.errors import LimelightError
 from limelight.explanations.methods import METHODS
 from limelight.results import Explanation, Prediction, json_schemas
 from limelight.runtime.onnx_session import Precision
-from service.http.errors import STATUS
+from service.http.statuses import STATUS
 from service.oip.errors import InvalidInference
 from service.openapi.parts import Json, record, reference
 

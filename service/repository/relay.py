@@ -17,7 +17,7 @@ from limelight.errors import (
     Overloaded,
     UnknownModel,
 )
-from service.http.errors import PermissionDenied, RepositoryConflict
+from service.errors import PermissionDenied, RepositoryConflict
 
 ACTIONS = ("load", "unload")
 POLL_S = 0.1

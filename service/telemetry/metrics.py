@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +24,6 @@ from limelight.artifact.manifest import Manifest
 from service.request_context import STAGES, Stage
 from service.telemetry import all_workers, gpu, shared_values
 from service.telemetry.all_workers import REMOVED
-
-if TYPE_CHECKING:
-    from service.inference.comparison import Comparison
 
 logger = logging.getLogger("limelight.metrics")
 
@@ -259,17 +255,23 @@ class Metrics:
         if self._enabled:
             self._shadow_counts[*key, result] += images
 
-    def observe_comparisons(self, key: tuple[str, str], found: Sequence["Comparison"]) -> None:
-        """Record the comparisons of a shadow with the active version."""
+    def observe_comparison(
+        self,
+        key: tuple[str, str],
+        *,
+        agrees: bool,
+        difference: float | None,
+        correlation: float | None,
+    ) -> None:
+        """Record the comparison of a shadow with the active version, for one image."""
         if not self._enabled:
             return
-        self._agreements.labels(*key).inc(sum(each.agrees for each in found))
-        for each in found:
-            if each.difference is not None:
-                self._difference.labels(*key).observe(each.difference)
-            if each.correlation is not None:
-                # The last bucket has the correlation 1, whatever rounding adds to it.
-                self._correlation.labels(*key).observe(min(1.0, each.correlation))
+        self._agreements.labels(*key).inc(agrees)
+        if difference is not None:
+            self._difference.labels(*key).observe(difference)
+        if correlation is not None:
+            # The last bucket has the correlation 1, whatever rounding adds to it.
+            self._correlation.labels(*key).observe(min(1.0, correlation))
 
     def set_queue(self, model: str, *, depth: int, age_s: float) -> None:
         """Set the state of a model's queue."""

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from limelight.errors import LimelightError, Overloaded
-from service.http.errors import RequestTimeout
+from service.errors import RequestTimeout
 from service.oip.grpc.exchange import status_code
 
 TURN_S = 0.05

@@ -14,7 +14,7 @@ from google.protobuf.json_format import ParseDict
 from limelight.errors import ClientGone, InternalError, LimelightError
 from service.access.access import Access
 from service.access.criticality import read_criticality
-from service.http.errors import Unauthenticated
+from service.errors import Unauthenticated
 from service.inference.admission import UploadBudget
 from service.oip.dataplane import NAME, Server, server_version
 from service.oip.errors import InvalidInference

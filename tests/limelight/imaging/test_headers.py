@@ -178,7 +178,7 @@ from pathlib import Path
 from limelight.artifact.manifest import ImageRule
 from limelight.image_source import EncodedImage
 from limelight.imaging.decoding import decode
-from service.process.malloc import limit_memory_growth
+from service.system.malloc import limit_memory_growth
 
 def memory(field):
     line = next(line for line in open("/proc/self/status") if line.startswith(field))

@@ -10,8 +10,8 @@ import pytest
 from openapi_spec_validator import validate
 
 from limelight.api_keys import entry, hash_key
-from service.access.caller import Caller
-from service.http.errors import Unauthenticated
+from service.caller import Caller
+from service.errors import Unauthenticated
 from service.request_context import RequestContext
 from service.settings import Settings
 from service.telemetry.metrics import Metrics

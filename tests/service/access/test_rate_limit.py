@@ -7,8 +7,8 @@ from unittest import mock
 import pytest
 
 from limelight.api_keys import entry, hash_key
-from service.access.caller import Caller
 from service.access.rate_limit import RateLimits
+from service.caller import Caller
 from service.settings import Settings
 from tests.service.access.kit import KEYS, bearer
 from tests.service.test_app import PNG, Served

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.http.errors import InvalidMultipart
+from service.errors import InvalidMultipart
 from service.http.multipart import Part, parse_form
 
 TYPE = "multipart/form-data; boundary=x"

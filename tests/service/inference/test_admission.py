@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from limelight.errors import DeadlineExceeded, Overloaded
-from service.access.caller import CRITICALITIES, Caller
+from service.caller import CRITICALITIES, Caller
 from service.inference.admission import Admission
 from service.request_context import RequestContext
 

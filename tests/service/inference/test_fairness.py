@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from limelight.api_keys import entry, hash_key
 from limelight.errors import LimelightError
-from service.access.caller import Caller
 from service.access.criticality import read_criticality
+from service.caller import Caller
 from service.inference.batching import TURN_S, Batcher
 from service.oip.grpc.exchange import status_code
 from service.request_context import RequestContext

@@ -7,8 +7,8 @@ import grpc
 import pytest
 
 from limelight.errors import LimelightError
-from service.http import errors as http_errors
-from service.http.errors import STATUS
+from service import errors as service_errors
+from service.http.statuses import STATUS
 from service.oip.errors import InvalidInference, status_of
 from service.oip.grpc.exchange import RpcExchange, status_code
 
@@ -56,4 +56,4 @@ def test_client_errors_do_not_map_to_server_failures(
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
     )
-    assert ours == (status_of(kind) >= 500 or kind is http_errors.RequestTimeout)
+    assert ours == (status_of(kind) >= 500 or kind is service_errors.RequestTimeout)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from limelight.errors import Draining, InternalError, Overloaded, UnknownModel
-from service.http.errors import RepositoryConflict
+from service.errors import RepositoryConflict
 from service.repository.control import RepositoryError
 from service.repository.desk import Desk
 from service.repository.relay import Answers, Asked, Relay

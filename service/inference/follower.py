@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from service.inference.model_registry import ModelRegistry
-from service.process.priority import use_idle_processor
 from service.repository.plan import Plan, Report, State
 from service.repository.relay import Answers, Asked, Relay
 from service.repository.shared_json import SharedJson
+from service.system.priority import use_idle_processor
 from service.telemetry.logs import set_level
 
 logger = logging.getLogger("limelight.repository")

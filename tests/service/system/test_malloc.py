@@ -5,7 +5,7 @@ from tests.serving_kit import REPOSITORY
 
 _PROGRAM = """
 import sys
-from service.process.malloc import limit_memory_growth
+from service.system.malloc import limit_memory_growth
 
 def resident_mb():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
@@ -27,7 +27,7 @@ def test_memory_of_large_uploads_is_returned_to_the_system() -> None:
 
 
 _TRIMMING = """
-from service.process.malloc import Trimmer, limit_memory_growth, resident_bytes
+from service.system.malloc import Trimmer, limit_memory_growth, resident_bytes
 
 assert limit_memory_growth()
 trimmer, before = Trimmer(0), resident_bytes()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.process.priority import use_idle_processor, yield_processor
+from service.system.priority import use_idle_processor, yield_processor
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux counts priority by thread")
 

@@ -1,0 +1,1 @@
+"""What the service asks of the operating system: priorities of threads, and memory."""
