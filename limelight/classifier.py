@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limelight import predict_explain
-from limelight.artifact.manifest import ImageRule, Manifest
+from limelight.artifact.manifest import Manifest
 from limelight.artifact.store import ArtifactError, load_artifact, newest_version, shipped_models
 from limelight.coroutines import finish
 from limelight.errors import LimelightError
 from limelight.explanations.options import ExplainOptions
 from limelight.image_source import ImageLike, is_one, source_of
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import Upload
 from limelight.predict_explain import Source
 from limelight.result_builder import ModelDescription, ResultBuilder, Row

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from typing_extensions import TypeIs
 
-from limelight.artifact.manifest import ImageRule
 from limelight.errors import UndecodableImage
 from limelight.imaging.decoding import decode, least_size, plain
 from limelight.imaging.headers.header import Header
 from limelight.imaging.headers.inspection import check_pixels, inspect
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import (
     Upload,
     is_quick,

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from limelight.artifact.manifest import ImageRule
 from limelight.explanations.map_request import MapRequest
 from limelight.explanations.methods import METHODS
 from limelight.explanations.options import ExplainOptions
 from limelight.explanations.zoom import zoomed_view
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import Upload, prepare_part
 from limelight.result_builder import Found, ResultBuilder, Row
 from limelight.results import Explanation, Prediction, fields_of

@@ -8,12 +8,13 @@ from typing import NamedTuple, Protocol, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import Abstention, ImageRule, OutOfDistribution
+from limelight.artifact.manifest import Abstention, OutOfDistribution
 from limelight.errors import InvalidParameter, UnknownTarget, UnsupportedMethod
 from limelight.explanations.bounding_box import Box, locate
 from limelight.explanations.methods import METHODS
 from limelight.explanations.options import ALL, ExplainOptions
 from limelight.imaging.fitting import View
+from limelight.imaging.image_rule import ImageRule
 from limelight.labels import longest_form, normalized
 from limelight.results import ClassActivationMap, Prediction, Score, flags_of, raised
 

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from limelight.explanations.methods import ALWAYS, METHODS
+from limelight.imaging.image_rule import ImageRule
 from limelight.labels import normalized
 
 MANIFEST_FILE = "manifest.json"
@@ -57,29 +58,6 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ImageRule(_Frozen):
-    """Rule that converts an upload to the network's input.
-
-    `fit` selects the part of the upload that the network sees, and how it is resized. ``crop`` is
-    the largest centred rectangle of the input's proportions. ``ink`` is the drawing on the
-    background, in MNIST's layout (longest side 20 of 28, centre of mass in the middle).
-    An upload that already has the input's size is not resized.
-    """
-
-    height: int = Field(ge=1, le=4096)
-    width: int = Field(ge=1, le=4096)
-    mode: Literal["L", "RGB"]
-    fit: Literal["crop", "ink"]
-    invert: Literal["never", "light-border"]
-    """Inversion: ``light-border`` inverts an image whose border has a median above 127."""
-    background: int = Field(ge=0, le=255)
-    """Grey level of the background under transparent pixels."""
-
-    @property
-    def channels(self) -> int:
-        return len(self.mode)
 
 
 class TensorSpec(_Frozen):

@@ -1,7 +1,7 @@
 """Zoomed crop of a large image, around the bounding box of its map."""
 
-from limelight.artifact.manifest import ImageRule
 from limelight.explanations.bounding_box import Box
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import View
 
 # Side of the crop, relative to the box. A cell of the map also responds to its surroundings, so the

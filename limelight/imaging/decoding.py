@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from limelight.artifact.manifest import ImageRule
 from limelight.errors import UndecodableImage
 from limelight.imaging import png, transparency, webp
 from limelight.imaging.formats import chosen, register_decoders
 from limelight.imaging.headers.header import Header
 from limelight.imaging.headers.inspection import inspect
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.opening import open_checked
 from limelight.imaging.orientation import UPRIGHT, orientation_in, orientation_of
 from limelight.imaging.own_files import decode_own

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from limelight.artifact.manifest import ImageRule
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.strips import REDUCING_GAP, Strips
 
 # MNIST's layout: the ink's longest side is 20 of 28 pixels.

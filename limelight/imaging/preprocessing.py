@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from limelight.artifact.manifest import ImageRule
 from limelight.imaging import png
 from limelight.imaging.decoding import DecodedImage, decode_at, least_size, plain
 from limelight.imaging.fitting import View as View
 from limelight.imaging.fitting import border_median, fit_crop, fit_ink
 from limelight.imaging.headers.header import Header, scale_for
 from limelight.imaging.headers.inspection import inspect
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.strips import WHOLE_PIXELS, Strips
 
 _INVERTED = bytes(range(255, -1, -1))

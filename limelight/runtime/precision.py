@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 
 from limelight.artifact.golden import GOLDEN_OUTPUTS, GoldenSamples, read_golden
-from limelight.artifact.manifest import ImageRule, Network
+from limelight.artifact.manifest import Network
 from limelight.artifact.store import Artifact
+from limelight.imaging.image_rule import ImageRule
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Device, EngineError, Precision
 

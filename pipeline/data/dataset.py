@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from limelight.artifact.manifest import ImageRule
+from limelight.imaging.image_rule import ImageRule
 from pipeline.data.splits import Split
 from pipeline.data.stored_images import in_batches
 

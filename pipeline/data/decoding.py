@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO, cast
 
-from limelight.artifact.manifest import ImageRule
+from limelight.imaging.image_rule import ImageRule
 from pipeline.data import image_worker
 from pipeline.data.image_cache import ImageCache, Record
 from pipeline.data.image_worker import read_image

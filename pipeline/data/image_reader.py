@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from limelight.artifact.manifest import ImageRule
+from limelight.imaging.image_rule import ImageRule
 from pipeline.data.decoding import decode_missing
 from pipeline.data.duplicates import Duplicates
 from pipeline.data.image_cache import Record, opened_cache

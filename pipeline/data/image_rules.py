@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from limelight.artifact.manifest import ImageRule
+from limelight.imaging.image_rule import ImageRule
 from pipeline.errors import DataError
 
 

@@ -9,8 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from limelight.artifact.manifest import ImageRule
 from limelight.errors import LimelightError
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import read_upload
 from pipeline.data.image_cache import Record
 from pipeline.data.labelled_files import MAX_PIXELS

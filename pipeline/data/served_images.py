@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import ImageRule
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import picture_of, prepare
 
 

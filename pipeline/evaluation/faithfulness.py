@@ -5,8 +5,9 @@ from typing import Literal
 
 import numpy as np
 
-from limelight.artifact.manifest import Faithfulness, ImageRule, Method, MethodFaithfulness
+from limelight.artifact.manifest import Faithfulness, Method, MethodFaithfulness
 from limelight.explanations.methods import METHODS
+from limelight.imaging.image_rule import ImageRule
 from models import Head
 from pipeline.data.splits import Split, stratified_sample
 from pipeline.errors import GateError

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import ImageRule
+from limelight.imaging.image_rule import ImageRule
 from pipeline.data.cache import cached_file
 from pipeline.data.registry import load_cached, share_images
 from pipeline.data.served_images import as_served

@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import ImageRule, Method
+from limelight.artifact.manifest import Method
 from limelight.explanations.bounding_box import Box
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import View, picture_of, prepare
 from pipeline.data.synthetic_scenes import make_scene
 from pipeline.evaluation.saliency import Images, Infer, Maps, maps_of

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from limelight.artifact.manifest import ImageRule, Manifest
+from limelight.artifact.manifest import Manifest
 from limelight.artifact.store import ArtifactError, load_artifact, newest_version
+from limelight.imaging.image_rule import ImageRule
 from limelight.labels import normalized
 from models import NetworkOptions
 from models.normalization import Normalisation

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import LAYERCAMS, ImageRule
+from limelight.artifact.manifest import LAYERCAMS
 from limelight.classifier import LocalClassifier
 from limelight.explanations.methods import supported
+from limelight.imaging.image_rule import ImageRule
 from models.serving_graph import ServingGraph, find_layercam_stage
 from pipeline.errors import RunError
 from pipeline.runs.run import Run

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from limelight.artifact.manifest import MANIFEST_FILE, ImageRule
+from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import newest_version
+from limelight.imaging.image_rule import ImageRule
 from models.normalization import Normalisation
 from pipeline.data.reading import Reading
 from pipeline.data.registry import DATASETS, load_dataset, source_at

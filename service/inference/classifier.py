@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limelight import predict_explain
-from limelight.artifact.manifest import ImageRule, Manifest
+from limelight.artifact.manifest import Manifest
 from limelight.errors import LimelightError
 from limelight.explanations.methods import METHODS
 from limelight.explanations.options import ExplainOptions, OverlayStyle
 from limelight.explanations.overlay import png
 from limelight.image_source import EncodedImage
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import Upload
 from limelight.result_builder import ResultBuilder
 from limelight.results import Explanation, Prediction

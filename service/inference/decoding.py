@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from limelight.artifact.manifest import ImageRule
 from limelight.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -21,6 +20,7 @@ from limelight.errors import (
 )
 from limelight.image_source import EncodedImage
 from limelight.imaging.headers.header import MAX_DECODING_S
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import Upload
 from service.inference.decoding_budget import DecodingBudget, MemoryHold
 from service.request_context import RequestContext

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 import pipeline
 from limelight import load
-from limelight.artifact.manifest import ImageRule
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import read_upload
 from pipeline import export, finetune, lr_find, resume, train
 from pipeline.cli.main import make_app

@@ -4,9 +4,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from limelight.artifact.manifest import ImageRule
 from limelight.explanations.bounding_box import Box
 from limelight.explanations.zoom import zoomed_view
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import View
 from tests.service.http.test_routes import expect_problem
 from tests.serving_kit import encode

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from limelight.artifact.manifest import ImageRule
 from limelight.errors import ImageTooLarge, LimelightError, UndecodableImage
 from limelight.imaging import fitting, png
 from limelight.imaging import preprocessing as images
 from limelight.imaging.decoding import decode, decode_with_pillow, least_size
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import is_quick, prepare, read_upload
 from tests.serving_kit import encode
 

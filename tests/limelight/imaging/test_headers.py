@@ -175,7 +175,7 @@ def test_format_of_a_damaged_header_is_named_in_the_error() -> None:
 _MEASURE = """
 import json, sys, time
 from pathlib import Path
-from limelight.artifact.manifest import ImageRule
+from limelight.imaging.image_rule import ImageRule
 from limelight.image_source import EncodedImage
 from limelight.imaging.decoding import decode
 from service.system.malloc import limit_memory_growth

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from limelight.artifact.manifest import ImageRule
 from limelight.errors import ImageTooLarge, UndecodableImage, UnsupportedMediaType
 from limelight.imaging.decoding import decode
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import View, flatten, prepare, read_upload
 from tests.serving_kit import encode
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from limelight.artifact.manifest import ImageRule
 from limelight.imaging import decoding, preprocessing, strips
 from limelight.imaging.decoding import DecodedImage, decode, plain
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.orientation import orientation_of
 from limelight.imaging.preprocessing import View, prepare, read_upload, read_with_picture
 from limelight.imaging.strips import Strips

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import ImageRule
+from limelight.imaging.image_rule import ImageRule
 from pipeline.data.registry import digit_rule, photo_rule
 from pipeline.data.served_images import as_served
 from pipeline.data.splits import Split, stratified_sample

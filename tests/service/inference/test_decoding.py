@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from limelight.artifact.manifest import ImageRule
 from limelight.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -22,6 +21,7 @@ from limelight.errors import (
 )
 from limelight.image_source import EncodedImage
 from limelight.imaging.headers.header import Header
+from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import Upload
 from service.inference.decoding import DRAWN_BYTES, DecodingPool
 from service.inference.decoding_budget import DecodingBudget
