@@ -31,7 +31,7 @@ from bench.common.spread import Spread
 from bench.common.turns import rotated
 from pipeline.data.reading import Reading
 from pipeline.data.registry import load_dataset
-from pipeline.training.augmentation import Augmenter
+from pipeline.training.augmentation.augmenter import Augmenter
 from pipeline.training.recipe import Recipe
 from pipeline.training.resident_images import ResidentImages
 

@@ -30,8 +30,8 @@ from pipeline.training.callbacks import Callback
 from pipeline.training.device import choose_device
 from pipeline.training.distributed import World
 from pipeline.training.lr_finder import STEPS, RateCurve, find_rate
+from pipeline.training.optimization.schedules import Rates
 from pipeline.training.recipe import Recipe
-from pipeline.training.schedules import Rates
 
 ONNX_SUFFIX = ".onnx"
 

@@ -9,7 +9,7 @@ from limelight.imaging.image_rule import ImageRule
 from pipeline.data.cache import cached_file
 from pipeline.data.registry import load_cached, share_images
 from pipeline.data.served_images import as_served
-from pipeline.data.synthetic_scenes import background
+from pipeline.data.synthetic.scenes import background
 
 Images = NDArray[np.uint8]
 

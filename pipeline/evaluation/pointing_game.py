@@ -11,7 +11,7 @@ from limelight.artifact.manifest import Method
 from limelight.explanations.bounding_box import Box
 from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import View, picture_of, prepare
-from pipeline.data.synthetic_scenes import make_scene
+from pipeline.data.synthetic.scenes import make_scene
 from pipeline.evaluation.saliency import Images, Infer, Maps, maps_of
 
 SIZE, SIDE = 256, 128

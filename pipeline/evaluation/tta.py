@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.normalization import Normalisation
 from pipeline.data.stored_images import Images, in_batches
-from pipeline.training.geometry import pad_reflect
+from pipeline.training.augmentation.geometry import pad_reflect
 from pipeline.training.inference import evaluate
 from pipeline.training.recipe import Augmentation
 

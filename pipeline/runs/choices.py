@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from pipeline.data.registry import check_source, check_unambiguous, default_recipe
+from pipeline.training.optimization.schedules import Rates
 from pipeline.training.recipe import Augmentation, Recipe
-from pipeline.training.schedules import Rates
 from pipeline.training.small_data import ADAPTED
 
 Augment = Literal["none", "light", "strong"]

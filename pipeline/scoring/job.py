@@ -9,7 +9,7 @@ from typing import Literal
 from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import load_artifact, newest_version
 from limelight.imaging.formats import suffixes
-from pipeline.data.decoders import warn_of_missing_decoders
+from pipeline.data.decoding.missing_decoders import warn_of_missing_decoders
 from pipeline.errors import DataError
 from pipeline.runs.folder_lock import locked
 from pipeline.scoring import ScoringError

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from pipeline.data.file_walk import walk_files
+from pipeline.data.own_images.file_walk import walk_files
 
 
 @dataclass(frozen=True, slots=True)

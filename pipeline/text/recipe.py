@@ -6,8 +6,8 @@ from pydantic import Field
 
 from models.text.options import TextOptions
 from pipeline.text.corpus import VALIDATION
+from pipeline.training.optimization.schedules import Schedule
 from pipeline.training.recipe_file import RecipeFile
-from pipeline.training.schedules import Schedule
 
 
 class TextRecipe(RecipeFile):

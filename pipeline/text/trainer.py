@@ -22,9 +22,9 @@ from pipeline.text.batches import (
 from pipeline.text.corpus import Corpus
 from pipeline.text.recipe import TextRecipe
 from pipeline.training.device import autocast, reuse_freed_memory
-from pipeline.training.optimizers import restore_by_name, state_by_name
+from pipeline.training.optimization.optimizers import restore_by_name, state_by_name
+from pipeline.training.optimization.weight_averaging import moving_average
 from pipeline.training.record import Batch, Epoch, Record
-from pipeline.training.weight_averaging import moving_average
 from pipeline.training.weights import Weights, copied, under
 
 # The number of batches varies with the jitter, so the schedule counts thousandths of an epoch.

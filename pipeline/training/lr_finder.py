@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RunError
+from pipeline.training.optimization.schedules import Constant, Rate
 from pipeline.training.record import Batch
-from pipeline.training.schedules import Constant, Rate
 from pipeline.training.trainer import Trainer
 
 FIRST, LAST, STEPS = 1e-7, 10.0, 100

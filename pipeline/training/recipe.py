@@ -6,8 +6,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.options import NetworkOptions
+from pipeline.training.optimization.schedules import Schedule
 from pipeline.training.recipe_file import RecipeFile
-from pipeline.training.schedules import Schedule
 
 RECIPES = Path(__file__).parent / "recipes"
 

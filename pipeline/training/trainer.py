@@ -15,7 +15,7 @@ from models.whitening import WhitenedConv
 from pipeline.data.class_balance import class_weights
 from pipeline.data.registry import Split
 from pipeline.errors import DataError, RunError
-from pipeline.training.augmentation import Augmenter, Drawn
+from pipeline.training.augmentation.augmenter import Augmenter, Drawn
 from pipeline.training.device import (
     at_least_float32,
     autocast,
@@ -27,12 +27,15 @@ from pipeline.training.device import (
 from pipeline.training.distillation import Teachers
 from pipeline.training.distributed import World, synchronise_batch_norm
 from pipeline.training.inference import evaluate
-from pipeline.training.optimizers import Optimizers
+from pipeline.training.optimization.optimizers import Optimizers
+from pipeline.training.optimization.schedules import Rate, Schedule
+from pipeline.training.optimization.weight_averaging import (
+    measure_running_statistics,
+    moving_average,
+)
 from pipeline.training.recipe import Recipe
 from pipeline.training.record import Batch
 from pipeline.training.resident_images import ResidentImages
-from pipeline.training.schedules import Rate, Schedule
-from pipeline.training.weight_averaging import measure_running_statistics, moving_average
 from pipeline.training.weights import Weights, copied, initialise, make_network, under
 
 WHITENING_IMAGES = 5000

@@ -21,7 +21,7 @@ from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import read_upload
 from pipeline import export, finetune, lr_find, resume, train
 from pipeline.cli.main import make_app
-from pipeline.data import image_reader
+from pipeline.data.decoding import image_reader
 from pipeline.errors import PipelineError
 from pipeline.runs.choices import augmentation_of
 from pipeline.runs.planning import next_folder, plan_training

@@ -1,7 +1,7 @@
 """Registry of the common corruptions, and how one is applied.
 
-They serve to measure a network. `pipeline/training/corruptions.py` has those that a network may be
-trained with: other code, other strengths and other random numbers.
+They serve to measure a network. `pipeline/training/augmentation/corruptions.py` has those that a
+network may be trained with: other code, other strengths and other random numbers.
 """
 
 import zlib

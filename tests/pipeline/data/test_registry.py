@@ -10,8 +10,8 @@ from sklearn.datasets import load_digits
 from sklearn.utils.class_weight import compute_class_weight
 
 from limelight.imaging.preprocessing import read_upload
-from pipeline.data import image_reader
 from pipeline.data import registry as datasets
+from pipeline.data.decoding import image_reader
 from pipeline.data.registry import (
     DATASETS,
     Split,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.normalization import Normalisation
 from pipeline.evaluation.tta import evaluate_tta, tta_views
-from pipeline.training.augmentation import Augmenter
+from pipeline.training.augmentation.augmenter import Augmenter
 from pipeline.training.inference import evaluate
 from pipeline.training.recipe import Augmentation
 from pipeline.training.resident_images import ResidentImages

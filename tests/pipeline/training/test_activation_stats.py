@@ -11,9 +11,9 @@ from models.options import NetworkOptions
 from pipeline.errors import RunError
 from pipeline.training.activation_stats import ActivationStatistics, sample, watched_layers
 from pipeline.training.loop import train
+from pipeline.training.optimization.schedules import Constant, OneCycle
 from pipeline.training.recipe import Recipe
 from pipeline.training.record import Batch
-from pipeline.training.schedules import Constant, OneCycle
 from pipeline.training.trainer import Trainer
 from tests.pipeline.training.small_trainings import small_trainer, splits
 

@@ -19,15 +19,15 @@ from models.norms import LessonNorm
 from pipeline.data.class_balance import class_weights
 from pipeline.data.registry import DATASETS, Split, load_dataset
 from pipeline.errors import DataError, PipelineError, RunError
-from pipeline.training.augmentation import Augmenter, Drawn, Mixture
+from pipeline.training.augmentation.augmenter import Augmenter, Drawn, Mixture
 from pipeline.training.callbacks import Callback
 from pipeline.training.device import choose_device
 from pipeline.training.inference import evaluate
 from pipeline.training.loop import train
+from pipeline.training.optimization.weight_averaging import measure_running_statistics
 from pipeline.training.recipe import RECIPES, Recipe, recipe_names
 from pipeline.training.record import Batch, Record
 from pipeline.training.trainer import Trainer
-from pipeline.training.weight_averaging import measure_running_statistics
 from pipeline.training.weights import check_finite, make_network
 from tests.pipeline.training.small_trainings import (
     CPU,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pipeline.training import muon
-from pipeline.training.muon import Muon, orthogonalised
+from pipeline.training.optimization import muon
+from pipeline.training.optimization.muon import Muon, orthogonalised
 
 SHAPES = [(32, 288), (176, 1008), (64, 64), (90, 20)]
 

@@ -1,4 +1,4 @@
-"""Process that decodes images for `decoding`: lines of JSON on its input and output.
+"""Process that decodes images for `processes`: lines of JSON on its input and output.
 
 It is started as a file, and not by `multiprocessing`, which would run the user's own program again.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from limelight.errors import LimelightError
 from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import read_upload
-from pipeline.data.image_cache import Record
+from pipeline.data.decoding.image_cache import Record
 from pipeline.data.labelled_files import MAX_PIXELS
 
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from pipeline.data.csv_table import list_table
 from pipeline.data.dataset import Dataset
-from pipeline.data.image_folder import list_folder
-from pipeline.data.image_reader import ImageReader
+from pipeline.data.decoding.image_reader import ImageReader
 from pipeline.data.image_rules import photo_rule
-from pipeline.data.image_size import suitable_side
 from pipeline.data.labelled_files import TEST, TRAIN, VALIDATION, LabelledFiles
+from pipeline.data.own_images.csv_table import list_table
+from pipeline.data.own_images.image_folder import list_folder
+from pipeline.data.own_images.image_size import suitable_side
 from pipeline.data.reading import Reading
 from pipeline.data.splits import hold_out
 

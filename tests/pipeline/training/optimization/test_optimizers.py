@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from models import ClassMapNetwork, build_network
 from models.options import NetworkOptions
 from pipeline.errors import RunError
-from pipeline.training.optimizers import Optimizers
+from pipeline.training.optimization.optimizers import Optimizers
+from pipeline.training.optimization.schedules import Rate
 from pipeline.training.recipe import Recipe
-from pipeline.training.schedules import Rate
 
 KINDS = ["sgd", "adamw", "muon"]
 

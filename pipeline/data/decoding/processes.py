@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from limelight.imaging.image_rule import ImageRule
-from pipeline.data import image_worker
-from pipeline.data.image_cache import ImageCache, Record
-from pipeline.data.image_worker import read_image
+from pipeline.data.decoding import image_worker
+from pipeline.data.decoding.image_cache import ImageCache, Record
+from pipeline.data.decoding.image_worker import read_image
 from pipeline.data.reading import Progress, Reading
 from pipeline.errors import DataError
 

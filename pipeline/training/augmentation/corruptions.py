@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from pipeline.data.synthetic_pictures import draw_pictures
+from pipeline.data.synthetic.pictures import draw_pictures
 from pipeline.errors import RunError
 
 PICTURES = 2000

@@ -7,7 +7,14 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, OneCycleLR
 
-from pipeline.training.schedules import Constant, OneCycle, Rate, Schedule, WarmRestarts, spread
+from pipeline.training.optimization.schedules import (
+    Constant,
+    OneCycle,
+    Rate,
+    Schedule,
+    WarmRestarts,
+    spread,
+)
 
 
 def make_optimizer(rate: float) -> torch.optim.SGD:

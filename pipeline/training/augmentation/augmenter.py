@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from pipeline.training.corruptions import Corruptions, send
-from pipeline.training.geometry import affine, mirrored_positions
-from pipeline.training.randaugment import draw_operations, randaugment
+from pipeline.training.augmentation.corruptions import Corruptions, send
+from pipeline.training.augmentation.geometry import affine, mirrored_positions
+from pipeline.training.augmentation.randaugment import draw_operations, randaugment
 from pipeline.training.recipe import Augmentation
 from pipeline.training.resident_images import ResidentImages
 

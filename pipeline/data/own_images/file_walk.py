@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline.data.hidden_files import is_hidden
+from pipeline.data.own_images.hidden_files import is_hidden
 from pipeline.errors import DataError
 
 

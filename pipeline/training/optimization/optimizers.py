@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from models import ClassMapNetwork
 from pipeline.errors import RunError
-from pipeline.training.muon import Muon
+from pipeline.training.optimization.muon import Muon
+from pipeline.training.optimization.schedules import Rate, spread
 from pipeline.training.recipe import Recipe
-from pipeline.training.schedules import Rate, spread
 
 
 class Optimizers:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from limelight.imaging.formats import FORMATS
-from pipeline.data.image_folder import list_folder
+from pipeline.data.own_images.image_folder import list_folder
 from pipeline.data.registry import check_unambiguous, load_dataset
 from pipeline.errors import DataError
 from pipeline.runs.run_data import split_run_data

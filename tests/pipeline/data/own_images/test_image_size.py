@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.data.image_size import suitable_side
+from pipeline.data.own_images.image_size import suitable_side
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.training.augmentation import Augmenter
-from pipeline.training.geometry import affine, pad_reflect
-from pipeline.training.randaugment import KINDS, draw_operations, randaugment
+from pipeline.training.augmentation.augmenter import Augmenter
+from pipeline.training.augmentation.geometry import affine, pad_reflect
+from pipeline.training.augmentation.randaugment import KINDS, draw_operations, randaugment
 from pipeline.training.recipe import Augmentation
 from pipeline.training.resident_images import ResidentImages
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.synthetic_scenes import background, make_scene
+from pipeline.data.synthetic.scenes import background, make_scene
 
 RGB = np.random.default_rng(5).integers(0, 256, (32, 32, 3), np.uint8)
 

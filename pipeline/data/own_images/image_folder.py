@@ -4,7 +4,6 @@ from collections import Counter
 from pathlib import Path
 
 from limelight.labels import normalized
-from pipeline.data.file_walk import list_entries, walk_files
 from pipeline.data.labelled_files import (
     TEST,
     TRAIN,
@@ -15,6 +14,7 @@ from pipeline.data.labelled_files import (
     is_image,
     part_called,
 )
+from pipeline.data.own_images.file_walk import list_entries, walk_files
 from pipeline.errors import DataError
 
 # Folders around the data, as in an unpacked archive.

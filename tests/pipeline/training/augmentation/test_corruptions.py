@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from pipeline.data.synthetic_pictures import draw_pictures
-from pipeline.training.corruptions import KINDS, SMALLEST_SIDE, Corruptions, blur, jpeg
+from pipeline.data.synthetic.pictures import draw_pictures
+from pipeline.training.augmentation.corruptions import KINDS, SMALLEST_SIDE, Corruptions, blur, jpeg
 
 
 def _photos(channels: int = 3, size: tuple[int, int] = (32, 32)) -> torch.Tensor:
@@ -129,7 +129,7 @@ def test_pictures_differ_and_depend_on_the_seed_only(channels: int) -> None:
 def test_smallest_and_large_images_are_corrupted(
     side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.training.corruptions.PICTURES", 8)
+    monkeypatch.setattr("pipeline.training.augmentation.corruptions.PICTURES", 8)
     images = torch.full((6, side, side, 3), 100, dtype=torch.uint8)
     corruptions = _corruptions(images, 1.0, 0.0)
     numbers = corruptions.draw(6, torch.Generator().manual_seed(1))

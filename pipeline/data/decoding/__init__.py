@@ -1,0 +1,1 @@
+"""Decoding of a user's image files by several processes, into a cache."""

@@ -1,0 +1,1 @@
+"""Augmentation: random changes of training images, by the batch, on the device."""

@@ -1,0 +1,1 @@
+"""Optimisers, schedules of the learning rate, and averages of weights."""
