@@ -24,6 +24,7 @@ from pipeline.text.recipe import TextRecipe
 from pipeline.training.device import autocast, reuse_freed_memory
 from pipeline.training.optimization.optimizers import restore_by_name, state_by_name
 from pipeline.training.optimization.weight_averaging import moving_average
+from pipeline.training.random_state import random_state, restore_random_state
 from pipeline.training.record import Batch, Epoch, Record
 from pipeline.training.weights import Weights, copied, under
 
@@ -211,10 +212,7 @@ class TextTrainer:
         if self._average is not None:
             average = self._average.state_dict()
             state |= {f"average.{name}": value for name, value in average.items()}
-        state["random.order"] = self._rng.get_state()
-        state["random.torch"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            state["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        state |= random_state(self._rng, self.device)
         state["progress"] = torch.tensor([self.epoch, self.step])
         return copied(state)
 
@@ -231,10 +229,7 @@ class TextTrainer:
             restore_by_name([self._optimizer], under("optimizer", state))
             if self._average is not None:
                 self._average.load_state_dict(under("average", state))
-            self._rng.set_state(state["random.order"])
-            torch.set_rng_state(state["random.torch"])
-            if self.device.type == "cuda" and "random.cuda" in state:
-                torch.cuda.set_rng_state(state["random.cuda"], self.device)
+            restore_random_state(state, self._rng, self.device)
         except (RuntimeError, KeyError, ValueError) as error:
             raise RunError(f"the saved state does not fit this run: {error}") from error
 

@@ -33,6 +33,7 @@ from pipeline.training.optimization.weight_averaging import (
     measure_running_statistics,
     moving_average,
 )
+from pipeline.training.random_state import random_state, restore_random_state
 from pipeline.training.recipe import Recipe
 from pipeline.training.record import Batch
 from pipeline.training.resident_images import ResidentImages
@@ -372,10 +373,7 @@ class Trainer:
             average = self._begun_average.state_dict()
             state |= {f"average.{name}": value for name, value in average.items()}
         state |= {f"optimizer.{name}": value for name, value in self.optimizers.state().items()}
-        state["random.order"] = self._rng.get_state()
-        state["random.torch"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            state["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        state |= random_state(self._rng, self.device)
         state["progress"] = torch.tensor([self.epoch, self.step])
         state["smoothed"] = torch.tensor(self._smoothed, dtype=torch.float64)
         return copied(state)
@@ -393,10 +391,7 @@ class Trainer:
             if self._begun_average is not None:
                 self._begun_average.load_state_dict(under("average", state))
             self.optimizers.restore(under("optimizer", state))
-            self._rng.set_state(state["random.order"])
-            torch.set_rng_state(state["random.torch"])
-            if self.device.type == "cuda" and "random.cuda" in state:
-                torch.cuda.set_rng_state(state["random.cuda"], self.device)
+            restore_random_state(state, self._rng, self.device)
             self._smoothed = float(state["smoothed"])
         except (RuntimeError, KeyError, ValueError) as error:
             raise RunError(f"the saved state does not fit this run: {error}") from error
