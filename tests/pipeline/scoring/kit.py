@@ -2,8 +2,8 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from pipeline.scoring.job import EngineName, plan_job, run
 from pipeline.scoring.output_formats import FormatName
 from pipeline.scoring.scorer import Settings
 from pipeline.scoring.shards import Totals
+from tests.pipeline.cli.running import limelight_process
 
 ROOT = Path(__file__).parents[3]
 ARTIFACT = newest_version(ROOT / "zoo" / "digits")
@@ -89,13 +90,5 @@ def limelight(
     *arguments: str | Path, cwd: Path, home: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run `limelight score` in a process of its own."""
-    variables = {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | ({"HOME": str(home)} if home else {})
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline", "score", *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    with mock.patch.dict(os.environ, {"HOME": str(home)} if home else {}):
+        return limelight_process("score", *map(str, arguments), cwd=cwd)
