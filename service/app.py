@@ -1,10 +1,9 @@
-"""ASGI application of the service: routes, errors, readiness and the life of a worker."""
+"""ASGI application of the service: routes, errors, early rejection and the life of a worker."""
 
 import asyncio
 import gc
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,47 +13,38 @@ from starlette.types import Receive, Scope, Send
 
 from limelight.errors import (
     ClientGone,
-    Draining,
     InternalError,
     InvalidParameter,
     LimelightError,
-    NotReady,
 )
 from service.access.access import Access
 from service.access.criticality import read_criticality
 from service.errors import MethodNotAllowed, NoSuchRoute
-from service.http import static_files as page
 from service.http.cors import allow_origins
 from service.http.exchange import Endpoint, Exchange
 from service.http.messages import Header, Request, Response
 from service.http.prediction_endpoints import LOW_PRIORITY, PredictionEndpoints, masked_images
 from service.http.request_body import is_form
-from service.http.responses import (
-    json_response,
-    model_content,
-    models_content,
-    problem_response,
-)
+from service.http.responses import problem_response
 from service.http.statuses import status_of
 from service.http.whole_response import CLOSE
 from service.inference.admission import UploadBudget
-from service.inference.batching import Batcher
 from service.inference.follower import Follower
 from service.inference.model_registry import ModelRegistry
+from service.information_endpoints import InformationEndpoints, route_of
 from service.oip import errors as oip_errors
 from service.oip.dataplane import Server
 from service.oip.grpc_port import Port
 from service.oip.rest import Rest
-from service.openapi.bentoml import bentoml_schema
-from service.openapi.document import document
 from service.process.connection_balancer import Acceptor
+from service.process.gauges import Gauges
 from service.process.shutdown import Drain
 from service.process.worker_status import WorkerStatus
+from service.readiness import Readiness
 from service.settings import Settings
 from service.system.malloc import Trimmer
 from service.telemetry import logs, tracing
-from service.telemetry import metrics as prometheus
-from service.telemetry.metrics import Metrics, RequestLabels
+from service.telemetry.metrics import FLUSH_S, Metrics, RequestLabels
 from service.telemetry.recorder import Recorder
 from service.telemetry.tracing import Tracing
 
@@ -63,12 +53,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("limelight.app")
 
-_MODEL_PREFIX = "/models/"
-_WITH_PARAMETER = {
-    _MODEL_PREFIX: "/models/{name}",
-    "/page/": "/page/{file}",
-    "/examples/": "/examples/{file}",
-}
 # Threshold of the garbage collector. A few concurrent requests reach the default of 700. With
 # 50,000, the reference cycles that uvicorn leaves for closed connections took 10 MB.
 _GC_THRESHOLD = 10_000
@@ -99,38 +83,20 @@ class Application:
         self._tracing = trace
         self._worker_status = worker_status
         self._follower = follower
+        self._drain = Drain(settings.drain_s)
+        self._readiness = Readiness(lambda: self._drain.begun)
         self._access = None
         if settings.keys_file is not None:
             self._access = Access(settings, metrics, workers=workers)
-        self._drain = Drain(settings.drain_s)
+            self._readiness.require(self._access)
+        self._readiness.require(self._registry)
         self._upload_budget = UploadBudget(settings.max_queued_bytes)
         self._in_flight = 0
-        self._queued: set[str] = set()
         self._status_task: asyncio.Task[None] | None = None
-        self._files = page.Files()
-        self._openapi = json_response(document(settings))
-        self._schema = json_response(bentoml_schema())
         self._recorder = Recorder(metrics, trace, access_log=settings.access_log)
         prediction = PredictionEndpoints(
             self._registry, self._upload_budget, max_bytes=settings.max_bytes
         )
-        self._routes: dict[str, dict[str, Endpoint]] = {
-            "/": {"GET": self._page},
-            "/docs": {"GET": self._docs},
-            "/page/{file}": {"GET": self._file},
-            "/examples/{file}": {"GET": self._file},
-            "/predict": {"POST": prediction.predict},
-            "/explain": {"POST": prediction.explain},
-            "/models": {"GET": self._models},
-            "/models/{name}": {"GET": self._model},
-            "/livez": {"GET": self._livez},
-            "/readyz": {"GET": self._readyz},
-            "/healthz": {"GET": self._healthz},
-            "/metrics": {"GET": self._render_metrics},
-            "/openapi.json": {"GET": self._openapi_document},
-            "/docs.json": {"GET": self._openapi_document},
-            "/schema.json": {"GET": self._bentoml_schema},
-        }
         relay = None
         if follower is not None and self._access is not None:
             relay = follower.relay(lambda: self._drain.begun)
@@ -139,7 +105,7 @@ class Application:
             metrics,
             self._registry,
             workers=workers,
-            unready_error=self._unready_error,
+            unready_error=self._readiness.error,
             relay=relay,
         )
         self._oip = Rest(oip, self._upload_budget, metrics)
@@ -147,7 +113,22 @@ class Application:
             *(oip, self._upload_budget, metrics, self._recorder, trace, self._count_refusal),
             self._access,
         )
-        self._routes |= self._oip.routes
+        self._readiness.require(self._port)
+        self._gauges = Gauges(
+            metrics,
+            self._registry,
+            self._readiness,
+            in_flight=lambda: self._in_flight + self._port.in_flight,
+            worker_status=worker_status,
+        )
+        self._routes: dict[str, dict[str, Endpoint]] = {
+            "/predict": {"POST": prediction.predict},
+            "/explain": {"POST": prediction.explain},
+            **InformationEndpoints(
+                settings, metrics, self._registry, self._readiness, self._gauges
+            ).routes,
+            **self._oip.routes,
+        }
         self._cross_origin = None
         if settings.cors_origins:
             self._cross_origin = allow_origins(self._http, settings.cors_origins)
@@ -165,7 +146,7 @@ class Application:
         exchange: Exchange | None = scope.pop(_EXCHANGE, None)
         speaks_oip = exchange is None and self._oip.speaks(scope["path"])
         if exchange is None:
-            route = self._oip.route if speaks_oip else _route
+            route = self._oip.route if speaks_oip else route_of
             exchange = Exchange(Request(scope, receive), route(scope["path"]))
         request = exchange.request
         error_response = oip_errors.error_response if speaks_oip else problem_response
@@ -292,62 +273,6 @@ class Application:
             raise MethodNotAllowed(f"{route} accepts {allowed}, not {method[:20]}", allowed=allowed)
         return endpoint
 
-    async def _models(self, exchange: Exchange) -> Response:
-        return json_response(models_content(self._registry))
-
-    async def _model(self, exchange: Exchange) -> Response:
-        name = exchange.request.path.removeprefix(_MODEL_PREFIX)
-        version = exchange.request.query.get("version")
-        return json_response(model_content(self._registry.get(name, version), self._registry))
-
-    async def _livez(self, exchange: Exchange) -> Response:
-        return json_response({"status": "alive"})
-
-    async def _readyz(self, exchange: Exchange) -> Response:
-        error = self._unready_error()
-        if error is not None:
-            raise error
-        return json_response({"status": "ready"})
-
-    async def _healthz(self, exchange: Exchange) -> Response:
-        return json_response({"status": "alive", "ready": self._is_ready()})
-
-    async def _render_metrics(self, exchange: Exchange) -> Response:
-        self._update_metrics()
-        self._metrics.flush()
-        text = await asyncio.to_thread(self._metrics.render)
-        return Response(text, 200, prometheus.CONTENT_TYPE.encode())
-
-    async def _openapi_document(self, exchange: Exchange) -> Response:
-        return self._openapi
-
-    async def _bentoml_schema(self, exchange: Exchange) -> Response:
-        return self._schema
-
-    async def _page(self, exchange: Exchange) -> Response:
-        return self._files.answer(page.INDEX, exchange.request)
-
-    async def _docs(self, exchange: Exchange) -> Response:
-        return self._files.answer(page.DOCS, exchange.request)
-
-    async def _file(self, exchange: Exchange) -> Response:
-        path = exchange.request.path
-        if path not in self._files:
-            raise NoSuchRoute(f"there is no file {path[:100]!r}: the page is at /")
-        return self._files.answer(path, exchange.request)
-
-    def _unready_error(self) -> LimelightError | None:
-        """Return the error that says why the service is not ready; None if it is ready."""
-        if self._drain.begun:
-            return Draining("the service is shutting down: use another replica", retry_after_s=10)
-        reason = self._registry.unready_reason or self._port.unready_reason
-        if self._access is not None:
-            reason = self._access.unready_reason or reason
-        return None if reason is None else NotReady(reason, retry_after_s=10)
-
-    def _is_ready(self) -> bool:
-        return self._unready_error() is None
-
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Load the models before the first request. After a failure, the service stays unready."""
         acceptor = Acceptor.of_this_process(
@@ -359,41 +284,46 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                # For metrics and compression; images have threads of their own. Python's default is
-                # one thread per core plus four in each worker, and each keeps its own memory.
-                asyncio.get_running_loop().set_default_executor(
-                    ThreadPoolExecutor(_THREADS, thread_name_prefix="limelight-other")
-                )
-                self._drain.install(
-                    asyncio.get_running_loop(), on_end=partial(self._stop_accepting, acceptor)
-                )
-                await asyncio.to_thread((self._follower or self._registry).load)
-                # Loaded objects live until the end: freeze excludes them from later collections.
-                gc.collect()
-                gc.freeze()
-                gc.set_threshold(_GC_THRESHOLD)
-                self._status_task = asyncio.create_task(self._publish_status(acceptor))
-                if self._access is not None:
-                    self._access.start()
+                await self._start(acceptor)
                 await send({"type": "lifespan.startup.complete"})
                 await acceptor.take_over()
                 await self._port.open(acceptor.host, max_connections=acceptor.max_grpc_connections)
             else:
-                self._stop_accepting(acceptor)
-                await self._port.close()
-                self._drain.uninstall()
-                if self._status_task is not None:
-                    self._status_task.cancel()
-                if self._follower is not None:
-                    self._follower.close()
-                if self._access is not None:
-                    self._access.stop()
-                await self._registry.close()
-                self._metrics.flush()
-                if self._tracing is not None:
-                    await asyncio.to_thread(self._tracing.close)
+                await self._end(acceptor)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _start(self, acceptor: Acceptor) -> None:
+        # For metrics and compression; images have threads of their own. Python's default is one
+        # thread per core plus four in each worker, and each keeps its own memory.
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(
+            ThreadPoolExecutor(_THREADS, thread_name_prefix="limelight-other")
+        )
+        self._drain.install(loop, on_end=partial(self._stop_accepting, acceptor))
+        await asyncio.to_thread((self._follower or self._registry).load)
+        # Loaded objects live until the end: freeze excludes them from later collections.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD)
+        self._status_task = asyncio.create_task(self._publish_status(acceptor))
+        if self._access is not None:
+            self._access.start()
+
+    async def _end(self, acceptor: Acceptor) -> None:
+        self._stop_accepting(acceptor)
+        await self._port.close()
+        self._drain.uninstall()
+        if self._status_task is not None:
+            self._status_task.cancel()
+        if self._follower is not None:
+            self._follower.close()
+        if self._access is not None:
+            self._access.stop()
+        await self._registry.close()
+        self._metrics.flush()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     def _stop_accepting(self, acceptor: Acceptor) -> None:
         acceptor.stop()
@@ -406,39 +336,16 @@ class Application:
             acceptor.check()
             if self._follower is not None:
                 self._follower.check()
-            self._update_metrics()
+            self._gauges.update()
             trimmer.trim()
-            if time.perf_counter() > flushed + prometheus.FLUSH_S:
+            if time.perf_counter() > flushed + FLUSH_S:
                 self._metrics.flush()
                 logs.report_suppressed()
                 flushed = time.perf_counter()
             await asyncio.sleep(_STATUS_INTERVAL_S)
-
-    def _update_metrics(self) -> None:
-        in_flight = self._in_flight + self._port.in_flight
-        deaths = 0 if self._worker_status is None else self._worker_status.deaths
-        self._metrics.set_worker(ready=self._is_ready(), in_flight=in_flight, deaths=deaths)
-        batchers: defaultdict[str, list[Batcher]] = defaultdict(list)
-        for classifier in self._registry.versions:
-            batchers[classifier.manifest.name].append(classifier.batcher)
-        for name in self._queued - batchers.keys():  # unloaded since then
-            self._metrics.set_queue(name, depth=0, age_s=0.0)
-        self._queued = set(batchers)
-        for name, found in batchers.items():
-            depth, age_s = sum(each.depth for each in found), max(each.age_s for each in found)
-            self._metrics.set_queue(name, depth=depth, age_s=age_s)
 
 
 def _headers_of(exchange: Exchange) -> list[Header]:
     """Return the headers that name the request, and the model that answered it."""
     own = (b"x-request-id", exchange.request.context.id.encode())
     return [own] if exchange.classifier is None else [own, *exchange.classifier.headers]
-
-
-def _route(path: str) -> str:
-    """Return the route of a path: its template if it has a parameter, else the path itself."""
-    for prefix, route in _WITH_PARAMETER.items():
-        name = path.removeprefix(prefix)
-        if name != path and name and "/" not in name:
-            return route
-    return path

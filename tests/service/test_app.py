@@ -176,13 +176,13 @@ async def test_queue_of_an_unloaded_model_is_shown_as_empty(
     monkeypatch.setattr(
         served.application._metrics, "set_queue", lambda name, **found: shown.update({name: found})
     )
-    served.application._update_metrics()
+    served.application._gauges.update()
     assert "colours" in shown
     monkeypatch.setattr(ModelRegistry, "versions", [])
-    served.application._update_metrics()
+    served.application._gauges.update()
     assert shown["colours"] == {"depth": 0, "age_s": 0.0}
     shown.clear()
-    served.application._update_metrics()
+    served.application._gauges.update()
     assert not shown
 
 
