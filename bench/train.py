@@ -22,7 +22,7 @@ from bench.common.report import Report
 from pipeline.atomic_files import write_text
 from pipeline.errors import PipelineError
 from pipeline.runs.run_folder import is_finished, read_epochs
-from pipeline.runs.run_setup import complete_run, plan_run
+from pipeline.runs.run_plan import complete_run, plan_run
 from pipeline.training.callbacks import Callback
 from pipeline.training.device import choose_device, uses_bfloat16
 from pipeline.training.recipe import Recipe

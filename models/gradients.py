@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import Residual
-from models.norms import LessonNorm
+from models.norm_layers import LessonNorm
 
 PullBack = Callable[[Tensor], Tensor]
 """Maps derivatives with respect to a layer's output, (N, K, C', h', w'), to its input's."""

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from models.norms import make_norm
+from models.norm_layers import make_norm
 from models.options import NetworkOptions
 
 

@@ -14,7 +14,7 @@ from typing import Unpack
 from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import newest_version
 from pipeline.console import say
-from pipeline.data.reading import Progress, Reading
+from pipeline.data.reading import ImageProgress, Reading
 from pipeline.data.registry import source_at
 from pipeline.errors import PipelineError, RunError
 from pipeline.evaluation.ood_datasets import kinds_missing
@@ -24,7 +24,7 @@ from pipeline.runs.exported import rebuild_run
 from pipeline.runs.planning import next_folder, plan_finetuning, plan_longer, plan_training
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_folder import CONFIG, is_finished
-from pipeline.runs.run_setup import RunPlan, resume_run
+from pipeline.runs.run_plan import RunPlan, resume_run
 from pipeline.runs.session import Session, new_folder
 from pipeline.training.callbacks import Callback
 from pipeline.training.device import choose_device
@@ -157,7 +157,7 @@ def resume(
         choose_device(device or "auto"),
     )
 
-    def plan(*, world: World, progress: Progress) -> RunPlan:
+    def plan(*, world: World, progress: ImageProgress) -> RunPlan:
         reading = Reading(workers=workers, progress=progress)
         if epochs is not None:
             return plan_longer(

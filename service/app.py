@@ -22,15 +22,15 @@ from service.access.criticality import read_criticality
 from service.errors import MethodNotAllowed, NoSuchRoute
 from service.http.cors import allow_origins
 from service.http.exchange import Endpoint, Exchange
+from service.http.json_responses import problem_response
 from service.http.messages import Header, Request, Response
 from service.http.prediction_endpoints import LOW_PRIORITY, PredictionEndpoints, masked_images
 from service.http.request_body import is_form
-from service.http.responses import problem_response
+from service.http.single_write import CLOSE
 from service.http.statuses import status_of
-from service.http.whole_response import CLOSE
 from service.inference.admission import UploadBudget
-from service.inference.follower import Follower
 from service.inference.model_registry import ModelRegistry
+from service.inference.version_follower import Follower
 from service.information_endpoints import InformationEndpoints, route_of
 from service.oip import errors as oip_errors
 from service.oip.dataplane import Server

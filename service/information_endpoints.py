@@ -4,8 +4,8 @@ import asyncio
 
 from service.errors import NoSuchRoute
 from service.http.exchange import Endpoint, Exchange
+from service.http.json_responses import json_response, model_content, models_content
 from service.http.messages import Response
-from service.http.responses import json_response, model_content, models_content
 from service.http.static_files import DOCS, INDEX, Files
 from service.inference.model_registry import ModelRegistry
 from service.openapi.bentoml import bentoml_schema

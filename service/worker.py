@@ -26,8 +26,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from service.app import Application
-from service.inference.follower import Follower
 from service.inference.model_registry import ModelRegistry
+from service.inference.version_follower import Follower
 from service.process import workers as parallelism
 from service.process.metrics_folder import accept_full_disk
 from service.process.orphans import end_with_parent

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from limelight.imaging.formats import FORMATS
-from limelight.imaging.own_files import missing_decoder
+from limelight.imaging.own_file_formats import missing_decoder
 
 OWN = tuple(name for name, each in FORMATS.items() if not each.uploads)
 # The first box of a HEIC file, which needs no encoder.

@@ -16,11 +16,11 @@ from pydantic import JsonValue
 from bench.gpu.pace import seconds_per_step
 from bench.gpu.results import Deadline, Results
 from bench.gpu.scale import Lesson, Scale, School
-from pipeline.data.cache import cached_file
+from pipeline.data.dataset_cache import cached_file
 from pipeline.data.registry import published_names
 from pipeline.runs.pretrained import distil_from
 from pipeline.runs.run_folder import CHECKPOINT, CONFIG, EPOCHS, HISTORY
-from pipeline.runs.run_setup import RunPlan, plan_run
+from pipeline.runs.run_plan import RunPlan, plan_run
 from pipeline.training.inference import multiply_accumulates
 from pipeline.training.recipe import Recipe
 

@@ -1,6 +1,6 @@
 """Decoding of uploads to upright images.
 
-Plain PNG files bypass Pillow's file parser (`limelight.imaging.png`), which takes longer than
+Plain PNG files bypass Pillow's file parser (`limelight.imaging.fast_png`), which takes longer than
 decoding a small image. The header of all other files is read first (`limelight.imaging.headers`),
 so that a file that would take too much memory or time never reaches a decoder.
 """
@@ -12,14 +12,14 @@ import numpy as np
 from PIL import Image
 
 from limelight.errors import UndecodableImage
-from limelight.imaging import png, transparency, webp
+from limelight.imaging import fast_png, reduced_webp, transparency
 from limelight.imaging.formats import chosen, register_decoders
 from limelight.imaging.headers.header import Header
 from limelight.imaging.headers.inspection import inspect
 from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.opening import open_checked
 from limelight.imaging.orientation import UPRIGHT, orientation_in, orientation_of
-from limelight.imaging.own_files import decode_own
+from limelight.imaging.own_file_formats import decode_own
 from limelight.imaging.strips import WHOLE_PIXELS, Box, Strips
 
 register_decoders()
@@ -98,7 +98,7 @@ def decode(
         ImageTooComplex: the file has too many parts, or decoding it would take too long.
         UndecodableImage: the format is accepted, but the file is truncated or damaged.
     """
-    image = png.decode(body, max_pixels=max_pixels)
+    image = fast_png.decode(body, max_pixels=max_pixels)
     if image is not None:
         return DecodedImage(image, image.size)
     return decode_with_pillow(body, max_pixels=max_pixels, sketch_for=sketch_for, own_file=own_file)
@@ -125,12 +125,12 @@ def decode_at(header: Header, body: bytes, *, scale: int) -> DecodedImage:
     if header.own_format:
         image, orientation = decode_own(header)
         return _turned(image, image.size, orientation)
-    if body.startswith(png.SIGNATURE) and not png.is_whole(body):
+    if body.startswith(fast_png.SIGNATURE) and not fast_png.is_whole(body):
         raise UndecodableImage("the image is truncated or damaged: send the whole file")
     try:
         if header.decodes_webp:
             size = header.width, header.height
-            image = webp.decode(header.body, size, has_alpha=header.has_alpha, scale=scale)
+            image = reduced_webp.decode(header.body, size, has_alpha=header.has_alpha, scale=scale)
         elif header.jpeg_mode:
             image = _decode_jpeg(header, scale)
         else:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from limelight.imaging import png
+from limelight.imaging import fast_png
 from limelight.imaging.decoding import DecodedImage, decode_at, least_size, plain
 from limelight.imaging.fitting import View as View
 from limelight.imaging.fitting import border_median, fit_crop, fit_ink
@@ -65,7 +65,7 @@ def read_upload(
         ImageTooComplex: the file has too many parts, or decoding it would take too long.
         UndecodableImage: the format is accepted, but the file is truncated or damaged.
     """
-    image = png.decode(body, max_pixels=max_pixels)
+    image = fast_png.decode(body, max_pixels=max_pixels)
     if image is not None:
         size = width, height = image.size
         if width * height <= WHOLE_PIXELS:
@@ -88,7 +88,7 @@ def read_with_picture(
 
     The network's input is the same: it does not depend on the picture.
     """
-    image = png.decode(body, max_pixels=max_pixels)
+    image = fast_png.decode(body, max_pixels=max_pixels)
     if image is not None:
         return _with_picture(DecodedImage(image, image.size), rule, most_pixels)
     header = header or inspect(body, max_pixels=max_pixels, own_file=own_file)
@@ -146,7 +146,7 @@ def is_quick(body: bytes, rule: ImageRule | None = None) -> bool:
     """
     if len(body) > _QUICK_BYTES:
         return False
-    size = png.peek_size(body)
+    size = fast_png.peek_size(body)
     if size is None or size[0] * size[1] > _QUICK_PIXELS:
         return False
     return rule is None or rule.fit != "ink" or size[:2] == (rule.width, rule.height)

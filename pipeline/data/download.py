@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.data.archive_formats import Arrays
-from pipeline.data.cache import (
+from pipeline.data.dataset_cache import (
     cache_folder,
     cached_file,
     read_cached,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-Progress = Callable[[int, int], None]
+ImageProgress = Callable[[int, int], None]
 """Called with the number of images that were read, and of all images to read."""
 
 
@@ -17,6 +17,6 @@ class Reading:
 
     workers: int | None = None
     """Number of processes; None is the number of processors."""
-    progress: Progress = ignore
+    progress: ImageProgress = ignore
     decode: bool = True
     """False only lists the files, for a dry run: the images can be counted, and not be read."""

@@ -20,10 +20,10 @@ from pipeline.data.archive_formats import (
     mnist_gzip_arrays,
     small_digits_arrays,
 )
-from pipeline.data.cache import check_cached, read_cached
 from pipeline.data.class_balance import class_counts, class_weights, imbalance_report
 from pipeline.data.class_subsets import take_classes
 from pipeline.data.dataset import Dataset
+from pipeline.data.dataset_cache import check_cached, read_cached
 from pipeline.data.entries import (
     FOLDER_RECIPE,
     Bundled,

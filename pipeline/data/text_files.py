@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.atomic_files import replacing
-from pipeline.data.cache import cache_folder, writable_cache_folder
+from pipeline.data.dataset_cache import cache_folder, writable_cache_folder
 from pipeline.data.download import download
 from pipeline.errors import DataError
 from pipeline.progress import Progress, silent

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limelight.imaging.image_rule import ImageRule
-from pipeline.data.cache import cached_file
+from pipeline.data.dataset_cache import cached_file
 from pipeline.data.registry import load_cached, share_images
 from pipeline.data.served_images import as_served
 from pipeline.data.synthetic.scenes import background

@@ -13,7 +13,7 @@ from pipeline.data.registry import Dataset, load_dataset
 from pipeline.evaluation.tta import evaluate_tta
 from pipeline.lessons.ladder import FAILING_SEEDS, Climbed, Rung
 from pipeline.runs.run_folder import HISTORY, read_epochs
-from pipeline.runs.run_setup import complete_run, plan_run
+from pipeline.runs.run_plan import complete_run, plan_run
 from pipeline.runs.tensor_files import read_tensors
 from pipeline.training.activation_stats import ActivationStatistics
 from pipeline.training.callbacks import Callback

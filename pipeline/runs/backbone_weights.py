@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import RunError
-from pipeline.runs.run_setup import RunPlan
+from pipeline.runs.run_plan import RunPlan
 from pipeline.runs.tensor_files import parse_tensors
 from pipeline.training.recipe import Recipe
 from pipeline.training.weights import Weights, copied, make_network

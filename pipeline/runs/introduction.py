@@ -2,7 +2,7 @@
 
 from pipeline.data.class_balance import imbalance_report
 from pipeline.data.dataset import Dataset
-from pipeline.runs.run_setup import RunPlan
+from pipeline.runs.run_plan import RunPlan
 from pipeline.training.weights import make_network
 from pipeline.wording import amount
 

@@ -9,7 +9,7 @@ import torch
 
 from models import build_network
 from models.options import NetworkOptions
-from pipeline.data.reading import Progress, Reading, ignore
+from pipeline.data.reading import ImageProgress, Reading, ignore
 from pipeline.data.registry import (
     check_source,
     check_unambiguous,
@@ -22,7 +22,7 @@ from pipeline.runs.choices import Choices, augmentation_of, chosen_names, recipe
 from pipeline.runs.pretrained import distil_from, initialise_from, read_pretrained
 from pipeline.runs.run_config import read_config
 from pipeline.runs.run_folder import TEACHERS, is_finished
-from pipeline.runs.run_setup import RunPlan, plan_run
+from pipeline.runs.run_plan import RunPlan, plan_run
 from pipeline.runs.tensor_files import read_tensors
 from pipeline.training.device import choose_device
 from pipeline.training.distributed import World
@@ -43,7 +43,7 @@ def plan_training(
     pretrained: bool = False,
     weights: Path | None = None,
     world: World | None = None,
-    progress: Progress = ignore,
+    progress: ImageProgress = ignore,
     decode: bool = True,
     **choices: Unpack[Choices],
 ) -> RunPlan:
@@ -99,7 +99,7 @@ def plan_finetuning(
     freeze_epochs: int | None = None,
     bn_freeze: bool | None = None,
     world: World | None = None,
-    progress: Progress = ignore,
+    progress: ImageProgress = ignore,
     decode: bool = True,
     **choices: Unpack[Choices],
 ) -> RunPlan:

@@ -20,7 +20,7 @@ from pipeline.data.splits import stratified_indices
 from pipeline.errors import RunError
 from pipeline.runs.run import read_run
 from pipeline.runs.run_folder import CONFIG
-from pipeline.runs.run_setup import RunPlan
+from pipeline.runs.run_plan import RunPlan
 from pipeline.runs.tensor_files import parse_tensors
 from pipeline.training.teacher import Teacher
 from pipeline.training.weights import HEAD, Weights

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.console import next_command, say
-from pipeline.data.reading import Progress
+from pipeline.data.reading import ImageProgress
 from pipeline.data.registry import DATASETS
 from pipeline.errors import RunError
 from pipeline.progress_bars import reading_bar
@@ -15,9 +15,9 @@ from pipeline.runs.introduction import introduction
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_claim import claimed
 from pipeline.runs.run_folder import CONFIG
-from pipeline.runs.run_setup import RunPlan
+from pipeline.runs.run_plan import RunPlan
 from pipeline.runs.tracking import tracker
-from pipeline.runs.training_bar import training_bar
+from pipeline.runs.training_display import training_bar
 from pipeline.training.activation_stats import ActivationStatistics
 from pipeline.training.callbacks import Callback
 from pipeline.training.device import choose_device
@@ -27,7 +27,7 @@ from pipeline.training.distributed import World, joined
 class Plan(Protocol):
     """Plans a run."""
 
-    def __call__(self, *, world: World, progress: Progress) -> RunPlan:
+    def __call__(self, *, world: World, progress: ImageProgress) -> RunPlan:
         """Plan it for the processes that train together; tell how many images were read."""
 
 

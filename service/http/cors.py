@@ -6,10 +6,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from service.http.messages import NOSNIFF
+from service.inference.classifier import DIGEST_HEADER, VERSION_HEADER
 
 _EXPOSED = (
     *("X-Request-Id", "Server-Timing", "Retry-After", "Traceresponse"),
-    *("Inference-Header-Content-Length", "WWW-Authenticate", "X-Model-Digest", "X-Model-Version"),
+    *("Inference-Header-Content-Length", "WWW-Authenticate", DIGEST_HEADER, VERSION_HEADER),
 )
 _PREFLIGHT_CACHED_S = 600
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope, Send
 
 from limelight.errors import InvalidParameter
-from service.http.whole_response import cycle_behind, write_whole
+from service.http.single_write import cycle_behind, write_whole
 from service.request_context import RequestContext
 
 Header = tuple[bytes, bytes]

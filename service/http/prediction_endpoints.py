@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from limelight.explanations.methods import METHODS
 from limelight.result_builder import winner_of
 from service.http.exchange import Exchange
+from service.http.json_responses import json_response
 from service.http.messages import Response
 from service.http.parameters import (
     ExplainParameters,
@@ -15,7 +16,6 @@ from service.http.parameters import (
     parse_count,
 )
 from service.http.request_body import is_form, read_form, read_image
-from service.http.responses import json_response
 from service.inference.admission import UploadBudget
 from service.inference.classifier import Classifier
 from service.inference.model_registry import ModelRegistry

@@ -11,9 +11,9 @@ from limelight.errors import LimelightError, Overloaded
 from service.errors import RequestTimeout
 from service.http.bounded_parser import BODY, HEAD
 from service.http.closing import ClosingProtocol, abandon
+from service.http.json_responses import problem_response
 from service.http.messages import Header, Response, choose_id
-from service.http.responses import problem_response
-from service.http.whole_response import CLOSE, encode, write_whole, writes_only
+from service.http.single_write import CLOSE, encode, write_whole, writes_only
 from service.settings import Settings
 
 logger = logging.getLogger("limelight.http")

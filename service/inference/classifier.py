@@ -25,6 +25,9 @@ from service.inference.decoding import DecodingPool
 from service.inference.decoding_budget import MemoryHold
 from service.request_context import RequestContext
 
+VERSION_HEADER, DIGEST_HEADER = "x-model-version", "x-model-digest"
+"""Headers of every answer of a model: NAME/VERSION, and the digest of its files."""
+
 
 class Classifier:
     """Served model: decodes and prepares images, runs them in shared batches, builds the results.
@@ -63,8 +66,8 @@ class Classifier:
         self.digest = digest
         self.key = manifest.name, manifest.version
         self.headers = (
-            (b"x-model-version", "/".join(self.key).encode()),
-            (b"x-model-digest", digest.encode()),
+            (VERSION_HEADER.encode(), "/".join(self.key).encode()),
+            (DIGEST_HEADER.encode(), digest.encode()),
         )
         self.signature = signature
         self.engine = engine

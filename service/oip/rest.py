@@ -7,9 +7,9 @@ from typing import Any
 
 from service.http.compression import compress
 from service.http.exchange import Endpoint, Exchange
+from service.http.json_responses import json_response
 from service.http.messages import Response
 from service.http.request_body import read_body
-from service.http.responses import json_response
 from service.inference.admission import UploadBudget
 from service.oip.binary_codec import decode_request, encode_response
 from service.oip.dataplane import NAME, Server, server_version

@@ -21,7 +21,7 @@ from limelight.results import (
     json_schemas,
     read,
 )
-from service.http.responses import json_response
+from service.http.json_responses import json_response
 from service.openapi.schemas import schemas
 
 SCORE = Score("cat", 3, np.float32(0.9))  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.archive_formats import ARRAYS, mnist_arrays
-from pipeline.data.cache import array_sha256, verify
+from pipeline.data.dataset_cache import array_sha256, verify
 from pipeline.data.download import fetch, npm_members
 from pipeline.data.registry import find_published, load_cached, published_names
 

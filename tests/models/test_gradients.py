@@ -10,7 +10,7 @@ from models import ARCHITECTURES, NetworkOptions, build_network
 from models.gradients import NotDifferentiableHereError, layercam_stage, with_pull_back
 from models.heads import ClassMapHead, ConvHead, ConvMapHead, Head
 from models.layers import Residual
-from models.norms import LessonNorm
+from models.norm_layers import LessonNorm
 
 
 def by_autograd(function: Callable[[Tensor], Tensor], x: Tensor, by_output: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from models.layers import ConvLayer
 from models.lessons import BnLayer
-from models.norms import LessonNorm, group_count, make_norm
+from models.norm_layers import LessonNorm, group_count, make_norm
 from models.options import NetworkOptions, Norm, Order
 
 LESSON = NetworkOptions(architecture="", norm="lesson", order="relu-norm")

@@ -10,7 +10,7 @@ from pipeline.evaluation import faithfulness, robustness
 from pipeline.evaluation import ood_detection as out_of_distribution
 from pipeline.exporting.export import export
 from pipeline.runs.run import Run, read_run
-from pipeline.runs.run_setup import plan_run
+from pipeline.runs.run_plan import plan_run
 from pipeline.training.recipe import Recipe
 
 

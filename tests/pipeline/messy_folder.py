@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from limelight.imaging.formats import FORMATS
-from limelight.imaging.own_files import missing_decoder
+from limelight.imaging.own_file_formats import missing_decoder
 
 CLASSES = {"rot [1]": (120, 20, 30), "Grün": (70, 160, 60), "blau & 🌿": (170, 205, 235)}
 RARE = {"selten": (235, 225, 40)}

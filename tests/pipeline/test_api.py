@@ -28,7 +28,7 @@ from pipeline.runs.planning import next_folder, plan_training
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_config import read_config
 from pipeline.runs.run_folder import CHECKPOINT, read_epochs
-from pipeline.runs.run_setup import resume_run
+from pipeline.runs.run_plan import resume_run
 from pipeline.training.recipe import Augmentation, Recipe
 from tests.pipeline.cli.running import limelight
 from tests.pipeline.data.test_registry import make_folder

@@ -15,7 +15,7 @@ from pipeline.exporting.export import export
 from pipeline.report.page import render
 from pipeline.report.study import Study, study
 from pipeline.runs.run import Run, read_run
-from pipeline.runs.run_setup import plan_run
+from pipeline.runs.run_plan import plan_run
 from pipeline.training.recipe import Recipe
 from tests.pipeline.training.small_trainings import CPU
 

@@ -45,7 +45,7 @@ class Header:
         exif: EXIF data; empty: there is none, or the decoder finds it.
         xmp: XMP packet; empty as above.
         jpeg_mode: Pillow mode of a JPEG; empty: another format.
-        decodes_webp: `limelight.imaging.webp` decodes the file, and not Pillow.
+        decodes_webp: `limelight.imaging.reduced_webp` decodes the file, and not Pillow.
         has_alpha: for `decodes_webp`: the image has an alpha channel.
         own_format: Pillow's name of a format that is not for uploads; empty: another format.
     """

@@ -14,7 +14,7 @@ from limelight.imaging.headers.header import (
     Header,
     HeaderDamageError,
 )
-from limelight.imaging.own_files import read_own
+from limelight.imaging.own_file_formats import read_own
 
 
 def inspect(body: bytes, *, max_pixels: int, own_file: bool = False) -> Header:

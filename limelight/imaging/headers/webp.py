@@ -2,7 +2,7 @@
 
 import struct
 
-from limelight.imaging import webp
+from limelight.imaging import reduced_webp
 from limelight.imaging.headers.header import Header, HeaderDamageError, Parts
 
 _CHUNK = struct.Struct("<4sI")
@@ -53,7 +53,7 @@ def read_webp(body: bytes) -> Header:
         raise HeaderDamageError
     width, height = size
     pixels = width * height
-    by_pillow = animated or not webp.is_available()
+    by_pillow = animated or not reduced_webp.is_available()
     working = pixels * (_LOSSLESS * lossless + _ALPHA_PLANE * alpha_plane) + width * _ROW_BYTES
     return Header(
         width=width,

@@ -11,7 +11,7 @@ from pipeline.console import say
 from pipeline.data.registry import check_source, load_dataset
 from pipeline.lessons.ablation import CHOICES, as_markdown, variants
 from pipeline.lessons.ablation import ablate as run_ablation
-from pipeline.runs.training_bar import training_bar
+from pipeline.runs.training_display import training_bar
 from pipeline.training.recipe import Recipe
 
 
@@ -38,7 +38,7 @@ def ablate(
     changed = variants(base, field or list(CHOICES))
     check_source(base.data)
     # torch takes seconds to import: what can be refused without it is refused before.
-    from pipeline.runs.run_setup import complete_run, plan_run
+    from pipeline.runs.run_plan import complete_run, plan_run
     from pipeline.training.device import choose_device
 
     chosen = choose_device(device)

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from pipeline.console import print_table
 from pipeline.data import download
-from pipeline.data.cache import cached_file
+from pipeline.data.dataset_cache import cached_file
 from pipeline.data.entries import Bundled, Published, Subset
 from pipeline.data.registry import DATASETS, published_names
 from pipeline.data.text_files import TEXTS, fetch_text, text_path

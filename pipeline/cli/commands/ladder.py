@@ -17,7 +17,7 @@ from pipeline.data.text_files import cached_text
 from pipeline.errors import PipelineError
 from pipeline.lessons.ladder import Climbed, Rung, as_markdown, find_rungs
 from pipeline.lessons.text_ladder import TEXT, TEXT_LADDER, TextRung, find_text_rungs, text_table
-from pipeline.runs.training_bar import training_bar
+from pipeline.runs.training_display import training_bar
 from pipeline.training.recipe import Recipe
 
 
@@ -76,7 +76,7 @@ def _climb_images(rungs: Iterable[Rung], out: Path, *, seed: int, device: str) -
 
 def _climb_texts(rungs: Iterable[TextRung], out: Path, *, seed: int, device: str) -> list[str]:
     """Train character language models, as `_climb_images` does."""
-    from pipeline.cli.text_bar import text_bar
+    from pipeline.cli.text_display import text_bar
     from pipeline.lessons.text_climbing import climb_text
     from pipeline.text.corpus import read_corpus
 

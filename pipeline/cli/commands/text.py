@@ -71,7 +71,7 @@ def train(
     recipe = TextRecipe.load(network, **changes)
     text_file(file)
     # torch takes seconds to import: the command line is checked before.
-    from pipeline.cli.text_bar import text_bar
+    from pipeline.cli.text_display import text_bar
     from pipeline.text.corpus import read_corpus
     from pipeline.text.run import begin
 
@@ -95,7 +95,7 @@ def train(
 
 
 def _resume(folder: Path, *, data: Path | None, device: str, report: bool) -> None:
-    from pipeline.cli.text_bar import text_bar
+    from pipeline.cli.text_display import text_bar
     from pipeline.text.run import resume
 
     with _continuable(folder), text_bar() as bar:

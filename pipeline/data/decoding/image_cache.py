@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from limelight.imaging.image_rule import ImageRule
-from pipeline.data.cache import cache_folder
+from pipeline.data.dataset_cache import cache_folder
 from pipeline.errors import DataError
 
 PIXELS, JOURNAL = "pixels", "journal.jsonl"

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from limelight.imaging.formats import FORMATS
-from limelight.imaging.own_files import missing_decoder
+from limelight.imaging.own_file_formats import missing_decoder
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from limelight.imaging.image_rule import ImageRule
 from pipeline.data.decoding import image_worker
 from pipeline.data.decoding.image_cache import ImageCache, Record
 from pipeline.data.decoding.image_worker import read_image
-from pipeline.data.reading import Progress, Reading
+from pipeline.data.reading import ImageProgress, Reading
 from pipeline.errors import DataError
 
 # So few images take less time than the start of a process.
@@ -108,7 +108,7 @@ def _read_singly(chunk: Work, rule: ImageRule, cache: ImageCache) -> tuple["_Wor
 class _Log:
     """Collects the records of all threads, and writes them to the journal now and then."""
 
-    def __init__(self, cache: ImageCache, total: int, progress: Progress) -> None:
+    def __init__(self, cache: ImageCache, total: int, progress: ImageProgress) -> None:
         self._cache, self._total, self._progress = cache, total, progress
         self._lock = threading.Lock()
         self._unwritten: list[Record] = []

@@ -32,7 +32,7 @@ def make_scene(
     rng: np.random.Generator,
     *,
     side: int,
-    size: int = 256,
+    size: int,
     feather: float = 0.1,
 ) -> Scene:
     """Enlarge a square image to `side` pixels and put it on a background of `size`, at random.

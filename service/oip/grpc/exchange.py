@@ -9,12 +9,10 @@ from limelight.errors import LimelightError
 from limelight.result_builder import Winner
 from service.http.messages import choose_id
 from service.http.statuses import headers_of
-from service.inference.classifier import Classifier
+from service.inference.classifier import DIGEST_HEADER, Classifier
 from service.oip.errors import status_of
 from service.request_context import RequestContext
 
-DIGEST = "x-model-digest"
-"""Name of the digest of the version that answered, in metadata and in parameters."""
 _CODES = {
     "unknown_model": grpc.StatusCode.NOT_FOUND,
     "request_timeout": grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -91,7 +89,7 @@ class RpcExchange:
     def metadata(self, error: LimelightError | None = None) -> tuple[tuple[str, str], ...]:
         """Return the trailing metadata of the answer: the model's digest, an error's headers."""
         found = () if error is None else trailers(error)
-        return found if self.digest is None else (*found, (DIGEST, self.digest))
+        return found if self.digest is None else (*found, (DIGEST_HEADER, self.digest))
 
     def set_error(self, error: LimelightError) -> None:
         """Record the error that the call ends with."""

@@ -13,8 +13,8 @@ from grpc_health.v1.health import aio
 from limelight.errors import LimelightError
 from service.oip.dataplane import Server
 from service.oip.grpc.messages import SERVICE
-from service.oip.grpc.reading import HEAD_BYTES, BoundedReading
-from service.oip.grpc.reads import TURN_S
+from service.oip.grpc.read_interceptor import HEAD_BYTES, BoundedReading
+from service.oip.grpc.read_limits import TURN_S
 from service.oip.grpc.servicer import Servicer
 from service.process.shutdown import SETTLE_S
 from service.settings import Settings

@@ -16,12 +16,13 @@ from service.access.access import Access
 from service.access.criticality import read_criticality
 from service.errors import Unauthenticated
 from service.inference.admission import UploadBudget
+from service.inference.classifier import DIGEST_HEADER
 from service.oip.dataplane import NAME, Server, server_version
 from service.oip.errors import InvalidInference
 from service.oip.grpc.codec import read_request, write_response
-from service.oip.grpc.exchange import DIGEST, RpcExchange, status_code, trailers
+from service.oip.grpc.exchange import RpcExchange, status_code, trailers
 from service.oip.grpc.messages import SERVICE, input_class, message_class
-from service.oip.grpc.reading import Guard
+from service.oip.grpc.read_interceptor import Guard
 from service.oip.grpc.wire import reader
 from service.telemetry.metrics import Metrics
 from service.telemetry.recorder import Recorder
@@ -151,7 +152,7 @@ class Servicer:
             # Each request has exactly one response, so every response is final.
             answer.parameters["triton_final_response"].bool_param = True
             # The metadata is that of the stream, whose requests may have several models.
-            answer.parameters[DIGEST].string_param = exchange.digest or ""
+            answer.parameters[DIGEST_HEADER].string_param = exchange.digest or ""
             return response_class(infer_response=answer)
 
         tasks: deque[asyncio.Task[Any]] = deque()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from limelight.errors import ImageTooLarge, LimelightError, UndecodableImage
-from limelight.imaging import fitting, png
+from limelight.imaging import fast_png, fitting
 from limelight.imaging import preprocessing as images
 from limelight.imaging.decoding import decode, decode_with_pillow, least_size
 from limelight.imaging.image_rule import ImageRule
@@ -52,7 +52,7 @@ def chunks(body: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def assemble(parts: list[tuple[bytes, bytes]]) -> bytes:
-    return png.SIGNATURE + b"".join(chunk(*part) for part in parts)
+    return fast_png.SIGNATURE + b"".join(chunk(*part) for part in parts)
 
 
 SMALL = {
@@ -195,7 +195,7 @@ def test_jpeg_has_the_pixels_of_pillow_or_is_rejected_as_by_pillow(
 def test_plain_png_files_take_the_fast_path(mode: str) -> None:
     body = encode(noise((9, 7), mode), "PNG", dpi=(72, 72))
     assert b"pHYs" in body
-    image = png.decode(body, max_pixels=MANY)
+    image = fast_png.decode(body, max_pixels=MANY)
     assert image is not None
     assert image.mode == mode
 
@@ -205,7 +205,7 @@ def test_files_with_an_orientation_are_left_to_pillow() -> None:
     exif[0x0112] = 6
     turned = noise((9, 7), "RGB")
     for body in (encode(turned, "PNG", exif=exif), encode(turned, "JPEG", exif=exif)):
-        assert png.decode(body, max_pixels=MANY) is None
+        assert fast_png.decode(body, max_pixels=MANY) is None
         assert decode(body, max_pixels=MANY).full_size == (7, 9)
         assert_both_paths_agree(body, CROP)
 
@@ -217,7 +217,7 @@ def test_png_with_a_text_chunk_is_left_to_pillow(text: bytes) -> None:
     """Pillow stores texts in the same dictionary as its own facts about the image."""
     head, *rest = chunks(encode(noise((9, 7), "RGB"), "PNG"))
     body = assemble([head, (b"tEXt", text), *rest])
-    assert png.decode(body, max_pixels=MANY) is None
+    assert fast_png.decode(body, max_pixels=MANY) is None
     assert_both_paths_agree(body, CROP)
 
 
@@ -225,7 +225,7 @@ def test_png_with_a_text_chunk_is_left_to_pillow(text: bytes) -> None:
 def test_chunk_that_pillow_rejects_is_rejected(name: str, length: int) -> None:
     head, *rest = chunks(SMALL["png grey"])
     whole = assemble([head, (name.encode(), bytes(length)), *rest])
-    assert png.decode(whole, max_pixels=MANY) is not None
+    assert fast_png.decode(whole, max_pixels=MANY) is not None
     short = assemble([head, (name.encode(), bytes(length - 1)), *rest])
     with pytest.raises(UndecodableImage):
         decode(short, max_pixels=MANY)
@@ -235,7 +235,7 @@ def test_png_with_separated_idat_chunks_is_left_to_pillow() -> None:
     head, (_, pixels), end = chunks(encode(noise((9, 7), "RGB"), "PNG"))
     parts = [(b"IDAT", pixels[:20]), (b"tIME", b""), (b"IDAT", pixels[20:])]
     body = assemble([head, *parts, end])
-    assert png.decode(body, max_pixels=MANY) is None
+    assert fast_png.decode(body, max_pixels=MANY) is None
     assert_both_paths_agree(body, CROP)
 
 
@@ -244,7 +244,7 @@ def test_file_truncated_at_any_byte_gives_the_same_result_on_both_paths(name: st
     body = SMALL[name]
     for length in range(len(body)):
         assert_both_paths_agree(body[:length], CROP)
-        if name.startswith("png") and length >= len(png.SIGNATURE):
+        if name.startswith("png") and length >= len(fast_png.SIGNATURE):
             with pytest.raises(UndecodableImage):
                 decode(body[:length], max_pixels=MANY)
 
@@ -308,7 +308,7 @@ def test_decompression_stops_at_the_size_in_the_header() -> None:
     zlib.decompress(filled)
     inflating = time.perf_counter() - started
     started = time.perf_counter()
-    image = png.decode(bomb, max_pixels=MANY)
+    image = fast_png.decode(bomb, max_pixels=MANY)
     assert image is not None
     assert image.tobytes() == bytes(64)
     assert time.perf_counter() - started < inflating / 5
@@ -325,10 +325,10 @@ def test_pixel_limit_applies_to_png_and_jpeg() -> None:
 
 def test_png_with_too_many_chunks_is_rejected() -> None:
     head, *rest = chunks(SMALL["png grey"])
-    assert png.is_whole(assemble([head, *[(b"tIME", b"")] * 1000, *rest]))
+    assert fast_png.is_whole(assemble([head, *[(b"tIME", b"")] * 1000, *rest]))
     many = assemble([head, *[(b"tIME", b"")] * 70_000, *rest])
-    assert not png.is_whole(many)
-    assert png.decode(many, max_pixels=MANY) is None
+    assert not fast_png.is_whole(many)
+    assert fast_png.decode(many, max_pixels=MANY) is None
 
 
 @given(
@@ -366,7 +366,9 @@ def test_small_plain_files_are_quick_and_others_are_not() -> None:
 
 
 @given(
-    start=st.sampled_from([b"", png.SIGNATURE, png.SIGNATURE + b"\0\0\0\rIHDR", b"\xff\xd8\xff"]),
+    start=st.sampled_from(
+        [b"", fast_png.SIGNATURE, fast_png.SIGNATURE + b"\0\0\0\rIHDR", b"\xff\xd8\xff"]
+    ),
     rest=st.binary(max_size=40),
 )
 @settings(max_examples=500, deadline=None)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from limelight.errors import ImageTooComplex, ImageTooLarge, LimelightError, UndecodableImage
-from limelight.imaging import webp
+from limelight.imaging import reduced_webp
 from limelight.imaging.decoding import decode
 from limelight.imaging.headers.header import MAX_DECODING_S, MAX_OWN_DECODING_S, MAX_SIDE
 from limelight.imaging.headers.inspection import inspect
@@ -257,7 +257,7 @@ def test_webp_is_decoded_as_by_pillow_without_the_library(monkeypatch: pytest.Mo
     bodies = {name: make() for name, make in LARGE.items() if name.startswith("webp")}
     assert len(bodies) == 4
     own = {name: decode(body, max_pixels=MAX_PIXELS) for name, body in bodies.items()}
-    monkeypatch.setattr(webp, "is_available", lambda: False)
+    monkeypatch.setattr(reduced_webp, "is_available", lambda: False)
     for name, body in bodies.items():
         header = inspect(body, max_pixels=MAX_PIXELS)
         assert header.pixel_bytes == 20

@@ -213,7 +213,7 @@ def test_interrupted_training_says_how_to_continue(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.runs.training_bar.TrainingBar.end_epoch", interrupt)
+    monkeypatch.setattr("pipeline.runs.training_display.TrainingBar.end_epoch", interrupt)
     options = ["digits8", "--epochs", "2", "--no-report", "--out"]
     stopped = limelight("train", *options, "my run", cwd=tmp_path)
     assert stopped.returncode == 130

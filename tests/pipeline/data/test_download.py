@@ -25,7 +25,7 @@ from pipeline.data.archive_formats import (
     fashion_arrays,
     mnist_arrays,
 )
-from pipeline.data.cache import array_sha256
+from pipeline.data.dataset_cache import array_sha256
 from pipeline.data.download import download, fetch
 from pipeline.data.registry import DATASETS, find_published, load_cached, load_dataset
 from pipeline.data.text_files import fetch_text

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.cli.commands.summary import data_shape
 from pipeline.data.archive_formats import ARRAYS, Arrays
-from pipeline.data.cache import array_sha256
+from pipeline.data.dataset_cache import array_sha256
 from pipeline.data.download import fetch
 from pipeline.data.entries import Bundled, Entry, Package, Published, Subset
 from pipeline.data.image_rules import grey_photo_rule

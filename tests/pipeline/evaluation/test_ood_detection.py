@@ -18,7 +18,7 @@ from models.ood_scores import (
     VirtualLogit,
     candidates,
 )
-from pipeline.data.cache import write_cached
+from pipeline.data.dataset_cache import write_cached
 from pipeline.data.registry import digit_rule, photo_rule
 from pipeline.data.stored_images import Images
 from pipeline.evaluation.abstention import choose_threshold, measure_abstention
@@ -232,7 +232,7 @@ def test_held_out_ood_images_differ_from_those_of_the_choice(cache: Path) -> Non
     assert cache.is_dir()
     # Reading verifies the published digests, which made-up data cannot have.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.data.cache.verify", lambda *_: None)
+        patch.setattr("pipeline.data.dataset_cache.verify", lambda *_: None)
         chosen, held_out = (
             dict(ood_images("my-photos", photo_rule(28), 6, held_out=each))
             for each in (False, True)

@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data import cache
-from pipeline.data.cache import write_cached
+from pipeline.data import dataset_cache
+from pipeline.data.dataset_cache import write_cached
 from pipeline.lessons import text_ladder
-from pipeline.runs.run_setup import plan_run
+from pipeline.runs.run_plan import plan_run
 from pipeline.text.corpus import read_corpus
 from pipeline.text.run import begin
 from pipeline.training.callbacks import Callback
@@ -112,7 +112,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     work = tmp_path_factory.mktemp("walk")
     rng = np.random.default_rng(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "verify", lambda *_: None)
+        patch.setattr(dataset_cache, "verify", lambda *_: None)
         patch.setenv("XDG_CACHE_HOME", str(work / "cache"))
         write_images("mnist", 28, 1, rng)
         write_images("cifar10", 32, 3, rng)

@@ -29,7 +29,7 @@ from pipeline.report.maps import explain
 from pipeline.report.page import flattened, render
 from pipeline.report.study import Study, study
 from pipeline.runs.run import Run, read_run
-from pipeline.runs.run_setup import plan_run
+from pipeline.runs.run_plan import plan_run
 from pipeline.runs.tensor_files import read_tensors
 from pipeline.training.activation_stats import ActivationStatistics
 from pipeline.training.inference import evaluate

@@ -24,7 +24,7 @@ from pipeline.runs.backbone_weights import (
 )
 from pipeline.runs.exported import read_trained
 from pipeline.runs.run import read_run
-from pipeline.runs.run_setup import plan_run
+from pipeline.runs.run_plan import plan_run
 from pipeline.training.recipe import Recipe
 from tests.pipeline.data.test_registry import make_folder
 

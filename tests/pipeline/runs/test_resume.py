@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from pipeline.errors import PipelineError, RunError
 from pipeline.runs.run import read_run
 from pipeline.runs.run_folder import CHECKPOINT, EPOCHS, HISTORY, STATE
-from pipeline.runs.run_setup import RunPlan, complete_run, plan_run, resume_run
+from pipeline.runs.run_plan import RunPlan, complete_run, plan_run, resume_run
 from pipeline.runs.run_writer import RunWriter
 from pipeline.runs.tensor_files import read_tensors, write_tensors
 from pipeline.training.callbacks import Callback

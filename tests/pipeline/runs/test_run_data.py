@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from pipeline.errors import RunError
 from pipeline.report.study import study
 from pipeline.runs.run import read_run
-from pipeline.runs.run_setup import complete_run, plan_run
+from pipeline.runs.run_plan import complete_run, plan_run
 from pipeline.training.recipe import Recipe
 from tests.pipeline.cli.running import limelight
 from tests.pipeline.data.test_registry import make_folder

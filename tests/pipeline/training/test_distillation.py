@@ -19,7 +19,7 @@ from pipeline.runs.exported import rebuild_run
 from pipeline.runs.planning import plan_longer
 from pipeline.runs.pretrained import distil_from, read_pretrained
 from pipeline.runs.run import Run, read_run
-from pipeline.runs.run_setup import plan_run, resume_run
+from pipeline.runs.run_plan import plan_run, resume_run
 from pipeline.training.distillation import Teachers, fold_batch_norms
 from pipeline.training.recipe import Recipe
 from pipeline.training.teacher import Teacher

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.runs.run_setup import plan_run
+from pipeline.runs.run_plan import plan_run
 from pipeline.training.recipe import Recipe
 from pipeline.training.small_data import recipe_for
 from tests.pipeline.data.test_registry import make_folder

@@ -14,8 +14,8 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from models import NetworkOptions
+from models.norm_layers import LessonNorm
 from models.normalization import Normalisation
-from models.norms import LessonNorm
 from pipeline.data.class_balance import class_weights
 from pipeline.data.registry import DATASETS, Split, load_dataset
 from pipeline.errors import DataError, PipelineError, RunError

@@ -16,7 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from service.oip.grpc import reads
+from service.oip.grpc import read_limits
 from service.oip.grpc.messages import SERVICE
 from tests.service.http.wire import serving
 from tests.service.oip.http2 import Http2, message
@@ -121,7 +121,7 @@ async def test_idle_stream_gives_its_place_to_another_one(
         rejected = client.call("ModelStreamInfer")
         await asyncio.to_thread(run_until, client, lambda: client.ended)
         assert client.ended == {rejected}
-        monkeypatch.setattr(reads, "_STREAM_PATIENCE_S", 0.1)
+        monkeypatch.setattr(read_limits, "_STREAM_PATIENCE_S", 0.1)
         accepted = client.call("ModelStreamInfer")
         await asyncio.to_thread(run_until, client, lambda: len(client.ended) == 2)
         assert client.ended == {rejected, streams[0]}

@@ -55,7 +55,7 @@ def test_outside_the_box_is_only_background() -> None:
 
 def test_scene_depends_only_on_the_generator() -> None:
     def make(seed: int) -> bytes:
-        scene = make_scene(RGB, np.random.default_rng(seed), side=64)
+        scene = make_scene(RGB, np.random.default_rng(seed), side=64, size=256)
         return scene.image_hwc.tobytes() + repr(scene.box).encode()
 
     assert make(7) == make(7)
@@ -91,4 +91,10 @@ def test_invalid_arguments_are_rejected(
     shape: tuple[int, int, int], side: int, feather: float, words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        make_scene(np.zeros(shape, np.uint8), np.random.default_rng(0), side=side, feather=feather)
+        make_scene(
+            np.zeros(shape, np.uint8),
+            np.random.default_rng(0),
+            side=side,
+            size=256,
+            feather=feather,
+        )

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from service.oip.grpc.reads import CallReads, OnRefusal, StreamReads
+from service.oip.grpc.read_limits import CallReads, OnRefusal, StreamReads
 from service.settings import Settings
 
 HEAD_BYTES = 65_536

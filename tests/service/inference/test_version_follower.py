@@ -5,8 +5,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from service.inference.follower import Follower
 from service.inference.model_registry import ModelRegistry
+from service.inference.version_follower import Follower
 from service.repository.plan import Plan, Report, State
 from service.repository.shared_json import SharedJson
 from service.settings import Settings
