@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from limelight.errors import (
     ClientGone,
+    Draining,
     InternalError,
     InvalidParameter,
     LimelightError,
@@ -165,6 +166,12 @@ class Application:
             response = await self._endpoint(request.method, exchange.route)(exchange)
         except LimelightError as error:
             response, error_code = error_response(error), error.code
+        except asyncio.CancelledError:
+            # uvicorn cancels what is left after a second signal, and would log a traceback of each.
+            if not self._drain.begun:
+                raise
+            ended = Draining("the service was stopped: use another replica", retry_after_s=10)
+            response, error_code = error_response(ended), ended.code
         except Exception:
             logger.exception(
                 "%s %s failed",

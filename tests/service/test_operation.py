@@ -1,5 +1,6 @@
 """Worker crashes and shutdown: every accepted request is answered."""
 
+import json
 import os
 import signal
 import socket
@@ -202,7 +203,9 @@ def test_sigint_ends_without_a_drain_and_a_second_one_without_waiting(patient: S
         patient.process.send_signal(signal.SIGINT)
         until(lambda: patient.process.poll() is not None, 5, "the end")
         response = halfway.getresponse()
-        assert response.status == 500  # the second signal aborts the request
+        # The second signal aborts the request.
+        assert (response.status, json.load(response)["code"]) == (503, "draining")
+        assert "Traceback" not in patient.log()
     finally:
         halfway.close()
 
