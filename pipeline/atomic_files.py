@@ -5,7 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import PipelineError
+from pipeline.errors import RunError
+
+
+class UnwritableError(RunError):
+    """A file cannot be written, as on a full disk; what was there before is unchanged."""
+
+    def __init__(self, file: Path, reason: Exception) -> None:
+        super().__init__(f"{file} cannot be written: {reason}; make room, or choose another folder")
+        self.file, self.reason = file, reason
 
 
 @contextmanager
@@ -34,13 +42,11 @@ def write_text(file: Path, text: str) -> None:
     """Replace `file` by `text`, or leave it as it was.
 
     Raises:
-        PipelineError: the text cannot be written.
+        UnwritableError: the text cannot be written.
 
     """
     try:
         with replacing(file) as part:
             part.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise PipelineError(
-            f"{file} cannot be written: {error}; make room, or choose another folder"
-        ) from error
+        raise UnwritableError(file, error) from error

@@ -24,10 +24,10 @@ from service.errors import MethodNotAllowed, NoSuchRoute
 from service.http.cors import allow_origins
 from service.http.exchange import Endpoint, Exchange
 from service.http.json_responses import problem_response
-from service.http.messages import Header, Request, Response
+from service.http.messages import Request, Response
 from service.http.prediction_endpoints import LOW_PRIORITY, PredictionEndpoints, masked_images
 from service.http.request_body import is_form
-from service.http.single_write import CLOSE
+from service.http.single_write import CLOSE, Header
 from service.http.statuses import status_of
 from service.inference.admission import UploadBudget
 from service.inference.model_registry import ModelRegistry

@@ -1,4 +1,4 @@
-"""Errors of the service, beside those of `limelight.errors`."""
+"""Errors of the service that `limelight.errors` does not have."""
 
 from collections.abc import Iterable
 

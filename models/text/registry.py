@@ -32,6 +32,6 @@ def build_text_network(options: TextOptions, *, vocabulary: int) -> TextNetwork:
         raise ValueError(f"{options.architecture} has one layer; leave `layers` out")
     if options.dropout and options.layers == 1:
         raise ValueError("dropout is between recurrent layers, and there is one; leave it out")
-    if options.output_dropout and kind.window:
-        raise ValueError(f"{options.architecture} has no recurrent layer; leave output_dropout out")
+    if options.output_dropout and not kind.state_names:
+        raise ValueError(f"{options.architecture} has no output_dropout; leave it out")
     return kind(vocabulary, options)

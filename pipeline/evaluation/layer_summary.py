@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from models import ClassMapNetwork
 from pipeline.errors import PipelineError
-from pipeline.evaluation.receptive_field import ReceptiveField, merged
+from pipeline.evaluation.receptive_field import ReceptiveField, merged, mixes_all_positions
 
 SILENT = (nn.Dropout, nn.Identity)
 
@@ -51,7 +51,8 @@ def summarise(
 ) -> list[LayerSummary]:
     """Describe each layer in the order of one forward pass, in evaluation mode.
 
-    Where branches meet, as in a residual sum, the largest receptive field counts.
+    Where branches meet, as in a residual sum, the largest receptive field counts. A mean over all
+    positions outside of the layers is seen only if a layer or a block gets or returns it.
 
     Raises:
         PipelineError: the network does not accept images of that size.
@@ -60,7 +61,7 @@ def summarise(
     recorder = _Recorder()
     device = next(network.parameters()).device
     images = torch.zeros(1, in_channels, height, width, device=device)
-    with _evaluating(network), recorder.recording(network), torch.inference_mode():
+    with _evaluating(network), recorder.recording(network, images), torch.inference_mode():
         try:
             network(images)
         except RuntimeError as error:
@@ -114,7 +115,7 @@ def _count(number: int) -> str:
 
 
 def _describe_field(field: ReceptiveField) -> tuple[str, str]:
-    """Describe size and jump."""
+    """Describe size and jump; `all` is the whole image."""
     if field.is_whole:
         return "all", ""
     return f"{field.size}x{field.size}", str(field.jump)
@@ -138,12 +139,14 @@ class _Recorder:
         self._fields: dict[int, ReceptiveField] = {}
         # Kept alive, so that no later tensor gets the id of an earlier one.
         self._tensors: list[Tensor] = []
-        # Blocks that the pass is in, outermost first: the fields of its input, and of its layers.
-        self._within: list[list[ReceptiveField]] = []
+        # A list for each block that the pass is in, outermost first: the field of the block's
+        # input, then those of its layers and blocks so far.
+        self._within = [[ReceptiveField()]]
 
     @contextmanager
-    def recording(self, network: nn.Module) -> Iterator[None]:
-        """Record the forward passes in the block."""
+    def recording(self, network: nn.Module, images: Tensor) -> Iterator[None]:
+        """Record the forward pass of `images` in the block."""
+        self._remember(images, ReceptiveField())
         handles: list[RemovableHandle] = []
         for name, module in network.named_modules():
             if list(module.children()):
@@ -165,9 +168,8 @@ class _Recorder:
 
         def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             field = self._field_of(output)
-            _, *layers = self._within.pop()
-            if self._within:
-                self._within[-1] += layers
+            self._within.pop()
+            self._within[-1].append(field)
             self._remember(output, field)
             # Some layers of timm, such as a BatchNorm with an activation, are blocks.
             if any(True for _ in module.parameters(recurse=False)):
@@ -177,7 +179,9 @@ class _Recorder:
 
     def _layer(self, name: str) -> LayerHook:
         def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            field = self._field_of(inputs[0]).through(module)
+            field = self._field_of(inputs[0])
+            mixes = output.ndim < 4 or mixes_all_positions(module, inputs[0])
+            field = field.whole() if mixes else field.through(module)
             self._within[-1].append(field)
             self._remember(output, field)
             if isinstance(module, SILENT):
@@ -210,10 +214,10 @@ class _Recorder:
         """Return the field of a layer's output, or of a function of what is in the block so far."""
         if id(tensor) in self._fields:
             return self._fields[id(tensor)]
-        field = merged(self._within[-1]) if self._within else ReceptiveField()
-        if tensor.ndim < 4 or _positions(tensor) == 1 < _positions(self._tensors[-1]):
-            return field.over_all_positions()  # such as the mean of squeeze-and-excitation
-        return field
+        field = merged(self._within[-1])
+        # One position where the layer before had several: a mean over positions, or the like.
+        pooled = _positions(tensor) == 1 < _positions(self._tensors[-1])
+        return field.whole() if pooled or tensor.ndim < 4 else field
 
     def _remember(self, tensor: Tensor, field: ReceptiveField) -> None:
         self._tensors.append(tensor)

@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 _WHOLE = 1 << 30
-# Each value of their output depends on all positions of their input.
-_OVER_ALL_POSITIONS = (nn.GroupNorm, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +22,15 @@ class ReceptiveField:
 
     @property
     def is_whole(self) -> bool:
-        """True if it has the whole image, whatever its size."""
+        """True if it has the whole image, whatever the image's size."""
         return self.size > _WHOLE
 
-    def over_all_positions(self) -> "ReceptiveField":
-        """Return the field behind a mean over all positions: the whole image."""
+    def whole(self) -> "ReceptiveField":
+        """Return the field of a value that depends on all positions: the whole image."""
         return ReceptiveField(2 * _WHOLE, self.jump, -_WHOLE)
 
     def through(self, layer: nn.Module) -> "ReceptiveField":
         """Return the field behind a layer, by kernel, stride, dilation, padding (Araujo, 2019)."""
-        if isinstance(layer, _OVER_ALL_POSITIONS):
-            return self.over_all_positions()
         kernel, stride, dilation = _window(layer)
         return ReceptiveField(
             self.size + (kernel - 1) * dilation * self.jump,
@@ -53,6 +50,20 @@ def merged(fields: Iterable[ReceptiveField]) -> ReceptiveField:
     start = min(field.start for field in branches)
     end = max(field.start + field.size for field in branches)
     return ReceptiveField(end - start, max(field.jump for field in branches), start)
+
+
+def mixes_all_positions(layer: nn.Module, received: Tensor) -> bool:
+    """Tell whether each output of a layer depends on all positions of its input, (1, C, H, W).
+
+    This is tried out: a norm over positions and a global pooling have many names.
+    """
+    if _window(layer)[0] > 1 or received.ndim < 4 or received.shape[2:].numel() == 1:
+        return False
+    image = torch.rand_like(received)
+    changed = image.clone()
+    changed[..., 0, 0] += 1
+    last, other = (layer.forward(each)[..., -1:, -1:] for each in (image, changed))
+    return not torch.equal(last, other)
 
 
 def _window(layer: nn.Module) -> tuple[int, int, int]:

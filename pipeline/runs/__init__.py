@@ -1,1 +1,1 @@
-"""Run folders: planning, writing, resuming and reading training runs."""
+"""Run folders: planning, writing, resuming and reading runs, and what a person sees of one."""

@@ -1,13 +1,15 @@
 """Write the files of a run folder during training, so that they always agree."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
 
-from pipeline.atomic_files import replacing
+from pipeline.atomic_files import UnwritableError, write_text
+from pipeline.errors import RunError
 from pipeline.runs.run_folder import (
     CHECKPOINT,
     EPOCHS,
@@ -16,7 +18,7 @@ from pipeline.runs.run_folder import (
     epochs_as_lines,
     epochs_of_lines,
 )
-from pipeline.runs.tensor_files import read_tensors, unwritable, write_tensors
+from pipeline.runs.tensor_files import read_tensors, write_tensors
 from pipeline.training.callbacks import Callback
 from pipeline.training.record import Record
 from pipeline.training.weights import Weights, under
@@ -32,6 +34,18 @@ class Resumable(Protocol):
         """Continue from a `state`."""
 
 
+@contextmanager
+def _continuable() -> Iterator[None]:
+    """Let the error of a file that cannot be written say how to continue the run."""
+    try:
+        yield
+    except UnwritableError as error:
+        raise RunError(
+            f"{error.file} cannot be written: {error.reason}. The last epoch that was saved is "
+            f"untouched: make room, then continue the run with --resume {error.file.parent}"
+        ) from error
+
+
 class RunWriter(Callback):
     """Callback that writes a run folder; each file is whole at every moment."""
 
@@ -40,6 +54,7 @@ class RunWriter(Callback):
         self.watching = watching
         """The callbacks whose state is saved, by the prefix of the names in it."""
 
+    @_continuable()
     def end_epoch(self, trainer: Resumable, record: Record) -> None:
         """Save everything that a resume needs, then the results."""
         state = {f"trainer.{name}": value for name, value in trainer.state().items()}
@@ -78,6 +93,7 @@ class RunWriter(Callback):
             for key, value in callback.state().items()
         }
 
+    @_continuable()
     def _write_results(self, record: Record, history: dict[str, Tensor]) -> None:
         metadata = {
             key: json.dumps(value)
@@ -87,12 +103,4 @@ class RunWriter(Callback):
         write_tensors(self._folder / HISTORY, history, metadata)
         best = {"epoch": str(record.best.epoch)}
         write_tensors(self._folder / CHECKPOINT, record.weights, best)
-        self._write_epochs(record)
-
-    def _write_epochs(self, record: Record) -> None:
-        file = self._folder / EPOCHS
-        try:
-            with replacing(file) as part:
-                part.write_text(epochs_as_lines(record.epochs), encoding="utf-8")
-        except OSError as error:
-            raise unwritable(file, error) from error
+        write_text(self._folder / EPOCHS, epochs_as_lines(record.epochs))

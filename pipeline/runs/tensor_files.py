@@ -7,7 +7,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from pipeline.atomic_files import replacing
+from pipeline.atomic_files import UnwritableError, replacing
 from pipeline.errors import RunError
 
 
@@ -17,7 +17,7 @@ def write_tensors(
     """Replace `file` by these tensors, in the safetensors format, or leave it as it was.
 
     Raises:
-        RunError: they cannot be written, as on a full disk.
+        UnwritableError: they cannot be written, as on a full disk.
 
     """
     try:
@@ -25,15 +25,7 @@ def write_tensors(
             # The library's own `save_file` makes a file that only its owner may read.
             part.write_bytes(save(dict(tensors), dict(metadata or {})))
     except (OSError, SafetensorError) as error:
-        raise unwritable(file, error) from error
-
-
-def unwritable(file: Path, error: Exception) -> RunError:
-    """Return the error to raise when a file of a run that has begun cannot be written."""
-    return RunError(
-        f"{file} cannot be written: {error}. The last epoch that was saved is untouched: make "
-        f"room, then continue the run with --resume {file.parent}"
-    )
+        raise UnwritableError(file, error) from error
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

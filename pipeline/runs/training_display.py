@@ -8,10 +8,9 @@ from rich.progress import Progress
 
 from pipeline.progress_bars import progress_bar
 from pipeline.training.callbacks import Callback
-from pipeline.training.record import Batch
+from pipeline.training.record import Batch, Record
 
 if TYPE_CHECKING:
-    from pipeline.training.record import Record
     from pipeline.training.trainer import Trainer
 
 _STEPS_BETWEEN_UPDATES_ON_GPU = 20
@@ -34,7 +33,7 @@ class TrainingBar(Callback):
                 description=f"loss {float(batch.loss):.3f}",
             )
 
-    def end_epoch(self, trainer: "Trainer", record: "Record") -> None:
+    def end_epoch(self, trainer: "Trainer", record: Record) -> None:
         """Print the losses, the accuracy and the time of the epoch."""
         epoch = record.epochs[-1]
         frozen = " (head only)" if epoch.epoch <= trainer.recipe.freeze_epochs else ""

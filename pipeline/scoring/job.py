@@ -9,11 +9,11 @@ from typing import Literal
 from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import load_artifact, newest_version
 from limelight.imaging.formats import suffixes
-from pipeline.data.decoding.missing_decoders import warn_of_missing_decoders
 from pipeline.errors import DataError
 from pipeline.runs.folder_lock import locked
 from pipeline.scoring import ScoringError
 from pipeline.scoring.failures import in_words
+from pipeline.scoring.missing_decoders import warn_of_missing_decoders
 from pipeline.scoring.output_formats import FormatName
 from pipeline.scoring.parquet import COLUMN, SUFFIX, ParquetSource, is_private
 from pipeline.scoring.plan import Plan, begin

@@ -1,4 +1,4 @@
-"""Callback interface of the trainer: callbacks observe a run and do not change it."""
+"""Callback interface of the training loop: callbacks observe a run and do not change it."""
 
 from typing import TYPE_CHECKING
 

@@ -54,7 +54,7 @@ _DIVERGED = 4.0
 
 
 class StepObserver(Protocol):
-    """Observer of the steps of a run, which does not change it."""
+    """Part of `Callback` that the steps of an epoch call."""
 
     def begin_batch(self, trainer: "Trainer") -> None:
         """Prepare, before the forward pass of the step `trainer.step` + 1."""

@@ -9,13 +9,11 @@ from types import MappingProxyType
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from limelight.errors import InvalidParameter
-from service.http.single_write import cycle_behind, write_whole
+from service.http.single_write import Header, cycle_behind, write_whole
 from service.request_context import RequestContext
-
-Header = tuple[bytes, bytes]
-"""Name in lower case and value, as in ASGI."""
 
 NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 """Header of every response: a browser must not guess another type from the content."""
@@ -103,16 +101,22 @@ class Response:
         content = (b"content-length", length), (b"content-type", self.media_type)
         return [*content, NOSNIFF, *self.headers]
 
+    def write(
+        self, cycle: RequestResponseCycle, extra: Iterable[Header] = (), *, head_only: bool = False
+    ) -> None:
+        """Write the response at once, as `send` does where it can."""
+        body = b"" if head_only else self.body
+        write_whole(cycle, self.status, [*self.all_headers(), *extra], body)
+
     async def send(
         self, send: Send, *, extra: Iterable[Header] = (), head_only: bool = False
     ) -> None:
         """Send the response with `extra` headers; with `head_only`, send no body (HEAD)."""
-        headers = [*self.all_headers(), *extra]
-        body = b"" if head_only else self.body
         cycle = cycle_behind(send)
         if cycle is not None:
-            write_whole(cycle, self.status, headers, body)
+            self.write(cycle, extra, head_only=head_only)
             return
+        headers, body = [*self.all_headers(), *extra], b"" if head_only else self.body
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

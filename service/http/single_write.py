@@ -9,7 +9,9 @@ import logging
 from starlette.types import Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-CLOSE = (b"connection", b"close")
+Header = tuple[bytes, bytes]
+"""Name in lower case and value, as in ASGI."""
+CLOSE: Header = (b"connection", b"close")
 
 
 def cycle_behind(send: Send) -> RequestResponseCycle | None:
@@ -25,7 +27,7 @@ def writes_only(cycle: RequestResponseCycle) -> bool:
 
 
 def write_whole(
-    cycle: RequestResponseCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    cycle: RequestResponseCycle, status: int, headers: list[Header], body: bytes
 ) -> None:
     """Write a whole response, head and body in one piece, with the server's own headers.
 
@@ -53,7 +55,7 @@ def write_whole(
     cycle.on_response()
 
 
-def encode(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
+def encode(status: int, headers: list[Header], body: bytes) -> bytes:
     """Return the bytes of a response.
 
     Raises:

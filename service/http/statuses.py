@@ -1,4 +1,4 @@
-"""The only table that maps errors to HTTP statuses, and the headers of errors."""
+"""HTTP status and headers of each error; `service.oip.errors` has those that differ there."""
 
 import math
 

@@ -12,8 +12,8 @@ from service.errors import RequestTimeout
 from service.http.bounded_parser import BODY, HEAD
 from service.http.closing import ClosingProtocol, abandon
 from service.http.json_responses import problem_response
-from service.http.messages import Header, Response, choose_id
-from service.http.single_write import CLOSE, encode, write_whole, writes_only
+from service.http.messages import Response, choose_id
+from service.http.single_write import CLOSE, Header, encode, writes_only
 from service.settings import Settings
 
 logger = logging.getLogger("limelight.http")
@@ -135,9 +135,7 @@ class Protocol(ClosingProtocol):
             cycle.keep_alive = False
             if scope["path"] not in _ALWAYS_ANSWERED:
                 error = Overloaded("too many connections: try again", retry_after_s=1)
-                refusal = problem_response(error)
-                headers = [*refusal.all_headers(), self._id_header()]
-                write_whole(cycle, refusal.status, headers, refusal.body)
+                problem_response(error).write(cycle, (self._id_header(),))
                 self._on_refusal(error)
                 return
         # Pipelined requests, and clients that wait for "100 Continue", take the normal path.
@@ -150,8 +148,7 @@ class Protocol(ClosingProtocol):
                 logger.exception("a request cannot be checked by its head")
             if rejection is not None:
                 response, extra = rejection
-                headers = [*response.all_headers(), *extra]
-                write_whole(cycle, response.status, headers, response.body)
+                response.write(cycle, extra)
                 return
         super()._start_asgi_task(cycle, app)
 

@@ -1,1 +1,1 @@
-"""Served models: registry, admission, batching and classifiers."""
+"""Served models of a worker: registry and follower, admission, batching and classifiers."""

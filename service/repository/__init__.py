@@ -1,1 +1,1 @@
-"""Model repository: the parent process decides which versions are served, and workers follow."""
+"""Model repository in the parent process: it decides which versions all workers serve."""

@@ -1,1 +1,1 @@
-"""What the service asks of the operating system: priorities of threads, and memory."""
+"""Priorities of threads and use of memory, as far as the system and its C library allow."""

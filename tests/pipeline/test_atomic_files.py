@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.atomic_files import replacing, write_text
-from pipeline.errors import PipelineError
+from pipeline.atomic_files import UnwritableError, replacing, write_text
 
 
 def test_interrupted_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -26,5 +25,5 @@ def test_interrupted_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> N
 def test_failed_text_write_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "table.md.part").mkdir()
     write_text(tmp_path / "other.md", "x")
-    with pytest.raises(PipelineError, match=r"table\.md cannot be written: .*; make room, or"):
+    with pytest.raises(UnwritableError, match=r"table\.md cannot be written: .*; make room, or"):
         write_text(tmp_path / "table.md", "x")

@@ -76,9 +76,9 @@ def _climb_images(rungs: Iterable[Rung], out: Path, *, seed: int, device: str) -
 
 def _climb_texts(rungs: Iterable[TextRung], out: Path, *, seed: int, device: str) -> list[str]:
     """Train character language models, as `_climb_images` does."""
-    from pipeline.cli.text_display import text_bar
     from pipeline.lessons.text_climbing import climb_text
     from pipeline.text.corpus import read_corpus
+    from pipeline.text.training_display import text_bar
 
     corpus, climbed = read_corpus(TEXT), []
     for rung in rungs:

@@ -71,9 +71,9 @@ def train(
     recipe = TextRecipe.load(network, **changes)
     text_file(file)
     # torch takes seconds to import: the command line is checked before.
-    from pipeline.cli.text_display import text_bar
     from pipeline.text.corpus import read_corpus
     from pipeline.text.run import begin
+    from pipeline.text.training_display import text_bar
 
     corpus = read_corpus(file, validation=recipe.validation)
     say(
@@ -95,8 +95,8 @@ def train(
 
 
 def _resume(folder: Path, *, data: Path | None, device: str, report: bool) -> None:
-    from pipeline.cli.text_display import text_bar
     from pipeline.text.run import resume
+    from pipeline.text.training_display import text_bar
 
     with _continuable(folder), text_bar() as bar:
         run = resume(folder, data=data, device=device, observers=[bar])

@@ -9,7 +9,7 @@ import numpy as np
 from limelight.imaging.image_rule import ImageRule
 from pipeline.data.decoding.duplicates import Duplicates
 from pipeline.data.decoding.image_cache import Record, opened_cache
-from pipeline.data.decoding.processes import decode_missing
+from pipeline.data.decoding.worker_processes import decode_missing
 from pipeline.data.labelled_files import FilesByClass, LabelledFiles
 from pipeline.data.reading import Reading
 from pipeline.data.splits import Split

@@ -1,4 +1,4 @@
-"""Process that decodes images for `processes`: lines of JSON on its input and output.
+"""Process that decodes images for `worker_processes`: lines of JSON on its input and output.
 
 It is started as a file, and not by `multiprocessing`, which would run the user's own program again.
 """

@@ -188,7 +188,8 @@ def test_loss_is_the_mean_over_time_and_streams() -> None:
         ("char3", {"layers": 3}, "one layer"),
         ("char-loop", {"dropout": 1}, "dropout is between"),
         ("char-gru", {"dropout": 1}, "dropout is between"),
-        ("char3", {"output_dropout": 1}, "no recurrent layer"),
+        ("char3", {"output_dropout": 1}, "char3 has no output_dropout"),
+        ("char-loop", {"output_dropout": 1}, "char-loop has no output_dropout"),
         ("char-transformer", {}, "there are: char3, char-loop"),
     ],
 )

@@ -19,11 +19,17 @@ def limelight_command(*arguments: str, cwd: Path) -> tuple[list[str], dict[str, 
     return [sys.executable, "-m", "pipeline", *arguments], environment
 
 
-def limelight_process(*arguments: str, cwd: Path) -> CompletedProcess[str]:
+def limelight_process(*arguments: str, cwd: Path, **variables: str) -> CompletedProcess[str]:
     """Run `limelight` in `cwd` in a process of its own, whose warnings do not go to pytest."""
     command, environment = limelight_command(*arguments, cwd=cwd)
     return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False
+        command,
+        cwd=cwd,
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
 
 

@@ -116,27 +116,98 @@ def test_layer_behind_global_pooling_depends_on_the_whole_image() -> None:
     assert linear.receptive_field.is_whole
 
 
-def test_receptive_fields_behind_squeeze_and_excitation_equal_the_extent_of_the_gradient() -> None:
-    torch.manual_seed(0)
-    network = build("timm:test_efficientnet").eval()
-    rows = {row.name: row for row in summarise(network, 3, 64, 64)}
+def extents(network: ClassMapNetwork, side: int) -> dict[str, range]:
+    """Find the pixels that the first activation of each convolution has a gradient to."""
     outputs: dict[str, Tensor] = {}
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(
                 lambda _, __, output, at=name: outputs.update({at: output})
             )
-    image = torch.rand(1, 3, 64, 64, requires_grad=True)
+    image = torch.rand(1, 3, side, side, requires_grad=True)
     network(image)
-    extents = {}
+    found = {}
     for name, output in outputs.items():
         (gradient,) = torch.autograd.grad(output[0, :, 0, 0].sum(), image, retain_graph=True)
         (seen,) = gradient[0].any(0).any(0).nonzero(as_tuple=True)
-        extents[name] = range(int(seen.min()), int(seen.max()) + 1)
-    assert {name: rows[name].receptive_field.pixels(0, 64) for name in outputs} == extents
-    assert any(".se." in name for name in outputs)
+        found[name] = range(int(seen.min()), int(seen.max()) + 1)
+    return found
+
+
+class Gate(nn.Module):
+    """Gate of squeeze-and-excitation, without a layer behind the mean."""
+
+    def __init__(self, *, keepdim: bool) -> None:
+        super().__init__()
+        self.reduce, self.keepdim = nn.Conv2d(8, 8, 1), keepdim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.reduce(x).mean((2, 3), keepdim=self.keepdim))
+
+
+class Mean(nn.Module):
+    """Pooling of one's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+
+class Shift(nn.Module):
+    """Block whose branch sees the whole image."""
+
+    def __init__(self, branch: nn.Module) -> None:
+        super().__init__()
+        self.branch, self.conv = branch, nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = self.branch(x)
+        out: Tensor = self.conv(x + (seen[..., None, None] if seen.ndim == 2 else seen))
+        return out
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        Shift(Gate(keepdim=True)),
+        Shift(Gate(keepdim=False)),
+        Shift(Mean()),
+        Shift(nn.AdaptiveAvgPool2d(1)),
+        nn.InstanceNorm2d(8),
+        nn.GroupNorm(2, 8),
+        nn.LocalResponseNorm(2),
+        nn.Sequential(nn.BatchNorm2d(8), nn.GELU(), nn.Dropout2d()),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_receptive_fields_behind_layers_of_ones_own_equal_the_extent_of_the_gradient(
+    middle: nn.Module,
+) -> None:
+    torch.manual_seed(0)
+    features = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, padding=1), middle, nn.Conv2d(8, 4, 3, padding=1)
+    )
+    network = ClassMapNetwork(features, ClassMapHead(4, 2)).eval()
+    rows = {row.name: row.receptive_field.pixels(0, 32) for row in summarise(network, 3, 32, 32)}
+    found = extents(network, 32)
+    assert {name: rows[name] for name in found} == found
+
+
+def test_receptive_fields_behind_squeeze_and_excitation_equal_the_extent_of_the_gradient() -> None:
+    torch.manual_seed(0)
+    network = build("timm:test_efficientnet").eval()
+    rows = {row.name: row.receptive_field.pixels(0, 64) for row in summarise(network, 3, 64, 64)}
+    found = extents(network, 64)
+    assert {name: rows[name] for name in found} == found
+    assert any(".se." in name for name in found)
     # Not all are whole: those before the first mean over all positions see a part.
-    assert 1 < sum(extent != range(64) for extent in extents.values()) < len(extents)
+    assert 1 < sum(extent != range(64) for extent in found.values()) < len(found)
+
+
+@pytest.mark.parametrize("name", ["three-or-seven", "simple-cnn"])
+def test_image_may_have_a_single_pixel(name: str) -> None:
+    first, *_ = summarise(build(name), 3, 1, 1)
+    assert first.output_shape[1:] == (1, 1)
+    assert first.receptive_field.pixels(0, 1) == range(1)
 
 
 def test_summary_does_not_change_the_network() -> None:

@@ -1,9 +1,7 @@
 """Digits to score, as files and as Parquet, and a short way to score them."""
 
-import os
 import subprocess
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -90,5 +88,5 @@ def limelight(
     *arguments: str | Path, cwd: Path, home: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run `limelight score` in a process of its own."""
-    with mock.patch.dict(os.environ, {"HOME": str(home)} if home else {}):
-        return limelight_process("score", *map(str, arguments), cwd=cwd)
+    home_folder = {} if home is None else {"HOME": str(home)}
+    return limelight_process("score", *map(str, arguments), cwd=cwd, **home_folder)

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.dataset import Dataset
-from pipeline.data.decoding import image_cache, image_worker, processes
+from pipeline.data.decoding import image_cache, image_worker, worker_processes
 from pipeline.data.decoding.image_cache import Record, opened_cache
 from pipeline.data.image_rules import photo_rule
 from pipeline.data.reading import Reading
@@ -60,7 +60,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(path.name)
         return image_worker.read_image(path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(processes, "read_image", read)
+    monkeypatch.setattr(worker_processes, "read_image", read)
     return names
 
 
@@ -149,9 +149,9 @@ def test_worker_processes_give_the_same_images(
 ) -> None:
     expected = load(folder).sha256
     shutil.rmtree(cache)
-    monkeypatch.setattr(processes, "_FEW", 0)
-    monkeypatch.setattr(processes, "_CHUNK", 1)
-    monkeypatch.setattr(processes, "read_image", None)
+    monkeypatch.setattr(worker_processes, "_FEW", 0)
+    monkeypatch.setattr(worker_processes, "_CHUNK", 1)
+    monkeypatch.setattr(worker_processes, "read_image", None)
     told: list[tuple[int, int]] = []
     dataset = load(folder, workers=2, progress=lambda done, total: told.append((done, total)))
     assert dataset.sha256 == expected
@@ -165,8 +165,8 @@ def run_as_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     def replace(program: str) -> None:
         file = tmp_path / "worker.py"
         file.write_text(program)
-        monkeypatch.setattr(processes, "_FEW", 0)
-        monkeypatch.setattr(processes, "image_worker", SimpleNamespace(__file__=str(file)))
+        monkeypatch.setattr(worker_processes, "_FEW", 0)
+        monkeypatch.setattr(worker_processes, "image_worker", SimpleNamespace(__file__=str(file)))
 
     return replace
 
@@ -214,7 +214,7 @@ def test_cache_is_locked_until_the_last_worker_has_ended(tmp_path: Path, cache: 
     rule = photo_rule(SIZE)
     with opened_cache(tmp_path, rule) as opened:
         opened.reserve(1)
-        worker = processes._Worker(rule, opened)
+        worker = worker_processes._Worker(rule, opened)
     (lock,) = cache.glob("images/*/lock")
     with lock.open("w") as other:
         with pytest.raises(BlockingIOError):
@@ -252,8 +252,8 @@ def test_full_disk_while_images_are_decoded_is_an_error_and_leaves_no_corrupt_im
     expected = load(folder).sha256
     shutil.rmtree(cache)
     if workers:
-        monkeypatch.setattr(processes, "_FEW", 0)
-        monkeypatch.setattr(processes, "_CHUNK", 1)
+        monkeypatch.setattr(worker_processes, "_FEW", 0)
+        monkeypatch.setattr(worker_processes, "_CHUNK", 1)
     with (
         file_size_limit(int(rows * SIZE * SIZE * 3)),
         pytest.raises(DataError, match=r"cannot be written \(File too large\): set XDG_CACHE_HOME"),
@@ -288,9 +288,9 @@ def test_images_that_the_disk_lost_are_not_in_the_journal(
             raise errors.pop()
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(processes, "_FEW", 0)
-    monkeypatch.setattr(processes, "_CHUNK", 1)
-    monkeypatch.setattr(processes, "_SECONDS_BETWEEN_WRITES", 0)
+    monkeypatch.setattr(worker_processes, "_FEW", 0)
+    monkeypatch.setattr(worker_processes, "_CHUNK", 1)
+    monkeypatch.setattr(worker_processes, "_SECONDS_BETWEEN_WRITES", 0)
     with pytest.raises(DataError, match=r"cannot be written \(No space left on device\)"):
         load(folder, workers=1)
     assert not list(cache.glob("images/*/journal.jsonl"))
