@@ -78,7 +78,7 @@ class ModelLoader:
         loaded = time.perf_counter()
         warm_up_s = engine.warm_up(_warm_up_sizes(engine, settings.max_batch))
         memory_bytes = max(0, resident_bytes() - memory)
-        self._metrics.set_model(
+        self._metrics.models.set_loaded(
             manifest,
             file=engine.file,
             provider=engine.provider,

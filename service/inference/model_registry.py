@@ -289,8 +289,8 @@ class ModelRegistry:
 
     def _count(self) -> None:
         served = {each.key for each in self.versions}
-        self._metrics.set_served(served)
-        self._metrics.set_refused(self.refused)
+        self._metrics.models.set_served(served)
+        self._metrics.models.set_refused(self.refused)
 
     def _retire(self, classifier: Classifier, *, after_s: float = 0.0) -> None:
         async def close() -> None:

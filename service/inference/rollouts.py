@@ -99,7 +99,7 @@ class Rollouts:
             if tally is None or tally.started != rollout.started:
                 tally = Tally(rollout.started)
             self._tallies[name] = tally
-        self._metrics.set_rolled_back(
+        self._metrics.models.set_rolled_back(
             {
                 (name, each.rollout.version)
                 for name, each in progress.items()

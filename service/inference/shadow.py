@@ -97,7 +97,7 @@ class Shadow:
                 if each.correlation is not None:
                     sums.correlations += 1
                     sums.correlation += each.correlation
-                self._metrics.observe_comparison(
+                self._metrics.shadows.observe(
                     challenger.key,
                     agrees=each.agrees,
                     difference=each.difference,
@@ -119,4 +119,4 @@ class Shadow:
     def _count(self, pair: Pair, result: str, images: int) -> None:
         sums = pair.tally.sums
         setattr(sums, result, getattr(sums, result) + images)
-        self._metrics.count_shadow(pair.challenger.key, result, images)
+        self._metrics.shadows.count(pair.challenger.key, result, images)

@@ -43,8 +43,8 @@ class Gauges:
         for classifier in self._registry.versions:
             batchers[classifier.manifest.name].append(classifier.batcher)
         for name in self._queued - batchers.keys():  # unloaded since then
-            self._metrics.set_queue(name, depth=0, age_s=0.0)
+            self._metrics.models.set_queue(name, depth=0, age_s=0.0)
         self._queued = set(batchers)
         for name, found in batchers.items():
             depth, age_s = sum(each.depth for each in found), max(each.age_s for each in found)
-            self._metrics.set_queue(name, depth=depth, age_s=age_s)
+            self._metrics.models.set_queue(name, depth=depth, age_s=age_s)

@@ -1,29 +1,24 @@
 """Gauges of NVIDIA GPUs: utilisation and memory, read from the driver's management library."""
 
 import warnings
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
-from prometheus_client import Gauge
-
-Mode = Literal["livesum", "livemax", "livemin", "livemostrecent"]
+from service.telemetry.metric_factory import MetricFactory, Mode
 
 
 class Gauges:
-    """Utilisation and memory of each GPU. Without a GPU there are no gauges.
+    """Utilisation and memory of each GPU. Without a GPU there are no gauges."""
 
-    Args:
-        gauge: makes a gauge from name, description, multi-process mode and labels.
-    """
-
-    def __init__(self, gauge: Callable[..., Gauge]) -> None:
+    def __init__(self, make: MetricFactory) -> None:
         self._devices = _devices()
         if not self._devices:
             return
         latest: Mode = "livemostrecent"
-        self._utilization = gauge("gpu_utilization_ratio", "Share of time in use.", latest, "gpu")
-        self._used = gauge("gpu_memory_used_bytes", "GPU memory in use.", latest, "gpu")
-        self._total = gauge("gpu_memory_total_bytes", "Total GPU memory.", latest, "gpu")
+        self._utilization = make.gauge(
+            "gpu_utilization_ratio", "Share of time in use.", latest, "gpu"
+        )
+        self._used = make.gauge("gpu_memory_used_bytes", "GPU memory in use.", latest, "gpu")
+        self._total = make.gauge("gpu_memory_total_bytes", "Total GPU memory.", latest, "gpu")
 
     def read(self) -> None:
         """Read the driver's values into the gauges."""

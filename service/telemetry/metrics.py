@@ -7,23 +7,23 @@ Updating the metrics within each request would take a tenth of the time of a fas
 import logging
 import math
 import os
-import time
 from array import array
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.samples import Sample
 
-from limelight.artifact.manifest import Manifest
 from service.request_context import STAGES, Stage
 from service.telemetry import all_workers, gpu, shared_values
-from service.telemetry.all_workers import REMOVED
+from service.telemetry.metric_factory import OF_MODEL, Key, MetricFactory, observe_all
+from service.telemetry.model_metrics import ModelMetrics
+from service.telemetry.shadow_metrics import ShadowMetrics
 
 logger = logging.getLogger("limelight.metrics")
 
@@ -34,11 +34,7 @@ _SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0),
 )
-_Key = tuple[str, str]
-_OF_MODEL = ("model", "version")
 _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-# Before the first metric is made.
-shared_values.install()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +76,10 @@ class Metrics:
 
     The caller must pass closed sets of labels: `RequestLabels.route` is a route of the application
     or "other", and `model` is a served model or "none".
+
+    Attributes:
+        models: gauges of the models.
+        shadows: metrics of the shadows.
     """
 
     def __init__(self, *, workers: int = 1, enabled: bool = True) -> None:
@@ -87,132 +87,72 @@ class Metrics:
         # Arrays of numbers: one object per request would fill the CPU caches.
         self._request_rows: dict[RequestLabels, array[float]] = {}
         self._prediction_rows: dict[PredictionLabels, array[float]] = {}
-        self._shadow_counts: defaultdict[tuple[str, str, str], int] = defaultdict(int)
-        self._batches: defaultdict[_Key, list[tuple[int, float]]] = defaultdict(list)
+        self._batches: defaultdict[Key, list[tuple[int, float]]] = defaultdict(list)
         self._shared = True
-        self._registry = CollectorRegistry()
-        self._requests = self._counter(
+        make = MetricFactory()
+        self._registry = make.registry
+        self.models = ModelMetrics(make)
+        self.shadows = ShadowMetrics(make, enabled=enabled)
+        self._gpus = gpu.Gauges(make)
+        self._requests = make.counter(
             "requests", "Requests answered.", "route", "model", "version", "code"
         )
-        self._key_requests = self._counter(
+        self._key_requests = make.counter(
             "key_requests", "Requests answered, by the name of their API key.", "key", "code"
         )
-        self._keys = self._gauge("keys", "Names in the file of API keys.", "livemin")
-        self._keys_file_broken = self._gauge(
+        self._keys = make.gauge("keys", "Names in the file of API keys.", "livemin")
+        self._keys_file_broken = make.gauge(
             "keys_file_broken", "1 when a worker cannot use the newest file of keys.", "livemax"
         )
-        self._rejected = self._counter("rejected", "Requests answered with an error.", "reason")
-        self._explanations = self._counter(
-            "explanations", "Explanations returned.", *_OF_MODEL, "method"
+        self._rejected = make.counter("rejected", "Requests answered with an error.", "reason")
+        self._explanations = make.counter(
+            "explanations", "Explanations returned.", *OF_MODEL, "method"
         )
-        self._predictions = self._counter(
-            "predictions", "Predictions returned.", *_OF_MODEL, "label"
+        self._predictions = make.counter("predictions", "Predictions returned.", *OF_MODEL, "label")
+        self._flagged = make.counter(
+            "flagged", "Predictions flagged as unreliable.", *OF_MODEL, "flag"
         )
-        self._flagged = self._counter(
-            "flagged", "Predictions flagged as unreliable.", *_OF_MODEL, "flag"
-        )
-        self._duration = self._histogram(
+        self._duration = make.histogram(
             "request_duration_seconds", "Seconds from head to response.", _SECONDS, "route"
         )
-        self._stage = self._histogram(
-            "stage_duration_seconds", "Seconds per stage.", _SECONDS, *_OF_MODEL, "stage"
+        self._stage = make.histogram(
+            "stage_duration_seconds", "Seconds per stage.", _SECONDS, *OF_MODEL, "stage"
         )
-        self._batch_size = self._histogram(
-            "batch_size", "Images per batch.", [2.0**power for power in range(11)], *_OF_MODEL
+        self._batch_size = make.histogram(
+            "batch_size", "Images per batch.", [2.0**power for power in range(11)], *OF_MODEL
         )
-        self._batches_run = self._counter(
-            "batches", "Batches run through a network.", *_OF_MODEL, "size"
+        self._batches_run = make.counter(
+            "batches", "Batches run through a network.", *OF_MODEL, "size"
         )
-        self._batch_seconds = self._counter(
-            "batch_seconds", "Seconds of the batches.", *_OF_MODEL, "size"
+        self._batch_seconds = make.counter(
+            "batch_seconds", "Seconds of the batches.", *OF_MODEL, "size"
         )
-        self._model_seconds = self._counter(
-            "model_seconds", "Seconds of the requests to a model.", *_OF_MODEL, "outcome"
+        self._model_seconds = make.counter(
+            "model_seconds", "Seconds of the requests to a model.", *OF_MODEL, "outcome"
         )
-        self._confidence = self._histogram(
+        self._confidence = make.histogram(
             *(
                 "confidence",
                 "Probability of the winning class.",
                 [tenth / 10 for tenth in range(1, 11)],
             ),
-            *_OF_MODEL,
+            *OF_MODEL,
         )
-        self._depth = self._gauge("queue_depth", "Images in the queue.", "livesum", "model")
-        self._age = self._gauge(
-            "queue_age_seconds", "Age of the oldest image in the queue.", "livemax", "model"
-        )
-        self._in_flight = self._gauge("in_flight", "Requests in progress.", "livesum")
-        self._ready = self._gauge("ready", "1 when every worker is ready.", "livemin")
-        self._workers = self._gauge("workers", "Workers that are alive.", "livesum")
-        self._deaths = self._gauge(
+        self._in_flight = make.gauge("in_flight", "Requests in progress.", "livesum")
+        self._ready = make.gauge("ready", "1 when every worker is ready.", "livemin")
+        self._workers = make.gauge("workers", "Workers that are alive.", "livesum")
+        self._deaths = make.gauge(
             "worker_deaths", "Workers that died since the start, and were replaced.", "livemax"
         )
-        self._gauge("workers_wanted", "Configured workers.", "livemax").set(workers)
-        self._model = self._gauge(
-            "model_info",
-            "1 for each served model, 0 for one that was served before.",
-            "livemax",
-            *("model", "version", "provider", "precision", "sha256"),
-        )
-        self._infos: dict[tuple[str, str], Gauge] = {}
-        self._refusal = self._gauge(
-            *("model_refused", "1 for each version that failed to load.", "livemax"),
-            *("model", "version"),
-        )
-        self._refused: set[tuple[str, str]] = set()
-        self._rollback = self._gauge(
-            "model_rolled_back",
-            "1 for each version whose last canary or shadow exceeded a limit.",
-            "livemax",
-            *_OF_MODEL,
-        )
-        self._rolled_back: set[tuple[str, str]] = set()
-        self._load = self._gauge(
-            "model_load_seconds", "Seconds to read and verify a model.", "livemax", *_OF_MODEL
-        )
-        self._warm_up = self._gauge(
-            "model_warm_up_seconds", "Seconds to warm up a model.", "livemax", *_OF_MODEL
-        )
-        self._memory = self._gauge(
-            "model_memory_bytes",
-            "Memory that a worker took to load a model; 0 for one that was served before.",
-            "livemax",
-            *_OF_MODEL,
-        )
-        self._memory_bytes: dict[tuple[str, str], int] = {}
-        self._last = self._gauge(
+        make.gauge("workers_wanted", "Configured workers.", "livemax").set(workers)
+        self._last = make.gauge(
             *(
                 "last_answer_timestamp_seconds",
                 "Time of a model's last successful response.",
                 "livemax",
-                *_OF_MODEL,
+                *OF_MODEL,
             )
         )
-        self._removed = self._gauge(
-            *(REMOVED, "Time since which a version is not served; 0: it is.", "livemax"), *_OF_MODEL
-        )
-        self._removed_keys: set[_Key] = set()
-        self._shadow_images = self._counter(
-            *("shadow_images", "Images for a shadow, by what became of them."),
-            *("model", "version", "result"),
-        )
-        self._agreements = self._counter(
-            *("shadow_agreements", "Images of a shadow with the same class as the active version."),
-            *("model", "version"),
-        )
-        self._difference = self._histogram(
-            "shadow_probability_difference",
-            "Mean absolute difference of a shadow's probabilities.",
-            (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
-            *("model", "version"),
-        )
-        self._correlation = self._histogram(
-            "shadow_map_correlation",
-            "Rank correlation of a shadow's maps.",
-            (-0.5, 0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0),
-            *("model", "version"),
-        )
-        self._gpus = gpu.Gauges(self._gauge)
 
     def observe_request(
         self,
@@ -245,38 +185,10 @@ class Metrics:
             confidences = self._prediction_rows[labels] = array("d")
         confidences.append(confidence)
 
-    def observe_batch(self, key: _Key, size: int, seconds: float) -> None:
+    def observe_batch(self, key: Key, size: int, seconds: float) -> None:
         """Record a batch of a model and version. May be called from any thread."""
         if self._enabled:
             self._batches[key].append((size, seconds))
-
-    def count_shadow(self, key: tuple[str, str], result: str, images: int) -> None:
-        """Count images for the shadow `key`, a model and a version: compared, shed or failed."""
-        if self._enabled:
-            self._shadow_counts[*key, result] += images
-
-    def observe_comparison(
-        self,
-        key: tuple[str, str],
-        *,
-        agrees: bool,
-        difference: float | None,
-        correlation: float | None,
-    ) -> None:
-        """Record the comparison of a shadow with the active version, for one image."""
-        if not self._enabled:
-            return
-        self._agreements.labels(*key).inc(agrees)
-        if difference is not None:
-            self._difference.labels(*key).observe(difference)
-        if correlation is not None:
-            # The last bucket has the correlation 1, whatever rounding adds to it.
-            self._correlation.labels(*key).observe(min(1.0, correlation))
-
-    def set_queue(self, model: str, *, depth: int, age_s: float) -> None:
-        """Set the state of a model's queue."""
-        self._depth.labels(model).set(depth)
-        self._age.labels(model).set(age_s)
 
     def set_keys(self, names: int, broken: bool) -> None:
         """Set the number of names whose API keys are valid, and whether the file is broken."""
@@ -290,73 +202,24 @@ class Metrics:
         self._in_flight.set(in_flight)
         self._deaths.set(deaths)
 
-    def set_model(
-        self,
-        manifest: Manifest,
-        *,
-        file: str,
-        provider: str,
-        precision: str,
-        load_s: float,
-        warm_up_s: float,
-        memory_bytes: int,
-    ) -> None:
-        """Record a model that is ready to serve; `file` is the ONNX file that it runs."""
-        sha256 = manifest.files[file].sha256
-        key = manifest.name, manifest.version
-        self._infos[key] = self._model.labels(*key, provider, precision, sha256)
-        self._load.labels(*key).set(load_s)
-        self._warm_up.labels(*key).set(warm_up_s)
-        self._memory.labels(*key).set(memory_bytes)
-        self._memory_bytes[key] = memory_bytes
-
-    def set_served(self, keys: Collection[tuple[str, str]]) -> None:
-        """Record which models are served, by name and version."""
-        for key, info in self._infos.items():
-            info.set(key in keys)
-        removed = self._infos.keys() - set(keys)
-        for key in removed ^ self._removed_keys:
-            self._removed.labels(*key).set(time.time() if key in removed else 0)
-        self._removed_keys = removed
-        for key, taken in self._memory_bytes.items():
-            self._memory.labels(*key).set(taken if key in keys else 0)
-
-    def set_refused(self, refused: Collection[tuple[str, str]]) -> None:
-        """Record which versions on disk cannot be served."""
-        self._mark(self._refusal, self._refused, refused)
-
-    def set_rolled_back(self, keys: Collection[tuple[str, str]]) -> None:
-        """Record which versions were rolled back automatically, and not tried again since."""
-        self._mark(self._rollback, self._rolled_back, keys)
-
-    def _mark(
-        self, gauge: Gauge, before: set[tuple[str, str]], keys: Collection[tuple[str, str]]
-    ) -> None:
-        """Set a gauge to 1 for `keys`, and to 0 for those `before` and for every loaded version."""
-        before.update(keys)
-        for key in self._infos.keys() | before:
-            gauge.labels(*key).set(key in keys)
-
     def flush(self) -> None:
         """Aggregate the observations since the last call, and repair the files of the metrics."""
         self._repair()
         request_rows, self._request_rows = self._request_rows, {}
         by_route: defaultdict[str, list[NDArray[np.float64]]] = defaultdict(list)
-        by_model: defaultdict[_Key, list[NDArray[np.float64]]] = defaultdict(list)
+        by_model: defaultdict[Key, list[NDArray[np.float64]]] = defaultdict(list)
         for labels, numbers in request_rows.items():
             rows = np.frombuffer(numbers).reshape(-1, len(_COLUMNS))
             self._count_requests(labels, len(rows), float(rows[:, 0].sum()))
             by_route[labels.route].append(rows[:, 0])
             by_model[labels.model, labels.version].append(rows[:, 1:])
         for route, parts in by_route.items():
-            _observe_all(self._duration.labels(route), np.concatenate(parts))
+            observe_all(self._duration.labels(route), np.concatenate(parts))
         for key, parts in by_model.items():
             for stage, durations in zip(STAGES, np.concatenate(parts).T, strict=True):
                 if (known := _without_nan(durations)).size:
-                    _observe_all(self._stage.labels(*key, stage), known)
-        shadow_counts, self._shadow_counts = self._shadow_counts, defaultdict(int)
-        for shadow, images in shadow_counts.items():
-            self._shadow_images.labels(*shadow).inc(images)
+                    observe_all(self._stage.labels(*key, stage), known)
+        self.shadows.flush()
         prediction_rows, self._prediction_rows = self._prediction_rows, {}
         for prediction, confidences in prediction_rows.items():
             self._count_predictions(prediction, np.array(confidences))
@@ -366,7 +229,7 @@ class Metrics:
             del batches[: len(taken)]
             if taken:
                 sizes = np.array([size for size, _ in taken], np.float64)
-                _observe_all(self._batch_size.labels(*key), sizes)
+                observe_all(self._batch_size.labels(*key), sizes)
             for size, seconds in taken:
                 self._batches_run.labels(*key, size).inc()
                 self._batch_seconds.labels(*key, size).inc(seconds)
@@ -422,36 +285,12 @@ class Metrics:
     ) -> None:
         key, number = (prediction.model, prediction.version), len(confidences)
         self._predictions.labels(*key, prediction.label).inc(number)
-        _observe_all(self._confidence.labels(*key), confidences)
+        observe_all(self._confidence.labels(*key), confidences)
         if prediction.method is not None:
             self._explanations.labels(*key, prediction.method).inc(number)
         for flag in prediction.flags:
             self._flagged.labels(*key, flag).inc(number)
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"limelight_{name}", text, labels, registry=self._registry)
-
-    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        return Histogram(
-            f"limelight_{name}", text, labels, buckets=buckets, registry=self._registry
-        )
-
-    def _gauge(self, name: str, text: str, mode: "gpu.Mode", *labels: str) -> Gauge:
-        return Gauge(
-            f"limelight_{name}", text, labels, registry=self._registry, multiprocess_mode=mode
-        )
-
 
 def _without_nan(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values[~np.isnan(values)]
-
-
-def _observe_all(histogram: Histogram, values: NDArray[np.float64]) -> None:
-    """Do `histogram.observe` for all values at once.
-
-    The library takes one value at a time, so this adds to its private buckets.
-    """
-    counts = np.bincount(np.searchsorted(histogram._upper_bounds, values))
-    for bucket in np.flatnonzero(counts):
-        histogram._buckets[bucket].inc(int(counts[bucket]))
-    histogram._sum.inc(float(values.sum()))

@@ -174,7 +174,9 @@ async def test_queue_of_an_unloaded_model_is_shown_as_empty(
 ) -> None:
     shown: dict[str, dict[str, float]] = {}
     monkeypatch.setattr(
-        served.application._metrics, "set_queue", lambda name, **found: shown.update({name: found})
+        served.application._metrics.models,
+        "set_queue",
+        lambda name, **found: shown.update({name: found}),
     )
     served.application._gauges.update()
     assert "colours" in shown

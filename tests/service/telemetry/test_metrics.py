@@ -19,11 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from limelight.artifact.store import load_artifact
 from service.request_context import Stage
 from service.telemetry import all_workers
+from service.telemetry.metric_factory import observe_all
 from service.telemetry.metrics import (
     Metrics,
     PredictionLabels,
     RequestLabels,
-    _observe_all,
 )
 from tests.serving_kit import write_artifact
 
@@ -70,7 +70,7 @@ def test_bulk_observation_equals_single_observations(observed: list[float]) -> N
     )
     for value in observed:
         one_by_one.observe(value)
-    _observe_all(at_once, np.array(observed))
+    observe_all(at_once, np.array(observed))
     assert content(at_once) == content(one_by_one)
     sums = [histogram._sum.get() for histogram in (at_once, one_by_one)]
     assert sums[0] == pytest.approx(sums[1])
@@ -148,7 +148,7 @@ import sys
 from service.telemetry.metrics import Metrics, RequestLabels
 metrics = Metrics()
 metrics.set_worker(ready=sys.argv[1] == "ready", in_flight=2, deaths=0)
-metrics.set_queue("m", depth=3, age_s=float(sys.argv[2]))
+metrics.models.set_queue("m", depth=3, age_s=float(sys.argv[2]))
 metrics.observe_request(RequestLabels("/predict", "m", "1"), seconds=0.5, stages=[])
 metrics.flush()
 print("there", flush=True)
@@ -239,7 +239,7 @@ def test_version_that_was_removed_leaves_the_exposition_after_a_while(tmp_path: 
     metrics = Metrics()
     for version in ("1", "2"):
         manifest = load_artifact(write_artifact(tmp_path, version=version)).manifest
-        metrics.set_model(
+        metrics.models.set_loaded(
             manifest,
             file="model.onnx",
             provider="CPU",
@@ -265,10 +265,10 @@ def test_version_that_was_removed_leaves_the_exposition_after_a_while(tmp_path: 
             if "version" in sample.labels
         }
 
-    metrics.set_served([("colours", "1"), ("colours", "2")])
+    metrics.models.set_served([("colours", "1"), ("colours", "2")])
     assert versions(10 * all_workers.KEEP_S) == {"1", "2"}
-    metrics.set_served([("colours", "2")])
+    metrics.models.set_served([("colours", "2")])
     assert versions(all_workers.KEEP_S / 2) == {"1", "2"}
     assert versions(2 * all_workers.KEEP_S) == {"2"}
-    metrics.set_served([("colours", "2"), ("colours", "1")])  # rolled back
+    metrics.models.set_served([("colours", "2"), ("colours", "1")])  # rolled back
     assert versions(2 * all_workers.KEEP_S) == {"1", "2"}
