@@ -9,51 +9,25 @@ This module does not depend on HTTP or on a network: it is given a function that
 
 import asyncio
 import contextlib
-import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from limelight.errors import ClientGone, DeadlineExceeded, NotReady
 from service.inference.admission import Admission
+from service.inference.batch_runner import Answer, BatchRunner, Item, Outputs, Run, count
 from service.inference.fair_queue import FairQueue
+from service.inference.prices import Prices
 from service.request_context import RequestContext
 from service.system.priority import yield_processor
 
-Outputs = Mapping[str, NDArray[np.float32]]
 Row = dict[str, NDArray[np.float32]]
-Run = Callable[[NDArray[np.uint8], Sequence[str]], Outputs]
-
-logger = logging.getLogger("limelight.batching")
-
-# Longest batch of background work, if it can be divided: a GPU runs one batch after the other, so a
-# prediction may wait for it.
-TURN_S = 0.01
-# Weight of the newest value in the running means.
-_NEWEST = 0.2
-# Highest price of an image with expensive outputs: one slow batch must not stop a caller for long.
-_MAX_PRICE = 20.0
-
-
-@dataclass(slots=True)
-class _Item:
-    """Images of one caller that must run in the same batch; all of them are answered, or none."""
-
-    images_nhwc: NDArray[np.uint8]
-    outputs: tuple[str, ...]
-    context: RequestContext
-    submitted: float
-    future: asyncio.Future[Outputs]
-    expensive: bool = False
-
-
-# An item with its outputs, or with the error that it gets instead.
-_Answer = tuple[_Item, Outputs | Exception]
+"""Outputs of one image by name, without the batch dimension."""
 
 
 class _Lane:
@@ -62,7 +36,7 @@ class _Lane:
     def __init__(self, *, background: bool, number: int) -> None:
         self.background = background
         self.number = number
-        self.items: FairQueue[_Item] = FairQueue()
+        self.items: FairQueue[Item] = FairQueue()
         # One token per item; False is the end marker.
         self.tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self.last_end = 0.0
@@ -101,13 +75,11 @@ class Batcher:
         expensive: frozenset[str] = frozenset(),
         observe: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
-        self._run = run
+        self._runner = BatchRunner(run, observe)
         self._max_batch = max_batch
         self.admission = Admission(max_queued)
         self._expensive = expensive
-        self._observe = observe
-        # Running mean of the seconds per image, for images without expensive outputs and with them.
-        self._seconds = [0.0, 0.0]
+        self._prices = Prices()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self.used = time.monotonic()
@@ -162,7 +134,7 @@ class Batcher:
         context = context or RequestContext()
         most = self._max_batch
         if background:
-            most = min(most, self._turn(expensive=not self._expensive.isdisjoint(outputs)))
+            most = min(most, self._prices.turn(expensive=not self._expensive.isdisjoint(outputs)))
         if len(images_nhwc) <= most:
             future = self._enqueue(images_nhwc, outputs, context, background=background)
             # Cancelling the caller cancels the future: its item is skipped, or its result dropped.
@@ -213,11 +185,11 @@ class Batcher:
         if not lane.threads:
             self._start(lane)
         lane.items.put(
-            _Item(images_nhwc, tuple(outputs), context, time.perf_counter(), future, expensive),
+            Item(images_nhwc, tuple(outputs), context, time.perf_counter(), future, expensive),
             context.caller.name,
             weight=context.caller.share,
             images=len(images_nhwc),
-            cost=len(images_nhwc) * self._price(expensive=expensive),
+            cost=len(images_nhwc) * self._prices.price(expensive=expensive),
         )
         lane.tokens.put(True)
         return future
@@ -255,40 +227,23 @@ class Batcher:
             started = time.perf_counter()
             live, answers = self._reject_expired(batch, started, background=lane.background)
             for part in self._split_by_cost(live):
-                answers += self._run_with_retry(part)
+                answers += self._runner.run(part)
                 # If batches overlap, this one counts only from the end of the last one.
                 ended = time.perf_counter()
                 seconds = ended - max(started, lane.last_end)
-                self.admission.observe_batch(_count(part), seconds, background=lane.background)
-                self._observe_price(part, seconds)
+                self.admission.observe_batch(count(part), seconds, background=lane.background)
+                self._prices.observe(count(part), seconds, expensive=part[0].expensive)
                 lane.last_end = ended
                 self._schedule_delivery(answers)
                 answers = []
             if answers:
                 self._schedule_delivery(answers)
 
-    def _observe_price(self, part: list[_Item], seconds: float) -> None:
-        expensive, latest = part[0].expensive, seconds / _count(part)
-        mean = self._seconds[expensive]
-        self._seconds[expensive] += (latest - mean) * (_NEWEST if mean else 1.0)
-
-    def _turn(self, *, expensive: bool) -> int:
-        """Return the number of images of background work that take a turn, at least one."""
-        seconds = self._seconds[expensive] or self._seconds[False] or TURN_S
-        return max(1, int(TURN_S / seconds))
-
-    def _price(self, *, expensive: bool) -> float:
-        """Return the time of an image beside that of one without expensive outputs, at least 1."""
-        cheap_s, expensive_s = self._seconds
-        if not (expensive and cheap_s and expensive_s):
-            return 1.0
-        return min(_MAX_PRICE, max(1.0, expensive_s / cheap_s))
-
-    def _schedule_delivery(self, answers: list[_Answer]) -> None:
+    def _schedule_delivery(self, answers: list[Answer]) -> None:
         if self._loop is not None:  # always true: submitting an item sets the loop
             self._loop.call_soon_threadsafe(self._deliver, answers, time.perf_counter())
 
-    def _next_batch(self, lane: _Lane) -> list[_Item]:
+    def _next_batch(self, lane: _Lane) -> list[Item]:
         """Wait for an item and take it with others from the queue; empty after closing."""
         tokens = lane.tokens
         while not tokens.get():
@@ -296,7 +251,7 @@ class Batcher:
                 return []
             tokens.put(False)  # the end marker follows the items that are left
         batch = [lane.items.take()]
-        limit, images = self._batch_limit(batch[0], background=lane.background), _count(batch)
+        limit, images = self._batch_limit(batch[0], background=lane.background), count(batch)
         with contextlib.suppress(queue.Empty):
             while images < limit:
                 if not tokens.get_nowait():
@@ -310,7 +265,7 @@ class Batcher:
                 batch.append(item)
         return batch
 
-    def _batch_limit(self, first: _Item, *, background: bool) -> float:
+    def _batch_limit(self, first: Item, *, background: bool) -> float:
         """Return a batch size whose batch takes at most half of the time that `first` has left.
 
         A request that arrives just after the start of a batch waits for that batch and for the
@@ -318,23 +273,23 @@ class Batcher:
         background work takes a turn.
         """
         if background:
-            return min(self._max_batch, self._turn(expensive=first.expensive))
+            return min(self._max_batch, self._prices.turn(expensive=first.expensive))
         admission = self.admission
         left_s = first.context.deadline - time.perf_counter() - admission.margin_s
         return min(self._max_batch, max(1.0, left_s / 2 / (admission.seconds_per_image or 1e-9)))
 
     def _reject_expired(
-        self, batch: list[_Item], now: float, *, background: bool
-    ) -> tuple[list[_Item], list[_Answer]]:
+        self, batch: list[Item], now: float, *, background: bool
+    ) -> tuple[list[Item], list[Answer]]:
         """Split a batch into the items to run and the errors of late or abandoned items."""
-        live: list[_Item] = []
-        answers: list[_Answer] = []
+        live: list[Item] = []
+        answers: list[Answer] = []
         admission = self.admission
         seconds = admission.seconds_per_image
-        ready_at = now + admission.expected_s(_count(batch))
+        ready_at = now + admission.expected_s(count(batch))
         if background:
             seconds = admission.background_seconds_per_image
-            ready_at = now + admission.expected_background_s(_count(batch))
+            ready_at = now + admission.expected_background_s(count(batch))
         for item in batch:
             context = item.context
             context.stages.append(("queue", item.submitted, now))
@@ -350,7 +305,7 @@ class Batcher:
                 live.append(item)
         return live, answers
 
-    def _split_by_cost(self, batch: list[_Item]) -> list[list[_Item]]:
+    def _split_by_cost(self, batch: list[Item]) -> list[list[Item]]:
         """Split off the items that request expensive outputs; they run last."""
         if not self._expensive:
             return [batch] if batch else []
@@ -358,45 +313,7 @@ class Batcher:
         cheap = [item for item in batch if not item.expensive]
         return [part for part in (cheap, expensive) if part]
 
-    def _run_with_retry(self, batch: list[_Item]) -> list[_Answer]:
-        """Run a batch; if it fails, run each item alone, so that only the bad item fails."""
-        try:
-            return self._run_batch(batch)
-        except Exception as error:
-            if len(batch) == 1:
-                return [(batch[0], error)]
-            logger.warning("a batch of %d failed; running each alone: %s", len(batch), error)
-            return [answer for item in batch for answer in self._run_with_retry([item])]
-
-    def _run_batch(self, batch: list[_Item]) -> list[_Answer]:
-        names = sorted({name for item in batch for name in item.outputs})
-        started = time.perf_counter()
-        alone = len(batch) == 1
-        images_nhwc = (
-            batch[0].images_nhwc if alone else np.concatenate([item.images_nhwc for item in batch])
-        )
-        results = self._run(images_nhwc, names)
-        for name in names:
-            if len(results[name]) != len(images_nhwc):
-                raise ValueError(
-                    f"{name!r} has {len(results[name])} rows for {len(images_nhwc)} images"
-                )
-        ended = time.perf_counter()
-        answers: list[_Answer] = []
-        end = 0
-        for item in batch:
-            item.context.stages.append(("compute", started, ended))
-            begin, end = end, end + len(item.images_nhwc)
-            # A copy, so that a small result does not keep the arrays of the whole batch alive.
-            found = {
-                name: results[name] if alone else results[name][begin:end].copy()
-                for name in item.outputs
-            }
-            answers.append((item, found))
-        self._observe(len(images_nhwc), ended - started)
-        return answers
-
-    def _deliver(self, answers: list[_Answer], scheduled: float) -> None:
+    def _deliver(self, answers: list[Answer], scheduled: float) -> None:
         """Set the results of the futures; runs in the event loop."""
         self.admission.observe_lag(time.perf_counter() - scheduled)
         for item, answer in answers:
@@ -406,11 +323,6 @@ class Batcher:
                 item.future.set_exception(answer)
             else:
                 item.future.set_result(answer)
-
-
-def _count(items: Sequence[_Item]) -> int:
-    """Return the number of images in all items."""
-    return sum([len(item.images_nhwc) for item in items])
 
 
 def _deadline_error() -> DeadlineExceeded:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limelight.artifact.manifest import Manifest
-from service.inference.batching import Outputs
+from service.inference.batch_runner import Outputs
 
 COMPARED = ("probabilities", "cams")
 """Outputs that are compared."""

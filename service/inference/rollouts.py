@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.batching import Outputs
+from service.inference.batch_runner import Outputs
 from service.inference.classifier import Classifier
 from service.inference.comparison import Comparer
 from service.inference.shadow import Pair, Shadow

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limelight.errors import LimelightError
-from service.inference.batching import Outputs
+from service.inference.batch_runner import Outputs
 from service.inference.classifier import Classifier
 from service.inference.comparison import COMPARED, Comparer
 from service.repository.rollout import Tally

@@ -16,7 +16,7 @@ from limelight.explanations.overlay import overlay, png
 from limelight.imaging.preprocessing import View, picture_of
 from service.errors import PermissionDenied
 from service.inference.admission import largest_request
-from service.inference.batching import Outputs
+from service.inference.batch_runner import Outputs
 from service.inference.classifier import Classifier
 from service.oip.classification import classified
 from service.oip.errors import InvalidInference

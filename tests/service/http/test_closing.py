@@ -35,13 +35,13 @@ async def service(zoo: Path) -> AsyncIterator[Service]:
 def gate(service: Service, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Hold every forward pass until the event is set."""
     batcher, event = service.served.registry.classifiers["colours"].batcher, threading.Event()
-    run = batcher._run
+    run = batcher._runner._run
 
     def wait(*arguments: Any) -> Any:
         assert event.wait(10)
         return run(*arguments)
 
-    monkeypatch.setattr(batcher, "_run", wait)
+    monkeypatch.setattr(batcher._runner, "_run", wait)
     return event
 
 

@@ -17,7 +17,8 @@ from limelight.api_keys import entry, hash_key
 from limelight.errors import LimelightError
 from service.access.criticality import read_criticality
 from service.caller import Caller
-from service.inference.batching import TURN_S, Batcher
+from service.inference.batching import Batcher
+from service.inference.prices import TURN_S
 from service.oip.grpc.exchange import status_code
 from service.request_context import RequestContext
 from service.settings import Settings
@@ -130,7 +131,7 @@ async def test_prediction_is_answered_while_masked_images_are_computed(
                 assert release.wait(20)
             return run(images_nhwc, outputs)
 
-        monkeypatch.setattr(served.registry.classifiers["colours"].batcher, "_run", slow)
+        monkeypatch.setattr(served.registry.classifiers["colours"].batcher._runner, "_run", slow)
         explaining = asyncio.create_task(served.http.post(EXPLAIN, content=PNG))
         for _ in range(3):
             assert (await served.http.post("/predict", content=PNG)).status_code == 200

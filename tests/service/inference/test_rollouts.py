@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from service.inference import shadow
-from service.inference.batching import Outputs
+from service.inference.batch_runner import Outputs
 from service.inference.classifier import Classifier
 from service.inference.rollouts import takes_part
 from service.inference.shadow import Pair, Shadow
@@ -165,7 +165,7 @@ async def test_failures_of_the_service_count_and_those_of_a_client_do_not(
     def fail(images: object, outputs: object) -> Outputs:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(of(served, "1").batcher, "_run", fail)
+    monkeypatch.setattr(of(served, "1").batcher._runner, "_run", fail)
     assert (await served.http.post("/predict", content=PNGS[0])).status_code == 500
     assert sums(served) == Sums(challenger_requests=1, challenger_errors=1)
 
@@ -273,14 +273,14 @@ async def test_answers_do_not_wait_for_the_shadow_and_more_is_shed(
 ) -> None:
     begin(served, "shadow")
     batcher, gate, ran = of(served, "1").batcher, threading.Event(), threading.Event()
-    run = batcher._run
+    run = batcher._runner._run
 
     def slow(images: NDArray[np.uint8], outputs: Sequence[str]) -> Outputs:
         ran.set()
         assert gate.wait(WAIT_S)
         return run(images, outputs)
 
-    monkeypatch.setattr(batcher, "_run", slow)
+    monkeypatch.setattr(batcher._runner, "_run", slow)
     for _ in range(4):  # all are answered while the first comparison hangs
         await ask(served)
         await until(ran.is_set)
@@ -313,13 +313,13 @@ async def test_shadow_that_has_not_begun_gives_way_to_a_request(served: Served) 
     offered, counted = Shadow(Metrics(), lambda: next(answers)), Tally(0.0)
     challenger = of(served, "1")
     ran: list[int] = []
-    run = challenger.batcher._run
+    run = challenger.batcher._runner._run
 
     def watched(images: NDArray[np.uint8], outputs: Sequence[str]) -> Outputs:
         ran.append(len(images))
         return run(images, outputs)
 
-    challenger.batcher._run = watched
+    challenger.batcher._runner._run = watched
     found = {"probabilities": np.zeros((1, 3), np.float32)}
     pair = Pair(of(served, "2"), challenger, counted)
     offered.offer(pair, np.stack(IMAGES[:1]), found)
@@ -335,7 +335,7 @@ async def test_failing_shadow_is_only_counted(
     def fail(images: object, outputs: object) -> Outputs:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(of(served, "1").batcher, "_run", fail)
+    monkeypatch.setattr(of(served, "1").batcher._runner, "_run", fail)
     assert await ask(served) == "2"
     await until(lambda: sums(served).failed == 1)
     assert "the shadow colours 1 has failed" in caplog.text

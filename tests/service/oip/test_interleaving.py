@@ -45,14 +45,14 @@ class Interfaces:
 
     def hold_up(self) -> tuple[threading.Event, list[int]]:
         """Make batches wait for the event; their sizes are listed when they begin."""
-        gate, sizes, run = threading.Event(), list[int](), self.batcher._run
+        gate, sizes, run = threading.Event(), list[int](), self.batcher._runner._run
 
         def gated(images_nhwc: Images, names: Sequence[str]) -> Any:
             sizes.append(len(images_nhwc))
             assert gate.wait(10)
             return run(images_nhwc, names)
 
-        self.batcher._run = gated
+        self.batcher._runner._run = gated
         return gate, sizes
 
     async def predict(self, images_nhwc: Images) -> Probabilities:
@@ -138,7 +138,7 @@ async def test_every_interface_gives_the_outputs_of_the_engine(
     interfaces: Interfaces, colours: Artifact, rng: np.random.Generator
 ) -> None:
     sizes: list[int] = []
-    interfaces.batcher._observe = lambda size, seconds: sizes.append(size)
+    interfaces.batcher._runner._observe = lambda size, seconds: sizes.append(size)
     asked = [
         (interfaces.senders[index], pixels(rng, batch))
         for index, batch in zip(

@@ -218,7 +218,7 @@ async def test_images_of_a_request_run_in_at_most_two_batches(
 ) -> None:
     sizes: list[int] = []
     batcher = served.registry.classifiers["colours"].batcher
-    batcher._observe = lambda size, seconds: sizes.append(size)
+    batcher._runner._observe = lambda size, seconds: sizes.append(size)
     await http.post(INFER, json=request(images_input(pixels(rng, 8))))
     assert sum(sizes) == 8
     assert len(sizes) <= 2  # the first image may start before the others arrive
