@@ -15,7 +15,7 @@ from models.whitening import WhitenedConv
 from pipeline.data.class_balance import class_weights
 from pipeline.data.registry import Split
 from pipeline.errors import DataError, RunError
-from pipeline.training.augmentation.augmenter import Augmenter, Drawn
+from pipeline.training.augmentation.augmenter import Augmenter
 from pipeline.training.device import (
     at_least_float32,
     autocast,
@@ -27,6 +27,7 @@ from pipeline.training.device import (
 from pipeline.training.distillation import Teachers
 from pipeline.training.distributed import World, synchronise_batch_norm
 from pipeline.training.inference import evaluate
+from pipeline.training.losses import DivergenceCheck, Loss
 from pipeline.training.optimization.optimizers import Optimizers
 from pipeline.training.optimization.schedules import Rate, Schedule
 from pipeline.training.optimization.weight_averaging import (
@@ -48,9 +49,6 @@ _NORM_IMAGES = 8192
 _FORGETTING_STEPS = 50
 # A GPU runs ahead of Python; reading the loss at every step would make it wait.
 _STEPS_BETWEEN_LOSS_CHECKS = 20
-# First step at which a loss can count as diverging, and the multiple of the log loss of guessing.
-_SETTLING_STEPS = 20
-_DIVERGED = 4.0
 
 
 class StepObserver(Protocol):
@@ -131,7 +129,6 @@ class Trainer:
         self._averaged_from = self._unfrozen_from + self.schedule.averaged_from(
             self.steps - self._unfrozen_from
         )
-        self._classes = len(classes)
         self._images = len(fit)
         torch.manual_seed(seed)
         self._seed = seed
@@ -139,11 +136,16 @@ class Trainer:
         self.normalisation = normalisation
         self._prepare = normalisation.on(device)
         images = ResidentImages(fit.images, device)
-        self._labels = torch.from_numpy(fit.labels).to(device)
-        self._class_weights = None
+        weights = None
         if recipe.class_weights:
-            weights = class_weights(fit.labels, classes)
-            self._class_weights = torch.from_numpy(weights).to(device)
+            weights = torch.from_numpy(class_weights(fit.labels, classes)).to(device)
+        self._loss = Loss(
+            torch.from_numpy(fit.labels).to(device),
+            classes=len(classes),
+            weights=weights,
+            label_smoothing=recipe.label_smoothing,
+            teachers=teachers,
+        )
         network = make_network(
             # `initial` replaces pretrained weights, so these need no download.
             recipe if initial is None else recipe.but(network__pretrained=False),
@@ -171,7 +173,7 @@ class Trainer:
         if uses_bfloat16(device) and device.type == "cpu":
             image = images.take(torch.zeros(1, dtype=torch.int64))
             avoid_strides_of_one_position(self.network, self._prepare(image))
-        self._smoothed = math.nan
+        self._check_loss = DivergenceCheck(self._loss.of_guessing, self.optimizers.peak)
         self._frozen: bool | None = None
         self._forward: nn.Module = self.network
         self._compiled: nn.Module = self.network
@@ -256,7 +258,7 @@ class Trainer:
             momentum=rate.momentum,
         )
         if self.device.type == "cpu" or self.step % _STEPS_BETWEEN_LOSS_CHECKS == 0:
-            self._stop_if_diverged(batch)
+            self._check_loss(batch)
         return batch
 
     def _measure_norms(self, frozen: bool) -> None:
@@ -289,55 +291,6 @@ class Trainer:
         if frozen:
             return self.schedule.at(self.step, before, self.steps_per_epoch)
         return self.schedule.at(self.step - before, self.steps - before, self.steps_per_epoch)
-
-    def _loss(self, logits: Tensor, indices: Tensor, drawn: Drawn) -> Tensor:
-        """Compute the loss; each label of a mixture counts as much as its pixels.
-
-        The target of outliers is the same probability for every class.
-        """
-        if self.teachers is not None:
-            with autocast(self.device):
-                answers = self.teachers.answer(
-                    drawn.images_nhwc if drawn.before_nhwc is None else drawn.before_nhwc
-                )
-            if drawn.outliers is not None:
-                answers = torch.where(drawn.outliers[:, None], 1 / self._classes, answers)
-            return self.teachers.losses(logits, answers).mean()
-        losses = self._losses(logits, indices)
-        if drawn.mixture is not None:
-            own = drawn.mixture.own
-            losses = own * losses + (1 - own) * self._losses(logits, drawn.mixture.partners)
-        if drawn.outliers is not None:
-            losses = torch.where(drawn.outliers, -logits.log_softmax(1).mean(1), losses)
-        return losses.sum() / len(losses)
-
-    def _losses(self, logits: Tensor, indices: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(
-            logits,
-            self._labels[indices.to(self.device)],
-            weight=self._class_weights,
-            label_smoothing=self.recipe.label_smoothing,
-            reduction="none",
-        )
-
-    def _stop_if_diverged(self, batch: Batch) -> None:
-        loss = float(batch.loss)
-        self._smoothed = loss if math.isnan(self._smoothed) else 0.9 * self._smoothed + 0.1 * loss
-        chance = math.log(self._classes) * (self.teachers.scale if self.teachers else 1)
-        # Both must be high: a loss that has come down from a high start does not diverge.
-        worst = min(loss, self._smoothed)
-        diverged = self.step > _SETTLING_STEPS and worst > _DIVERGED * chance
-        if math.isfinite(loss) and not diverged:
-            return
-        said = (
-            f"diverges ({loss:.3g}, and guessing gives {chance:.3g})" if diverged else f"is {loss}"
-        )
-        raise RunError(
-            f"the loss {said} in epoch {batch.epoch}, step {batch.step}, at a rate of "
-            f"{batch.learning_rate:.3g}: the peak rate {self.optimizers.peak:g} is too high; try "
-            f"--lr {min(self.optimizers.peak, batch.learning_rate) / 4:.2g}, or let `limelight "
-            "lr-find` suggest one"
-        )
 
     def _whiten(self, images: ResidentImages) -> None:
         count = min(WHITENING_IMAGES, _WHITENING_PIXELS // math.prod(images.shape[1:3]))
@@ -375,7 +328,7 @@ class Trainer:
         state |= {f"optimizer.{name}": value for name, value in self.optimizers.state().items()}
         state |= random_state(self._rng, self.device)
         state["progress"] = torch.tensor([self.epoch, self.step])
-        state["smoothed"] = torch.tensor(self._smoothed, dtype=torch.float64)
+        state["smoothed"] = torch.tensor(self._check_loss.smoothed, dtype=torch.float64)
         return copied(state)
 
     def restore(self, state: Weights) -> None:
@@ -392,6 +345,6 @@ class Trainer:
                 self._begun_average.load_state_dict(under("average", state))
             self.optimizers.restore(under("optimizer", state))
             restore_random_state(state, self._rng, self.device)
-            self._smoothed = float(state["smoothed"])
+            self._check_loss.smoothed = float(state["smoothed"])
         except (RuntimeError, KeyError, ValueError) as error:
             raise RunError(f"the saved state does not fit this run: {error}") from error

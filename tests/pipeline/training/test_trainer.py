@@ -180,36 +180,6 @@ def test_error_about_a_nan_loss_names_step_and_a_rate_to_try() -> None:
         short_training(schedule__peak=1e20)
 
 
-def test_growing_finite_loss_stops_the_run() -> None:
-    trainer = small_trainer(Recipe.load("digits8", label_smoothing=0.0))
-    losses = iter([2.3] * 30 + [2.3 * 1.1**step for step in range(60)])
-    trainer._loss = lambda logits, *_: logits.sum() * 0 + next(losses)  # type: ignore[method-assign]
-    with pytest.raises(RunError, match=r"diverges \(1\d, and guessing gives 2\.3\).*--lr"):
-        [batch for _ in range(10) for batch in trainer.run_epoch()]
-
-
-def test_loss_that_falls_from_a_high_start_does_not_stop_the_run() -> None:
-    trainer = small_trainer(Recipe.load("digits8", label_smoothing=0.0))
-    losses = iter([1000.0] * 10 + [2.3] * 100)
-    trainer._loss = lambda logits, *_: logits.sum() * 0 + next(losses)  # type: ignore[method-assign]
-    steps = sum(1 for _ in range(2) for _ in trainer.run_epoch())
-    assert steps > 30  # well after the first steps, in which no loss stops the run
-
-
-def test_single_high_loss_does_not_stop_a_run_that_reads_few_losses() -> None:
-    """On a GPU, the loss of the first step is not read."""
-    trainer = small_trainer(Recipe.load("digits8", label_smoothing=0.0))
-    for step, loss in ((20, 2.0), (40, 0.5), (60, 0.3), (80, 12.0)):
-        trainer.step = step
-        trainer._stop_if_diverged(
-            Batch(
-                step=step, steps=100, epoch=4, loss=torch.tensor(loss), learning_rate=0.1,
-                momentum=0.9,
-            )
-        )  # fmt: skip
-    assert math.isfinite(trainer._smoothed)
-
-
 def test_images_that_are_too_small_for_corruptions_are_rejected() -> None:
     fit = Split(np.zeros((64, 3, 3, 1), np.uint8), np.arange(64) % 10)
     recipe = Recipe.load("digits8", batch_size=32, augmentation={"corruptions": 0.5})
@@ -234,19 +204,6 @@ def test_fewer_images_than_a_batch_are_rejected() -> None:
 def test_wrong_number_of_rates_is_rejected() -> None:
     with pytest.raises(RunError, match="4 rates for 3 layer groups"):
         small_trainer(Recipe.load("digits8", schedule__peak=(0.1, 0.2, 0.3, 0.4)))
-
-
-def test_class_weight_of_two_equals_repeated_images() -> None:
-    """Compare a class weight of 2 with two copies of the class, up to the mean."""
-    trainer = small_trainer(Recipe.load("digits8", class_weights=True, label_smoothing=0.0))
-    logits, labels = torch.randn(4, 10), torch.tensor([0, 1, 1, 2])
-    trainer._class_weights = torch.ones(10)
-    trainer._class_weights[1] = 2.0
-    repeated = torch.tensor([0, 1, 1, 2, 2, 3])
-    expected = nn.functional.cross_entropy(logits[repeated], labels[repeated], reduction="sum")
-    trainer._labels = labels
-    loss = trainer._loss(logits, torch.arange(4), Drawn(torch.empty(0)))
-    torch.testing.assert_close(loss, expected / 4)
 
 
 def test_ema_weights_are_the_moving_average() -> None:
@@ -432,15 +389,3 @@ def test_split_keeps_images_and_labels_together() -> None:
     split = Split(np.arange(4, dtype=np.uint8)[:, None, None, None], np.arange(4))
     taken = split.take(np.array([2, 0]))
     assert taken.images[:].ravel().tolist() == taken.labels.tolist() == [2, 0]
-
-
-def test_target_of_an_outlier_is_the_same_for_every_class() -> None:
-    trainer = small_trainer(Recipe.load("digits8", label_smoothing=0.0))
-    logits, labels = torch.randn(3, 10), torch.tensor([4, 1, 7])
-    trainer._labels = labels
-    outliers = torch.tensor([False, True, False])
-    drawn = Drawn(torch.empty(0), outliers=outliers)
-    each = nn.functional.cross_entropy(logits, labels, reduction="none")
-    uniform = nn.functional.cross_entropy(logits[1], torch.full((10,), 0.1))
-    loss = trainer._loss(logits, torch.arange(3), drawn)
-    torch.testing.assert_close(loss, (each[0] + uniform + each[2]) / 3)
