@@ -25,7 +25,9 @@ def test_bento_contains_only_the_service_and_runs_in_any_folder(zoo: Path, tmp_p
         *("limelight", "service", "examples", "zoo", "pyproject.toml", "README.md", "LICENSE"),
         "bentofile.yaml",  # BentoML's own
     }
-    with bentoml_serve(zoo, folder, bento="limelight:latest", cwd=elsewhere) as server:
+    with bentoml_serve(
+        zoo, folder, bento="limelight:latest", cwd=elsewhere, LIMELIGHT_WORKERS="1"
+    ) as server:
         assert httpx.get(f"{server.url}/readyz").status_code == 200
         answer = httpx.post(f"{server.url}/explain", content=PNG).json()
         assert answer["model"] == "colours"

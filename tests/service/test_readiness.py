@@ -13,7 +13,9 @@ from tests.serving_kit import COLOUR_NETWORK, bentoml_serve, write_artifact
 
 @pytest.mark.skipif(cuda_problem() is None, reason="this machine has a usable GPU")
 def test_missing_gpu_that_is_demanded_keeps_the_service_unready(zoo: Path, tmp_path: Path) -> None:
-    with bentoml_serve(zoo, tmp_path / "cuda", LIMELIGHT_DEVICE="cuda") as server:
+    with bentoml_serve(
+        zoo, tmp_path / "cuda", LIMELIGHT_DEVICE="cuda", LIMELIGHT_WORKERS="1"
+    ) as server:
         with httpx.Client(base_url=server.url, timeout=30) as client:
             ready = client.get("/readyz")
             detail = expect_problem(ready, 503, "not_ready")["detail"]
@@ -40,7 +42,7 @@ def test_a_damaged_file_keeps_the_service_unready_and_the_other_model_answers(
     content[-1] ^= 1
     damaged.write_bytes(content)
     with (
-        bentoml_serve(models, tmp_path / "serve") as server,
+        bentoml_serve(models, tmp_path / "serve", LIMELIGHT_WORKERS="1") as server,
         httpx.Client(base_url=server.url, timeout=30) as client,
     ):
         assert "SHA-256" in expect_problem(client.get("/readyz"), 503, "not_ready")["detail"]
@@ -53,7 +55,7 @@ def test_a_damaged_file_keeps_the_service_unready_and_the_other_model_answers(
 def test_an_empty_zoo_keeps_the_service_unready(tmp_path: Path) -> None:
     models = tmp_path / "zoo"
     models.mkdir()
-    with bentoml_serve(models, tmp_path / "serve") as server:
+    with bentoml_serve(models, tmp_path / "serve", LIMELIGHT_WORKERS="1") as server:
         problem = expect_problem(httpx.get(f"{server.url}/readyz"), 503, "not_ready")
         assert "LIMELIGHT_MODELS" in problem["detail"]
 

@@ -77,7 +77,10 @@ def test_service_and_local_models_give_the_same_predictions(folder: Path) -> Non
     command = ["predict", "cat.png", "two.png", "--model", "cifar10", "--json"]
     here = limelight(*command, cwd=folder)
     with bentoml_serve(
-        Settings().models, folder / "server", LIMELIGHT_DEFAULT_MODEL="digits"
+        Settings().models,
+        folder / "server",
+        LIMELIGHT_DEFAULT_MODEL="digits",
+        LIMELIGHT_WORKERS="1",
     ) as server:
         there = limelight(*command, "--url", server.url, cwd=folder)
     mine, theirs = (

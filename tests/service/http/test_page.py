@@ -273,7 +273,9 @@ def test_page_recovers_when_the_service_returns(browser: Browser, tmp_path: Path
 def test_page_waits_for_the_first_model(browser: Browser, tmp_path: Path) -> None:
     models = tmp_path / "models"
     models.mkdir()
-    with bentoml_serve(models, tmp_path, LIMELIGHT_MODELS_POLL_S="0.3") as server:
+    with bentoml_serve(
+        models, tmp_path, LIMELIGHT_MODELS_POLL_S="0.3", LIMELIGHT_WORKERS="1"
+    ) as server:
         page = browser.new_page()
         complaints: list[str] = []
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -399,7 +401,7 @@ def test_model_chosen_before_the_first_answer_classifies_the_image(page: Page) -
 
 def test_layercam_is_disabled_for_a_model_without_it(browser: Browser, tmp_path: Path) -> None:
     write_artifact(tmp_path / "models", layercam=False)
-    with bentoml_serve(tmp_path / "models", tmp_path) as server:
+    with bentoml_serve(tmp_path / "models", tmp_path, LIMELIGHT_WORKERS="1") as server:
         page = browser.new_page()
         page.goto(server.url)
         choose(page, "noise.png", encode(colour_image(np.random.default_rng(0))))
@@ -412,7 +414,9 @@ def test_layercam_is_disabled_for_a_model_without_it(browser: Browser, tmp_path:
 def test_another_version_can_be_chosen(browser: Browser, tmp_path: Path) -> None:
     for version in ("1", "2"):
         write_artifact(tmp_path / "models", version=version)
-    with bentoml_serve(tmp_path / "models", tmp_path, LIMELIGHT_VERSIONS="latest:2") as server:
+    with bentoml_serve(
+        tmp_path / "models", tmp_path, LIMELIGHT_VERSIONS="latest:2", LIMELIGHT_WORKERS="1"
+    ) as server:
         page = browser.new_page()
         page.goto(server.url)
         choose(page, "noise.png", encode(colour_image(np.random.default_rng(0))))
@@ -433,7 +437,9 @@ def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_artifact(folder / "models", version="1", network=rolled, layercam=False)
     write_artifact(folder / "models", version="2")
     write_artifact(folder / "models", name="lone")
-    with bentoml_serve(folder / "models", folder, LIMELIGHT_VERSIONS="latest:2") as server:
+    with bentoml_serve(
+        folder / "models", folder, LIMELIGHT_VERSIONS="latest:2", LIMELIGHT_WORKERS="1"
+    ) as server:
         yield server
 
 
@@ -513,6 +519,7 @@ def test_version_that_became_active_meanwhile_is_described(
 ) -> None:
     write_artifact(tmp_path / "models", version="1")
     settings = {"LIMELIGHT_MODELS_POLL_S": "0.3", "LIMELIGHT_SIGNATURES": "warn"}
+    settings["LIMELIGHT_WORKERS"] = "1"
     settings["LIMELIGHT_TRUSTED_KEYS"] = str(SHIPPED_KEY)
     with bentoml_serve(tmp_path / "models", tmp_path, also=settings) as server:
         page = browser.new_page()

@@ -23,7 +23,9 @@ def test_documented_example_runs_and_prints_the_class(tmp_path: Path) -> None:
     assert example.count(PORT) == 1
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     models = Settings.model_construct().models
-    with bentoml_serve(models, tmp_path / "serve", LIMELIGHT_DEFAULT_MODEL="cifar10") as server:
+    with bentoml_serve(
+        models, tmp_path / "serve", LIMELIGHT_DEFAULT_MODEL="cifar10", LIMELIGHT_WORKERS="1"
+    ) as server:
         # Unchanged except for the port, which may be in use on this machine.
         code = example.replace(PORT, server.url.removeprefix("http://"))
         command = [sys.executable, "-c", code]
