@@ -5,14 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import RunError
+from pipeline.errors import PipelineError
 
 
-class UnwritableError(RunError):
+class UnwritableError(PipelineError):
     """A file cannot be written, as on a full disk; what was there before is unchanged."""
 
-    def __init__(self, file: Path, reason: Exception) -> None:
-        super().__init__(f"{file} cannot be written: {reason}; make room, or choose another folder")
+    def __init__(
+        self, file: Path, reason: Exception, advice: str = "make room, or choose another folder"
+    ) -> None:
+        super().__init__(f"{file} cannot be written: {reason}; {advice}")
         self.file, self.reason = file, reason
 
 

@@ -13,7 +13,6 @@ from starlette.types import Receive, Scope, Send
 
 from limelight.errors import (
     ClientGone,
-    Draining,
     InternalError,
     InvalidParameter,
     LimelightError,
@@ -23,11 +22,11 @@ from service.access.criticality import read_criticality
 from service.errors import MethodNotAllowed, NoSuchRoute
 from service.http.cors import allow_origins
 from service.http.exchange import Endpoint, Exchange
+from service.http.headers import CLOSE, Header
 from service.http.json_responses import problem_response
 from service.http.messages import Request, Response
 from service.http.prediction_endpoints import LOW_PRIORITY, PredictionEndpoints, masked_images
 from service.http.request_body import is_form
-from service.http.single_write import CLOSE, Header
 from service.http.statuses import status_of
 from service.inference.admission import UploadBudget
 from service.inference.model_registry import ModelRegistry
@@ -38,10 +37,10 @@ from service.oip.dataplane import Server
 from service.oip.grpc_port import Port
 from service.oip.rest import Rest
 from service.process.connection_balancer import Acceptor
-from service.process.gauges import Gauges
 from service.process.shutdown import Drain
+from service.process.worker_gauges import WorkerGauges
 from service.process.worker_status import WorkerStatus
-from service.readiness import Readiness
+from service.readiness import Readiness, shutting_down
 from service.settings import Settings
 from service.system.malloc import Trimmer
 from service.telemetry import logs, tracing
@@ -89,8 +88,6 @@ class Application:
         self._access = None
         if settings.keys_file is not None:
             self._access = Access(settings, metrics, workers=workers)
-            self._readiness.require(self._access)
-        self._readiness.require(self._registry)
         self._upload_budget = UploadBudget(settings.max_queued_bytes)
         self._in_flight = 0
         self._status_task: asyncio.Task[None] | None = None
@@ -114,8 +111,12 @@ class Application:
             *(oip, self._upload_budget, metrics, self._recorder, trace, self._count_refusal),
             self._access,
         )
+        # Of several reasons the first one counts: the keys, then the models, then the port.
+        if self._access is not None:
+            self._readiness.require(self._access)
+        self._readiness.require(self._registry)
         self._readiness.require(self._port)
-        self._gauges = Gauges(
+        self._gauges = WorkerGauges(
             metrics,
             self._registry,
             self._readiness,
@@ -167,10 +168,11 @@ class Application:
         except LimelightError as error:
             response, error_code = error_response(error), error.code
         except asyncio.CancelledError:
-            # uvicorn cancels what is left after a second signal, and would log a traceback of each.
+            # asyncio cancels the requests that are left after a second Ctrl+C, and uvicorn those
+            # that exceed its timeout. uvicorn would log a traceback of each.
             if not self._drain.begun:
                 raise
-            ended = Draining("the service was stopped: use another replica", retry_after_s=10)
+            ended = shutting_down()
             response, error_code = error_response(ended), ended.code
         except Exception:
             logger.exception(

@@ -1,4 +1,4 @@
-"""Endpoints of what the service tells of itself: models, health, metrics, documents, pages."""
+"""Endpoints other than predictions: models, health, metrics, OpenAPI documents and web pages."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from service.http.static_files import DOCS, INDEX, Files
 from service.inference.model_registry import ModelRegistry
 from service.openapi.bentoml import bentoml_schema
 from service.openapi.document import document
-from service.process.gauges import Gauges
+from service.process.worker_gauges import WorkerGauges
 from service.readiness import Readiness
 from service.settings import Settings
 from service.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -33,7 +33,7 @@ def route_of(path: str) -> str:
 
 
 class InformationEndpoints:
-    """Endpoints of what the service tells of itself.
+    """Endpoints other than predictions.
 
     Attributes:
         routes: endpoint of each route and method.
@@ -45,7 +45,7 @@ class InformationEndpoints:
         metrics: Metrics,
         registry: ModelRegistry,
         readiness: Readiness,
-        gauges: Gauges,
+        gauges: WorkerGauges,
     ) -> None:
         self._metrics, self._registry = metrics, registry
         self._readiness, self._gauges = readiness, gauges

@@ -8,6 +8,13 @@ from limelight.errors import Draining, LimelightError, NotReady
 _RETRY_AFTER_S = 10
 
 
+def shutting_down() -> Draining:
+    """Return the error of a worker that is shutting down."""
+    return Draining(
+        "the service is shutting down: use another replica", retry_after_s=_RETRY_AFTER_S
+    )
+
+
 class Part(Protocol):
     """Part of a worker that must be ready before the worker is."""
 
@@ -34,9 +41,7 @@ class Readiness:
     def error(self) -> LimelightError | None:
         """Return the error that says why the worker is not ready; None if it is ready."""
         if self._draining():
-            return Draining(
-                "the service is shutting down: use another replica", retry_after_s=_RETRY_AFTER_S
-            )
+            return shutting_down()
         reasons = (part.unready_reason for part in self._parts)
         reason = next((reason for reason in reasons if reason is not None), None)
         return None if reason is None else NotReady(reason, retry_after_s=_RETRY_AFTER_S)

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from models import ClassMapNetwork
 from pipeline.errors import PipelineError
-from pipeline.evaluation.receptive_field import ReceptiveField, merged, mixes_all_positions
+from pipeline.evaluation.receptive_field import ReceptiveField, merged, mixes_positions
 
 SILENT = (nn.Dropout, nn.Identity)
 
@@ -51,8 +51,9 @@ def summarise(
 ) -> list[LayerSummary]:
     """Describe each layer in the order of one forward pass, in evaluation mode.
 
-    Where branches meet, as in a residual sum, the largest receptive field counts. A mean over all
-    positions outside of the layers is seen only if a layer or a block gets or returns it.
+    Where branches meet, as in a residual sum, the largest receptive field counts. If the code of a
+    block takes a mean over all positions itself, this is noticed only when the mean is the input of
+    a layer or the output of a block.
 
     Raises:
         PipelineError: the network does not accept images of that size.
@@ -180,7 +181,8 @@ class _Recorder:
     def _layer(self, name: str) -> LayerHook:
         def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             field = self._field_of(inputs[0])
-            mixes = output.ndim < 4 or mixes_all_positions(module, inputs[0])
+            # What a layer of several inputs does cannot be tried out with one.
+            mixes = len(inputs) == 1 and mixes_positions(module, inputs[0], output)
             field = field.whole() if mixes else field.through(module)
             self._within[-1].append(field)
             self._remember(output, field)
@@ -216,7 +218,7 @@ class _Recorder:
             return self._fields[id(tensor)]
         field = merged(self._within[-1])
         # One position where the layer before had several: a mean over positions, or the like.
-        pooled = _positions(tensor) == 1 < _positions(self._tensors[-1])
+        pooled = _has_one_position(tensor) and not _has_one_position(self._tensors[-1])
         return field.whole() if pooled or tensor.ndim < 4 else field
 
     def _remember(self, tensor: Tensor, field: ReceptiveField) -> None:
@@ -224,9 +226,9 @@ class _Recorder:
         self._fields[id(tensor)] = field
 
 
-def _positions(tensor: Tensor) -> int:
-    """Count the positions of a map; 1 for a vector."""
-    return prod(tensor.shape[2:])
+def _has_one_position(tensor: Tensor) -> bool:
+    """Tell whether a map has one position, with the channels first or last; so does a vector."""
+    return 1 in (prod(tensor.shape[2:]), prod(tensor.shape[1:3]))
 
 
 def _weights(module: nn.Module) -> int:

@@ -52,18 +52,28 @@ def merged(fields: Iterable[ReceptiveField]) -> ReceptiveField:
     return ReceptiveField(end - start, max(field.jump for field in branches), start)
 
 
-def mixes_all_positions(layer: nn.Module, received: Tensor) -> bool:
-    """Tell whether each output of a layer depends on all positions of its input, (1, C, H, W).
+def mixes_positions(layer: nn.Module, received: Tensor, output: Tensor) -> bool:
+    """Tell whether an output depends on all positions, though the layer has no window.
 
-    This is tried out: a norm over positions and a global pooling have many names.
+    Received and output are (1, C, H, W); a norm over positions and a pooling have many names. So a
+    NaN is put at the first position: it is at the last one, too, if the layer mixes them.
     """
-    if _window(layer)[0] > 1 or received.ndim < 4 or received.shape[2:].numel() == 1:
+    if _has_window(layer) or received.ndim < 4:
         return False
-    image = torch.rand_like(received)
-    changed = image.clone()
-    changed[..., 0, 0] += 1
-    last, other = (layer.forward(each)[..., -1:, -1:] for each in (image, changed))
-    return not torch.equal(last, other)
+    # With channels last, a linear layer changes one side of what looks like a map.
+    sides = zip(output.shape[2:], received.shape[2:], strict=False)
+    if output.ndim < 4 or all(after < before for after, before in sides):
+        return True
+    if 1 in received.shape[2:]:  # the first position may be the last one
+        return False
+    probe = torch.zeros_like(received)
+    probe[..., 0, 0] = torch.nan
+    return bool(layer.forward(probe)[..., -1, -1].isnan().any())
+
+
+def _has_window(layer: nn.Module) -> bool:
+    weight = getattr(layer, "weight", None)
+    return hasattr(layer, "kernel_size") or (isinstance(weight, Tensor) and weight.ndim == 4)
 
 
 def _window(layer: nn.Module) -> tuple[int, int, int]:

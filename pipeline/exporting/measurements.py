@@ -29,9 +29,9 @@ from pipeline.evaluation.ood_detection import (
     measure_detection,
     ood_count,
 )
-from pipeline.evaluation.published_figures import predict
 from pipeline.evaluation.robustness import images_to_corrupt, measure_robustness
 from pipeline.evaluation.saliency import infer_output
+from pipeline.evaluation.served_predictions import predict
 from pipeline.exporting.formats import ONNX, compare_formats
 from pipeline.progress import Progress
 from pipeline.runs.run import Run

@@ -58,7 +58,7 @@ def ablate(
 ) -> list[Outcome]:
     """Train each of `variants` with every seed; `train` returns the best validation accuracy.
 
-    A variant that cannot be built, or whose loss diverges, is an outcome, too.
+    A variant that cannot be built, or whose loss diverges, is an outcome, too; a full disk is none.
     """
     seeds, outcomes = list(seeds), []
     for change, variant in variants:

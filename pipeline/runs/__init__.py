@@ -1,1 +1,1 @@
-"""Run folders: planning, writing, resuming and reading runs, and what a person sees of one."""
+"""Run folders: planning, writing, resuming and reading runs, and their display in the terminal."""

@@ -129,6 +129,7 @@ class RunPlan:
 
         Raises:
             RunError: `folder` is not empty or cannot be written, or the loss diverges.
+            UnwritableError: a file of the run cannot be written, as on a full disk.
             DataError: there are fewer images than a batch.
 
         """
@@ -270,6 +271,7 @@ def complete_run(
     Raises:
         PipelineError: `folder` has a run with other options or data.
         RunError: `folder` is not empty or cannot be written, or the loss diverges.
+        UnwritableError: a file of the run cannot be written, as on a full disk.
         DataError: there are fewer images than a batch.
 
     """

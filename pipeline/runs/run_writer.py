@@ -9,7 +9,6 @@ from typing import Protocol
 from torch import Tensor
 
 from pipeline.atomic_files import UnwritableError, write_text
-from pipeline.errors import RunError
 from pipeline.runs.run_folder import (
     CHECKPOINT,
     EPOCHS,
@@ -35,15 +34,16 @@ class Resumable(Protocol):
 
 
 @contextmanager
-def _continuable() -> Iterator[None]:
-    """Let the error of a file that cannot be written say how to continue the run."""
+def saying_how_to_resume() -> Iterator[None]:
+    """Let the error of a file that cannot be written say how to continue its run."""
     try:
         yield
     except UnwritableError as error:
-        raise RunError(
-            f"{error.file} cannot be written: {error.reason}. The last epoch that was saved is "
-            f"untouched: make room, then continue the run with --resume {error.file.parent}"
-        ) from error
+        advice = (
+            "the last epoch that was saved is untouched: make room, then continue the run with "
+            f"--resume {error.file.parent}"
+        )
+        raise UnwritableError(error.file, error.reason, advice) from error
 
 
 class RunWriter(Callback):
@@ -54,7 +54,7 @@ class RunWriter(Callback):
         self.watching = watching
         """The callbacks whose state is saved, by the prefix of the names in it."""
 
-    @_continuable()
+    @saying_how_to_resume()
     def end_epoch(self, trainer: Resumable, record: Record) -> None:
         """Save everything that a resume needs, then the results."""
         state = {f"trainer.{name}": value for name, value in trainer.state().items()}
@@ -93,7 +93,7 @@ class RunWriter(Callback):
             for key, value in callback.state().items()
         }
 
-    @_continuable()
+    @saying_how_to_resume()
     def _write_results(self, record: Record, history: dict[str, Tensor]) -> None:
         metadata = {
             key: json.dumps(value)

@@ -22,7 +22,7 @@ from pipeline.data.text_files import TEXTS
 from pipeline.errors import RunError
 from pipeline.runs.run_claim import check_new
 from pipeline.runs.run_folder import CHECKPOINT, CONFIG, STATE, is_finished, read_epochs
-from pipeline.runs.run_writer import RunWriter
+from pipeline.runs.run_writer import RunWriter, saying_how_to_resume
 from pipeline.runs.tensor_files import read_tensors, write_tensors
 from pipeline.text.corpus import Corpus, Vocabulary, read_corpus
 from pipeline.text.recipe import TextRecipe
@@ -95,6 +95,7 @@ class CycleWriter:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    @saying_how_to_resume()
     def end_epoch(self, trainer: TextTrainer, record: TextRecord) -> None:
         """Write the weights if a cycle ends."""
         if trainer.epoch in trainer.cycle_ends:
@@ -122,6 +123,7 @@ def begin(
 
     Raises:
         RunError: `folder` is not empty or cannot be written, or the options contradict each other.
+        UnwritableError: a file of the run cannot be written, as on a full disk.
         DataError: the text is too short.
 
     """

@@ -11,7 +11,7 @@ from pipeline.training.device import autocast
 from pipeline.training.distillation import Teachers
 from pipeline.training.record import Batch
 
-# First step at which a loss can count as diverging, and the multiple of the log loss of guessing.
+# Last step at which no loss counts as diverging, and the multiple of the loss of guessing.
 _SETTLING_STEPS = 20
 _DIVERGED = 4.0
 
@@ -24,7 +24,7 @@ class Loss:
 
     Args:
         labels: of all training images, int64 (N,), on the device.
-        classes: their number.
+        classes: number of classes.
         weights: of the classes, float32 (K,), on the device; None: all count the same.
         label_smoothing: probability that the targets share among all classes.
         teachers: the models to distil from, instead of learning the labels.
@@ -41,12 +41,15 @@ class Loss:
         teachers: Teachers | None,
     ) -> None:
         self._labels, self._classes, self._weights = labels, classes, weights
-        self._label_smoothing, self._teachers = label_smoothing, teachers
+        self._label_smoothing, self.teachers = label_smoothing, teachers
 
     def __call__(self, logits: Tensor, indices: Tensor, drawn: Drawn) -> Tensor:
-        """Compute the loss of logits (B, K) for the images at `indices`, as they were drawn: ()."""
-        if self._teachers is not None:
-            return self._distilled(self._teachers, logits, drawn)
+        """Return the loss, a scalar, of the logits (B, K) of the images at `indices`.
+
+        `drawn` says how these were augmented.
+        """
+        if self.teachers is not None:
+            return self._distilled(self.teachers, logits, drawn)
         losses = self._of_labels(logits, indices)
         if drawn.mixture is not None:
             own = drawn.mixture.own
@@ -58,7 +61,7 @@ class Loss:
     @property
     def of_guessing(self) -> float:
         """Loss of the same probability for every class."""
-        return math.log(self._classes) * (self._teachers.scale if self._teachers else 1)
+        return math.log(self._classes) * (self.teachers.scale if self.teachers else 1)
 
     def _distilled(self, teachers: Teachers, logits: Tensor, drawn: Drawn) -> Tensor:
         with autocast(logits.device):
@@ -81,6 +84,10 @@ class Loss:
 
 class DivergenceCheck:
     """Check that a loss stays a number, and does not end far above that of guessing.
+
+    Args:
+        of_guessing: loss of the same probability for every class.
+        peak: highest learning rate of the run, for the message.
 
     Attributes:
         smoothed: moving average of the loss; NaN before the first step.

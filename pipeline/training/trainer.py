@@ -52,7 +52,7 @@ _STEPS_BETWEEN_LOSS_CHECKS = 20
 
 
 class StepObserver(Protocol):
-    """Part of `Callback` that the steps of an epoch call."""
+    """Observer of the steps of an epoch: these two methods of `Callback`."""
 
     def begin_batch(self, trainer: "Trainer") -> None:
         """Prepare, before the forward pass of the step `trainer.step` + 1."""
@@ -103,7 +103,6 @@ class Trainer:
             )
         reuse_freed_memory(device)
         self.recipe, self.device, self.world = recipe, device, world or World()
-        self.teachers = teachers
         height, width = fit.images.shape[1:3]
         side, pad = min(height, width), recipe.augmentation.pad
         if pad >= side:

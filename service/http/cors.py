@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from service.http.messages import NOSNIFF
+from service.http.headers import NOSNIFF
 from service.inference.classifier import DIGEST_HEADER, VERSION_HEADER
 
 _EXPOSED = (

@@ -12,11 +12,10 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from limelight.errors import InvalidParameter
-from service.http.single_write import Header, cycle_behind, write_whole
+from service.http.headers import NOSNIFF, Header
+from service.http.single_write import cycle_behind, write_whole
 from service.request_context import RequestContext
 
-NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
-"""Header of every response: a browser must not guess another type from the content."""
 MAX_CACHED_TEXT = 256
 """Length of the longest text of a client that is kept as the key of a cache."""
 _MAX_ID_LENGTH = 128

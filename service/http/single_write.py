@@ -9,9 +9,7 @@ import logging
 from starlette.types import Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-Header = tuple[bytes, bytes]
-"""Name in lower case and value, as in ASGI."""
-CLOSE: Header = (b"connection", b"close")
+from service.http.headers import CLOSE, Header
 
 
 def cycle_behind(send: Send) -> RequestResponseCycle | None:

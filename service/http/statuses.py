@@ -1,4 +1,4 @@
-"""HTTP status and headers of each error; `service.oip.errors` has those that differ there."""
+"""HTTP status and headers of each error, except those of the Open Inference Protocol alone."""
 
 import math
 

@@ -11,9 +11,10 @@ from limelight.errors import LimelightError, Overloaded
 from service.errors import RequestTimeout
 from service.http.bounded_parser import BODY, HEAD
 from service.http.closing import ClosingProtocol, abandon
+from service.http.headers import CLOSE, Header
 from service.http.json_responses import problem_response
 from service.http.messages import Response, choose_id
-from service.http.single_write import CLOSE, Header, encode, writes_only
+from service.http.single_write import encode, writes_only
 from service.settings import Settings
 
 logger = logging.getLogger("limelight.http")

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from service.request_context import RequestContext
 
 Outputs = Mapping[str, NDArray[np.float32]]
+"""Outputs of N images by name, each (N, ...)."""
 Run = Callable[[NDArray[np.uint8], Sequence[str]], Outputs]
+"""Function that runs a batch: images (N, H, W, C) and names of outputs -> the outputs."""
 
 logger = logging.getLogger("limelight.batching")
 
@@ -33,7 +35,7 @@ Answer = tuple[Item, Outputs | Exception]
 """An item with its outputs, or with the error that it gets instead."""
 
 
-def count(items: Sequence[Item]) -> int:
+def image_count(items: Sequence[Item]) -> int:
     """Return the number of images in all items."""
     return sum([len(item.images_nhwc) for item in items])
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from limelight.errors import ClientGone, DeadlineExceeded, NotReady
 from service.inference.admission import Admission
-from service.inference.batch_runner import Answer, BatchRunner, Item, Outputs, Run, count
+from service.inference.batch_runner import Answer, BatchRunner, Item, Outputs, Run, image_count
 from service.inference.fair_queue import FairQueue
 from service.inference.prices import Prices
 from service.request_context import RequestContext
@@ -134,7 +134,8 @@ class Batcher:
         context = context or RequestContext()
         most = self._max_batch
         if background:
-            most = min(most, self._prices.turn(expensive=not self._expensive.isdisjoint(outputs)))
+            expensive = not self._expensive.isdisjoint(outputs)
+            most = min(most, self._prices.images_per_turn(expensive=expensive))
         if len(images_nhwc) <= most:
             future = self._enqueue(images_nhwc, outputs, context, background=background)
             # Cancelling the caller cancels the future: its item is skipped, or its result dropped.
@@ -231,8 +232,8 @@ class Batcher:
                 # If batches overlap, this one counts only from the end of the last one.
                 ended = time.perf_counter()
                 seconds = ended - max(started, lane.last_end)
-                self.admission.observe_batch(count(part), seconds, background=lane.background)
-                self._prices.observe(count(part), seconds, expensive=part[0].expensive)
+                self.admission.observe_batch(image_count(part), seconds, background=lane.background)
+                self._prices.observe(image_count(part), seconds, expensive=part[0].expensive)
                 lane.last_end = ended
                 self._schedule_delivery(answers)
                 answers = []
@@ -251,7 +252,7 @@ class Batcher:
                 return []
             tokens.put(False)  # the end marker follows the items that are left
         batch = [lane.items.take()]
-        limit, images = self._batch_limit(batch[0], background=lane.background), count(batch)
+        limit, images = self._batch_limit(batch[0], background=lane.background), image_count(batch)
         with contextlib.suppress(queue.Empty):
             while images < limit:
                 if not tokens.get_nowait():
@@ -273,7 +274,7 @@ class Batcher:
         background work takes a turn.
         """
         if background:
-            return min(self._max_batch, self._prices.turn(expensive=first.expensive))
+            return min(self._max_batch, self._prices.images_per_turn(expensive=first.expensive))
         admission = self.admission
         left_s = first.context.deadline - time.perf_counter() - admission.margin_s
         return min(self._max_batch, max(1.0, left_s / 2 / (admission.seconds_per_image or 1e-9)))
@@ -286,10 +287,10 @@ class Batcher:
         answers: list[Answer] = []
         admission = self.admission
         seconds = admission.seconds_per_image
-        ready_at = now + admission.expected_s(count(batch))
+        ready_at = now + admission.expected_s(image_count(batch))
         if background:
             seconds = admission.background_seconds_per_image
-            ready_at = now + admission.expected_background_s(count(batch))
+            ready_at = now + admission.expected_background_s(image_count(batch))
         for item in batch:
             context = item.context
             context.stages.append(("queue", item.submitted, now))

@@ -1,4 +1,4 @@
-"""Prices of images: the time that one takes in a network, with expensive outputs and without."""
+"""Times of images in a network: what one costs beside others, and how many fit into a turn."""
 
 # Longest batch of background work, if it can be divided: a GPU runs one batch after the other, so a
 # prediction may wait for it.
@@ -21,13 +21,13 @@ class Prices:
         mean = self._seconds[expensive]
         self._seconds[expensive] += (seconds / images - mean) * (_NEWEST if mean else 1.0)
 
-    def turn(self, *, expensive: bool) -> int:
+    def images_per_turn(self, *, expensive: bool) -> int:
         """Return the number of images of background work that take a turn, at least one."""
         seconds = self._seconds[expensive] or self._seconds[False] or TURN_S
         return max(1, int(TURN_S / seconds))
 
     def price(self, *, expensive: bool) -> float:
-        """Return the time of an image beside that of one without expensive outputs, at least 1."""
+        """Return how many times longer an image takes than a cheap one, from 1 to 20."""
         cheap_s, expensive_s = self._seconds
         if not (expensive and cheap_s and expensive_s):
             return 1.0

@@ -1,1 +1,1 @@
-"""Worker processes: their number, their connections, start and shutdown."""
+"""Worker processes: their number, state and connections, start and shutdown."""

@@ -18,6 +18,7 @@ from pipeline.cli.commands.summary import data_shape, summary
 from pipeline.data.registry import DATASETS, load_dataset
 from pipeline.errors import PipelineError
 from pipeline.evaluation.layer_summary import LayerSummary, render, summarise
+from pipeline.evaluation.receptive_field import ReceptiveField
 
 ALL = [*sorted(ARCHITECTURES), "torchvision:resnet18"]
 
@@ -190,6 +191,63 @@ def test_receptive_fields_behind_layers_of_ones_own_equal_the_extent_of_the_grad
     rows = {row.name: row.receptive_field.pixels(0, 32) for row in summarise(network, 3, 32, 32)}
     found = extents(network, 32)
     assert {name: rows[name] for name in found} == found
+
+
+class Add(nn.Module):
+    """Layer of two inputs."""
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        return x + other
+
+
+class Twice(nn.Module):
+    """Block that gives its input to a layer of two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add = Add()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.add(x, x)
+        return out
+
+
+def fields_behind(middle: nn.Module) -> list[ReceptiveField]:
+    features = nn.Sequential(nn.Conv2d(3, 8, 3), middle, nn.Conv2d(8, 4, 1))
+    network = ClassMapNetwork(features, ClassMapHead(4, 2))
+    rows = summarise(network, 3, 32, 32)
+    return [row.receptive_field for row in rows if row.name.startswith("features")]
+
+
+def test_norm_over_positions_counts_also_if_its_weight_is_zero() -> None:
+    norm = nn.GroupNorm(2, 8)
+    nn.init.zeros_(norm.weight)
+    assert [field.is_whole for field in fields_behind(norm)] == [False, True, True]
+
+
+def test_pooling_to_a_few_positions_counts_as_the_whole_image() -> None:
+    fields = fields_behind(nn.AdaptiveMaxPool2d(2))
+    assert [field.is_whole for field in fields] == [False, True, True]
+
+
+def test_layer_of_two_inputs_has_the_field_of_the_first() -> None:
+    assert [field.size for field in fields_behind(Twice())] == [3, 3, 3]
+
+
+def test_norm_over_channels_does_not_count_on_a_map_of_one_position() -> None:
+    *_, last = [
+        row
+        for row in summarise(build("timm:test_convnext"), 3, 32, 32)
+        if row.name.startswith("features") and row.output_shape[1:] == (1, 1)
+    ]
+    assert not last.receptive_field.is_whole
+
+
+def test_summary_draws_no_random_numbers() -> None:
+    network = build("resnet", norm="group")
+    before = torch.get_rng_state()
+    summarise(network, 3, 32, 32)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_receptive_fields_behind_squeeze_and_excitation_equal_the_extent_of_the_gradient() -> None:

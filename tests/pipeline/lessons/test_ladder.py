@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.atomic_files import UnwritableError
 from pipeline.errors import PipelineError, RunError
 from pipeline.lessons.ablation import Outcome, ablate, variants
 from pipeline.lessons.ablation import as_markdown as ablation_table
@@ -189,6 +190,14 @@ def test_ablation_whose_base_fails_has_a_table_without_differences(tmp_path: Pat
     )
     assert "| as it is | failed: the loss is nan | | |" in table
     assert "| pool = max | 50.0% | 50.0% to 50.0% |  |" in table
+
+
+def test_full_disk_ends_an_ablation(tmp_path: Path) -> None:
+    def train(recipe: Recipe, seed: int, folder: Path) -> float:
+        raise UnwritableError(folder / "config.json", OSError("no space left"))
+
+    with pytest.raises(UnwritableError, match=r"config\.json cannot be written: no space left"):
+        ablate(variants(Recipe.load("digits8"), ["pool"]), range(2), train, tmp_path)
 
 
 def test_interrupted_ablation_is_continued(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline.atomic_files import UnwritableError
 from pipeline.errors import PipelineError, RunError
 from pipeline.runs.run import read_run
 from pipeline.runs.run_folder import CHECKPOINT, EPOCHS, HISTORY, STATE
@@ -23,6 +24,7 @@ from pipeline.training.callbacks import Callback
 from pipeline.training.recipe import Recipe
 from pipeline.training.record import Batch, Epoch, Record
 from pipeline.training.trainer import Trainer
+from pipeline.training.weights import Weights
 from tests.pipeline.cli.running import limelight, limelight_command
 from tests.pipeline.training.small_trainings import CPU
 
@@ -198,7 +200,7 @@ def test_state_of_another_run_is_rejected(tmp_path: Path) -> None:
         resume_run(tmp_path / "other", CPU).train(tmp_path / "other")
 
 
-def test_full_disk_keeps_the_last_file_and_the_error_says_how_to_continue(tmp_path: Path) -> None:
+def test_full_disk_keeps_the_last_file(tmp_path: Path) -> None:
     # The kernel rejects writes beyond the limit, as it does on a full disk.
     script = (
         "import resource, signal, torch\n"
@@ -224,9 +226,19 @@ def test_full_disk_keeps_the_last_file_and_the_error_says_how_to_continue(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == [STATE]
 
 
-def test_failed_write_of_the_epochs_says_how_to_continue(tmp_path: Path) -> None:
-    (tmp_path / "epochs.jsonl.part").mkdir()
-    writer = RunWriter(tmp_path, {})
+class Progress:
+    """Trainer with nothing to save."""
+
+    def state(self) -> Weights:
+        return {"x": torch.zeros(1)}
+
+    def restore(self, state: Weights) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", [STATE, HISTORY, CHECKPOINT, EPOCHS])
+def test_failed_write_of_an_epoch_says_how_to_continue(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.part").mkdir()
     epoch = Epoch(
         epoch=1,
         train_loss=1.0,
@@ -235,5 +247,9 @@ def test_failed_write_of_the_epochs_says_how_to_continue(tmp_path: Path) -> None
         learning_rate=0.1,
         seconds=1.0,
     )
-    with pytest.raises(RunError, match=r"epochs\.jsonl cannot be written: .* --resume"):
-        writer.finish(Record(epochs=[epoch], weights={"x": torch.zeros(1)}))
+    record = Record(epochs=[epoch], weights={"x": torch.zeros(1)})
+    words = (
+        rf"{name} cannot be written: .* untouched: make room, then continue .* --resume {tmp_path}"
+    )
+    with pytest.raises(UnwritableError, match=words):
+        RunWriter(tmp_path, {}).end_epoch(Progress(), record)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.atomic_files import UnwritableError
 from pipeline.errors import DataError, RunError
 from pipeline.runs.run_folder import CHECKPOINT, EPOCHS, STATE
 from pipeline.runs.tensor_files import read_tensors
@@ -143,6 +144,18 @@ def test_weights_are_kept_at_the_end_of_each_cycle(short_corpus: Corpus, tmp_pat
     best, _ = read_tensors(run.folder / CHECKPOINT)
     last = run.best.epoch == 4
     assert all(torch.equal(weights[key], best[key]) for key in best) == last
+
+
+def test_cycle_that_cannot_be_written_says_how_to_continue(
+    short_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: Path, *_: object) -> None:
+        raise UnwritableError(file, OSError("no space left"))
+
+    monkeypatch.setattr(runs, "write_tensors", fail)
+    words = rf"cycle-1.*no space left; .* continue the run with --resume {tmp_path / 'run'}"
+    with pytest.raises(UnwritableError, match=words):
+        train(short_corpus, tmp_path / "run", epochs=1, schedule={"kind": "sgdr", "peak": 1e-2})
 
 
 def test_clip_limits_the_gradient(corpus: Corpus, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Distillation from trained models, and the models that are rejected."""
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipeline.runs.pretrained import distil_from, read_pretrained
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_plan import plan_run, resume_run
 from pipeline.training.distillation import Teachers, fold_batch_norms
+from pipeline.training.losses import Loss
 from pipeline.training.recipe import Recipe
 from pipeline.training.teacher import Teacher
 from tests.pipeline.cli.running import limelight
@@ -37,7 +39,7 @@ from tests.pipeline.training.small_trainings import (
 def _teachers(*runs: Run, temperature: float = 2.0) -> Teachers:
     recipe = Recipe.load("digits8", distillation_temperature=temperature)
     plan = plan_run("digits8", recipe_name="digits8", recipe=recipe, seed=0, device=CPU)
-    teachers = distil_from(plan, [run.folder for run in runs]).trainer().teachers
+    teachers = distil_from(plan, [run.folder for run in runs]).trainer()._loss.teachers
     assert teachers is not None
     return teachers
 
@@ -86,6 +88,17 @@ def test_student_that_equals_its_teacher_has_zero_gradient(digits8_run: Run) -> 
     loss.backward()  # type: ignore[no-untyped-call]
     assert learning.grad is not None
     torch.testing.assert_close(learning.grad, torch.zeros_like(logits), atol=1e-6, rtol=0)
+
+
+def test_loss_of_guessing_has_the_scale_of_the_teachers(digits8_run: Run) -> None:
+    loss = Loss(
+        torch.zeros(1, dtype=torch.int64),
+        classes=10,
+        weights=None,
+        label_smoothing=0.0,
+        teachers=_teachers(digits8_run, temperature=4),
+    )
+    assert loss.of_guessing == pytest.approx(16 * math.log(10))
 
 
 @pytest.mark.parametrize("cutmix", [0.0, 0.5])
@@ -248,7 +261,7 @@ def test_longer_training_has_the_same_teachers(digits8_run: Run, tmp_path: Path)
     distil_from(plan, [digits8_run.folder]).train(tmp_path / "run")
     longer = plan_longer(tmp_path / "run", 1, device=CPU)
     assert [each.name for each in longer.config.teachers] == [digits8_run.folder.name]
-    images, teachers = splits()[1].images[:10], longer.trainer().teachers
+    images, teachers = splits()[1].images[:10], longer.trainer()._loss.teachers
     assert teachers is not None
     found = teachers.answer(torch.from_numpy(images))
     expected = _teachers(digits8_run).answer(torch.from_numpy(images))

@@ -36,6 +36,7 @@ def check_all(losses: Iterable[float], *, every: int = 1) -> float:
 
 def test_class_weight_of_two_equals_repeated_images() -> None:
     """Compare a class weight of 2 with two copies of the class, up to the mean."""
+    torch.manual_seed(0)
     logits, labels = torch.randn(4, 10), torch.tensor([0, 1, 1, 2])
     weights = torch.ones(10)
     weights[1] = 2.0
@@ -46,6 +47,7 @@ def test_class_weight_of_two_equals_repeated_images() -> None:
 
 
 def test_target_of_an_outlier_is_the_same_for_every_class() -> None:
+    torch.manual_seed(0)
     logits, labels = torch.randn(3, 10), torch.tensor([4, 1, 7])
     drawn = Drawn(torch.empty(0), outliers=torch.tensor([False, True, False]))
     each = nn.functional.cross_entropy(logits, labels, reduction="none")

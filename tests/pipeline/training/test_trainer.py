@@ -180,6 +180,22 @@ def test_error_about_a_nan_loss_names_step_and_a_rate_to_try() -> None:
         short_training(schedule__peak=1e20)
 
 
+def test_growing_finite_loss_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = small_trainer(Recipe.load("digits8", label_smoothing=0.0))
+    losses = iter([2.3] * 30 + [2.3 * 1.1**step for step in range(60)])
+    monkeypatch.setattr(trainer, "_loss", lambda logits, *_: logits.sum() * 0 + next(losses))
+    with pytest.raises(RunError, match=r"diverges \(1\d.*, and guessing gives 2\.3\).*--lr"):
+        [batch for _ in range(10) for batch in trainer.run_epoch()]
+
+
+def test_moving_average_of_the_loss_goes_on_after_a_resume() -> None:
+    trainer, resumed = small_trainer(Recipe.load("digits8")), small_trainer(Recipe.load("digits8"))
+    list(trainer.run_epoch())
+    resumed.restore(trainer.state())
+    assert math.isfinite(trainer._check_loss.smoothed)
+    assert resumed._check_loss.smoothed == trainer._check_loss.smoothed
+
+
 def test_images_that_are_too_small_for_corruptions_are_rejected() -> None:
     fit = Split(np.zeros((64, 3, 3, 1), np.uint8), np.arange(64) % 10)
     recipe = Recipe.load("digits8", batch_size=32, augmentation={"corruptions": 0.5})

@@ -1,4 +1,4 @@
-"""Gauges of a worker: whether it is ready, its requests in flight, and its queues."""
+"""State of a worker as metrics: whether it is ready, its requests in flight, and its queues."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from service.readiness import Readiness
 from service.telemetry.metrics import Metrics
 
 
-class Gauges:
-    """Gauges of a worker.
+class WorkerGauges:
+    """Reader of a worker's state into its metrics.
 
     Args:
-        metrics: metrics that have them.
+        metrics: where the values go.
         registry: models, each of which has a queue.
         readiness: whether the worker is ready.
         in_flight: returns the number of requests in flight.
@@ -35,7 +35,7 @@ class Gauges:
         self._queued: set[str] = set()
 
     def update(self) -> None:
-        """Set all gauges to the present state."""
+        """Set the gauges to the present state."""
         deaths = 0 if self._worker_status is None else self._worker_status.deaths
         ready = self._readiness.is_ready
         self._metrics.set_worker(ready=ready, in_flight=self._in_flight(), deaths=deaths)
