@@ -78,8 +78,7 @@ def test_named_metrics_are_exposed_or_recorded() -> None:
     known = "".join(
         path.read_text()
         for path in (
-            ROOT / "service" / "telemetry" / "metrics.py",
-            ROOT / "service" / "telemetry" / "gpu.py",
+            *(ROOT / "service" / "telemetry").glob("*.py"),
             *(ROOT / "deploy" / "prometheus").glob("*.yml"),
         )
     )
