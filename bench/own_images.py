@@ -29,7 +29,7 @@ from torchvision.transforms import v2
 from bench.common.report import Report
 from bench.common.spread import Spread
 from bench.common.turns import rotated
-from pipeline.data.reading import Reading
+from pipeline.data.reading_options import Reading
 from pipeline.data.registry import load_dataset
 from pipeline.training.augmentation.augmenter import Augmenter
 from pipeline.training.recipe import Recipe

@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.backbone import WeightsUnavailable
     from models.heads import Head
     from models.network import ClassMapNetwork
     from models.options import NetworkOptions
     from models.registry import ARCHITECTURES, build_network
     from models.resnet import ResNet
+    from models.torchvision_backbone import WeightsUnavailable
 
 _MODULES = {
     "ARCHITECTURES": "models.registry",
@@ -20,7 +20,7 @@ _MODULES = {
     "Head": "models.heads",
     "NetworkOptions": "models.options",
     "ResNet": "models.resnet",
-    "WeightsUnavailable": "models.backbone",
+    "WeightsUnavailable": "models.torchvision_backbone",
     "build_network": "models.registry",
 }
 

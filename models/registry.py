@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from models import backbone, timm_backbone
+from models import timm_backbone, torchvision_backbone
 from models.lessons import (
     conv_bn_net,
     conv_bn_net_deep,
@@ -30,7 +30,7 @@ ARCHITECTURES: dict[str, Callable[[int, int, NetworkOptions], ClassMapNetwork]] 
 }
 """Functions that build a network from its input channels, classes and options, by name."""
 BACKBONES: dict[str, Callable[[int, int, NetworkOptions], ClassMapNetwork]] = {
-    backbone.PREFIX: backbone.build_backbone,
+    torchvision_backbone.PREFIX: torchvision_backbone.build_backbone,
     timm_backbone.PREFIX: timm_backbone.build_timm,
 }
 """The same for networks of other libraries, by the prefix of their names."""

@@ -14,14 +14,14 @@ from typing import Unpack
 from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import newest_version
 from pipeline.console import say
-from pipeline.data.reading import ImageProgress, Reading
+from pipeline.data.reading_options import ImageProgress, Reading
 from pipeline.data.registry import source_at
 from pipeline.errors import PipelineError, RunError
 from pipeline.evaluation.ood_datasets import kinds_missing
 from pipeline.progress_bars import reading_bar, step_bar
 from pipeline.runs.choices import Choices
 from pipeline.runs.exported import rebuild_run
-from pipeline.runs.planning import next_folder, plan_finetuning, plan_longer, plan_training
+from pipeline.runs.plan_from_choices import next_folder, plan_finetuning, plan_longer, plan_training
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_folder import CONFIG, is_finished
 from pipeline.runs.run_plan import RunPlan, resume_run

@@ -20,9 +20,9 @@ from limelight.errors import (
 from service.access.access import Access
 from service.access.criticality import read_criticality
 from service.errors import MethodNotAllowed, NoSuchRoute
+from service.headers import CLOSE, Header
 from service.http.cors import allow_origins
 from service.http.exchange import Endpoint, Exchange
-from service.http.headers import CLOSE, Header
 from service.http.json_responses import problem_response
 from service.http.messages import Request, Response
 from service.http.prediction_endpoints import LOW_PRIORITY, PredictionEndpoints, masked_images

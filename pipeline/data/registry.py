@@ -35,7 +35,7 @@ from pipeline.data.entries import (
 )
 from pipeline.data.image_rules import digit_rule, grey_photo_rule, photo_rule
 from pipeline.data.own_images.loading import load_own_images
-from pipeline.data.reading import Reading
+from pipeline.data.reading_options import Reading
 from pipeline.data.served_images import as_served
 from pipeline.data.splits import Split, split_validation
 from pipeline.errors import DataError

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from models import ClassMapNetwork
-from pipeline.data.reading import Reading
+from pipeline.data.reading_options import Reading
 from pipeline.runs.run_config import RunConfig, read_results
 from pipeline.runs.run_data import RunData
 from pipeline.runs.run_folder import CHECKPOINT

@@ -12,7 +12,7 @@ from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import newest_version
 from limelight.imaging.image_rule import ImageRule
 from models.normalization import Normalisation
-from pipeline.data.reading import Reading
+from pipeline.data.reading_options import Reading
 from pipeline.data.registry import DATASETS, load_dataset, source_at
 from pipeline.errors import RunError
 from pipeline.runs.run_data import RunData, split_run_data

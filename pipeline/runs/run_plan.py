@@ -10,7 +10,7 @@ import torch
 
 from models.normalization import Normalisation
 from pipeline.atomic_files import write_text
-from pipeline.data.reading import Reading
+from pipeline.data.reading_options import Reading
 from pipeline.data.registry import (
     DATASETS,
     DEFAULT_SIZE,

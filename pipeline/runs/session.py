@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.console import next_command, say
-from pipeline.data.reading import ImageProgress
+from pipeline.data.reading_options import ImageProgress
 from pipeline.data.registry import DATASETS
 from pipeline.errors import RunError
 from pipeline.progress_bars import reading_bar

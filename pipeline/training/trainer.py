@@ -26,8 +26,9 @@ from pipeline.training.device import (
 )
 from pipeline.training.distillation import Teachers
 from pipeline.training.distributed import World, synchronise_batch_norm
+from pipeline.training.divergence import DivergenceCheck
 from pipeline.training.inference import evaluate
-from pipeline.training.losses import DivergenceCheck, Loss
+from pipeline.training.losses import Loss
 from pipeline.training.optimization.optimizers import Optimizers
 from pipeline.training.optimization.schedules import Rate, Schedule
 from pipeline.training.optimization.weight_averaging import (

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from service.http.headers import NOSNIFF
-from service.inference.classifier import DIGEST_HEADER, VERSION_HEADER
+from service.headers import DIGEST_HEADER, NOSNIFF, VERSION_HEADER
 
 _EXPOSED = (
     *("X-Request-Id", "Server-Timing", "Retry-After", "Traceresponse"),

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from limelight.errors import InvalidParameter
-from service.http.headers import NOSNIFF, Header
+from service.headers import NOSNIFF, Header
 from service.http.single_write import cycle_behind, write_whole
 from service.request_context import RequestContext
 

@@ -9,7 +9,7 @@ import logging
 from starlette.types import Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from service.http.headers import CLOSE, Header
+from service.headers import CLOSE, Header
 
 
 def cycle_behind(send: Send) -> RequestResponseCycle | None:

@@ -9,9 +9,9 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from limelight.errors import LimelightError, Overloaded
 from service.errors import RequestTimeout
+from service.headers import CLOSE, Header
 from service.http.bounded_parser import BODY, HEAD
 from service.http.closing import ClosingProtocol, abandon
-from service.http.headers import CLOSE, Header
 from service.http.json_responses import problem_response
 from service.http.messages import Response, choose_id
 from service.http.single_write import encode, writes_only

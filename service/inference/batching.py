@@ -22,7 +22,7 @@ from limelight.errors import ClientGone, DeadlineExceeded, NotReady
 from service.inference.admission import Admission
 from service.inference.batch_runner import Answer, BatchRunner, Item, Outputs, Run, image_count
 from service.inference.fair_queue import FairQueue
-from service.inference.prices import Prices
+from service.inference.image_times import ImageTimes
 from service.request_context import RequestContext
 from service.system.priority import yield_processor
 
@@ -79,7 +79,7 @@ class Batcher:
         self._max_batch = max_batch
         self.admission = Admission(max_queued)
         self._expensive = expensive
-        self._prices = Prices()
+        self._times = ImageTimes()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self.used = time.monotonic()
@@ -135,7 +135,7 @@ class Batcher:
         most = self._max_batch
         if background:
             expensive = not self._expensive.isdisjoint(outputs)
-            most = min(most, self._prices.images_per_turn(expensive=expensive))
+            most = min(most, self._times.images_per_turn(expensive=expensive))
         if len(images_nhwc) <= most:
             future = self._enqueue(images_nhwc, outputs, context, background=background)
             # Cancelling the caller cancels the future: its item is skipped, or its result dropped.
@@ -190,7 +190,7 @@ class Batcher:
             context.caller.name,
             weight=context.caller.share,
             images=len(images_nhwc),
-            cost=len(images_nhwc) * self._prices.price(expensive=expensive),
+            cost=len(images_nhwc) * self._times.relative(expensive=expensive),
         )
         lane.tokens.put(True)
         return future
@@ -233,7 +233,7 @@ class Batcher:
                 ended = time.perf_counter()
                 seconds = ended - max(started, lane.last_end)
                 self.admission.observe_batch(image_count(part), seconds, background=lane.background)
-                self._prices.observe(image_count(part), seconds, expensive=part[0].expensive)
+                self._times.observe(image_count(part), seconds, expensive=part[0].expensive)
                 lane.last_end = ended
                 self._schedule_delivery(answers)
                 answers = []
@@ -274,7 +274,7 @@ class Batcher:
         background work takes a turn.
         """
         if background:
-            return min(self._max_batch, self._prices.images_per_turn(expensive=first.expensive))
+            return min(self._max_batch, self._times.images_per_turn(expensive=first.expensive))
         admission = self.admission
         left_s = first.context.deadline - time.perf_counter() - admission.margin_s
         return min(self._max_batch, max(1.0, left_s / 2 / (admission.seconds_per_image or 1e-9)))

@@ -20,13 +20,11 @@ from limelight.imaging.preprocessing import Upload
 from limelight.result_builder import ResultBuilder
 from limelight.results import Explanation, Prediction
 from limelight.runtime.engine import Engine
+from service.headers import DIGEST_HEADER, VERSION_HEADER
 from service.inference.batching import Batcher, Row
 from service.inference.decoding import DecodingPool
 from service.inference.decoding_budget import MemoryHold
 from service.request_context import RequestContext
-
-VERSION_HEADER, DIGEST_HEADER = "x-model-version", "x-model-digest"
-"""Headers of every answer of a model: NAME/VERSION, and the digest of its files."""
 
 
 class Classifier:

@@ -9,7 +9,7 @@ from limelight.artifact.store import ArtifactError
 from limelight.errors import NotReady, UnknownModel
 from service.inference.classifier import Classifier
 from service.inference.model_loader import ModelError, ModelLoader
-from service.inference.rollouts import Rollouts
+from service.inference.rollout_routing import Rollouts
 from service.repository.plan import Key, Plan, State, key_of
 from service.repository.source import find_models
 from service.repository.version_policy import VersionPolicies

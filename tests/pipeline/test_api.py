@@ -24,7 +24,7 @@ from pipeline.cli.main import make_app
 from pipeline.data.decoding import image_reader
 from pipeline.errors import PipelineError
 from pipeline.runs.choices import augmentation_of
-from pipeline.runs.planning import next_folder, plan_training
+from pipeline.runs.plan_from_choices import next_folder, plan_training
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_config import read_config
 from pipeline.runs.run_folder import CHECKPOINT, read_epochs

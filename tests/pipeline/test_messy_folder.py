@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 from limelight.artifact.store import load_artifact
 from limelight.imaging.formats import FORMATS
-from pipeline.runs.planning import plan_training
+from pipeline.runs.plan_from_choices import plan_training
 from pipeline.runs.run import read_run
 from pipeline.training.device import uses_bfloat16
 from tests.pipeline.cli.running import limelight, limelight_process

@@ -78,7 +78,7 @@ def finetune(
     begin = choose_model(pretrained).folder
     # torch takes seconds to import: the command line is checked before.
     from pipeline import api
-    from pipeline.runs.planning import plan_finetuning
+    from pipeline.runs.plan_from_choices import plan_finetuning
 
     if dry_run:
         plan = partial(

@@ -28,7 +28,7 @@ def report(
     config, _ = read_results(run)
     check_source(source_at(data) if data else config.source)
     # torch takes seconds to import: what can be refused without it is refused before.
-    from pipeline.data.reading import Reading
+    from pipeline.data.reading_options import Reading
     from pipeline.report import write_report
     from pipeline.runs.run import read_run
 

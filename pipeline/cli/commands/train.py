@@ -109,7 +109,7 @@ def train(
     check_choices(source, choices)
     # torch takes seconds to import: the command line is checked before.
     from pipeline import api
-    from pipeline.runs.planning import plan_training
+    from pipeline.runs.plan_from_choices import plan_training
 
     if dry_run:
         plan = partial(

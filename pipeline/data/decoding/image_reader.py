@@ -11,7 +11,7 @@ from pipeline.data.decoding.duplicates import Duplicates
 from pipeline.data.decoding.image_cache import Record, opened_cache
 from pipeline.data.decoding.worker_processes import decode_missing
 from pipeline.data.labelled_files import FilesByClass, LabelledFiles
-from pipeline.data.reading import Reading
+from pipeline.data.reading_options import Reading
 from pipeline.data.splits import Split
 from pipeline.data.stored_images import ImageFile, StoredImages
 from pipeline.errors import DataError

@@ -16,7 +16,7 @@ from limelight.imaging.image_rule import ImageRule
 from pipeline.data.decoding import image_worker
 from pipeline.data.decoding.image_cache import ImageCache, Record
 from pipeline.data.decoding.image_worker import read_image
-from pipeline.data.reading import ImageProgress, Reading
+from pipeline.data.reading_options import ImageProgress, Reading
 from pipeline.errors import DataError
 
 # So few images take less time than the start of a process.

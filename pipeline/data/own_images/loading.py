@@ -9,7 +9,7 @@ from pipeline.data.labelled_files import TEST, TRAIN, VALIDATION, LabelledFiles
 from pipeline.data.own_images.csv_table import list_table
 from pipeline.data.own_images.image_folder import list_folder
 from pipeline.data.own_images.image_size import suitable_side
-from pipeline.data.reading import Reading
+from pipeline.data.reading_options import Reading
 from pipeline.data.splits import hold_out
 
 

@@ -7,9 +7,10 @@ import grpc
 
 from limelight.errors import LimelightError
 from limelight.result_builder import Winner
+from service.headers import DIGEST_HEADER
 from service.http.messages import choose_id
 from service.http.statuses import headers_of
-from service.inference.classifier import DIGEST_HEADER, Classifier
+from service.inference.classifier import Classifier
 from service.oip.errors import status_of
 from service.request_context import RequestContext
 

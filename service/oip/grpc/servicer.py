@@ -15,8 +15,8 @@ from limelight.errors import ClientGone, InternalError, LimelightError
 from service.access.access import Access
 from service.access.criticality import read_criticality
 from service.errors import Unauthenticated
+from service.headers import DIGEST_HEADER
 from service.inference.admission import UploadBudget
-from service.inference.classifier import DIGEST_HEADER
 from service.oip.dataplane import NAME, Server, server_version
 from service.oip.errors import InvalidInference
 from service.oip.grpc.codec import read_request, write_response

@@ -294,7 +294,7 @@ def test_pretrained_weights_that_are_replaced_are_not_downloaded(
     def fail(*_: object) -> None:
         raise AssertionError("downloaded")
 
-    monkeypatch.setattr("models.backbone.load_published", fail)
+    monkeypatch.setattr("models.torchvision_backbone.load_published", fail)
     network = NetworkOptions(architecture="torchvision:resnet18", pretrained=True)
     plain = replace(network, pretrained=False)
     weights = build_network(plain, in_channels=3, classes=10).state_dict()

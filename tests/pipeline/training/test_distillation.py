@@ -17,7 +17,7 @@ from models.normalization import Normalisation
 from pipeline.data.registry import Split
 from pipeline.errors import RunError
 from pipeline.runs.exported import rebuild_run
-from pipeline.runs.planning import plan_longer
+from pipeline.runs.plan_from_choices import plan_longer
 from pipeline.runs.pretrained import distil_from, read_pretrained
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_plan import plan_run, resume_run

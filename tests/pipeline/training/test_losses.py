@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import RunError
 from pipeline.training.augmentation.augmenter import Drawn
-from pipeline.training.losses import DivergenceCheck, Loss
+from pipeline.training.divergence import DivergenceCheck
+from pipeline.training.losses import Loss
 from pipeline.training.record import Batch
 
 

@@ -18,7 +18,7 @@ from limelight.errors import LimelightError
 from service.access.criticality import read_criticality
 from service.caller import Caller
 from service.inference.batching import Batcher
-from service.inference.prices import TURN_S
+from service.inference.image_times import TURN_S
 from service.oip.grpc.exchange import status_code
 from service.request_context import RequestContext
 from service.settings import Settings

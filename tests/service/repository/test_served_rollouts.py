@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from service.inference.rollouts import takes_part
+from service.inference.rollout_routing import takes_part
 from tests.pipeline.cli.running import limelight
 from tests.service.oip.kit import free_port
 from tests.serving_kit import (

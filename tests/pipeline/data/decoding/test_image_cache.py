@@ -21,7 +21,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.decoding import image_cache, image_worker, worker_processes
 from pipeline.data.decoding.image_cache import Record, opened_cache
 from pipeline.data.image_rules import photo_rule
-from pipeline.data.reading import Reading
+from pipeline.data.reading_options import Reading
 from pipeline.data.registry import load_dataset
 from pipeline.data.stored_images import ImageFile, StoredImages, in_batches
 from pipeline.errors import DataError

@@ -9,7 +9,7 @@ import torch
 
 from models import build_network
 from models.options import NetworkOptions
-from pipeline.data.reading import ImageProgress, Reading, ignore
+from pipeline.data.reading_options import ImageProgress, Reading, ignore
 from pipeline.data.registry import (
     check_source,
     check_unambiguous,

@@ -5,11 +5,12 @@
 TURN_S = 0.01
 # Weight of the newest value in the running means.
 _NEWEST = 0.2
-# Highest price of an image with expensive outputs: one slow batch must not stop a caller for long.
-_MAX_PRICE = 20.0
+# Most that an image with expensive outputs may count beside a cheap one: one slow batch must not
+# stop a caller for long.
+_MAX_RELATIVE = 20.0
 
 
-class Prices:
+class ImageTimes:
     """Running means of the seconds per image."""
 
     def __init__(self) -> None:
@@ -26,9 +27,9 @@ class Prices:
         seconds = self._seconds[expensive] or self._seconds[False] or TURN_S
         return max(1, int(TURN_S / seconds))
 
-    def price(self, *, expensive: bool) -> float:
+    def relative(self, *, expensive: bool) -> float:
         """Return how many times longer an image takes than a cheap one, from 1 to 20."""
         cheap_s, expensive_s = self._seconds
         if not (expensive and cheap_s and expensive_s):
             return 1.0
-        return min(_MAX_PRICE, max(1.0, expensive_s / cheap_s))
+        return min(_MAX_RELATIVE, max(1.0, expensive_s / cheap_s))

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from service.inference import shadow
 from service.inference.batch_runner import Outputs
 from service.inference.classifier import Classifier
-from service.inference.rollouts import takes_part
+from service.inference.rollout_routing import takes_part
 from service.inference.shadow import Pair, Shadow
 from service.repository.plan import Plan, State
 from service.repository.rollout import Kind, Rollout, RolloutProgress, Sums, Tally
