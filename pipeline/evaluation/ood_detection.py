@@ -81,11 +81,11 @@ class Features(NamedTuple):
     """Features (N, C) and logits (N, K) that scores are compared by."""
 
     fit: FeaturesAndLogits
-    """Those of at most `FITTED` random training images."""
+    """Features and logits of at most `FITTED` random training images."""
     in_distribution: FeaturesAndLogits
-    """Those of the validation images."""
+    """Features and logits of the validation images."""
     ood: dict[str, FeaturesAndLogits]
-    """Those of the OOD images, by their kind."""
+    """Features and logits of the OOD images, by their kind."""
 
 
 def extract_features(
@@ -110,7 +110,7 @@ class ScoredImages:
     in_distribution: Scores
     ood: dict[str, Scores]
     against: dict[str, Detection]
-    """How well the score detects each kind of OOD images."""
+    """Detection of each kind of OOD images."""
 
     @property
     def mean_auroc(self) -> float:

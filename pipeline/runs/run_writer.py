@@ -64,6 +64,7 @@ class RunWriter(Callback):
         write_tensors(self._folder / STATE, state, {"epochs": epochs_as_lines(record.epochs)})
         self._write_results(record, history)
 
+    @saying_how_to_resume()
     def resume(self, trainer: Resumable, into: type[Record] = Record) -> Record:
         """Restore `trainer` and the watching callbacks from the saved state, and a record.
 
@@ -81,6 +82,7 @@ class RunWriter(Callback):
         self._write_results(record, history)
         return record
 
+    @saying_how_to_resume()
     def finish(self, record: Record) -> None:
         """Write the results, and delete the state."""
         self._write_results(record, self._history())
@@ -93,7 +95,6 @@ class RunWriter(Callback):
             for key, value in callback.state().items()
         }
 
-    @saying_how_to_resume()
     def _write_results(self, record: Record, history: dict[str, Tensor]) -> None:
         metadata = {
             key: json.dumps(value)

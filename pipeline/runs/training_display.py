@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 _STEPS_BETWEEN_UPDATES_ON_GPU = 20
 
 
+def print_epoch(progress: Progress, record: Record, *, what: str = "", note: str = "") -> None:
+    """Print the last epoch above the bar, with `what` behind its number and `note` at the end."""
+    epoch = record.epochs[-1]
+    progress.console.print(
+        f"epoch {epoch.epoch:3}{what}  train loss {epoch.train_loss:.4f}  "
+        f"validation loss {epoch.validation_loss:.4f}  "
+        f"accuracy {epoch.validation_accuracy:.2%}  {epoch.seconds:.1f} s"
+        f"{'  best' if record.improved else ''}{note}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 class TrainingBar(Callback):
     """Bar over all steps, with a line of text for every epoch."""
 
@@ -35,16 +48,8 @@ class TrainingBar(Callback):
 
     def end_epoch(self, trainer: "Trainer", record: Record) -> None:
         """Print the losses, the accuracy and the time of the epoch."""
-        epoch = record.epochs[-1]
-        frozen = " (head only)" if epoch.epoch <= trainer.recipe.freeze_epochs else ""
-        self._progress.console.print(
-            f"epoch {epoch.epoch:3}{frozen}  train loss {epoch.train_loss:.4f}  "
-            f"validation loss {epoch.validation_loss:.4f}  "
-            f"accuracy {epoch.validation_accuracy:.2%}  {epoch.seconds:.1f} s"
-            f"{'  best' if record.improved else ''}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        frozen = record.epochs[-1].epoch <= trainer.recipe.freeze_epochs
+        print_epoch(self._progress, record, what=" (head only)" if frozen else "")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from rich.progress import Progress
 
 from pipeline.progress_bars import progress_bar
+from pipeline.runs.training_display import print_epoch
 from pipeline.text.trainer import TextRecord, TextTrainer
 from pipeline.training.record import Batch
 
@@ -28,16 +29,8 @@ class TextBar:
 
     def end_epoch(self, trainer: TextTrainer, record: TextRecord) -> None:
         """Print the losses, the accuracy and the time of the epoch."""
-        epoch = record.epochs[-1]
-        ends = epoch.epoch in trainer.cycle_ends
-        self._progress.console.print(
-            f"epoch {epoch.epoch:3}  train loss {epoch.train_loss:.4f}  "
-            f"validation loss {epoch.validation_loss:.4f}  "
-            f"accuracy {epoch.validation_accuracy:.2%}  {epoch.seconds:.1f} s"
-            f"{'  best' if record.improved else ''}{'  end of cycle' if ends else ''}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        ends = record.epochs[-1].epoch in trainer.cycle_ends
+        print_epoch(self._progress, record, note="  end of cycle" if ends else "")
 
 
 @contextmanager

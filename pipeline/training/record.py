@@ -1,4 +1,4 @@
-"""What a training run reports: its steps, its epochs, and the best of them."""
+"""Record of a training run: its steps, its epochs, and the best of them."""
 
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING

@@ -7,6 +7,7 @@ import orjson
 
 from limelight.errors import LimelightError
 from limelight.results import content
+from service.headers import Header
 from service.http.messages import Response
 from service.http.statuses import headers_of, status_of
 from service.inference.classifier import Classifier
@@ -16,9 +17,7 @@ from service.inference.model_registry import ModelRegistry
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
-def json_response(
-    answer: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()
-) -> Response:
+def json_response(answer: Any, status: int = 200, headers: Iterable[Header] = ()) -> Response:
     """Return a response of compact JSON in UTF-8; a float32 has no more digits than needed."""
     body = orjson.dumps(answer, content, _OPTIONS)
     return Response(body, status, b"application/json", headers)

@@ -105,7 +105,8 @@ class Response:
     ) -> None:
         """Write the response at once, as `send` does where it can."""
         body = b"" if head_only else self.body
-        write_whole(cycle, self.status, [*self.all_headers(), *extra], body)
+        headers = [*cycle.default_headers, *self.all_headers(), *extra]
+        write_whole(cycle, self.status, headers, body)
 
     async def send(
         self, send: Send, *, extra: Iterable[Header] = (), head_only: bool = False

@@ -27,7 +27,9 @@ def writes_only(cycle: RequestResponseCycle) -> bool:
 def write_whole(
     cycle: RequestResponseCycle, status: int, headers: list[Header], body: bytes
 ) -> None:
-    """Write a whole response, head and body in one piece, with the server's own headers.
+    """Write a whole response, head and body in one piece.
+
+    `headers` has all of them but `connection`, which is appended if the connection is closed.
 
     Two separate writes would be two packets, and two system calls on either side.
 
@@ -36,7 +38,6 @@ def write_whole(
     """
     if cycle.disconnected:
         return
-    headers = [*cycle.default_headers, *headers]
     if cycle.waiting_for_100_continue and cycle.more_body:
         cycle.keep_alive = False  # the client may send the body, or the next request
     if CLOSE in headers:

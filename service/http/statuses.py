@@ -19,6 +19,7 @@ from service.errors import (
     Unauthenticated,
     UnsupportedEncoding,
 )
+from service.headers import Header
 
 # RFC 6750, section 3.
 _CHALLENGE = b'Bearer realm="limelight"'
@@ -62,7 +63,7 @@ def status_of(kind: type[LimelightError]) -> int:
     return STATUS[kind]
 
 
-def headers_of(error: LimelightError) -> list[tuple[bytes, bytes]]:
+def headers_of(error: LimelightError) -> list[Header]:
     """Return the headers of an error: `Retry-After` in seconds, `Allow`, `WWW-Authenticate`, ..."""
     if isinstance(error, errors.Unavailable):
         return [(b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s)))]

@@ -147,7 +147,7 @@ class Gate(nn.Module):
 
 
 class Mean(nn.Module):
-    """Pooling of one's own."""
+    """Pooling without a name that is known."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3), keepdim=True)
@@ -180,7 +180,7 @@ class Shift(nn.Module):
     ],
     ids=lambda layer: type(layer).__name__,
 )
-def test_receptive_fields_behind_layers_of_ones_own_equal_the_extent_of_the_gradient(
+def test_receptive_fields_behind_unknown_layers_equal_the_extent_of_the_gradient(
     middle: nn.Module,
 ) -> None:
     torch.manual_seed(0)
