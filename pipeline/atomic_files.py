@@ -7,15 +7,30 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 
+_ADVICE = "make room, or choose another folder"
+
 
 class UnwritableError(PipelineError):
-    """A file cannot be written, as on a full disk; what was there before is unchanged."""
+    """A file or folder cannot be written, as on a full disk; a whole file is as it was before."""
 
-    def __init__(
-        self, file: Path, reason: Exception, advice: str = "make room, or choose another folder"
-    ) -> None:
-        super().__init__(f"{file} cannot be written: {reason}; {advice}")
-        self.file, self.reason = file, reason
+    def __init__(self, path: Path, reason: Exception | str, advice: str = _ADVICE) -> None:
+        said = (isinstance(reason, OSError) and reason.strerror) or reason
+        super().__init__(f"{path} cannot be written: {said}; {advice}")
+        self.path, self.reason = path, reason
+
+
+@contextmanager
+def writing(path: Path, advice: str = _ADVICE) -> Iterator[None]:
+    """Turn an OSError of the block, which writes `path`, into an error that says what to do.
+
+    Raises:
+        UnwritableError: with the reason and the `advice`.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UnwritableError(path, error, advice) from error
 
 
 @contextmanager
@@ -47,8 +62,5 @@ def write_text(file: Path, text: str) -> None:
         UnwritableError: the text cannot be written.
 
     """
-    try:
-        with replacing(file) as part:
-            part.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UnwritableError(file, error) from error
+    with writing(file), replacing(file) as part:
+        part.write_text(text, encoding="utf-8")

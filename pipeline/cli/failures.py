@@ -46,9 +46,11 @@ def run_command(command: Callable[[], None]) -> None:
 def _sentence(error: Exception) -> str:
     if isinstance(error, PipelineError):
         return str(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        remedy = _REMEDIES.get(error.errno or 0)
-        return f"{error.filename}: {error.strerror}" + (f"; {remedy}" if remedy else "")
+    remedy = _REMEDIES.get(error.errno or 0) if isinstance(error, OSError) else None
+    # A write to a full disk names no file.
+    if isinstance(error, OSError) and (error.filename is not None or remedy):
+        named = f"{error.filename}: " if error.filename is not None else ""
+        return f"{named}{error.strerror}" + (f"; {remedy}" if remedy else "")
     said = str(error).strip().splitlines() or [""]
     return (
         f"{type(error).__name__}: {said[0][:500]}. Nobody foresaw this: the traceback is in "

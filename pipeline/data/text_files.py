@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.atomic_files import replacing
-from pipeline.data.dataset_cache import cache_folder, writable_cache_folder
+from pipeline.atomic_files import replacing, writing
+from pipeline.data.dataset_cache import CHOOSE_CACHE, cache_folder, writable_cache_folder
 from pipeline.data.download import download
 from pipeline.errors import DataError
 from pipeline.progress import Progress, silent
@@ -47,7 +47,8 @@ def fetch_text(name: str, file: Path | None = None, progress: Progress = silent)
     one is a warning, since other editions train as well.
 
     Raises:
-        DataError: it cannot be read, downloaded or written.
+        DataError: it cannot be read or downloaded.
+        UnwritableError: the cache cannot be written.
 
     """
     entry, cached = TEXTS[name], text_path(name)
@@ -63,7 +64,8 @@ def fetch_text(name: str, file: Path | None = None, progress: Progress = silent)
                 "%s is not the text that the lessons use (SHA-256 %s instead of %s): losses differ",
                 file, text_sha256(content), entry.sha256,
             )  # fmt: skip
-        _write(cached, content)
+        with writing(cached, CHOOSE_CACHE), replacing(cached) as part:
+            part.write_bytes(content)
     finally:
         # A good text is in the cache from now on, and a bad one must be downloaded again.
         downloaded.unlink(missing_ok=True)
@@ -77,15 +79,6 @@ def _read(file: Path) -> bytes:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read ({error}); choose a UTF-8 text") from error
     return content
-
-
-def _write(cached: Path, content: bytes) -> None:
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(cached) as part:
-            part.write_bytes(content)
-    except OSError as error:
-        raise DataError(f"{cached} cannot be written ({error}); make room") from error
 
 
 def cached_text(name: str) -> Path:

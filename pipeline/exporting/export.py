@@ -10,6 +10,7 @@ import torch
 
 from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import Artifact, load_artifact
+from pipeline.atomic_files import writing
 from pipeline.exporting.draft_manifest import draft_manifest
 from pipeline.exporting.formats import (
     INT8_ONNX,
@@ -56,14 +57,17 @@ def export(
             ONNX checker rejects a graph, or the maps say no more about what the network depends on
             than noise does.
         PipelineError: the run's data is missing or has changed, or `name` is not a valid name.
+        UnwritableError: the folder cannot be written, as on a full disk.
 
     """
     if name is not None:
         check_name(name)
     data = run.data
     name = name or default_name(data.dataset.name)
-    with _staging_folder(root / name) as staging:
-        version = next_version(root / name)
+    home = root / name
+    # The data is read by now, so an OSError is of this folder.
+    with writing(home, "make room, or choose another --to"), _staging_folder(home) as staging:
+        version = next_version(home)
         _write(
             staging,
             run,
@@ -75,7 +79,7 @@ def export(
             name=name,
             version=version,
         )
-        return staging.rename(root / name / version)
+        return staging.rename(home / version)
 
 
 @contextmanager

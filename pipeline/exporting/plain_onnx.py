@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from models.serving_graph import ServingGraph
-from pipeline.atomic_files import replacing
-from pipeline.errors import GateError, RunError
+from pipeline.atomic_files import replacing, writing
+from pipeline.errors import GateError
 from pipeline.evaluation.calibration import calibrate
 from pipeline.exporting.parity import EXACT
 from pipeline.exporting.serialization import save_onnx, trace
@@ -44,7 +44,7 @@ def export_onnx(run: Run, file: Path) -> Path:
 
     Raises:
         GateError: the file does not give the outputs of eager torch.
-        RunError: the file cannot be written.
+        UnwritableError: the file cannot be written.
         PipelineError: the run's data is missing or has changed.
 
     """
@@ -53,14 +53,12 @@ def export_onnx(run: Run, file: Path) -> Path:
     temperature = calibrate(logits, torch.from_numpy(validation.labels)).temperature
     graph = PlainGraph(ServingGraph(run.network, config.normalisation, temperature)).eval()
     images = torch.from_numpy(validation.images[:_COMPARED])
-    try:
+    with writing(file, "make room, or choose another --to"):
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file, f".{os.getpid()}.part") as part:
             save_onnx(trace(graph, images[:2]), OUTPUTS, part)
             _add_metadata(part, classes=list(config.classes), image=config.image.model_dump())
             _compare(part, graph, images)
-    except OSError as error:
-        raise RunError(f"{file} cannot be written ({error}); choose another --to") from error
     return file
 
 

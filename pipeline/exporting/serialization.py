@@ -1,6 +1,7 @@
 """Serialisation of a graph: torch.export, ONNX, TorchScript."""
 
 import hashlib
+import io
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -83,7 +84,9 @@ def save_program(traced: ExportedProgram, file: Path) -> None:
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 node.meta.pop("stack_trace", None)
-    torch.export.save(traced, file)
+    content = io.BytesIO()  # torch has no error of its own for a full disk
+    torch.export.save(traced, content)
+    file.write_bytes(content.getvalue())
 
 
 def without_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -121,21 +124,14 @@ def save_torchscript(graph: ServingGraph, example: torch.Tensor, file: Path) -> 
     with _deprecated_torchscript(), torch.inference_mode():
         # The export compares all formats itself.
         traced = torch.jit.trace(graph, (example,), check_trace=False)  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, str(file))
-    without_debug_records(file)
-
-
-def without_debug_records(file: Path) -> None:
-    """Remove from a TorchScript file what only tracebacks read: lines and paths of its source."""
-    with zipfile.ZipFile(file) as archive:
-        entries = [
-            (entry, archive.read(entry))
-            for entry in archive.infolist()
-            if not entry.filename.endswith(".debug_pkl")
-        ]
-    with zipfile.ZipFile(file, "w") as archive:
-        for entry, content in entries:
-            archive.writestr(zipfile.ZipInfo(entry.filename), content, entry.compress_type)
+        content = io.BytesIO()  # torch has no error of its own for a full disk
+        torch.jit.save(traced, content)
+    with zipfile.ZipFile(content) as saved, zipfile.ZipFile(file, "w") as written:
+        for entry in saved.infolist():
+            # Only tracebacks read these: lines and paths of the source.
+            if not entry.filename.endswith(".debug_pkl"):
+                copy = zipfile.ZipInfo(entry.filename)
+                written.writestr(copy, saved.read(entry), entry.compress_type)
 
 
 def load_torchscript(file: Path, device: torch.device) -> nn.Module:

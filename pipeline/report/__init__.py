@@ -1,11 +1,9 @@
 """`report.html`: a run on one page, measured on its validation split, not on the test set."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.atomic_files import writing
 from pipeline.console import next_command
-from pipeline.errors import RunError
 from pipeline.progress import Progress, silent
 from pipeline.report.page import render
 from pipeline.report.study import study
@@ -25,32 +23,23 @@ def write_report(
     `progress` is told each step.
 
     Raises:
-        RunError: the data of the run has changed, or its folder cannot be written to.
+        RunError: the data of the run has changed.
+        UnwritableError: its folder cannot be written to.
 
     """
     report = run.folder / REPORT
     part = report.with_name(f"{REPORT}.part")
+    advice = f"make room, then: {next_command('limelight', 'report', run.folder)}"
     try:
-        with _written(report):
+        with writing(report, advice):
             part.touch()
             if report.is_dir():  # checked before the slow work, which would be lost
                 raise IsADirectoryError(f"{report} is a folder")
         page = render(study(run, device=device, tta=tta, progress=progress), progress)
-        with _written(report):
+        with writing(report, advice):
             # Names of files may have bytes that are not UTF-8.
             part.write_text(page, encoding="utf-8", errors="backslashreplace")
             part.replace(report)
     finally:
         part.unlink(missing_ok=True)
     return report
-
-
-@contextmanager
-def _written(report: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"{report} cannot be written: {error}; make room, then: "
-            f"{next_command('limelight', 'report', report.parent)}"
-        ) from error

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from pipeline.atomic_files import UnwritableError
 from pipeline.errors import RunError
 from pipeline.runs.folder_lock import locked
 from pipeline.runs.run_folder import CONFIG
@@ -27,8 +28,10 @@ def claimed(folder: Path, *, new: bool) -> Iterator[None]:
     A new folder is made, and goes again with its parents if nothing was written.
 
     Raises:
-        RunError: another process trains in it; a new one is not empty, cannot be written, or has a
-            name that is not UTF-8, with which a run cannot be read.
+        RunError: another process trains in it; a new one is not empty, or has a name that is not
+            UTF-8, with which a run cannot be read.
+        UnwritableError: it cannot be written.
+
     """
     if new:
         check_new(folder)
@@ -49,9 +52,7 @@ def claimed(folder: Path, *, new: bool) -> Iterator[None]:
                 f"another process trains in {folder}: wait for it, or choose another --out"
             ) from error
         except OSError as error:
-            raise RunError(
-                f"{folder} cannot be written ({error.strerror}); choose another --out"
-            ) from error
+            raise UnwritableError(folder, error, "choose another --out") from error
         yield
 
 

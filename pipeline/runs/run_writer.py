@@ -41,9 +41,9 @@ def saying_how_to_resume() -> Iterator[None]:
     except UnwritableError as error:
         advice = (
             "the last epoch that was saved is untouched: make room, then continue the run with "
-            f"--resume {error.file.parent}"
+            f"--resume {error.path.parent}"
         )
-        raise UnwritableError(error.file, error.reason, advice) from error
+        raise UnwritableError(error.path, error.reason, advice) from error
 
 
 class RunWriter(Callback):

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from models.text.network import TextNetwork
 from models.text.recurrent import CharRNN
-from pipeline.atomic_files import replacing
-from pipeline.errors import GateError, PipelineError, RunError
+from pipeline.atomic_files import replacing, writing
+from pipeline.errors import GateError, PipelineError
 from pipeline.exporting.parity import EXACT
 from pipeline.exporting.serialization import OPSET, without_metadata
 from pipeline.text.corpus import Vocabulary
@@ -63,12 +63,12 @@ def export_text(run: TextRun, file: Path) -> float:
 
     Raises:
         GateError: the file does not give the probabilities of torch.
-        RunError: the file cannot be written.
+        UnwritableError: the file cannot be written.
 
     """
     network = run.network
     window = window_of(network, run.config.recipe.bptt)
-    try:
+    with writing(file, "make room, or choose another --to"):
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file, f".{os.getpid()}.part") as part:
             _save(network, window, part)
@@ -79,8 +79,6 @@ def export_text(run: TextRun, file: Path) -> float:
                     f"{file.name}: probabilities differ from torch by {error:.2e} over "
                     f"{_SEQUENCE} characters, at most {EXACT.probability:.0e} is allowed"
                 )
-    except OSError as failed:
-        raise RunError(f"{file} cannot be written ({failed}); choose another --to") from failed
     return error
 
 

@@ -18,9 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from limelight.imaging.image_rule import ImageRule
+from pipeline.atomic_files import writing
 from pipeline.data.dataset_cache import cache_folder
 from pipeline.errors import DataError
 
+MORE_ROOM = "set XDG_CACHE_HOME to a folder with more room, or choose a smaller --image-size"
+"""Advice where the images cannot be written."""
 PIXELS, JOURNAL = "pixels", "journal.jsonl"
 # A new number makes earlier caches invalid: increase it if the same file gives other pixels.
 _VERSION = 1
@@ -62,7 +65,7 @@ class ImageCache:
     """
 
     def __init__(self, folder: Path, rule: ImageRule, lock: int) -> None:
-        self.pixels, self.lock = folder / PIXELS, lock
+        self.folder, self.pixels, self.lock = folder, folder / PIXELS, lock
         self._journal = folder / JOURNAL
         self._row_bytes = rule.height * rule.width * rule.channels
         self.records = _read_journal(self._journal)
@@ -83,18 +86,19 @@ class ImageCache:
         """Reserve rows for `images` in the file `pixels`, and return the first of them.
 
         Raises:
-            DataError: the disk has no room for them, or the file cannot be written.
+            DataError: the disk has no room for them.
+            UnwritableError: the file cannot be written.
 
         """
         needed = images * self._row_bytes
-        free = shutil.disk_usage(self.pixels.parent).free
+        free = shutil.disk_usage(self.folder).free
         if needed > free - _SPARE_BYTES:
             raise DataError(
-                f"{self.pixels.parent} needs {needed / 1e9:.1f} GB for {images:,} images, and has "
+                f"{self.folder} needs {needed / 1e9:.1f} GB for {images:,} images, and has "
                 f"{free / 1e9:.1f} GB: set XDG_CACHE_HOME to a folder with more, or choose a "
                 "smaller --image-size"
             )
-        with self.writing():
+        with writing(self.folder, MORE_ROOM):
             self.pixels.touch(mode=0o600)
         first, self._rows = self._rows, self._rows + images
         return first
@@ -103,31 +107,16 @@ class ImageCache:
         """Add records to the journal; their pixels are on the disk first.
 
         Raises:
-            DataError: the disk has no room for the pixels or the journal.
+            UnwritableError: the disk has no room for the pixels or the journal.
 
         """
         lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
-        with self.writing():
+        with writing(self.folder, MORE_ROOM):
             with self.pixels.open("ab") as pixels:
                 os.fsync(pixels.fileno())
             with self._journal.open("a") as journal:
                 journal.write(lines)
         self.records.update((record.path, record) for record in records)
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Turn an OSError of the block, which writes to the cache, into a DataError."""
-        try:
-            yield
-        except OSError as error:
-            raise self.unwritable(error.strerror) from error
-
-    def unwritable(self, reason: str | None) -> DataError:
-        """Return the error that the cache cannot be written, as on a full disk."""
-        return DataError(
-            f"{self.pixels.parent} cannot be written ({reason}): set XDG_CACHE_HOME to a folder "
-            "with more room, or choose a smaller --image-size"
-        )
 
     def _has(self, path: Path) -> bool:
         record = self.records.get(str(path))
@@ -146,23 +135,18 @@ def opened_cache(source: Path, rule: ImageRule) -> Iterator[ImageCache]:
     Caches that were not used for 30 days are deleted.
 
     Raises:
-        DataError: the user's cache folder cannot be written.
+        UnwritableError: the user's cache folder cannot be written.
 
     """
     key = hashlib.sha256(f"{_VERSION} {source.resolve()} {rule.model_dump_json()}".encode())
     home = cache_folder() / "images"
     folder = home / key.hexdigest()[:32]
-    try:
+    with writing(folder, MORE_ROOM):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(exist_ok=True)
         os.utime(folder)
         _delete_unused(home)
         lock = (folder / "lock").open("w")
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written ({error.strerror}): set XDG_CACHE_HOME to a folder for "
-            "the images at the size of the network"
-        ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from limelight.imaging.image_rule import ImageRule
+from pipeline.atomic_files import UnwritableError, writing
 from pipeline.data.decoding import image_worker
-from pipeline.data.decoding.image_cache import ImageCache, Record
+from pipeline.data.decoding.image_cache import MORE_ROOM, ImageCache, Record
 from pipeline.data.decoding.image_worker import read_image
 from pipeline.data.reading_options import ImageProgress, Reading
-from pipeline.errors import DataError
 
 # So few images take less time than the start of a process.
 _FEW = 48
@@ -40,7 +40,8 @@ def decode_missing(
         reading: the processes.
 
     Raises:
-        DataError: the cache cannot be written, as on a full disk.
+        DataError: the disk has no room for all images.
+        UnwritableError: the cache cannot be written.
 
     """
     missing = cache.missing(paths)
@@ -69,7 +70,7 @@ def decode_missing(
 
 
 def _decode_here(cache: ImageCache, work: Work, rule: ImageRule) -> None:
-    with cache.writing(), cache.pixels.open("r+b") as pixels:
+    with writing(cache.folder, MORE_ROOM), cache.pixels.open("r+b") as pixels:
         records = [read_image(Path(path), row, rule, pixels.fileno()) for row, path in work]
     cache.write(records)
 
@@ -99,7 +100,7 @@ def _read_singly(chunk: Work, rule: ImageRule, cache: ImageCache) -> tuple["_Wor
                 worker = _Worker(rule, cache)
                 read = [Record(path, 0, 0, row, "", "the process that decoded it was ended")]
             records += read
-    except DataError:
+    except UnwritableError:
         worker.close()
         raise
     return worker, records
@@ -166,7 +167,7 @@ class _Worker:
         """Read files; None if the process ended.
 
         Raises:
-            DataError: the cache cannot be written.
+            UnwritableError: the cache cannot be written.
 
         """
         try:
@@ -179,7 +180,7 @@ class _Worker:
             return None
         answer = json.loads(line)
         if not isinstance(answer, list):
-            raise self._cache.unwritable(answer)
+            raise UnwritableError(self._cache.folder, answer, MORE_ROOM)
         return [Record(*fields) for fields in answer]
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from pipeline.errors import PipelineError
+from pipeline.atomic_files import writing
 from pipeline.figure_files import check_figure_file
 from pipeline.report.figures.style import INK
 
@@ -49,16 +49,15 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure to `path`, as .svg or .png by its suffix; its folder is made.
 
     Raises:
-        PipelineError: the suffix is another, or `path` cannot be written.
+        PipelineError: the suffix is another.
+        UnwritableError: `path` cannot be written.
 
     """
     check_figure_file(path)
-    try:
+    with writing(path, "make room, or choose another file"):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".svg":
             path.write_text(to_svg(figure) + "\n", encoding="utf-8")
         else:
             with _any_glyph():
                 figure.savefig(path, dpi=DOTS_PER_INCH, facecolor="white", metadata=_NO_SOFTWARE)
-    except OSError as error:
-        raise PipelineError(f"{path} cannot be written: {error}; choose another file") from error

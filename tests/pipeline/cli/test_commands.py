@@ -180,19 +180,29 @@ def test_unforeseen_failure_is_a_sentence_and_a_traceback_in_a_file(
     assert len(failed.stderr.splitlines()) == 1
 
 
-def test_failure_of_the_system_names_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (
+            PermissionError(13, "Permission denied", "/locked/run"),
+            "/locked/run: Permission denied; choose another path, or change who may use this one",
+        ),
+        (
+            OSError(28, "No space left on device"),
+            "No space left on device; make room, or choose a path on another file system",
+        ),
+    ],
+)
+def test_failure_of_the_system_is_a_sentence_that_names_the_file_if_it_can(
+    failure: OSError, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
-        raise PermissionError(13, "Permission denied", "/locked/run")
+        raise failure
 
     monkeypatch.setattr("pipeline.evaluation.layer_summary.summarise", fail)
     failed = limelight("summary", "resnet", cwd=tmp_path)
     assert failed.returncode == 1
-    assert failed.stderr == (
-        "error: /locked/run: Permission denied; choose another path, or change who may use this "
-        "one\n"
-    )
+    assert failed.stderr == f"error: {words}\n"
 
 
 @pytest.mark.parametrize("where", ["cli.main.make_app", "evaluation.layer_summary.summarise"])

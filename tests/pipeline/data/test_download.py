@@ -18,6 +18,7 @@ import orjson
 import pytest
 from PIL import Image
 
+from pipeline.atomic_files import UnwritableError
 from pipeline.data.archive_formats import (
     ARRAYS,
     MNIST_FILES,
@@ -30,6 +31,7 @@ from pipeline.data.download import download, fetch
 from pipeline.data.registry import DATASETS, find_published, load_cached, load_dataset
 from pipeline.data.text_files import fetch_text
 from pipeline.errors import DataError
+from tests.full_disk import file_size_limit
 
 CONTENT = bytes(range(256)) * 8192
 
@@ -283,15 +285,32 @@ def test_truncated_idx_file_is_rejected() -> None:
         mnist_arrays(files | {MNIST_FILES[0]: files[MNIST_FILES[0]][:-10]})
 
 
+def test_full_disk_is_no_corrupt_download_and_is_continued(
+    mirror: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, arrays = small_mnist()
+    Mirror.files = {f"{name}.gz": gzip.compress(content) for name, content in files.items()}
+    publish(monkeypatch, "mnist", arrays)
+    use_mirror(monkeypatch, mirror)
+    with (
+        file_size_limit(1000),
+        pytest.raises(UnwritableError, match="File too large; make room, or set XDG_CACHE_HOME"),
+    ):
+        fetch("mnist")
+    fetch("mnist")
+    assert "bytes=1000-" in Mirror.ranges
+    assert_same(load_cached("mnist"), arrays)
+
+
 def test_cache_that_cannot_be_written_is_no_corrupt_download(
     mirror: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_mirror(monkeypatch, mirror)
     cache.parent.touch()
-    named = rf"^{cache} cannot be written \(.*\): set XDG_CACHE_HOME to another folder$"
-    with pytest.raises(DataError, match=named):
+    named = rf"^{cache} cannot be written: .*; make room, or set XDG_CACHE_HOME to another folder$"
+    with pytest.raises(UnwritableError, match=named):
         fetch("mnist")
-    with pytest.raises(DataError, match=named):
+    with pytest.raises(UnwritableError, match=named):
         fetch_text("nietzsche")
     assert Mirror.ranges == []
 

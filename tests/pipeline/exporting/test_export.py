@@ -22,6 +22,7 @@ from limelight.artifact.store import Artifact, ArtifactError, load_artifact, new
 from limelight.runtime.engine import Engine
 from models.ood_scores import Energy
 from models.serving_graph import ServingGraph, find_layercam_stage
+from pipeline.atomic_files import UnwritableError
 from pipeline.data.registry import load_dataset
 from pipeline.data.served_images import as_served
 from pipeline.errors import GateError, PipelineError, RunError
@@ -42,6 +43,7 @@ from pipeline.runs.run import Run, read_run
 from pipeline.training.inference import evaluate
 from pipeline.training.teacher import Teacher
 from tests.artefact_bytes import contents
+from tests.full_disk import file_size_limit
 
 Images = NDArray[np.uint8]
 Outputs = NDArray[np.float32]
@@ -419,6 +421,26 @@ def test_failed_gate_leaves_no_files(
     monkeypatch.setattr("pipeline.exporting.formats.EXACT", replace(EXACT, probability=0.0))
     with pytest.raises(GateError, match="probabilities differ"):
         export(digits8_run, tmp_path, layercam=False)
+    assert not any(tmp_path.iterdir())
+
+
+# TorchScript is written first, torch.export's format next; the latter is larger.
+@pytest.mark.parametrize("unwritable", ["model.ts", "model.pt2"])
+def test_full_disk_is_an_error_that_leaves_no_files(
+    unwritable: str, digits8_run: Run, artifact_folder: Path, tmp_path: Path
+) -> None:
+    limit = (artifact_folder / unwritable).stat().st_size - 1000
+    advice = "make room, or choose another --to"
+    words = rf"{tmp_path}/digits8 cannot be written: File too large; {advice}"
+    steps = list[str]()
+    with file_size_limit(limit), pytest.raises(UnwritableError, match=words):
+        export(
+            digits8_run,
+            tmp_path,
+            layercam=False,
+            progress=lambda step, *_: steps.append(step),
+        )
+    assert steps[-1] == f"writing {unwritable}"
     assert not any(tmp_path.iterdir())
 
 

@@ -19,6 +19,7 @@ from limelight.explanations.overlay import overlay
 from limelight.imaging.preprocessing import View
 from models.normalization import Normalisation
 from models.serving_graph import ServingGraph
+from pipeline.atomic_files import UnwritableError
 from pipeline.cli.commands.report import report as report_command
 from pipeline.errors import RunError
 from pipeline.evaluation.calibration import calibrate
@@ -299,7 +300,7 @@ def test_blocked_report_is_an_error_before_the_slow_work(run_folder: Path, tmp_p
     blocked = shutil.copytree(run_folder, tmp_path / "blocked")
     (blocked / "report.html").unlink(missing_ok=True)
     (blocked / "report.html").mkdir()
-    with pytest.raises(RunError, match=r"cannot be written: .* limelight report"):
+    with pytest.raises(UnwritableError, match=r"cannot be written: .* limelight report"):
         write_report(
             read_run(blocked), device="nowhere", tta=False
         )  # the slow work would reject the device

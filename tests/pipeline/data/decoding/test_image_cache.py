@@ -3,13 +3,11 @@
 import errno
 import fcntl
 import os
-import resource
 import shutil
 import threading
 import time
 from collections import namedtuple
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.atomic_files import UnwritableError
 from pipeline.data.dataset import Dataset
 from pipeline.data.decoding import image_cache, image_worker, worker_processes
 from pipeline.data.decoding.image_cache import Record, opened_cache
@@ -25,6 +24,7 @@ from pipeline.data.reading_options import Reading
 from pipeline.data.registry import load_dataset
 from pipeline.data.stored_images import ImageFile, StoredImages, in_batches
 from pipeline.errors import DataError
+from tests.full_disk import file_size_limit
 
 SIZE = 16
 
@@ -233,17 +233,6 @@ def test_full_disk_is_said_before_anything_is_read(
     assert decoded == []
 
 
-@contextmanager
-def file_size_limit(limit: int) -> Iterator[None]:
-    """Limit the size of files that this process and its children write, as a full disk does."""
-    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("rows", [2.5, 5.9])
 def test_full_disk_while_images_are_decoded_is_an_error_and_leaves_no_corrupt_image(
@@ -256,7 +245,7 @@ def test_full_disk_while_images_are_decoded_is_an_error_and_leaves_no_corrupt_im
         monkeypatch.setattr(worker_processes, "_CHUNK", 1)
     with (
         file_size_limit(int(rows * SIZE * SIZE * 3)),
-        pytest.raises(DataError, match=r"cannot be written \(File too large\): set XDG_CACHE_HOME"),
+        pytest.raises(UnwritableError, match=r"written: File too large; set XDG_CACHE_HOME"),
     ):
         load(folder, workers=workers or None)
     again = load(folder)
@@ -273,7 +262,7 @@ def test_full_disk_is_an_error_where_files_are_decoded_one_by_one(
         "    if len(json.loads(line)) > 1: os._exit(9)\n"
         "    print(json.dumps('No space left on device'), flush=True)\n"
     )
-    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\)"):
+    with pytest.raises(UnwritableError, match="written: No space left on device; set XDG"):
         load(folder, workers=1)
 
 
@@ -291,7 +280,7 @@ def test_images_that_the_disk_lost_are_not_in_the_journal(
     monkeypatch.setattr(worker_processes, "_FEW", 0)
     monkeypatch.setattr(worker_processes, "_CHUNK", 1)
     monkeypatch.setattr(worker_processes, "_SECONDS_BETWEEN_WRITES", 0)
-    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\)"):
+    with pytest.raises(UnwritableError, match="written: No space left on device; set XDG"):
         load(folder, workers=1)
     assert not list(cache.glob("images/*/journal.jsonl"))
 
@@ -301,7 +290,7 @@ def test_cache_that_cannot_be_written_is_named(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"cannot be written .*set XDG_CACHE_HOME"):
+    with pytest.raises(UnwritableError, match=r"cannot be written: .*; set XDG_CACHE_HOME"):
         load(folder)
 
 
