@@ -13,7 +13,7 @@ from pipeline.data.splits import Split, stratified_sample
 from pipeline.evaluation.common_corruptions.digital import compressed
 from pipeline.evaluation.common_corruptions.registry import CORRUPTIONS, corrupt
 from pipeline.evaluation.common_corruptions.severities import SEVERITIES, published_for
-from pipeline.evaluation.saliency import Images, Infer, infer_output
+from pipeline.evaluation.graph_inference import Images, Infer, infer_output
 from pipeline.progress import Progress, silent
 
 CORRUPTED, FEWEST = 1000, 50

@@ -17,7 +17,8 @@ from pipeline.data.served_images import as_served
 from pipeline.data.stored_images import StoredImages
 from pipeline.evaluation.abstention import choose_threshold, measure_abstention
 from pipeline.evaluation.calibration import calibrate, check_calibration, confidence_of
-from pipeline.evaluation.faithfulness import (
+from pipeline.evaluation.graph_inference import infer_output
+from pipeline.evaluation.maps.faithfulness import (
     check_faithfulness,
     images_to_explain,
     measure_faithfulness,
@@ -30,7 +31,6 @@ from pipeline.evaluation.ood_detection import (
     ood_count,
 )
 from pipeline.evaluation.robustness import images_to_corrupt, measure_robustness
-from pipeline.evaluation.saliency import infer_output
 from pipeline.evaluation.served_predictions import predict
 from pipeline.exporting.formats import ONNX, compare_formats
 from pipeline.progress import Progress

@@ -14,7 +14,7 @@ from pipeline.evaluation.classification_report import (
     ClassificationReport,
     make_classification_report,
 )
-from pipeline.evaluation.layer_summary import summarise
+from pipeline.evaluation.layers.layer_summary import summarise
 from pipeline.evaluation.tta import evaluate_tta, tta_views
 from pipeline.progress import Progress, silent
 from pipeline.report.history import RunHistory, read_history

@@ -12,11 +12,11 @@ from models.normalization import Normalisation
 from models.serving_graph import find_layercam_stage
 from pipeline.evaluation.abstention import choose_threshold, measure_abstention
 from pipeline.evaluation.calibration import confidence_of
-from pipeline.evaluation.faithfulness import images_to_explain, measure_faithfulness
+from pipeline.evaluation.graph_inference import TorchInference
+from pipeline.evaluation.maps.faithfulness import images_to_explain, measure_faithfulness
 from pipeline.evaluation.ood_datasets import ood_images
 from pipeline.evaluation.ood_detection import choose_score, measure_detection, ood_count
 from pipeline.evaluation.robustness import images_to_corrupt, measure_robustness
-from pipeline.evaluation.saliency import TorchInference
 from pipeline.progress import Progress
 from pipeline.runs.run_data import RunData
 from pipeline.training.inference import look_inside

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.evaluation import faithfulness, robustness
 from pipeline.evaluation import ood_detection as out_of_distribution
+from pipeline.evaluation import robustness
+from pipeline.evaluation.maps import faithfulness
 from pipeline.exporting.export import export
 from pipeline.runs.run import Run, read_run
 from pipeline.runs.run_plan import plan_run

@@ -49,7 +49,7 @@ def _as_many_images_as_published(tmp_path_factory: pytest.TempPathFactory) -> It
     """Use the published numbers of images, and no data set of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr("pipeline.evaluation.faithfulness.EXPLAINED", 128)
+        patch.setattr("pipeline.evaluation.maps.faithfulness.EXPLAINED", 128)
         patch.setattr("pipeline.evaluation.ood_detection.OOD_IMAGES", 1000)
         patch.setattr("pipeline.evaluation.robustness.CORRUPTED", 1000)
         yield

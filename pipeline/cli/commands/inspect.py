@@ -32,7 +32,7 @@ def inspect(
     except (OSError, LimelightError) as error:
         raise PipelineError(f"{image} cannot be read ({error}); choose an image file") from error
     # torch takes seconds to import: what can be refused without it is refused before.
-    from pipeline.evaluation.feature_plot import draw_inside
+    from pipeline.evaluation.layers.feature_plot import draw_inside
     from pipeline.report.figures.output import save
     from pipeline.runs.run import read_run
 

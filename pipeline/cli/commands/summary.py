@@ -17,7 +17,7 @@ from pipeline.runs.run_config import RunConfig, read_config
 from pipeline.training.recipe import Recipe, recipe_names
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.layer_summary import LayerSummary
+    from pipeline.evaluation.layers.layer_summary import LayerSummary
     from pipeline.runs.pretrained import Pretrained
 
 OWN_IMAGES = (3, 64, 64, 10)
@@ -65,7 +65,7 @@ def summary(
     in_channels = channels or own_channels
     # torch takes seconds to import: what can be refused without it is refused before.
     from models import WeightsUnavailable, build_network
-    from pipeline.evaluation.layer_summary import render, summarise
+    from pipeline.evaluation.layers.layer_summary import render, summarise
 
     try:
         built = build_network(options, in_channels=in_channels, classes=classes or own_classes)
@@ -82,7 +82,7 @@ def summary(
 def _draw(
     rows: "list[LayerSummary]", at: tuple[str, int, int], out: Path, *, height: int, width: int
 ) -> None:
-    from pipeline.evaluation.field_plot import draw_seen, seen_pixels
+    from pipeline.evaluation.layers.field_plot import draw_seen, seen_pixels
     from pipeline.report.figures import save
 
     seen = seen_pixels(rows, *at, height=height, width=width)

@@ -168,7 +168,7 @@ def test_unforeseen_failure_is_a_sentence_and_a_traceback_in_a_file(
     def fail(*_: object) -> None:
         raise RuntimeError("tensors [/x] do not match\nand more")
 
-    monkeypatch.setattr("pipeline.evaluation.layer_summary.summarise", fail)
+    monkeypatch.setattr("pipeline.evaluation.layers.layer_summary.summarise", fail)
     failed = limelight("summary", "resnet", cwd=tmp_path)
     assert failed.returncode == 1
     assert failed.stderr.startswith(
@@ -199,13 +199,15 @@ def test_failure_of_the_system_is_a_sentence_that_names_the_file_if_it_can(
     def fail(*_: object) -> None:
         raise failure
 
-    monkeypatch.setattr("pipeline.evaluation.layer_summary.summarise", fail)
+    monkeypatch.setattr("pipeline.evaluation.layers.layer_summary.summarise", fail)
     failed = limelight("summary", "resnet", cwd=tmp_path)
     assert failed.returncode == 1
     assert failed.stderr == f"error: {words}\n"
 
 
-@pytest.mark.parametrize("where", ["cli.main.make_app", "evaluation.layer_summary.summarise"])
+@pytest.mark.parametrize(
+    "where", ["cli.main.make_app", "evaluation.layers.layer_summary.summarise"]
+)
 def test_interruption_is_one_word(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer, ROADCombined
 from torch import Tensor, nn
 
-from pipeline.evaluation.road import Imputer, road
+from pipeline.evaluation.maps.road import Imputer, road
 
 # The library passes tensors to functions of numpy, which numpy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

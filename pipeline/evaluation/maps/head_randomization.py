@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from models import Head
-from pipeline.evaluation.saliency import Maps
+from pipeline.evaluation.maps.served_maps import Maps
 
 SHUFFLES = 10
 

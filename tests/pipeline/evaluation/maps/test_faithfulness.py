@@ -15,17 +15,17 @@ from models.heads import ClassMapHead
 from pipeline.data.registry import digit_rule, photo_rule
 from pipeline.data.splits import Split
 from pipeline.errors import GateError
-from pipeline.evaluation.deletion_insertion import deletion, insertion
-from pipeline.evaluation.faithfulness import (
+from pipeline.evaluation.maps.deletion_insertion import deletion, insertion
+from pipeline.evaluation.maps.faithfulness import (
     check_faithfulness,
     images_to_explain,
     is_pointed,
     measure_faithfulness,
 )
-from pipeline.evaluation.head_randomization import head_similarity
-from pipeline.evaluation.pointing_game import is_hit, play_pointing_game
-from pipeline.evaluation.road import road
-from pipeline.evaluation.saliency import enlarged, maps_of, ranks_of
+from pipeline.evaluation.maps.head_randomization import head_similarity
+from pipeline.evaluation.maps.pointing_game import is_hit, play_pointing_game
+from pipeline.evaluation.maps.road import road
+from pipeline.evaluation.maps.served_maps import enlarged, maps_of, ranks_of
 from pipeline.progress import Progress, silent
 
 SIDE, CELLS = 16, 4
@@ -133,7 +133,7 @@ def test_insertion_ends_with_the_image_and_deletion_with_its_mean_colour() -> No
 def test_expensive_network_is_measured_on_fewer_images(
     millions: int, images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.evaluation.faithfulness.EXPLAINED", 128)
+    monkeypatch.setattr("pipeline.evaluation.maps.faithfulness.EXPLAINED", 128)
     assert images_to_explain(millions * 10**6) == images
 
 

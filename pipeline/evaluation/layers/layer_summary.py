@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from models import ClassMapNetwork
 from pipeline.errors import PipelineError
-from pipeline.evaluation.receptive_field import ReceptiveField, merged, mixes_positions
+from pipeline.evaluation.layers.receptive_field import ReceptiveField, merged, mixes_positions
 
 SILENT = (nn.Dropout, nn.Identity)
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.errors import PipelineError
-from pipeline.evaluation.layer_summary import LayerSummary
+from pipeline.evaluation.layers.layer_summary import LayerSummary
 
 _SIDE_INCHES = 3.6
 # Lines between more cells than this would hide them.

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_matrix
 from scipy.sparse.linalg import splu
 
-from pipeline.evaluation.saliency import Images, Infer, Maps, enlarged, infer_output, ranks_of
+from pipeline.evaluation.graph_inference import Images, Infer, infer_output
+from pipeline.evaluation.maps.served_maps import Maps, enlarged, ranks_of
 
 REMOVED = (0.2, 0.4, 0.6, 0.8)
 """Shares of the pixels that are removed."""

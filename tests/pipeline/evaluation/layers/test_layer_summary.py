@@ -17,8 +17,9 @@ from models.options import Norm
 from pipeline.cli.commands.summary import data_shape, summary
 from pipeline.data.registry import DATASETS, load_dataset
 from pipeline.errors import PipelineError
-from pipeline.evaluation.layer_summary import LayerSummary, render, summarise
-from pipeline.evaluation.receptive_field import ReceptiveField
+from pipeline.evaluation.layers.layer_summary import LayerSummary, render, summarise
+from pipeline.evaluation.layers.receptive_field import ReceptiveField
+from tests.serving_kit import REPOSITORY
 
 ALL = [*sorted(ARCHITECTURES), "torchvision:resnet18"]
 
@@ -320,7 +321,7 @@ def test_command_rejects_unknown_names() -> None:
 
 def test_command_accepts_a_recipe_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    shipped = Path(__file__).parents[3] / "pipeline" / "training" / "recipes" / "digits8.toml"
+    shipped = REPOSITORY / "pipeline" / "training" / "recipes" / "digits8.toml"
     file.write_text(shipped.read_text())
     assert printed(str(file)) == printed("digits8")
 

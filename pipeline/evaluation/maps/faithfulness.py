@@ -11,11 +11,12 @@ from limelight.imaging.image_rule import ImageRule
 from models import Head
 from pipeline.data.splits import Split, stratified_sample
 from pipeline.errors import GateError
-from pipeline.evaluation.deletion_insertion import deletion, insertion
-from pipeline.evaluation.head_randomization import head_similarity
-from pipeline.evaluation.pointing_game import play_pointing_game
-from pipeline.evaluation.road import road
-from pipeline.evaluation.saliency import Infer, infer_output, maps_of
+from pipeline.evaluation.graph_inference import Infer, infer_output
+from pipeline.evaluation.maps.deletion_insertion import deletion, insertion
+from pipeline.evaluation.maps.head_randomization import head_similarity
+from pipeline.evaluation.maps.pointing_game import play_pointing_game
+from pipeline.evaluation.maps.road import road
+from pipeline.evaluation.maps.served_maps import maps_of
 from pipeline.progress import Progress, silent
 
 EXPLAINED, FEWEST = 128, 32

@@ -8,8 +8,8 @@ from torch import nn
 
 from models import NetworkOptions, build_network
 from pipeline.errors import PipelineError
-from pipeline.evaluation.field_plot import seen_pixels
-from pipeline.evaluation.layer_summary import summarise
+from pipeline.evaluation.layers.field_plot import seen_pixels
+from pipeline.evaluation.layers.layer_summary import summarise
 from tests.pipeline.cli.running import limelight
 
 SIDE = 40

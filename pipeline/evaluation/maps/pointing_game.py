@@ -12,7 +12,8 @@ from limelight.explanations.bounding_box import Box
 from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import View, picture_of, prepare
 from pipeline.data.synthetic.scenes import make_scene
-from pipeline.evaluation.saliency import Images, Infer, Maps, maps_of
+from pipeline.evaluation.graph_inference import Images, Infer
+from pipeline.evaluation.maps.served_maps import Maps, maps_of
 
 SIZE, SIDE = 256, 128
 """Side of a scene, and of the object in it, in pixels."""

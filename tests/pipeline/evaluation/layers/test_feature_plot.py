@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from models import ClassMapNetwork, NetworkOptions, build_network
 from pipeline.cli.commands.inspect import inspect
 from pipeline.errors import PipelineError, RunError
-from pipeline.evaluation.feature_plot import COLUMNS, draw, first_kernels, inspect_network
+from pipeline.evaluation.layers.feature_plot import COLUMNS, draw, first_kernels, inspect_network
 from pipeline.runs.run import Run
+from tests.serving_kit import REPOSITORY
 
 CLASSES = ("ant", "bee", "cow")
 
@@ -113,7 +114,7 @@ def drawn(run: Path, image: Path, out: Path) -> str:
 
 
 def test_command_writes_a_png(digits8_run: Run, tmp_path: Path) -> None:
-    seven = Path(__file__).parents[3] / "examples" / "seven.png"
+    seven = REPOSITORY / "examples" / "seven.png"
     out = tmp_path / "new" / "seven.png"
     assert drawn(digits8_run.folder, seven, out) == f"{out}\n"
     with Image.open(out) as picture:
@@ -122,7 +123,7 @@ def test_command_writes_a_png(digits8_run: Run, tmp_path: Path) -> None:
 
 
 def test_same_image_gives_identical_files(digits8_run: Run, tmp_path: Path) -> None:
-    seven = Path(__file__).parents[3] / "examples" / "seven.png"
+    seven = REPOSITORY / "examples" / "seven.png"
     for name in ("first.png", "second.png"):
         drawn(digits8_run.folder, seven, tmp_path / name)
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()

@@ -8,7 +8,8 @@ from PIL import ImageFilter
 
 from limelight.explanations.masking import mean_colour
 from limelight.imaging.preprocessing import picture_of
-from pipeline.evaluation.saliency import Images, Infer, Maps, enlarged, infer_output, ranks_of
+from pipeline.evaluation.graph_inference import Images, Infer, infer_output
+from pipeline.evaluation.maps.served_maps import Maps, enlarged, ranks_of
 
 STEPS = 16
 """Steps of deletion and insertion, from no pixel changed to all."""

@@ -1,0 +1,1 @@
+"""Quality of the maps: do they show what the network depends on?"""
