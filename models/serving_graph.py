@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models import ClassMapNetwork
+from models.calibrator import Calibrator
 from models.gradients import NotDifferentiableHereError, layercam_stage, with_pull_back
 from models.normalization import Normalisation, normalise
 from models.ood_scores import Energy, OodScore
@@ -19,8 +20,8 @@ class ServingGraph(nn.Module):
 
     It takes `images`, uint8 (N, H, W, C), and returns these `outputs`, float32, in this order:
 
-    - `logits` (N, K): without the temperature.
-    - `probabilities` (N, K): softmax of the logits divided by the temperature.
+    - `logits` (N, K): as the network computes them.
+    - `probabilities` (N, K): softmax of the calibrated logits.
     - `cams` (N, K, h, w): class activation maps.
     - `features` (N, C, h, w): input of the head, and the masks of Score-CAM.
     - `ood_score` (N,): higher for images unlike the training data.
@@ -28,18 +29,17 @@ class ServingGraph(nn.Module):
       `stage` modules of the network's features.
 
     With `fp16` the features are computed in float16, everything before and after in float32.
-    Normalisation, temperature and softmax are part of the graph, so that all runtimes agree.
+    Normalisation, calibration and softmax are part of the graph, so that all runtimes agree.
     """
 
     scale: Tensor
     shift: Tensor
-    temperature: Tensor
 
     def __init__(
         self,
         network: ClassMapNetwork,
         normalisation: Normalisation,
-        temperature: float,
+        calibrator: Calibrator,
         *,
         ood_score: OodScore | None = None,
         stage: int | None = None,
@@ -54,7 +54,7 @@ class ServingGraph(nn.Module):
         scale, shift = normalisation.scale_and_shift()
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
-        self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float32))
+        self._calibrator = calibrator
         self.ood_score = Energy() if ood_score is None else ood_score
         self._stage = stage
 
@@ -79,7 +79,7 @@ class ServingGraph(nn.Module):
             derivatives = head.derivatives(last).expand(stage.shape[0], -1, -1, -1, -1)
             layercam = layer_cams(stage, pull_back(derivatives))
         logits = head(last)
-        probabilities = (logits / self.temperature).softmax(1)
+        probabilities = self._calibrator(logits).softmax(1)
         cams = head.class_activation_maps(last)
         ood = self.ood_score(last.mean((2, 3)), logits)
         outputs = logits, probabilities, cams, last, ood

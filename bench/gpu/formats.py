@@ -20,6 +20,7 @@ from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import Artifact, load_artifact, newest_version
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Device
+from models.calibrator import Calibrator
 from models.ood_scores import Energy
 from models.serving_graph import ServingGraph
 from pipeline.exporting.formats import (
@@ -47,7 +48,7 @@ def export_again(name: str, folder: Path) -> tuple[Artifact, dict[str, ServingGr
     shape = (2, rule.height, rule.width, rule.channels)
     example = torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng)
     graphs = make_graphs(
-        run, shipped.calibration.temperature, Energy(), example, layercam=True, fp16=True
+        run, Calibrator.of(shipped.calibration), Energy(), example, layercam=True, fp16=True
     )
     target = folder / shipped.name / shipped.version
     if not (target / MANIFEST_FILE).is_file():

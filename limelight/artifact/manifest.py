@@ -2,7 +2,7 @@
 
 An artefact is a folder ``NAME/VERSION/`` that contains ``manifest.json`` and the files it lists.
 The graph takes ``images``, uint8 (N, H, W, C), and returns ``logits`` (N, K), ``probabilities``
-(N, K) and ``cams`` (N, K, h, w), all float32. It includes normalisation, temperature and softmax.
+(N, K) and ``cams`` (N, K, h, w), all float32. It includes normalisation, calibration and softmax.
 
 Newer graphs also return ``features`` (N, C, h, w), the input of the head, and ``ood_score`` (N,),
 which is high for out-of-distribution images. ``layercams`` (N, K, h', w'), the LayerCAM maps, take
@@ -99,20 +99,22 @@ class Metrics(_Frozen):
     accuracy: float
     log_loss: float
     ece: float
-    """Expected calibration error, 15 bins, after temperature scaling."""
+    """Expected calibration error, 15 bins, after calibration."""
 
 
 class Calibration(_Frozen):
-    """Temperature scaling (Guo et al., 2017), fitted on the validation split."""
+    """Calibration of the probabilities, fitted on the validation split; see `models.calibrator`."""
 
-    method: Literal["temperature"]
+    method: Literal["temperature", "prelec"]
     temperature: float = Field(gt=0)
+    exponent: float = Field(default=1.0, gt=0)
+    """Exponent of Prelec's function; 1 is temperature scaling."""
     interval: tuple[float, float] | None = None
-    """95 % interval of the temperature. If it contains 1, the temperature is 1."""
+    """95 % interval of the temperature. Temperature scaling keeps 1 if the interval contains it."""
     images: int
     ece_before: float
     ece_after: float
-    """Calibration error of images that a temperature was not fitted to."""
+    """Calibration error of images that the calibration was not fitted to."""
     log_loss_before: float | None = None
     log_loss_after: float | None = None
 

@@ -1,43 +1,49 @@
-"""Temperature scaling: calibrated confidence (Guo et al., 2017, arXiv 1706.04599).
+"""Calibration: probabilities that are right as often as they claim (Guo et al., 2017).
 
 The fit must not make confidence worse, however few the validation images and however many the
-classes. So the temperature stays 1 unless the images are evidence against it, and unless it also
-helps on images that it was not fitted to (cross-fitting).
+classes. So the temperature stays 1 unless the images are evidence against it, and so does the
+exponent of `Calibrator`. Each must also help on images that it was not fitted to (cross-fitting).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import brentq, minimize_scalar
+from scipy.optimize import brentq, minimize, minimize_scalar
 from sklearn.model_selection import KFold
 from torch import Tensor, nn
 
 from limelight.artifact.manifest import Calibration
+from models.calibrator import Calibrator, raised
 from pipeline.errors import GateError
 from pipeline.evaluation.reliability import expected_calibration_error
 
 LOG_TEMPERATURE_BOUNDS = (math.log(0.05), math.log(20.0))
+LOG_EXPONENT_BOUNDS = (math.log(0.25), math.log(4.0))
 FOLDS = 5
-# Standard deviation of the prior of log T around 0: a temperature of 1/2 or 2 is within one and a
-# half of it, and a few dozen images outweigh it.
+# Standard deviation of the priors of log T and of the log exponent around 0: a value of 1/2 or 2 is
+# within one and a half of it, and a few dozen images outweigh it.
 _PRIOR = 0.5
 # Drop of the log posterior at the ends of a 95 % interval (half of chi-squared, one degree).
 _DROP = 1.92
 
 
 @dataclass(frozen=True, slots=True)
-class Temperature:
-    """Fitted temperature, and the 95 % interval of what the images allow."""
+class Fitted:
+    """Fitted calibrator, and the 95 % interval of its temperature."""
 
-    value: float
+    calibrator: Calibrator
     low: float
     high: float
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> Temperature:
+Fit = Callable[[Tensor, Tensor], Fitted]
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> Fitted:
     """Find the temperature with the lowest log loss: (N, K), (N,) -> T > 0.
 
     It has a weak prior around 1. It is 1 if the interval contains 1, since the images are then no
@@ -46,10 +52,64 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> Temperature:
     that the network makes none.
     """
     logits = logits.double()
+    best, low, high = _log_temperature(logits, labels)
+    if low <= 0 <= high:
+        best = 0.0
+    elif best < 0:
+        best = max(best, min(0.0, _sharpest(logits, labels)))
+        high = max(high, best)
+    return Fitted(Calibrator(math.exp(best)), math.exp(low), math.exp(high))
+
+
+def fit_prelec(logits: Tensor, labels: Tensor) -> Fitted:
+    """Find temperature and exponent with the lowest log loss: (N, K), (N,).
+
+    The exponent is one parameter more, so it stays 1 unless the log loss of all images falls by
+    more than ln(N) / 2 (BIC, Schwarz, 1978). The confidence has the limit of `fit_temperature`.
+    """
+    logits = logits.double()
+    start = np.array([_log_temperature(logits, labels)[0], 0.0])
+    value_and_gradient = _prelec_posterior(logits, labels)
+    found = minimize(
+        value_and_gradient,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=(LOG_TEMPERATURE_BOUNDS, LOG_EXPONENT_BOUNDS),
+    )
+    if value_and_gradient(start)[0] - found.fun <= math.log(len(labels)) / 2:
+        return fit_temperature(logits, labels)
+    exponent = math.exp(found.x[1])
+    scores = raised(logits, exponent)
+    best, low, high = _log_temperature(scores, labels)
+    best = max(best, _sharpest(scores, labels))
+    return Fitted(Calibrator(math.exp(best), exponent), math.exp(low), math.exp(max(high, best)))
+
+
+def _prelec_posterior(
+    logits: Tensor, labels: Tensor
+) -> Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]:
+    """Return the negative log posterior of (log T, log exponent), (2,), with its gradient."""
+
+    def value_and_gradient(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logs = torch.tensor(point, requires_grad=True)
+        with torch.enable_grad():
+            temperature, exponent = logs.exp()
+            scores = raised(logits, exponent) / temperature
+            loss = nn.functional.cross_entropy(scores, labels, reduction="sum")
+            posterior = loss + (logs / _PRIOR).square().sum() / 2
+            (gradient,) = torch.autograd.grad(posterior, logs)
+        return float(posterior.detach()), gradient.numpy()
+
+    return value_and_gradient
+
+
+def _log_temperature(scores: Tensor, labels: Tensor) -> tuple[float, float, float]:
+    """Find the most probable log temperature of scores (N, K), and the ends of its interval."""
 
     def log_posterior(log_temperature: float) -> float:
         """Compute the negative log posterior, without its constant."""
-        scaled = logits / math.exp(log_temperature)
+        scaled = scores / math.exp(log_temperature)
         loss = nn.functional.cross_entropy(scaled, labels, reduction="sum")
         return float(loss) + (log_temperature / _PRIOR) ** 2 / 2
 
@@ -62,21 +122,16 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> Temperature:
 
     low = float(brentq(beyond, lowest, best)) if beyond(lowest) > 0 else lowest
     high = float(brentq(beyond, best, highest)) if beyond(highest) > 0 else highest
-    if low <= 0 <= high:
-        best = 0.0
-    elif best < 0:
-        best = max(best, min(0.0, _sharpest(logits, labels)))
-        high = max(high, best)
-    return Temperature(math.exp(best), math.exp(low), math.exp(high))
+    return best, low, high
 
 
-def _sharpest(logits: Tensor, labels: Tensor) -> float:
+def _sharpest(scores: Tensor, labels: Tensor) -> float:
     """Find the log temperature at which the mean confidence is (right + 1) / (N + 2)."""
-    right = int((logits.argmax(1) == labels).sum())
+    right = int((scores.argmax(1) == labels).sum())
     most = (right + 1) / (len(labels) + 2)
 
     def excess(log_temperature: float) -> float:
-        return float((logits / math.exp(log_temperature)).softmax(1).amax(1).mean()) - most
+        return float((scores / math.exp(log_temperature)).softmax(1).amax(1).mean()) - most
 
     lowest, highest = LOG_TEMPERATURE_BOUNDS
     if excess(lowest) <= 0:
@@ -85,10 +140,10 @@ def _sharpest(logits: Tensor, labels: Tensor) -> float:
 
 
 def confidence_of(
-    logits: Tensor, labels: Tensor, temperature: float
+    logits: Tensor, labels: Tensor, calibrator: Calibrator
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return each prediction's probability and correctness: (N, K), (N,) -> (N,), (N,)."""
-    confidence, predicted = (logits.double() / temperature).softmax(1).max(1)
+    confidence, predicted = calibrator(logits.double()).softmax(1).max(1)
     return confidence.numpy(), (predicted == labels).numpy()
 
 
@@ -98,60 +153,73 @@ def calibrate(logits: Tensor, labels: Tensor) -> Calibration:
 
 
 def calibrate_and_scale(logits: Tensor, labels: Tensor) -> tuple[Calibration, Tensor]:
-    """Fit the temperature to a validation split's logits (N, K), and measure its effect.
+    """Fit a calibrator to a validation split's logits (N, K), and measure its effect.
 
-    The second result are the scaled logits, float64 (N, K), that the effect was measured on.
+    The second result are the calibrated logits, float64 (N, K), that the effect was measured on.
 
-    The effect is measured on images that a temperature was not fitted to: each fifth of the images
-    is scaled by the temperature of the others. If the log loss does not fall there, the temperature
-    is 1.
+    The effect is measured on images that a calibrator was not fitted to: each fifth of the images
+    is calibrated by what was fitted to the others. Of no calibration, a temperature, and a
+    temperature with an exponent, the one with the lowest log loss there is taken.
     """
-    fitted = fit_temperature(logits, labels)
-    before, scaled = logits.double(), _cross_fitted(logits, labels)
-    losses = [float(nn.functional.cross_entropy(each, labels)) for each in (before, scaled)]
-    if fitted.value == 1 or losses[1] >= losses[0]:
-        fitted, scaled, losses = Temperature(1.0, fitted.low, fitted.high), before, losses[:1] * 2
+    before = logits.double()
+    loss = _log_loss(before, labels)
+    by_temperature, by_prelec = fit_temperature(logits, labels), fit_prelec(logits, labels)
+    chosen, after = Fitted(Calibrator(), by_temperature.low, by_temperature.high), before
+    lowest = loss
+    tried = {chosen.calibrator}
+    for fit, fitted in ((fit_temperature, by_temperature), (fit_prelec, by_prelec)):
+        if fitted.calibrator in tried:
+            continue
+        tried.add(fitted.calibrator)
+        calibrated = _cross_fitted(fit, logits, labels)
+        if _log_loss(calibrated, labels) < lowest:
+            chosen, after, lowest = fitted, calibrated, _log_loss(calibrated, labels)
     calibration = Calibration(
-        method="temperature",
-        temperature=fitted.value,
-        interval=(fitted.low, fitted.high),
+        method="temperature" if chosen.calibrator.exponent == 1 else "prelec",
+        temperature=chosen.calibrator.temperature,
+        exponent=chosen.calibrator.exponent,
+        interval=(chosen.low, chosen.high),
         images=len(labels),
         ece_before=expected_calibration_error(before.softmax(1), labels),
-        ece_after=expected_calibration_error(scaled.softmax(1), labels),
-        log_loss_before=losses[0],
-        log_loss_after=losses[1],
+        ece_after=expected_calibration_error(after.softmax(1), labels),
+        log_loss_before=loss,
+        log_loss_after=lowest,
     )
-    return calibration, scaled
+    return calibration, after
 
 
-def _cross_fitted(logits: Tensor, labels: Tensor) -> Tensor:
-    """Scale each fold by the temperature of the other folds: (N, K) -> float64 (N, K)."""
-    scaled = logits.double()
+def _log_loss(logits: Tensor, labels: Tensor) -> float:
+    return float(nn.functional.cross_entropy(logits, labels))
+
+
+def _cross_fitted(fit: Fit, logits: Tensor, labels: Tensor) -> Tensor:
+    """Calibrate each fold by what is fitted to the other folds: (N, K) -> float64 (N, K)."""
+    calibrated = logits.double().clone()
     folds = min(FOLDS, len(labels))
     if folds < 2:
-        return scaled
-    scaled = scaled.clone()
+        return calibrated
     for others, fold in KFold(folds, shuffle=True, random_state=0).split(np.empty(len(labels))):
-        rest = torch.from_numpy(others)
-        scaled[torch.from_numpy(fold)] /= fit_temperature(logits[rest], labels[rest]).value
-    return scaled
+        rest, here = torch.from_numpy(others), torch.from_numpy(fold)
+        calibrated[here] = fit(logits[rest], labels[rest]).calibrator(calibrated[here])
+    return calibrated
 
 
-def check_calibration(logits: Tensor, labels: Tensor, temperature: float) -> None:
-    """Reject a temperature that makes confidence worse on the test set: (N, K), (N,).
+def check_calibration(logits: Tensor, labels: Tensor, calibrator: Calibrator) -> None:
+    """Reject a calibration that makes confidence worse on the test set: (N, K), (N,).
 
     Raises:
         GateError: the log loss is higher than without it, by more than two standard errors.
     """
     losses = [
-        nn.functional.cross_entropy(logits.double() / each, labels, reduction="none")
-        for each in (temperature, 1.0)
+        nn.functional.cross_entropy(each(logits.double()), labels, reduction="none")
+        for each in (calibrator, Calibrator())
     ]
     rise = losses[0] - losses[1]
     error = float(rise.std() / math.sqrt(len(rise))) if len(rise) > 1 else math.inf
     if float(rise.mean()) > 2 * error:
         raise GateError(
-            f"the temperature {temperature:.3f}, fitted to the validation images, raises the log "
-            f"loss of the test images from {float(losses[1].mean()):.4f} to "
-            f"{float(losses[0].mean()):.4f}: the two are not alike. Check how the images were split"
+            f"the calibration (temperature {calibrator.temperature:.3f}, exponent "
+            f"{calibrator.exponent:.3f}), fitted to the validation images, raises the log loss of "
+            f"the test images from {float(losses[1].mean()):.4f} to {float(losses[0].mean()):.4f}: "
+            "the two are not alike. Check how the images were split"
         )

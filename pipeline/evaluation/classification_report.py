@@ -7,6 +7,7 @@ import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor, nn
 
+from models.calibrator import Calibrator
 from pipeline.evaluation.reliability import Floats, Integers, reliability
 
 
@@ -61,44 +62,44 @@ class ClassificationReport:
 
     images: int
     accuracy: float
-    temperature: float
+    calibrator: Calibrator
     uncalibrated: Confidence
-    """At a temperature of 1."""
+    """As the network computes it."""
     calibrated: Confidence
     """After calibration, as served."""
     confusion: Integers
     """Images by true class (rows) and predicted class: (K, K)."""
     classes: tuple[ClassScores, ...]
     top_losses: tuple[TopLoss, ...]
-    """Highest loss first, at `temperature`."""
+    """Highest loss first, after calibration."""
 
 
 def make_classification_report(
     logits_nk: Tensor,
     labels: Tensor,
     classes: Sequence[str],
-    temperature: float,
+    calibrator: Calibrator,
     *,
     calibrated_nk: Tensor | None = None,
     top_losses: int = 16,
 ) -> ClassificationReport:
     """Compare logits (N, K) with labels (N,).
 
-    `calibrated_nk` are the logits divided by temperatures that were fitted to other images. By
-    default they are divided by `temperature`.
+    `calibrated_nk` are the logits calibrated by what was fitted to other images. By default
+    `calibrator` calibrates them.
     """
     predicted = logits_nk.argmax(1)
     return ClassificationReport(
         images=len(labels),
         accuracy=float((predicted == labels).double().mean()),
-        temperature=temperature,
+        calibrator=calibrator,
         uncalibrated=_confidence(logits_nk, labels),
         calibrated=_confidence(
-            logits_nk / temperature if calibrated_nk is None else calibrated_nk, labels
+            calibrator(logits_nk) if calibrated_nk is None else calibrated_nk, labels
         ),
         confusion=confusion_matrix(labels, predicted, labels=range(len(classes))),
         classes=_class_scores(labels, predicted, classes),
-        top_losses=_top_losses(logits_nk.double() / temperature, labels, top_losses),
+        top_losses=_top_losses(calibrator(logits_nk.double()), labels, top_losses),
     )
 
 

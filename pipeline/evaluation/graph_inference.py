@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from models import ClassMapNetwork
+from models.calibrator import Calibrator
 from models.normalization import Normalisation
 from models.ood_scores import OodScore
 from models.serving_graph import ServingGraph
@@ -26,7 +27,7 @@ class TorchInference:
     Args:
         network: network in evaluation mode, on `device`.
         normalisation: normalisation of its input.
-        temperature: divides the logits before the softmax.
+        calibrator: calibrates the probabilities.
         device: the network's device.
         ood_score: score that the output `ood_score` holds.
         stage: stage of the LayerCAM maps; see `ServingGraph`.
@@ -37,7 +38,7 @@ class TorchInference:
         self,
         network: ClassMapNetwork,
         normalisation: Normalisation,
-        temperature: float,
+        calibrator: Calibrator,
         device: torch.device,
         *,
         ood_score: OodScore,
@@ -46,7 +47,7 @@ class TorchInference:
         self._device = device
         self.has_layercam = stage is not None
         self._graph, self._layercam_graph = (
-            ServingGraph(network, normalisation, temperature, ood_score=ood_score, stage=each)
+            ServingGraph(network, normalisation, calibrator, ood_score=ood_score, stage=each)
             .eval()
             .to(device)
             for each in (None, stage)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from limelight.artifact.manifest import Metrics
 from limelight.runtime.engine import Engine
+from models.calibrator import Calibrator
 from pipeline.data.registry import Split
 from pipeline.evaluation.reliability import expected_calibration_error
 
@@ -24,7 +25,7 @@ class Predictions:
     logits: Tensor
     probabilities: Tensor
     ood_scores: NDArray[np.float32]
-    temperature: float
+    calibrator: Calibrator
 
     @property
     def confidence(self) -> NDArray[np.float32]:
@@ -40,7 +41,7 @@ class Predictions:
 
     def metrics(self) -> Metrics:
         """Compute accuracy, log loss and calibration error."""
-        calibrated = self.logits.double() / self.temperature
+        calibrated = self.calibrator(self.logits.double())
         return Metrics(
             images=len(self.labels),
             accuracy=float(self.correct.mean()),
@@ -59,5 +60,5 @@ def predict(engine: Engine, test: Split) -> Predictions:
         logits=torch.from_numpy(outputs["logits"]),
         probabilities=torch.from_numpy(outputs["probabilities"]),
         ood_scores=outputs["ood_score"],
-        temperature=engine.manifest.calibration.temperature,
+        calibrator=Calibrator.of(engine.manifest.calibration),
     )

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.calibrator import Calibrator
 from models.normalization import Normalisation
 from pipeline.data.stored_images import Images, in_batches
 from pipeline.training.augmentation.geometry import pad_reflect
@@ -41,17 +42,18 @@ def evaluate_tta(
     device: torch.device,
     choice: Augmentation,
     *,
-    temperature: float = 1.0,
+    calibrator: Calibrator | None = None,
 ) -> Tensor:
-    """Average the probabilities at `temperature` over `tta_views`: their log, (N, K), on the CPU.
+    """Average the probabilities over `tta_views`: their log, (N, K), on the CPU.
 
     As in fast.ai's lessons (2018), probabilities are averaged, not logits. Logs of probabilities
-    can be used as logits.
+    can be used as logits. Each view is calibrated by `calibrator`, if there is one.
     """
+    calibrated = calibrator or Calibrator()
 
     def log_mean(batch: NDArray[np.uint8]) -> Tensor:
         logs = [
-            (evaluate(network, view, normalisation, device).double() / temperature).log_softmax(1)
+            calibrated(evaluate(network, view, normalisation, device).double()).log_softmax(1)
             for view in tta_views(batch, choice)
         ]
         return torch.stack(logs).logsumexp(0) - math.log(len(logs))

@@ -49,7 +49,7 @@ def draft_manifest(
         name: the model's name.
         version: its version.
         files: the files written, by name.
-        calibration: the temperature, and how it was fitted.
+        calibration: the calibration, and how it was fitted.
 
     """
     dataset = data.dataset

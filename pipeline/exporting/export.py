@@ -10,6 +10,7 @@ import torch
 
 from limelight.artifact.manifest import MANIFEST_FILE
 from limelight.artifact.store import Artifact, load_artifact
+from models.calibrator import Calibrator
 from pipeline.atomic_files import writing
 from pipeline.exporting.draft_manifest import draft_manifest
 from pipeline.exporting.formats import (
@@ -112,7 +113,7 @@ def _write(
     example = torch.from_numpy(data.dataset.test.images[:2])
     graphs = make_graphs(
         run,
-        choices.calibration.temperature,
+        Calibrator.of(choices.calibration),
         choices.ood.ood_score,
         example,
         layercam=layercam,

@@ -11,6 +11,7 @@ from limelight.artifact.manifest import FileFormat, ModelFile, Parity
 from limelight.artifact.store import Artifact
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Device
+from models.calibrator import Calibrator
 from models.ood_scores import OodScore
 from models.serving_graph import ServingGraph, find_layercam_stage
 from pipeline.data.registry import Split
@@ -53,7 +54,7 @@ _CPU = torch.device("cpu")
 
 def make_graphs(
     run: Run,
-    temperature: float,
+    calibrator: Calibrator,
     ood_score: OodScore,
     example: torch.Tensor,
     *,
@@ -64,7 +65,7 @@ def make_graphs(
 
     Args:
         run: the run whose network the graphs compute.
-        temperature: divides the logits before the softmax.
+        calibrator: calibrates the probabilities.
         ood_score: score of images unlike the training data.
         example: two images, uint8 (2, H, W, C).
         layercam: also make the graph with LayerCAM maps, if the network allows it.
@@ -73,7 +74,7 @@ def make_graphs(
     """
     network, normalisation = run.network, run.config.normalisation
     stage = find_layercam_stage(network, normalisation, example) if layercam else None
-    graph = partial(ServingGraph, network, normalisation, temperature, ood_score=ood_score)
+    graph = partial(ServingGraph, network, normalisation, calibrator, ood_score=ood_score)
     graphs = {ONNX: graph()}
     if stage is not None:
         graphs[LAYERCAM_ONNX] = graph(stage=stage)

@@ -11,6 +11,7 @@ from limelight.artifact.manifest import Calibration
 from limelight.artifact.store import Artifact
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Precision
+from models.calibrator import Calibrator
 from models.serving_graph import ServingGraph
 from pipeline.data.registry import Dataset, Split
 from pipeline.data.served_images import as_served
@@ -57,14 +58,14 @@ class Choices:
 
 
 def choose_on_validation(run: Run, data: RunData, progress: Progress) -> Choices:
-    """Fit the temperature, and choose the abstention threshold and the OOD score."""
+    """Calibrate, and choose the abstention threshold and the OOD score."""
     network, normalisation = run.network, run.config.normalisation
     validation = data.validation
     progress(f"calibrating on {len(validation):,} validation images", 0, 0)
     logits = evaluate(network, validation.images, normalisation, _CPU)
     labels = torch.from_numpy(validation.labels)
     calibration = calibrate(logits, labels)
-    confidence, correct = confidence_of(logits, labels, calibration.temperature)
+    confidence, correct = confidence_of(logits, labels, Calibrator.of(calibration))
     threshold, error_limit = choose_threshold(confidence, correct)
     progress("choosing the OOD score", 0, 0)
     ood = choose_score(
@@ -94,7 +95,7 @@ def measure(
     one.
 
     Raises:
-        GateError: a format does not agree with eager torch, the temperature raises the log loss,
+        GateError: a format does not agree with eager torch, the calibration raises the log loss,
             the int8 graph is less accurate, or the class activation maps say no more about what the
             network depends on than noise does.
 
@@ -105,7 +106,7 @@ def measure(
     test = _served(dataset)
     parity = compare_formats(artifact, engine, graphs, test, progress)
     predictions = predict(engine, test)
-    check_calibration(predictions.logits, predictions.labels, predictions.temperature)
+    check_calibration(predictions.logits, predictions.labels, predictions.calibrator)
     metrics, int8 = predictions.metrics(), None
     if quantized is not None:
         from pipeline.exporting.int8 import check_int8, measure_int8

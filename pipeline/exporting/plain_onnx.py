@@ -10,6 +10,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from models.calibrator import Calibrator
 from models.serving_graph import ServingGraph
 from pipeline.atomic_files import replacing, writing
 from pipeline.errors import GateError
@@ -39,7 +40,7 @@ class PlainGraph(nn.Module):
 def export_onnx(run: Run, file: Path) -> Path:
     """Write a run's network as one ONNX file, calibrated on its validation images; return `file`.
 
-    Normalisation, temperature and softmax are in the graph. Its metadata hold `classes` and
+    Normalisation, calibration and softmax are in the graph. Its metadata hold `classes` and
     `image`, the rule by which images are prepared, as JSON.
 
     Raises:
@@ -50,8 +51,8 @@ def export_onnx(run: Run, file: Path) -> Path:
     """
     config, validation = run.config, run.data.validation
     logits = evaluate(run.network, validation.images, config.normalisation, torch.device("cpu"))
-    temperature = calibrate(logits, torch.from_numpy(validation.labels)).temperature
-    graph = PlainGraph(ServingGraph(run.network, config.normalisation, temperature)).eval()
+    calibrator = Calibrator.of(calibrate(logits, torch.from_numpy(validation.labels)))
+    graph = PlainGraph(ServingGraph(run.network, config.normalisation, calibrator)).eval()
     images = torch.from_numpy(validation.images[:_COMPARED])
     with writing(file, "make room, or choose another --to"):
         file.parent.mkdir(parents=True, exist_ok=True)

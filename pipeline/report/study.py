@@ -7,6 +7,7 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
+from models.calibrator import Calibrator
 from pipeline.data.class_balance import class_counts, imbalance_report
 from pipeline.data.registry import Dataset, Split
 from pipeline.evaluation.calibration import calibrate_and_scale
@@ -76,9 +77,9 @@ def study(
     logits = evaluate(network, validation.images, config.normalisation, chosen)
     labels = torch.from_numpy(validation.labels)
     calibration, scaled = calibrate_and_scale(logits, labels)
-    temperature = calibration.temperature
+    calibrator = Calibrator.of(calibration)
     classification = make_classification_report(
-        logits, labels, config.classes, temperature, calibrated_nk=scaled
+        logits, labels, config.classes, calibrator, calibrated_nk=scaled
     )
     worst = np.array([top.index for top in classification.top_losses], np.int64)
     explained, map_shape = explain(
@@ -101,7 +102,7 @@ def study(
         history=read_history(run.folder),
         classification=classification,
         interval=(float(interval.low), float(interval.high)),
-        tta=_measure_tta(run, validation, chosen, temperature) if tta else None,
+        tta=_measure_tta(run, validation, chosen, calibrator) if tta else None,
         explained=explained,
         map_shape=map_shape,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -114,7 +115,7 @@ def study(
             chosen,
             data,
             logits=logits,
-            temperature=temperature,
+            calibrator=calibrator,
             multiplications=multiplications,
             progress=progress,
         ),
@@ -122,13 +123,13 @@ def study(
 
 
 def _measure_tta(
-    run: Run, validation: Split, device: torch.device, temperature: float
+    run: Run, validation: Split, device: torch.device, calibrator: Calibrator
 ) -> TtaResult:
     config = run.config
     augmentation = config.recipe.augmentation
     images, labels = validation.images, torch.from_numpy(validation.labels)
     logits = evaluate_tta(
-        run.network, images, config.normalisation, device, augmentation, temperature=temperature
+        run.network, images, config.normalisation, device, augmentation, calibrator=calibrator
     )
     return TtaResult(
         views=sum(1 for _ in tta_views(images[:1], augmentation)),

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from limelight.artifact.manifest import Abstention, Faithfulness, OutOfDistribution, Robustness
 from models import ClassMapNetwork
+from models.calibrator import Calibrator
 from models.normalization import Normalisation
 from models.serving_graph import find_layercam_stage
 from pipeline.evaluation.abstention import choose_threshold, measure_abstention
@@ -41,7 +42,7 @@ def measure_trust(
     data: RunData,
     *,
     logits: Tensor,
-    temperature: float,
+    calibrator: Calibrator,
     multiplications: int,
     progress: Progress,
 ) -> Trust:
@@ -61,12 +62,12 @@ def measure_trust(
     infer = TorchInference(
         network,
         normalisation,
-        temperature,
+        calibrator,
         device,
         ood_score=choice.ood_score,
         stage=find_layercam_stage(network, normalisation, example),
     )
-    confidence, correct = confidence_of(logits, torch.from_numpy(validation.labels), temperature)
+    confidence, correct = confidence_of(logits, torch.from_numpy(validation.labels), calibrator)
     return Trust(
         faithfulness=measure_faithfulness(
             infer,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from limelight.artifact.manifest import LAYERCAMS
 from limelight.classifier import LocalClassifier
 from limelight.explanations.methods import supported
 from limelight.imaging.image_rule import ImageRule
+from models.calibrator import Calibrator
 from models.serving_graph import ServingGraph, find_layercam_stage
 from pipeline.errors import RunError
 from pipeline.runs.run import Run
@@ -33,7 +35,7 @@ class RunDescription:
 
 
 def classifier_of(run: Run) -> LocalClassifier:
-    """Make a classifier of a run's network, on the CPU, with temperature 1."""
+    """Make a classifier of a run's network, on the CPU, without calibration."""
     network, config = _RunNetwork(run), run.config
     description = RunDescription(
         # Without its folder, as in an export.
@@ -53,10 +55,11 @@ class _RunNetwork:
         network, normalisation, image = run.network, run.config.normalisation, run.config.image
         blank = torch.zeros(2, image.height, image.width, image.channels, dtype=torch.uint8)
         stage = find_layercam_stage(network, normalisation, blank)
-        self._graph = ServingGraph(network, normalisation, 1.0).eval()
+        graph = partial(ServingGraph, network, normalisation, Calibrator())
+        self._graph = graph().eval()
         self._layercam_graph: ServingGraph | None = None
         if stage is not None:
-            self._layercam_graph = ServingGraph(network, normalisation, 1.0, stage=stage).eval()
+            self._layercam_graph = graph(stage=stage).eval()
 
     @property
     def outputs(self) -> frozenset[str]:

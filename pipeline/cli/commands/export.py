@@ -83,7 +83,7 @@ def export(
     say(
         f"test set, {metrics.images:,} images: accuracy {metrics.accuracy:.2%}, "
         f"log loss {metrics.log_loss:.4f}, calibration error {metrics.ece:.2%}; temperature "
-        f"{calibration.temperature:.3f}. Next: "
+        f"{calibration.temperature:.3f}, exponent {calibration.exponent:.3f}. Next: "
         f"{next_command('bentoml', 'serve', 'service.bento:Limelight', LIMELIGHT_MODELS=served)}"
     )
     print(folder)

@@ -12,7 +12,7 @@ def reliability_diagram(
 ) -> Figure:
     """Draw the accuracy of each confidence bin (B,), and below the share of predictions in it.
 
-    `uncalibrated` (2, B) are mean confidence and accuracy before temperature scaling; an empty bin
+    `uncalibrated` (2, B) are mean confidence and accuracy before calibration; an empty bin
     is NaN. On the diagonal, 80 % of the predictions with a confidence of 80 % are correct
     (Niculescu-Mizil and Caruana, 2005).
     """
@@ -25,7 +25,8 @@ def reliability_diagram(
     before_confidence, before_accuracy = np.asarray(uncalibrated, np.float64)
     upper.plot(
         *_present(before_confidence, before_accuracy),
-        "s-", color=ORANGE, fillstyle="none", label="before scaling", linewidth=1, markersize=4.5,
+        "s-", color=ORANGE, fillstyle="none", linewidth=1, markersize=4.5,
+        label="before calibration",
     )  # fmt: skip
     upper.plot(
         *_present(np.asarray(confidence, np.float64), np.asarray(accuracy, np.float64)),

@@ -204,13 +204,14 @@ def test_run_predicts_what_its_export_does_before_calibration(
     assert {(each["model"], each["version"]) for each in mine} == {("digits8", "run")}
     assert {each["abstain"] for each in mine} == {None}
     assert mine[0].keys() == exported[0].keys()
-    temperature = load_artifact(Path(artefact)).manifest.calibration.temperature
+    calibration = load_artifact(Path(artefact)).manifest.calibration
     for uncalibrated, calibrated in zip(mine, exported, strict=True):
         first, second = (
-            np.log([score["probability"] for score in each["scores"][:2]])
+            -np.log([score["probability"] for score in each["scores"][:2]])
             for each in (uncalibrated, calibrated)
         )
-        assert np.ptp(second) == pytest.approx(np.ptp(first) / temperature, rel=1e-3)
+        scaled = first**calibration.exponent / calibration.temperature
+        assert np.ptp(second) == pytest.approx(np.ptp(scaled), rel=1e-3)
 
 
 def test_prediction_of_a_run_says_what_it_lacks(

@@ -6,6 +6,7 @@ import torch
 from sklearn.metrics import log_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
+from models.calibrator import Calibrator
 from pipeline.evaluation.classification_report import (
     ClassificationReport,
     Confidence,
@@ -13,7 +14,7 @@ from pipeline.evaluation.classification_report import (
 )
 
 CLASSES = ("ant", "bee", "cow", "dog")
-TEMPERATURE = 1.7
+CALIBRATOR = Calibrator(1.7, 1.2)
 
 
 def _predictions(images: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
@@ -29,7 +30,7 @@ def _predictions(images: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def report() -> ClassificationReport:
-    return make_classification_report(*_predictions(), CLASSES, TEMPERATURE)
+    return make_classification_report(*_predictions(), CLASSES, CALIBRATOR)
 
 
 def test_confusion_matrix_counts_true_classes_in_rows(report: ClassificationReport) -> None:
@@ -43,7 +44,7 @@ def test_confusion_matrix_counts_true_classes_in_rows(report: ClassificationRepo
 def test_confusion_matrix_has_rows_of_absent_classes() -> None:
     logits = torch.tensor([[3.0, 0, 0], [0, 3.0, 0]])
     confusion = make_classification_report(
-        logits, torch.tensor([1, 1]), ("a", "b", "c"), 1.0
+        logits, torch.tensor([1, 1]), ("a", "b", "c"), Calibrator()
     ).confusion
     np.testing.assert_array_equal(confusion, [[0, 0, 0], [1, 1, 0], [0, 0, 0]])
 
@@ -67,16 +68,18 @@ def test_class_scores_follow_from_the_confusion_matrix(report: ClassificationRep
 def test_scores_of_an_absent_class_are_0() -> None:
     logits = torch.tensor([[3.0, 0, 0], [0, 3.0, 0]])
     labels, classes = torch.tensor([0, 1]), ("a", "b", "c")
-    absent = make_classification_report(logits, labels, classes, 1.0).classes[2]
+    absent = make_classification_report(logits, labels, classes, Calibrator()).classes[2]
     assert (absent.precision, absent.recall, absent.f1, absent.support) == (0, 0, 0, 0)
 
 
-@pytest.mark.parametrize(("form", "temperature"), [("uncalibrated", 1.0), ("calibrated", 1.7)])
+@pytest.mark.parametrize(
+    ("form", "calibrator"), [("uncalibrated", Calibrator()), ("calibrated", CALIBRATOR)]
+)
 def test_log_loss_and_calibration_error_equal_scikit_learn_and_torchmetrics(
-    report: ClassificationReport, form: str, temperature: float
+    report: ClassificationReport, form: str, calibrator: Calibrator
 ) -> None:
     logits, labels = _predictions()
-    probabilities = (logits.double() / temperature).softmax(1)
+    probabilities = calibrator(logits.double()).softmax(1)
     confidence: Confidence = getattr(report, form)
     assert confidence.log_loss == pytest.approx(log_loss(labels, probabilities), rel=1e-6)
     metric = MulticlassCalibrationError(num_classes=4, n_bins=15)
@@ -96,7 +99,7 @@ def test_confidence_of_1_is_in_the_last_bin() -> None:
     # Confidences of 0.8, 0.8 (one of them correct) and 1.
     logits = torch.tensor([[0.8, 0.2], [0.8, 0.2], [1.0, 1e-30]]).log()
     labels = torch.tensor([0, 1, 0])
-    bins = make_classification_report(logits, labels, ("a", "b"), 1.0).uncalibrated
+    bins = make_classification_report(logits, labels, ("a", "b"), Calibrator()).uncalibrated
     assert bins.bin_counts.tolist() == [0] * 12 + [2, 0, 1]
     assert bins.bin_confidence[12] == pytest.approx(0.8)
     assert bins.bin_accuracy[12] == 0.5
@@ -105,7 +108,7 @@ def test_confidence_of_1_is_in_the_last_bin() -> None:
 
 def test_top_losses_are_the_highest_log_losses(report: ClassificationReport) -> None:
     logits, labels = _predictions()
-    probabilities = (logits.double() / TEMPERATURE).softmax(1).numpy()
+    probabilities = CALIBRATOR(logits.double()).softmax(1).numpy()
     losses = -np.log(probabilities[np.arange(400), labels])
     highest = np.argsort(-losses)[:16]
     assert [top.index for top in report.top_losses] == highest.tolist()
@@ -120,7 +123,7 @@ def test_top_losses_are_the_highest_log_losses(report: ClassificationReport) -> 
 def test_rival_is_the_label_of_an_error_or_else_the_second_class() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]).log()
     labels, classes = torch.tensor([0, 2]), ("a", "b", "c")
-    wrong, correct = make_classification_report(logits, labels, classes, 1.0).top_losses
+    wrong, correct = make_classification_report(logits, labels, classes, Calibrator()).top_losses
     assert (wrong.index, wrong.label, wrong.predicted, wrong.rival) == (1, 2, 0, 2)
     assert wrong.rival_probability == pytest.approx(0.2)
     assert (correct.index, correct.label, correct.predicted, correct.rival) == (0, 0, 0, 1)

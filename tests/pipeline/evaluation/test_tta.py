@@ -6,6 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.calibrator import Calibrator
 from models.normalization import Normalisation
 from pipeline.evaluation.tta import evaluate_tta, tta_views
 from pipeline.training.augmentation.augmenter import Augmenter
@@ -78,6 +79,6 @@ def test_probabilities_are_averaged_at_the_temperature() -> None:
     images = np.zeros((1, 2, 2, 1), np.uint8)
     images[0, 0, 0] = 255
     choice = Augmentation(flip="random")
-    logs = evaluate_tta(Corner(), images, PLAIN, CPU, choice, temperature=0.5)
+    logs = evaluate_tta(Corner(), images, PLAIN, CPU, choice, calibrator=Calibrator(0.5))
     share = (1 / (1 + np.exp(-2)) + 0.5) / 2
     np.testing.assert_allclose(logs.exp(), [[share, 1 - share]], rtol=1e-6)

@@ -20,6 +20,7 @@ from bench import ood_scores, robustness
 from limelight.artifact.manifest import Manifest
 from limelight.artifact.store import Artifact, ArtifactError, load_artifact, newest_version
 from limelight.runtime.engine import Engine
+from models.calibrator import Calibrator
 from models.ood_scores import Energy
 from models.serving_graph import ServingGraph, find_layercam_stage
 from pipeline.atomic_files import UnwritableError
@@ -245,7 +246,7 @@ def test_engine_has_the_accuracy_of_the_manifest_and_of_eager_torch(
     images = as_served(test.images[:], artifact.manifest.image)
     served = Engine(artifact, device="cpu").run(images, ["probabilities"])["probabilities"]
     logits = evaluate(digits8_run.network, images, digits8_run.config.normalisation, CPU)
-    calibrated = (logits / artifact.manifest.calibration.temperature).softmax(1)
+    calibrated = Calibrator.of(artifact.manifest.calibration)(logits).softmax(1)
     np.testing.assert_allclose(served, calibrated, atol=1e-5)
     accuracy = float((served.argmax(1) == test.labels).mean())
     assert accuracy == pytest.approx(artifact.manifest.metrics.accuracy, abs=1e-12)
@@ -319,7 +320,9 @@ def test_fp16_graph_is_exported_on_request_and_compared(counted: Counted) -> Non
 
 def test_serving_graph_rejects_layercam_maps_in_fp16(digits8_run: Run) -> None:
     with pytest.raises(ValueError, match="LayerCAM maps need float32"):
-        ServingGraph(digits8_run.network, digits8_run.config.normalisation, 1.0, stage=1, fp16=True)
+        ServingGraph(
+            digits8_run.network, digits8_run.config.normalisation, Calibrator(), stage=1, fp16=True
+        )
 
 
 def test_fp16_has_its_own_bounds(digits8_run: Run) -> None:
@@ -340,7 +343,7 @@ def test_fp16_has_its_own_bounds(digits8_run: Run) -> None:
 def _graph(run: Run) -> ServingGraph:
     images = torch.from_numpy(load_dataset("digits8").test.images[:2])
     stage = find_layercam_stage(run.network, run.config.normalisation, images)
-    return ServingGraph(run.network, run.config.normalisation, 1.3, stage=stage).eval()
+    return ServingGraph(run.network, run.config.normalisation, Calibrator(1.3), stage=stage).eval()
 
 
 @pytest.mark.parametrize(
@@ -380,7 +383,7 @@ class LargeScores(Energy):
 
 def test_error_of_ood_scores_is_relative_to_their_scale(digits8_run: Run) -> None:
     network, normalisation = digits8_run.network, digits8_run.config.normalisation
-    graph = ServingGraph(network, normalisation, 1.3, ood_score=LargeScores()).eval()
+    graph = ServingGraph(network, normalisation, Calibrator(1.3), ood_score=LargeScores()).eval()
     exact, images = TorchRuntime(graph, graph.outputs), load_dataset("digits8").test.images[:70]
 
     def off_by(error: float) -> Runtime:

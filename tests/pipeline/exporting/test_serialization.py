@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from models import NetworkOptions, build_network
+from models.calibrator import Calibrator
 from models.normalization import Normalisation
 from models.serving_graph import ServingGraph, find_layercam_stage
 from pipeline.exporting.serialization import save_onnx, save_onnx_part, trace
@@ -31,8 +32,8 @@ def test_part_of_a_graph_is_the_graph_that_would_be_exported(tmp_path: Path) -> 
     example = torch.from_numpy(pixels[:2])
     stage = find_layercam_stage(network, NORMALISATION, example)
     assert stage is not None
-    plain = ServingGraph(network, NORMALISATION, 1.5).eval()
-    whole = ServingGraph(network, NORMALISATION, 1.5, stage=stage).eval()
+    plain = ServingGraph(network, NORMALISATION, Calibrator(1.5, 1.2)).eval()
+    whole = ServingGraph(network, NORMALISATION, Calibrator(1.5, 1.2), stage=stage).eval()
     save_onnx(trace(plain, example), plain.outputs, tmp_path / "exported.onnx")
     save_onnx(trace(whole, example), whole.outputs, tmp_path / "whole.onnx")
     save_onnx_part(tmp_path / "whole.onnx", plain.outputs, tmp_path / "part.onnx")

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from limelight.explanations.overlay import overlay
 from limelight.imaging.preprocessing import View
+from models.calibrator import Calibrator
 from models.normalization import Normalisation
 from models.serving_graph import ServingGraph
 from pipeline.atomic_files import UnwritableError
@@ -146,8 +147,8 @@ def test_pasted_command_at_the_end_updates_the_report(studied: Study) -> None:
 
 def test_class_without_validation_images_has_no_recall(studied: Study) -> None:
     classes = studied.run.config.classes
-    labels = torch.tensor([0, 1, 1])
-    report = make_classification_report(torch.eye(len(classes))[[0, 1, 2]], labels, classes, 1.0)
+    logits, labels = torch.eye(len(classes))[[0, 1, 2]], torch.tensor([0, 1, 1])
+    report = make_classification_report(logits, labels, classes, Calibrator())
     text = " ".join(Page(render(replace(studied, classification=report))).text.split())
     assert " 1 100.0% 50.0% 66.7% 2 " in text
     assert " 2 0.0% – – 0 " in text
@@ -218,7 +219,7 @@ def test_markup_in_names_is_escaped(studied: Study) -> None:
     validation = run.data.validation
     logits = evaluate(run.network, validation.images, config.normalisation, CPU)
     labels = torch.from_numpy(validation.labels)
-    classification = make_classification_report(logits, labels, classes, 1.0)
+    classification = make_classification_report(logits, labels, classes, Calibrator())
     changed = replace(
         studied,
         dataset=dataset,
@@ -256,7 +257,7 @@ def test_small_images_keep_their_pixels_and_large_ones_are_reduced(
     network = make_network(Recipe.load("digits8"), channels=3, classes=10).eval()
     images = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
     (top,) = make_classification_report(
-        torch.randn(1, 10), torch.tensor([0]), [str(i) for i in range(10)], 1.0
+        torch.randn(1, 10), torch.tensor([0]), [str(i) for i in range(10)], Calibrator()
     ).top_losses
     (explained,), _ = explain(network, Normalisation.of([images]), CPU, images, (top,))
     head, _, content = explained.image.partition(",")
@@ -273,7 +274,7 @@ def test_maps_equal_the_services_overlay(studied: Study) -> None:
     run = studied.run
     validation = run.data.validation
     image = validation.images[:][worst.top.index]
-    graph = ServingGraph(run.network, run.config.normalisation, 1.0)
+    graph = ServingGraph(run.network, run.config.normalisation, Calibrator())
     with torch.inference_mode():
         cams = graph(torch.from_numpy(image[None]))[2][0].numpy()
     assert cams.shape[1:] == studied.map_shape
