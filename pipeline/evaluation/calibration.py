@@ -147,45 +147,60 @@ def confidence_of(
     return confidence.numpy(), (predicted == labels).numpy()
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A fitted calibrator, and its effect on images that it was not fitted to."""
+
+    fitted: Fitted
+    calibrated: Tensor
+    """Logits of the images, float64 (N, K), each calibrated by what was fitted to others."""
+    log_loss: float
+
+
+def try_calibrators(logits: Tensor, labels: Tensor) -> list[Tried]:
+    """Try no calibration, a temperature, and a temperature with an exponent: (N, K), (N,).
+
+    A calibrator that is one of those before it is left out. Each fifth of the images is calibrated
+    by what is fitted to the others.
+    """
+    before, by_temperature = logits.double(), fit_temperature(logits, labels)
+    none = Fitted(Calibrator(), by_temperature.low, by_temperature.high)
+    tried = [Tried(none, before, _log_loss(before, labels))]
+    for fit, fitted in (
+        (fit_temperature, by_temperature),
+        (fit_prelec, fit_prelec(logits, labels)),
+    ):
+        if all(fitted.calibrator != each.fitted.calibrator for each in tried):
+            calibrated = _cross_fitted(fit, logits, labels)
+            tried.append(Tried(fitted, calibrated, _log_loss(calibrated, labels)))
+    return tried
+
+
 def calibrate(logits: Tensor, labels: Tensor) -> Calibration:
     """Return the calibration of `calibrate_and_scale`."""
     return calibrate_and_scale(logits, labels)[0]
 
 
 def calibrate_and_scale(logits: Tensor, labels: Tensor) -> tuple[Calibration, Tensor]:
-    """Fit a calibrator to a validation split's logits (N, K), and measure its effect.
+    """Take the calibrator of `try_calibrators` with the lowest log loss, and measure its effect.
 
     The second result are the calibrated logits, float64 (N, K), that the effect was measured on.
-
-    The effect is measured on images that a calibrator was not fitted to: each fifth of the images
-    is calibrated by what was fitted to the others. Of no calibration, a temperature, and a
-    temperature with an exponent, the one with the lowest log loss there is taken.
     """
-    before = logits.double()
-    loss = _log_loss(before, labels)
-    by_temperature, by_prelec = fit_temperature(logits, labels), fit_prelec(logits, labels)
-    chosen, after = Fitted(Calibrator(), by_temperature.low, by_temperature.high), before
-    lowest = loss
-    tried = {chosen.calibrator}
-    for fit, fitted in ((fit_temperature, by_temperature), (fit_prelec, by_prelec)):
-        if fitted.calibrator in tried:
-            continue
-        tried.add(fitted.calibrator)
-        calibrated = _cross_fitted(fit, logits, labels)
-        if _log_loss(calibrated, labels) < lowest:
-            chosen, after, lowest = fitted, calibrated, _log_loss(calibrated, labels)
+    before, *others = try_calibrators(logits, labels)
+    best = min((before, *others), key=lambda tried: tried.log_loss)
+    calibrator = best.fitted.calibrator
     calibration = Calibration(
-        method="temperature" if chosen.calibrator.exponent == 1 else "prelec",
-        temperature=chosen.calibrator.temperature,
-        exponent=chosen.calibrator.exponent,
-        interval=(chosen.low, chosen.high),
+        method="temperature" if calibrator.exponent == 1 else "prelec",
+        temperature=calibrator.temperature,
+        exponent=calibrator.exponent,
+        interval=(best.fitted.low, best.fitted.high),
         images=len(labels),
-        ece_before=expected_calibration_error(before.softmax(1), labels),
-        ece_after=expected_calibration_error(after.softmax(1), labels),
-        log_loss_before=loss,
-        log_loss_after=lowest,
+        ece_before=expected_calibration_error(before.calibrated.softmax(1), labels),
+        ece_after=expected_calibration_error(best.calibrated.softmax(1), labels),
+        log_loss_before=before.log_loss,
+        log_loss_after=best.log_loss,
     )
-    return calibration, after
+    return calibration, best.calibrated
 
 
 def _log_loss(logits: Tensor, labels: Tensor) -> float:

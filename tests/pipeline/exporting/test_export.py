@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from bench import ood_scores, robustness
+from bench import calibration, ood_scores, robustness
 from limelight.artifact.manifest import Manifest
 from limelight.artifact.store import Artifact, ArtifactError, load_artifact, newest_version
 from limelight.runtime.engine import Engine
@@ -183,6 +183,26 @@ def test_robustness_is_measured_on_test_images_and_printed_alike_by_the_command(
     assert robustness.measure(artifact_folder, images=None, severities=1) == found
     assert robustness.main([str(artifact_folder), "--images", "20"]) == 0
     assert f"| mean of the corruptions | {found.mean_accuracy:.1%} |" in capsys.readouterr().out
+
+
+def test_calibrations_of_the_command_are_those_of_the_export(
+    artifact_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = load_artifact(artifact_folder).manifest.calibration
+    assert calibration.main([str(artifact_folder)]) == 0
+    rows = [
+        [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in capsys.readouterr().out.splitlines()[2:]
+    ]
+    assert rows[0] == ["1.000", "1.000", f"{found.log_loss_before:.4f}", f"{found.ece_before:.2%}"]
+    assert [
+        f"{found.temperature:.3f}",
+        f"{found.exponent:.3f}",
+        f"{found.log_loss_after:.4f}",
+        f"{found.ece_after:.2%}",
+    ] == min(rows, key=lambda row: float(row[2]))
+    with pytest.raises(SystemExit, match="neither a run nor an artefact"):
+        calibration.main([str(artifact_folder / "missing")])
 
 
 def test_ood_scores_of_the_command_are_those_of_the_export(
