@@ -81,7 +81,7 @@ class Recipe(RecipeFile):
     distillation_temperature: float = Field(default=2.0, gt=0)
     """Divisor of logits when training on the predictions of teachers."""
     validation: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the training images that is held out to choose the epoch and fit the temperature."""
+    """Share of the training images that is held out to choose the epoch and calibrate."""
     validation_seed: int | None = Field(default=None, ge=0)
     """Seed of that choice of images; None is the seed of the run. Runs with several seeds can be
     compared on the same images by it."""

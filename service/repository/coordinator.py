@@ -17,22 +17,18 @@ from typing import Any
 
 from limelight.artifact.store import ArtifactError
 from service.repository.choices import Change, Choices, Proposal
-from service.repository.fingerprints import Fingerprint, fingerprints
 from service.repository.memory_bound import MemoryBound, Models
 from service.repository.plan import Plan, Report, State, key_of
 from service.repository.rollout_watch import RolloutWatch
 from service.repository.shared_json import SharedJson
-from service.repository.source import find_models
 from service.repository.version_policy import VersionPolicies
+from service.repository.versions_on_disk import OnDisk, VersionsOnDisk
 
 logger = logging.getLogger("limelight.repository")
 
 _CHECK_S = 0.25
 # Workers read the state every 0.25 s, so all of them know the moment before it comes.
 SWITCH_AFTER_S = 0.75
-_MAX_REASON = 2000
-OnDisk = dict[str, dict[str, Path]]
-"""Versions on disk: name -> version, newest first -> folder."""
 
 
 class Coordinator:
@@ -44,7 +40,7 @@ class Coordinator:
         shared: memory that the workers read and report in.
         workers: number of slots for their reports.
         alive: returns the process IDs of the workers that run.
-        poll_s: interval at which `root` is looked at; 0: only at the start.
+        poll_s: interval at which the disk is looked at; 0: only at the start.
         bound: bound of the memory of the models.
     """
 
@@ -59,7 +55,7 @@ class Coordinator:
         poll_s: float,
         bound: MemoryBound | None = None,
     ) -> None:
-        self._root = root
+        self._versions = VersionsOnDisk(root)
         self._bound = bound or MemoryBound()
         self._shared = shared
         self.choices = Choices(policies)
@@ -68,8 +64,6 @@ class Coordinator:
         self._slots = range(1, 1 + workers)
         self._alive = alive
         self._poll_s = poll_s
-        self._refused: dict[str, tuple[Fingerprint, str]] = {}
-        self._seen: dict[str, Fingerprint] = {}
         # True when the models of the start were measured: until then, all of them are new.
         self._measured = False
         self._state = self._first_state()
@@ -120,8 +114,7 @@ class Coordinator:
         with self._lock:
             self._proposal = proposal
             again = [key for key in self._reasons() if proposal.needs(*key_of(key))]
-            for key in again:
-                self._refused.pop(key, None)
+            self._versions.allow(again)
             self._bound.forget(self._bound.left_out.keys() & again)
             return self._take_up()
 
@@ -156,7 +149,7 @@ class Coordinator:
     def on_disk(self, name: str) -> list[str]:
         """Return the versions of a model on disk, newest first; none if it cannot be read."""
         with suppress(ArtifactError, OSError):
-            return list(find_models(self._root).get(name, {}))
+            return list(self._versions.find().get(name, {}))
         return []
 
     def _follow(self) -> None:
@@ -168,65 +161,45 @@ class Coordinator:
 
     def _first_state(self) -> State:
         try:
-            found = find_models(self._root)
+            self._versions.look(whole=True)
         except ArtifactError as error:
             state = State(Plan(1), Plan(1), problem=str(error))
         else:
-            self._seen = fingerprints(found)
-            plan = Plan(1, self._fit(self.choices, found))
+            usable = self._versions.usable(())
+            plan = Plan(1, self._fit(self.choices, usable))
             refused = self._reasons()
-            problem = None if plan.models else "; ".join(refused.values()) or _unselected(found)
+            problem = None if plan.models else "; ".join(refused.values()) or _unselected(usable)
             state = State(plan, plan, refused=refused, problem=problem)
         self._write(state)
         return state
 
     def _take_up(self) -> int:
         """Follow the choices, also to versions that were copied just now."""
-        if (found := self._find()) is None:
+        if not self._look(whole=True):
             self._proposal = None
-        else:
-            self._seen = fingerprints(found)
-            self._follow_choices(found)
         self._follow_rollouts()
         return self._state.target.generation
 
-    def _look(self) -> None:
-        """Look at the folder, and let the workers prepare what changed."""
-        if (found := self._find()) is not None:
-            self._follow_choices(found)
+    def _look(self, *, whole: bool = False) -> bool:
+        """Look at the disk, and let the workers prepare what changed; False if it cannot be read.
 
-    def _find(self) -> OnDisk | None:
+        With `whole`, versions that were copied just now are prepared, too.
+        """
         try:
-            return find_models(self._root)
+            changed = self._versions.look(whole=whole)
         except (ArtifactError, OSError) as error:
             # A network file system that fails for a moment must not end a service.
             if self._state.active.models:
                 logger.warning("the models that are served stay: %s", error)
-            return None
-
-    def _follow_choices(self, found: OnDisk) -> None:
-        """Let the workers prepare what is chosen of the versions on disk."""
-        prints = fingerprints(found)
-        # A version that is still being copied changes from one look to the next.
-        stable = {key for key, seen in prints.items() if self._seen.get(key) == seen}
-        self._seen = prints
-        changed = {key for key, (refused, _) in self._refused.items() if prints.get(key) != refused}
-        for key in changed:
-            del self._refused[key]
+            return False
         self._bound.forget(changed)
         served = {f"{name}/{version}" for (name, version), _ in self._state.target}
-        usable = {
-            name: {
-                version: folder
-                for version, folder in versions.items()
-                if (key := f"{name}/{version}") in stable | served and key not in self._refused
-            }
-            for name, versions in found.items()
-        }
+        usable = self._versions.usable(served)
         choices, models = self._chosen(usable)
         again = any(f"{name}/{version}" in changed for name in models for version in models[name])
         self._aim_at(models, choices.labels_now(), choices.select_unloaded(usable), again=again)
         self._settle()
+        return True
 
     def _chosen(self, usable: OnDisk) -> tuple[Choices, Models]:
         """Return the choices that count, and the models to serve by them.
@@ -250,10 +223,7 @@ class Coordinator:
 
     def _fit(self, choices: Choices, usable: OnDisk) -> Models:
         """Select what to serve, within the bound of the memory; the rest is refused."""
-        sizes = {
-            key: max((size for name, size, _ in seen if ".onnx" in name), default=0)
-            for key, seen in self._seen.items()
-        }
+        sizes = self._versions.sizes()
         served = []
         if self._measured:
             served = [f"{name}/{version}" for (name, version), _ in self._state.active]
@@ -274,10 +244,10 @@ class Coordinator:
 
     def _refuse(self, key: str, reason: str) -> None:
         logger.error("%s is refused: %s", key, reason)
-        self._refused[key] = self._seen.get(key, ()), reason[:_MAX_REASON]
+        self._versions.refuse(key, reason)
 
     def _reasons(self) -> dict[str, str]:
-        return self._bound.left_out | {key: reason for key, (_, reason) in self._refused.items()}
+        return self._bound.left_out | self._versions.refused
 
     def _aim_at(
         self,
@@ -317,7 +287,7 @@ class Coordinator:
     def _note_failures(self, reports: list[Report]) -> bool:
         """Refuse the versions that a worker could not load, and return True if there are any."""
         failed = {key: reason for report in reports for key, reason in report.failed.items()}
-        new = failed.keys() - self._refused.keys()
+        new = failed.keys() - self._versions.refused.keys()
         if not new:
             return False
         for key in sorted(new):
