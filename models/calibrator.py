@@ -15,9 +15,10 @@ class Calibrator:
     With an exponent of 1, it divides the logits by the temperature (Guo et al., 2017, arXiv
     1706.04599). With another, the probability p of each class becomes
     exp(-(-ln p)^exponent / temperature), and the softmax divides by their sum. This is the function
-    of Prelec (1998, Econometrica 66(3)). An exponent above 1 raises a high confidence and lowers
-    the others, which networks need that were trained with label smoothing, CutMix or teachers: they
-    are too cautious where they are sure, and too bold elsewhere. The order of the classes stays.
+    of Prelec (1998, Econometrica 66(3)). Compared with a temperature alone, an exponent above 1
+    raises a high confidence and lowers the others. Networks that were trained with label smoothing,
+    CutMix or teachers need this: they are too cautious where they are sure, and too bold elsewhere.
+    The order of the classes stays.
     """
 
     temperature: float = 1.0
