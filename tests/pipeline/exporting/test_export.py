@@ -164,6 +164,17 @@ def test_measurements_are_in_the_manifest_and_on_the_card(artifact_folder: Path)
     assert "|\n\n|" not in text
 
 
+def test_card_says_how_probabilities_are_calibrated(artifact_folder: Path) -> None:
+    manifest = load_artifact(artifact_folder).manifest
+    for exponent, shown in ((1.0, False), (1.25, True)):
+        calibration = manifest.calibration.model_copy(
+            update={"temperature": 1.5, "exponent": exponent, "interval": (1.2, 1.9)}
+        )
+        text = card(manifest.model_copy(update={"calibration": calibration}))
+        assert "Temperature 1.500 (95 % interval 1.200 to 1.900), fitted to" in text
+        assert ("calibrated to exp(-(-ln p)^1.250 / temperature)" in text) == shown
+
+
 def test_robustness_is_measured_on_test_images_and_printed_alike_by_the_command(
     artifact_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

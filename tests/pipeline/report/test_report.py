@@ -139,6 +139,24 @@ def test_page_shows_validation_figures_and_facts_of_the_run(studied: Study) -> N
     assert "schedule.peak" in text
 
 
+@pytest.mark.parametrize(
+    ("calibrator", "words"),
+    [
+        (Calibrator(), ["Temperature 1.000 The logits are divided", "which changes nothing"]),
+        (Calibrator(1.2), ["Temperature 1.200 The logits are divided", "lowers the confidence."]),
+        (Calibrator(1.7, 1.4), ["Temperature 1.700, exponent 1.400", "raises a high confidence"]),
+        (Calibrator(0.8, 0.9), ["Temperature 0.800, exponent 0.900", "lowers a high confidence"]),
+    ],
+)
+def test_page_says_what_the_calibration_does(
+    calibrator: Calibrator, words: list[str], studied: Study
+) -> None:
+    classification = replace(studied.classification, calibrator=calibrator)
+    text = " ".join(Page(render(replace(studied, classification=classification))).text.split())
+    for each in words:
+        assert each in text
+
+
 def test_pasted_command_at_the_end_updates_the_report(studied: Study) -> None:
     moved = replace(studied, run=replace(studied.run, folder=Path("my runs/it's")))
     written = Page(render(moved)).text.partition("To update:")[2]
