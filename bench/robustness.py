@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.common.report import table
-from limelight.artifact.manifest import Robustness
+from limelight.artifact.measurements import Robustness
 from limelight.artifact.store import ArtifactError, load_artifact, newest_version
 from limelight.runtime.engine import Engine
 from pipeline.data.registry import DATASETS, Split, load_dataset

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import Abstention, OutOfDistribution
+from limelight.artifact.measurements import Abstention, OutOfDistribution
 from limelight.errors import InvalidParameter, UnknownTarget, UnsupportedMethod
 from limelight.explanations.bounding_box import Box, locate
 from limelight.explanations.methods import METHODS

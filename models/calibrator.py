@@ -5,7 +5,7 @@ from typing import Self
 
 from torch import Tensor
 
-from limelight.artifact.manifest import Calibration
+from limelight.artifact.measurements import Calibration
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from limelight.artifact.manifest import OodScoreName
+from limelight.artifact.field_types import OodScoreName
 
 # Smallest share of the distance from the centre along the directions of least variance: a lower
 # share is rounding error.

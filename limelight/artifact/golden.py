@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import GoldenError
+from limelight.artifact.measurements import GoldenError
 from limelight.artifact.store import Artifact, ArtifactError
 
 GOLDEN_FILE = "golden.npz"

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import Abstention
+from limelight.artifact.measurements import Abstention
 
 SHARE_OF_ERRORS = 0.2
 """Error rate that the threshold aims at, as a share of the error rate without a threshold."""

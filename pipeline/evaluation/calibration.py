@@ -16,7 +16,7 @@ from scipy.optimize import brentq, minimize, minimize_scalar
 from sklearn.model_selection import KFold
 from torch import Tensor, nn
 
-from limelight.artifact.manifest import Calibration
+from limelight.artifact.measurements import Calibration
 from models.calibrator import Calibrator, raised
 from pipeline.errors import GateError
 from pipeline.evaluation.reliability import expected_calibration_error

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from limelight.artifact.manifest import Detection, OodScoreName, OutOfDistribution
+from limelight.artifact.field_types import OodScoreName
+from limelight.artifact.measurements import Detection, OutOfDistribution
 from models.ood_scores import OodScore, candidates
 from pipeline.data.stored_images import Images
 

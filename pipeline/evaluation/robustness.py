@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import Robustness
+from limelight.artifact.measurements import Robustness
 from limelight.imaging.image_rule import ImageRule
 from pipeline.data.served_images import as_served
 from pipeline.data.splits import Split, stratified_sample

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from limelight.artifact.manifest import Metrics
+from limelight.artifact.measurements import Metrics
 from limelight.runtime.engine import Engine
 from models.calibrator import Calibrator
 from pipeline.data.registry import Split

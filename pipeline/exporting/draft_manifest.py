@@ -7,14 +7,13 @@ import torch
 
 from limelight.artifact.manifest import (
     SCHEMA_VERSION,
-    Calibration,
     Data,
     Manifest,
-    Metrics,
     ModelFile,
     Network,
     TensorSpec,
 )
+from limelight.artifact.measurements import Calibration, Metrics
 from limelight.explanations.methods import supported
 from models.serving_graph import ServingGraph
 from pipeline.data.registry import DATASETS, Dataset

@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 from torch.export.passes import move_to_device_pass
 
-from limelight.artifact.manifest import FileFormat, ModelFile, Parity
+from limelight.artifact.field_types import FileFormat
+from limelight.artifact.manifest import ModelFile
+from limelight.artifact.measurements import Parity
 from limelight.artifact.store import Artifact
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Device

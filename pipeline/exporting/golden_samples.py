@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limelight.artifact.golden import GOLDEN_FILE, GOLDEN_OUTPUTS, GoldenSamples
-from limelight.artifact.manifest import Golden, Manifest
+from limelight.artifact.manifest import Manifest
+from limelight.artifact.measurements import Golden
 from limelight.artifact.store import Artifact
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Precision

@@ -27,7 +27,7 @@ from onnxruntime.quantization import (
 )
 
 from limelight.artifact.golden import total_variation
-from limelight.artifact.manifest import Int8, Metrics
+from limelight.artifact.measurements import Int8, Metrics
 from limelight.runtime.engine import Engine
 from pipeline.data.splits import Split
 from pipeline.data.stored_images import Images

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from limelight.artifact.manifest import Calibration
+from limelight.artifact.measurements import Calibration
 from limelight.artifact.store import Artifact
 from limelight.runtime.engine import Engine
 from limelight.runtime.onnx_session import Precision

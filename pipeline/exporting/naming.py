@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from limelight.artifact.manifest import Name
+from limelight.artifact.field_types import Name
 from pipeline.data.registry import DATASETS
 from pipeline.errors import PipelineError
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import Parity
+from limelight.artifact.measurements import Parity
 from models.serving_graph import ServingGraph
 from pipeline.data.stored_images import Images
 from pipeline.errors import GateError

@@ -15,7 +15,8 @@ from onnxscript import optimizer
 from torch import nn
 from torch.export import ExportedProgram
 
-from limelight.artifact.manifest import FileFormat, ModelFile
+from limelight.artifact.field_types import FileFormat
+from limelight.artifact.manifest import ModelFile
 from models.serving_graph import ServingGraph
 from pipeline.errors import GateError
 

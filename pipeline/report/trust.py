@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from limelight.artifact.manifest import Abstention, Faithfulness, OutOfDistribution, Robustness
+from limelight.artifact.measurements import Abstention, Faithfulness, OutOfDistribution, Robustness
 from models import ClassMapNetwork
 from models.calibrator import Calibrator
 from models.normalization import Normalisation

@@ -5,7 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from limelight.artifact.manifest import Faithfulness, Method, MethodFaithfulness
+from limelight.artifact.field_types import Method
+from limelight.artifact.measurements import Faithfulness, MethodFaithfulness
 from limelight.explanations.methods import METHODS
 from limelight.imaging.image_rule import ImageRule
 from models import Head

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import Method
+from limelight.artifact.field_types import Method
 from limelight.explanations.bounding_box import Box
 from limelight.imaging.image_rule import ImageRule
 from limelight.imaging.preprocessing import View, picture_of, prepare

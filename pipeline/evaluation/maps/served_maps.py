@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from limelight.artifact.manifest import Method
+from limelight.artifact.field_types import Method
 from limelight.coroutines import finish
 from limelight.explanations.interpolation import bilinear
 from limelight.explanations.map_request import MapRequest

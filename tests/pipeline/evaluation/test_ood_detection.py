@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from torch import Tensor
 
-from limelight.artifact.manifest import OodScoreName
+from limelight.artifact.field_types import OodScoreName
 from models.ood_scores import (
     Energy,
     MaxLogit,

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from limelight.artifact.golden import read_golden
-from limelight.artifact.manifest import Int8, Metrics
+from limelight.artifact.measurements import Int8, Metrics
 from limelight.artifact.store import Artifact, load_artifact
 from limelight.runtime.engine import Engine
 from pipeline.errors import GateError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from limelight.artifact.manifest import Faithfulness
+from limelight.artifact.measurements import Faithfulness
 from limelight.explanations import masking, scorecam
 from limelight.explanations.bounding_box import Box
 from limelight.imaging.preprocessing import View
