@@ -13,17 +13,18 @@ import torch
 
 from bench.common.report import table
 from limelight.artifact.store import ArtifactError
+from models.calibrator import Calibrator
 from pipeline.errors import PipelineError
 from pipeline.evaluation.calibration import try_calibrators
 from pipeline.evaluation.reliability import expected_calibration_error
 from pipeline.runs.exported import rebuild_run
 from pipeline.training.inference import evaluate
 
-HEADER = ("model", "temperature", "exponent", "log loss", "calibration error")
+HEADER = ("model", "calibration", "temperature", "exponent", "log loss", "calibration error")
 
 
 def compare(artifact: Path) -> list[tuple[str, ...]]:
-    """Return a row for each calibration: none, a temperature, a temperature with an exponent."""
+    """Return a row for each calibration; one that is the same as another is left out."""
     run = rebuild_run(artifact)
     validation, device = run.data.validation, torch.device("cpu")
     logits = evaluate(run.network, validation.images, run.config.normalisation, device)
@@ -31,6 +32,7 @@ def compare(artifact: Path) -> list[tuple[str, ...]]:
     return [
         (
             str(artifact),
+            _name(tried.fitted.calibrator),
             f"{tried.fitted.calibrator.temperature:.3f}",
             f"{tried.fitted.calibrator.exponent:.3f}",
             f"{tried.log_loss:.4f}",
@@ -38,6 +40,12 @@ def compare(artifact: Path) -> list[tuple[str, ...]]:
         )
         for tried in try_calibrators(logits, labels)
     ]
+
+
+def _name(calibrator: Calibrator) -> str:
+    if calibrator == Calibrator():
+        return "none"
+    return "temperature" if calibrator.exponent == 1 else "temperature and exponent"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from limelight.artifact.measurements import Calibration
 
 @dataclass(frozen=True, slots=True)
 class Calibrator:
-    """Function of logits (N, K) whose softmax are calibrated probabilities.
+    """Function of logits (N, K) whose softmax is calibrated probabilities.
 
     With an exponent of 1, it divides the logits by the temperature (Guo et al., 2017, arXiv
     1706.04599). With another, the probability p of each class becomes
@@ -31,12 +31,12 @@ class Calibrator:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Return the calibrated logits: (N, K) -> (N, K)."""
-        scores = logits if self.exponent == 1 else raised(logits, self.exponent)
-        return scores / self.temperature
+        if self.exponent == 1:
+            return logits / self.temperature
+        return -surprisal(logits).pow(self.exponent) / self.temperature
 
 
-def raised(logits: Tensor, exponent: float | Tensor) -> Tensor:
-    """Compute -(-ln p)^exponent for the softmax p of logits: (N, K) -> (N, K)."""
+def surprisal(logits: Tensor) -> Tensor:
+    """Compute -ln p for the softmax p of logits: (N, K) -> (N, K), at least 0."""
     # A rounded probability may be above 1.
-    surprisal = (-logits.log_softmax(1)).relu()
-    return -surprisal.pow(exponent)
+    return (-logits.log_softmax(1)).relu()

@@ -1,8 +1,8 @@
 """What an export measured of a model, as its manifest records it."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from limelight.artifact.field_types import FileName, Frozen, Method, OodScoreName
 
@@ -21,17 +21,24 @@ class Calibration(Frozen):
     """Calibration of the probabilities, fitted on the validation split; see `models.calibrator`."""
 
     method: Literal["temperature", "prelec"]
-    temperature: float = Field(gt=0)
-    exponent: float = Field(default=1.0, gt=0)
-    """Exponent of Prelec's function; 1 is temperature scaling."""
+    temperature: float = Field(gt=0, allow_inf_nan=False)
+    exponent: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Exponent of Prelec's function; with 1 it is temperature scaling."""
     interval: tuple[float, float] | None = None
-    """95 % interval of the temperature. Temperature scaling keeps 1 if the interval contains it."""
+    """95 % interval of the temperature, at this exponent. A temperature alone keeps 1 if the
+    interval contains it."""
     images: int
     ece_before: float
     ece_after: float
     """Calibration error of images that the calibration was not fitted to."""
     log_loss_before: float | None = None
     log_loss_after: float | None = None
+
+    @model_validator(mode="after")
+    def _check_method(self) -> Self:
+        if (self.method == "temperature") != (self.exponent == 1):
+            raise ValueError(f"the method {self.method} with the exponent {self.exponent}")
+        return self
 
 
 class Abstention(Frozen):

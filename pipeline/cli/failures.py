@@ -21,8 +21,12 @@ _REMEDIES = {
     errno.EACCES: "choose another path, or change who may use this one",
     errno.EROFS: "choose a path on another file system",
     errno.ENOSPC: "make room, or choose a path on another file system",
+    errno.EDQUOT: "make room, or choose a path on another file system",
+    errno.EFBIG: "raise the limit of a file's size, or choose a path on another file system",
 }
 """What to do if a file or folder cannot be used, by the system's error number."""
+_NAMELESS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors of a write, which names no file."""
 
 
 def run_command(command: Callable[[], None]) -> None:
@@ -46,10 +50,9 @@ def run_command(command: Callable[[], None]) -> None:
 def _sentence(error: Exception) -> str:
     if isinstance(error, PipelineError):
         return str(error)
-    remedy = _REMEDIES.get(error.errno or 0) if isinstance(error, OSError) else None
-    # A write to a full disk names no file.
-    if isinstance(error, OSError) and (error.filename is not None or remedy):
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in _NAMELESS):
         named = f"{error.filename}: " if error.filename is not None else ""
+        remedy = _REMEDIES.get(error.errno or 0)
         return f"{named}{error.strerror}" + (f"; {remedy}" if remedy else "")
     said = str(error).strip().splitlines() or [""]
     return (

@@ -131,8 +131,10 @@ def download(url: str, file: Path, progress: Progress = silent) -> Path:
             if response.status != 206:
                 done = 0
             total = done + int(response.headers.get("Content-Length") or 0)
-            # Unbuffered: a buffer that a full disk refused would be refused again by the close.
-            with part.open("ab" if done else "wb", buffering=0) as out:
+            with writing(file, CHOOSE_CACHE):
+                # Unbuffered: a buffer that a full disk refused would be refused again by the close.
+                out = part.open("ab" if done else "wb", buffering=0)
+            with out:
                 while chunk := response.read(CHUNK_BYTES):
                     with writing(file, CHOOSE_CACHE):
                         _write_all(out, chunk)
@@ -146,7 +148,8 @@ def download(url: str, file: Path, progress: Progress = silent) -> Path:
         raise DataError(f"{url}: {error}") from error
     if total and done < total:
         raise DataError(f"{url}: interrupted after {done:,} of {total:,} bytes; run it again")
-    part.replace(file)
+    with writing(file, CHOOSE_CACHE):
+        part.replace(file)
     return file
 
 

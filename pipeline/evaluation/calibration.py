@@ -17,13 +17,17 @@ from sklearn.model_selection import KFold
 from torch import Tensor, nn
 
 from limelight.artifact.measurements import Calibration
-from models.calibrator import Calibrator, raised
+from models.calibrator import Calibrator, surprisal
 from pipeline.errors import GateError
 from pipeline.evaluation.reliability import expected_calibration_error
 
 LOG_TEMPERATURE_BOUNDS = (math.log(0.05), math.log(20.0))
-LOG_EXPONENT_BOUNDS = (math.log(0.25), math.log(4.0))
+# A lower exponent would magnify the rounding of float32 beyond what an export allows: the surprisal
+# of a sure class is a multiple of 6e-8.
+LOG_EXPONENT_BOUNDS = (math.log(0.7), math.log(4.0))
 FOLDS = 5
+# Fewer images say too little of the shape of the confidence.
+_FEWEST = 50
 # Standard deviation of the priors of log T and of the log exponent around 0: a value of 1/2 or 2 is
 # within one and a half of it, and a few dozen images outweigh it.
 _PRIOR = 0.5
@@ -48,28 +52,31 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> Fitted:
 
     It has a weak prior around 1. It is 1 if the interval contains 1, since the images are then no
     evidence against the network's own confidence. It sharpens at most until the mean confidence is
-    (right + 1) / (N + 2), Laplace's rule of succession: N images without an error are no proof
-    that the network makes none.
+    that of Laplace's rule; see `_laplace`.
     """
     logits = logits.double()
     best, low, high = _log_temperature(logits, labels)
     if low <= 0 <= high:
         best = 0.0
     elif best < 0:
-        best = max(best, min(0.0, _sharpest(logits, labels)))
+        best = max(best, min(0.0, _sharpest(logits, _laplace(logits, labels))))
         high = max(high, best)
     return Fitted(Calibrator(math.exp(best)), math.exp(low), math.exp(high))
 
 
 def fit_prelec(logits: Tensor, labels: Tensor) -> Fitted:
-    """Find temperature and exponent with the lowest log loss: (N, K), (N,).
+    """Find the most probable temperature and exponent: (N, K), (N,).
 
-    The exponent is one parameter more, so it stays 1 unless the log loss of all images falls by
-    more than ln(N) / 2 (BIC, Schwarz, 1978). The confidence has the limit of `fit_temperature`.
+    Both have the prior of `fit_temperature`. The exponent is one parameter more, so it stays 1
+    unless the log posterior rises by more than ln(N) / 2 (BIC, Schwarz, 1978), and with fewer than
+    50 images. The mean confidence is at most that of Laplace's rule, or of the network itself.
     """
+    if len(labels) < _FEWEST:
+        return fit_temperature(logits, labels)
     logits = logits.double()
+    surprisals = surprisal(logits)
     start = np.array([_log_temperature(logits, labels)[0], 0.0])
-    value_and_gradient = _prelec_posterior(logits, labels)
+    value_and_gradient = _prelec_posterior(surprisals, labels)
     found = minimize(
         value_and_gradient,
         start,
@@ -77,17 +84,19 @@ def fit_prelec(logits: Tensor, labels: Tensor) -> Fitted:
         method="L-BFGS-B",
         bounds=(LOG_TEMPERATURE_BOUNDS, LOG_EXPONENT_BOUNDS),
     )
-    if value_and_gradient(start)[0] - found.fun <= math.log(len(labels)) / 2:
+    rise = value_and_gradient(start)[0] - found.fun
+    if not rise > math.log(len(labels)) / 2:
         return fit_temperature(logits, labels)
     exponent = math.exp(found.x[1])
-    scores = raised(logits, exponent)
+    scores = -surprisals.pow(exponent)
     best, low, high = _log_temperature(scores, labels)
-    best = max(best, _sharpest(scores, labels))
+    own = float(logits.softmax(1).amax(1).mean())
+    best = max(best, _sharpest(scores, max(own, _laplace(logits, labels))))
     return Fitted(Calibrator(math.exp(best), exponent), math.exp(low), math.exp(max(high, best)))
 
 
 def _prelec_posterior(
-    logits: Tensor, labels: Tensor
+    surprisals: Tensor, labels: Tensor
 ) -> Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]:
     """Return the negative log posterior of (log T, log exponent), (2,), with its gradient."""
 
@@ -95,7 +104,7 @@ def _prelec_posterior(
         logs = torch.tensor(point, requires_grad=True)
         with torch.enable_grad():
             temperature, exponent = logs.exp()
-            scores = raised(logits, exponent) / temperature
+            scores = -surprisals.pow(exponent) / temperature
             loss = nn.functional.cross_entropy(scores, labels, reduction="sum")
             posterior = loss + (logs / _PRIOR).square().sum() / 2
             (gradient,) = torch.autograd.grad(posterior, logs)
@@ -125,10 +134,17 @@ def _log_temperature(scores: Tensor, labels: Tensor) -> tuple[float, float, floa
     return best, low, high
 
 
-def _sharpest(scores: Tensor, labels: Tensor) -> float:
-    """Find the log temperature at which the mean confidence is (right + 1) / (N + 2)."""
-    right = int((scores.argmax(1) == labels).sum())
-    most = (right + 1) / (len(labels) + 2)
+def _laplace(logits: Tensor, labels: Tensor) -> float:
+    """Compute (right + 1) / (N + 2), Laplace's rule of succession.
+
+    N images without an error are no proof that the network makes none.
+    """
+    right = int((logits.argmax(1) == labels).sum())
+    return (right + 1) / (len(labels) + 2)
+
+
+def _sharpest(scores: Tensor, most: float) -> float:
+    """Find the log temperature at which the mean confidence of scores (N, K) is `most`."""
 
     def excess(log_temperature: float) -> float:
         return float((scores / math.exp(log_temperature)).softmax(1).amax(1).mean()) - most
@@ -177,11 +193,11 @@ def try_calibrators(logits: Tensor, labels: Tensor) -> list[Tried]:
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> Calibration:
-    """Return the calibration of `calibrate_and_scale`."""
-    return calibrate_and_scale(logits, labels)[0]
+    """Return the calibration of `calibrate_and_apply`."""
+    return calibrate_and_apply(logits, labels)[0]
 
 
-def calibrate_and_scale(logits: Tensor, labels: Tensor) -> tuple[Calibration, Tensor]:
+def calibrate_and_apply(logits: Tensor, labels: Tensor) -> tuple[Calibration, Tensor]:
     """Take the calibrator of `try_calibrators` with the lowest log loss, and measure its effect.
 
     The second result are the calibrated logits, float64 (N, K), that the effect was measured on.

@@ -132,12 +132,12 @@ def _confidence(logits_nk: Tensor, labels: Tensor) -> Confidence:
     )
 
 
-def _top_losses(scaled_nk: Tensor, labels: Tensor, count: int) -> tuple[TopLoss, ...]:
-    losses = nn.functional.cross_entropy(scaled_nk, labels, reduction="none")
+def _top_losses(calibrated_nk: Tensor, labels: Tensor, count: int) -> tuple[TopLoss, ...]:
+    losses = nn.functional.cross_entropy(calibrated_nk, labels, reduction="none")
     highest = torch.argsort(losses, descending=True, stable=True)[:count]
     tops = []
     for index in highest.tolist():
-        probabilities = scaled_nk[index].softmax(0)
+        probabilities = calibrated_nk[index].softmax(0)
         predicted, second = probabilities.topk(2).indices.tolist()
         label = int(labels[index])
         rival = second if predicted == label else label

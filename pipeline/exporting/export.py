@@ -30,6 +30,7 @@ from pipeline.runs.run import Run
 from pipeline.runs.run_data import RunData
 
 CARD = "README.md"
+_ADVICE = "make room, or choose another --to"
 
 
 def export(
@@ -66,8 +67,7 @@ def export(
     data = run.data
     name = name or default_name(data.dataset.name)
     home = root / name
-    # The data is read by now, so an OSError is of this folder.
-    with writing(home, "make room, or choose another --to"), _staging_folder(home) as staging:
+    with _staging_folder(home) as staging:
         version = next_version(home)
         _write(
             staging,
@@ -86,8 +86,9 @@ def export(
 @contextmanager
 def _staging_folder(home: Path) -> Iterator[Path]:
     """Make a temporary folder in `home`, and remove what is left of it, and of `home` if empty."""
-    home.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=home))
+    with writing(home, _ADVICE):
+        home.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=home))
     try:
         staging.chmod(0o755)
         yield staging
@@ -119,7 +120,9 @@ def _write(
         layercam=layercam,
         fp16=fp16,
     )
-    files = save_formats(folder, graphs, example, progress)
+    home = folder.parent
+    with writing(home, _ADVICE):
+        files = save_formats(folder, graphs, example, progress)
     quantized = None
     if int8:
         # It takes a second to import, and few exports need it.
@@ -141,9 +144,11 @@ def _write(
     # The hashes in the draft were computed from the files just written.
     artifact = Artifact(folder, draft)
     engines = open_engines(artifact)
-    draft = with_golden_samples(artifact, engines, data.validation)
+    with writing(home, _ADVICE):
+        draft = with_golden_samples(artifact, engines, data.validation)
     measured = measure(run, data, choices, graphs, artifact, engines, progress, quantized)
     manifest = draft.model_copy(update=measured)
-    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
-    (folder / CARD).write_text(card(manifest), encoding="utf-8")
+    with writing(home, _ADVICE):
+        (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
+        (folder / CARD).write_text(card(manifest), encoding="utf-8")
     load_artifact(folder, in_place=False)

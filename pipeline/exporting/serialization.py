@@ -85,9 +85,10 @@ def save_program(traced: ExportedProgram, file: Path) -> None:
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 node.meta.pop("stack_trace", None)
-    content = io.BytesIO()  # torch has no error of its own for a full disk
+    # In memory first: on a full disk torch raises a RuntimeError that names neither disk nor file.
+    content = io.BytesIO()
     torch.export.save(traced, content)
-    file.write_bytes(content.getvalue())
+    file.write_bytes(content.getbuffer())
 
 
 def without_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -125,7 +126,7 @@ def save_torchscript(graph: ServingGraph, example: torch.Tensor, file: Path) -> 
     with _deprecated_torchscript(), torch.inference_mode():
         # The export compares all formats itself.
         traced = torch.jit.trace(graph, (example,), check_trace=False)  # type: ignore[no-untyped-call]
-        content = io.BytesIO()  # torch has no error of its own for a full disk
+        content = io.BytesIO()  # as in `save_program`
         torch.jit.save(traced, content)
     with zipfile.ZipFile(content) as saved, zipfile.ZipFile(file, "w") as written:
         for entry in saved.infolist():

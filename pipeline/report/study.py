@@ -10,7 +10,7 @@ from torch import nn
 from models.calibrator import Calibrator
 from pipeline.data.class_balance import class_counts, imbalance_report
 from pipeline.data.registry import Dataset, Split
-from pipeline.evaluation.calibration import calibrate_and_scale
+from pipeline.evaluation.calibration import calibrate_and_apply
 from pipeline.evaluation.classification_report import (
     ClassificationReport,
     make_classification_report,
@@ -76,10 +76,10 @@ def study(
     network = run.network.to(chosen)
     logits = evaluate(network, validation.images, config.normalisation, chosen)
     labels = torch.from_numpy(validation.labels)
-    calibration, scaled = calibrate_and_scale(logits, labels)
+    calibration, calibrated = calibrate_and_apply(logits, labels)
     calibrator = Calibrator.of(calibration)
     classification = make_classification_report(
-        logits, labels, config.classes, calibrator, calibrated_nk=scaled
+        logits, labels, config.classes, calibrator, calibrated_nk=calibrated
     )
     worst = np.array([top.index for top in classification.top_losses], np.int64)
     explained, map_shape = explain(

@@ -128,8 +128,8 @@ class RunPlan:
         history, by their names.
 
         Raises:
-            RunError: `folder` is not empty or cannot be written, or the loss diverges.
-            UnwritableError: a file of the run cannot be written, as on a full disk.
+            RunError: `folder` is not empty, or the loss diverges.
+            UnwritableError: the run cannot be written, as on a full disk.
             DataError: there are fewer images than a batch.
 
         """
@@ -233,6 +233,7 @@ def resume_run(
     Raises:
         RunError: `folder` is no run, is finished, was begun with another number of processes, or
             its data has changed.
+        UnwritableError: the place of its images cannot be noted.
 
     """
     config = read_config(folder)
@@ -270,7 +271,7 @@ def complete_run(
 
     Raises:
         PipelineError: `folder` has a run with other options or data.
-        RunError: `folder` is not empty or cannot be written, or the loss diverges.
+        RunError: `folder` is not empty, or the loss diverges.
         UnwritableError: a file of the run cannot be written, as on a full disk.
         DataError: there are fewer images than a batch.
 

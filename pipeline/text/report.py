@@ -38,7 +38,8 @@ def write_text_report(run: TextRun) -> Path:
     """Write the `report.html` of a run into its folder, and return its path.
 
     Raises:
-        RunError: its files cannot be read or written.
+        RunError: its files cannot be read.
+        UnwritableError: the report cannot be written.
 
     """
     page = render_template(

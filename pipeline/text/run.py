@@ -122,8 +122,8 @@ def begin(
     """Train a network on a text, in a new folder.
 
     Raises:
-        RunError: `folder` is not empty or cannot be written, or the options contradict each other.
-        UnwritableError: a file of the run cannot be written, as on a full disk.
+        RunError: `folder` is not empty, or the options contradict each other.
+        UnwritableError: the run cannot be written, as on a full disk.
         DataError: the text is too short.
 
     """

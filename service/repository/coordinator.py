@@ -161,7 +161,7 @@ class Coordinator:
 
     def _first_state(self) -> State:
         try:
-            self._versions.look(whole=True)
+            self._versions.look(at_once=True)
         except ArtifactError as error:
             state = State(Plan(1), Plan(1), problem=str(error))
         else:
@@ -175,18 +175,18 @@ class Coordinator:
 
     def _take_up(self) -> int:
         """Follow the choices, also to versions that were copied just now."""
-        if not self._look(whole=True):
+        if not self._look(at_once=True):
             self._proposal = None
         self._follow_rollouts()
         return self._state.target.generation
 
-    def _look(self, *, whole: bool = False) -> bool:
+    def _look(self, *, at_once: bool = False) -> bool:
         """Look at the disk, and let the workers prepare what changed; False if it cannot be read.
 
-        With `whole`, versions that were copied just now are prepared, too.
+        With `at_once`, versions that were copied just now are prepared, too.
         """
         try:
-            changed = self._versions.look(whole=whole)
+            changed = self._versions.look(at_once=at_once)
         except (ArtifactError, OSError) as error:
             # A network file system that fails for a moment must not end a service.
             if self._state.active.models:

@@ -27,7 +27,7 @@ class VersionsOnDisk:
         self._refused: dict[str, tuple[Fingerprint, str]] = {}
 
     def find(self) -> OnDisk:
-        """Return what is on disk now, without a look.
+        """Return what is on disk now, and do not remember it.
 
         Raises:
             ArtifactError, OSError: it cannot be read.
@@ -35,22 +35,21 @@ class VersionsOnDisk:
         """
         return find_models(self._root)
 
-    def look(self, *, whole: bool = False) -> set[str]:
+    def look(self, *, at_once: bool = False) -> set[str]:
         """Look at the disk, and return the refused versions whose files have changed.
 
         They are no longer refused. A version that is still being copied changes from one look to
-        the next, so it can be served after the second look that finds it the same, or at once with
-        `whole`.
+        the next, so it can be served after the second look that finds it the same. With `at_once`
+        the second look follows immediately.
 
         Raises:
             ArtifactError, OSError: it cannot be read.
 
         """
         self._found = self.find()
-        before, self._prints = self._prints, _fingerprints(self._found)
-        self._whole = {
-            key for key, found in self._prints.items() if whole or before.get(key) == found
-        }
+        before = _fingerprints(self._found) if at_once else self._prints
+        self._prints = _fingerprints(self._found)
+        self._whole = {key for key, found in self._prints.items() if before.get(key) == found}
         changed = {key for key, (seen, _) in self._refused.items() if self._prints.get(key) != seen}
         self.allow(changed)
         return changed

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from limelight.imaging.image_rule import ImageRule
 from pipeline.atomic_files import writing
-from pipeline.data.dataset_cache import cache_folder
+from pipeline.data.dataset_cache import CHOOSE_CACHE, cache_folder
 from pipeline.errors import DataError
 
 MORE_ROOM = "set XDG_CACHE_HOME to a folder with more room, or choose a smaller --image-size"
@@ -141,7 +141,7 @@ def opened_cache(source: Path, rule: ImageRule) -> Iterator[ImageCache]:
     key = hashlib.sha256(f"{_VERSION} {source.resolve()} {rule.model_dump_json()}".encode())
     home = cache_folder() / "images"
     folder = home / key.hexdigest()[:32]
-    with writing(folder, MORE_ROOM):
+    with writing(folder, CHOOSE_CACHE):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(exist_ok=True)
         os.utime(folder)

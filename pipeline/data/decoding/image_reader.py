@@ -31,7 +31,8 @@ class ImageReader:
         reading: the processes that decode.
 
     Raises:
-        DataError: the image cache cannot be written.
+        DataError: the disk has no room for the images.
+        UnwritableError: the image cache cannot be written.
 
     """
 

@@ -60,7 +60,7 @@ def main() -> None:
         try:
             records = [read_image(Path(path), row, rule, pixels) for row, path in json.loads(line)]
         except OSError as error:
-            print(json.dumps(error.strerror), flush=True)
+            print(json.dumps(error.strerror or str(error)), flush=True)
             return
         fields = [
             [each.path, each.size, each.mtime_ns, each.row, each.sha256, each.problem]

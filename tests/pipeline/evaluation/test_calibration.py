@@ -47,7 +47,7 @@ def test_calibration_lowers_log_loss_and_calibration_error() -> None:
 def test_fit_finds_the_exponent_that_generated_the_labels(
     temperature: float, exponent: float
 ) -> None:
-    """The shape that label smoothing and CutMix leave cannot be mended by a temperature."""
+    """The shape that label smoothing and CutMix leave cannot be corrected by a temperature."""
     rng = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(20_000, 5, generator=rng)
     true = Calibrator(temperature, exponent)
@@ -110,6 +110,27 @@ def test_network_without_validation_errors_is_as_sure_as_their_number_allows() -
     for fit in (fit_temperature, fit_prelec):
         confidence = fit(logits, labels).calibrator(logits).softmax(1).max()
         assert float(confidence) == pytest.approx(201 / 202, abs=1e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+@pytest.mark.parametrize("images", [1, 2, 5, 49])
+def test_few_images_are_no_evidence_for_an_exponent(images: int, classes: int) -> None:
+    logits = 6 * torch.randn(images, classes, generator=torch.Generator().manual_seed(1))
+    for labels in (logits.argmax(1), logits.argmin(1)):
+        assert fit_prelec(logits, labels).calibrator.exponent == 1
+
+
+@pytest.mark.parametrize(("images", "seed"), [(60, 0), (200, 1)])
+def test_network_that_is_wrong_more_often_than_by_chance_is_not_made_wholly_unsure(
+    images: int, seed: int
+) -> None:
+    """A confidence below one half is impossible with two classes, so Laplace's rule is no limit."""
+    rng = torch.Generator().manual_seed(seed)
+    logits = 4 * torch.randn(images, 2, generator=rng)
+    right = torch.rand(images, generator=rng) < 0.4
+    labels = torch.where(right, logits.argmax(1), logits.argmin(1))
+    for fit in (fit_temperature, fit_prelec):
+        assert fit(logits, labels).calibrator.temperature < 15
 
 
 def test_temperature_that_the_images_do_not_demand_is_one() -> None:

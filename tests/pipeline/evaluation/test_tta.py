@@ -74,7 +74,7 @@ def test_single_view_gives_the_plain_prediction() -> None:
     torch.testing.assert_close(logs, plain.double().log_softmax(1))
 
 
-def test_probabilities_are_averaged_at_the_temperature() -> None:
+def test_probabilities_are_averaged_after_calibration() -> None:
     # The corner pixel is white, and black in the mirrored view: logits of 1 and 0 against 0.
     images = np.zeros((1, 2, 2, 1), np.uint8)
     images[0, 0, 0] = 255

@@ -27,6 +27,7 @@ from pipeline.atomic_files import UnwritableError
 from pipeline.data.registry import load_dataset
 from pipeline.data.served_images import as_served
 from pipeline.errors import GateError, PipelineError, RunError
+from pipeline.evaluation.calibration import calibrate
 from pipeline.exporting.export import export
 from pipeline.exporting.model_card import card
 from pipeline.exporting.naming import default_name, next_version
@@ -171,7 +172,9 @@ def test_card_says_how_probabilities_are_calibrated(artifact_folder: Path) -> No
             update={"temperature": 1.5, "exponent": exponent, "interval": (1.2, 1.9)}
         )
         text = card(manifest.model_copy(update={"calibration": calibration}))
-        assert "Temperature 1.500 (95 % interval 1.200 to 1.900), fitted to" in text
+        assert "95 % interval 1.200 to 1.900), fitted to" in text
+        assert ("Temperature 1.500 (95 % interval" in text) != shown
+        assert ("Temperature 1.500 (at this exponent, 95 % interval" in text) == shown
         assert ("calibrated to exp(-(-ln p)^1.250 / temperature)" in text) == shown
 
 
@@ -196,22 +199,29 @@ def test_robustness_is_measured_on_test_images_and_printed_alike_by_the_command(
     assert f"| mean of the corruptions | {found.mean_accuracy:.1%} |" in capsys.readouterr().out
 
 
-def test_calibrations_of_the_command_are_those_of_the_export(
-    artifact_folder: Path, capsys: pytest.CaptureFixture[str]
+def test_command_compares_the_calibrations_that_an_export_chooses_from(
+    artifact_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = load_artifact(artifact_folder).manifest.calibration
+    labels = torch.from_numpy(rebuild_run(artifact_folder).data.validation.labels)
+    rng = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(len(labels), 10, generator=rng)
+    # Sure and right, or unsure: no temperature fits both.
+    logits[torch.arange(len(labels)), labels] += 6 * torch.rand(len(labels), generator=rng).round()
+    monkeypatch.setattr(calibration, "evaluate", lambda *_: logits)
     assert calibration.main([str(artifact_folder)]) == 0
     rows = [
         [cell.strip() for cell in line.split("|")[2:-1]]
         for line in capsys.readouterr().out.splitlines()[2:]
     ]
-    assert rows[0] == ["1.000", "1.000", f"{found.log_loss_before:.4f}", f"{found.ece_before:.2%}"]
+    assert [row[0] for row in rows] == ["none", "temperature", "temperature and exponent"]
+    found = calibrate(logits, labels)
+    assert rows[0][3:] == [f"{found.log_loss_before:.4f}", f"{found.ece_before:.2%}"]
     assert [
         f"{found.temperature:.3f}",
         f"{found.exponent:.3f}",
         f"{found.log_loss_after:.4f}",
         f"{found.ece_after:.2%}",
-    ] == min(rows, key=lambda row: float(row[2]))
+    ] == min(rows, key=lambda row: float(row[3]))[1:]
     with pytest.raises(SystemExit, match="neither a run nor an artefact"):
         calibration.main([str(artifact_folder / "missing")])
 

@@ -1,5 +1,6 @@
 """Versions on disk: complete ones are served, refused ones wait for a change."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def add(root: Path, version: str, graph: bytes = b"graph") -> Path:
 def versions(tmp_path: Path) -> VersionsOnDisk:
     add(tmp_path, "1")
     versions = VersionsOnDisk(tmp_path)
-    assert versions.look(whole=True) == set()
+    assert versions.look(at_once=True) == set()
     return versions
 
 
@@ -43,8 +44,26 @@ def test_version_can_be_served_when_two_looks_find_it_the_same(
 
 def test_version_can_be_served_at_once_on_request(versions: VersionsOnDisk, tmp_path: Path) -> None:
     add(tmp_path, "2")
-    versions.look(whole=True)
+    versions.look(at_once=True)
     assert usable(versions) == ["2", "1"]
+
+
+def test_version_that_grows_during_a_look_is_not_served(
+    versions: VersionsOnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, looks = add(tmp_path, "2"), list[int]()
+    iterdir = Path.iterdir
+
+    def growing(path: Path) -> Iterator[Path]:
+        if path == folder:
+            looks.append(len(looks))
+            add(tmp_path, "2", b"more" * (1 + len(looks)))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", growing)
+    versions.look(at_once=True)
+    assert looks == [0, 1]
+    assert usable(versions) == ["1"]
 
 
 def test_served_version_stays_while_its_files_change(
@@ -60,14 +79,14 @@ def test_refused_version_is_tried_again_when_its_files_change(
     versions: VersionsOnDisk, tmp_path: Path
 ) -> None:
     add(tmp_path, "2")
-    versions.look(whole=True)
+    versions.look(at_once=True)
     versions.refuse("colours/2", "it is damaged" * 1000)
     assert versions.look() == set()
     assert usable(versions) == ["1"]
     assert versions.refused["colours/2"].startswith("it is damaged")
     assert len(versions.refused["colours/2"]) == 2000
     add(tmp_path, "2", b"repaired")
-    assert versions.look(whole=True) == {"colours/2"}
+    assert versions.look(at_once=True) == {"colours/2"}
     assert usable(versions) == ["2", "1"]
     assert versions.refused == {}
 
