@@ -68,8 +68,7 @@ def export(
     name = name or default_name(data.dataset.name)
     home = root / name
     with _staging_folder(home) as staging:
-        version = next_version(home)
-        _write(
+        version = _write(
             staging,
             run,
             data,
@@ -78,7 +77,6 @@ def export(
             fp16=fp16,
             int8=int8,
             name=name,
-            version=version,
         )
         return staging.rename(home / version)
 
@@ -108,8 +106,8 @@ def _write(
     fp16: bool,
     int8: bool,
     name: str,
-    version: str,
-) -> None:
+) -> str:
+    """Write the files into `folder`, beside the versions before, and return the version."""
     choices = choose_on_validation(run, data, progress)
     example = torch.from_numpy(data.dataset.test.images[:2])
     graphs = make_graphs(
@@ -137,7 +135,7 @@ def _write(
         graphs.get(LAYERCAM_ONNX, graphs[ONNX]),
         example,
         name=name,
-        version=version,
+        version=next_version(home),
         files=files,
         calibration=choices.calibration,
     )
@@ -147,8 +145,10 @@ def _write(
     with writing(home, _ADVICE):
         draft = with_golden_samples(artifact, engines, data.validation)
     measured = measure(run, data, choices, graphs, artifact, engines, progress, quantized)
-    manifest = draft.model_copy(update=measured)
+    # Another export may have taken the version of the draft meanwhile.
+    manifest = draft.model_copy(update=measured | {"version": next_version(home)})
     with writing(home, _ADVICE):
         (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
         (folder / CARD).write_text(card(manifest), encoding="utf-8")
     load_artifact(folder, in_place=False)
+    return manifest.version
