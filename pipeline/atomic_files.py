@@ -55,6 +55,22 @@ def replacing(file: Path, suffix: str = ".part") -> Iterator[Path]:
             part.unlink()
 
 
+@contextmanager
+def new_file(file: Path, advice: str) -> Iterator[Path]:
+    """Give the path of a new file to write, as `replacing`, and make the folder of `file`.
+
+    Several processes may write the same file at once.
+
+    Raises:
+        UnwritableError: it cannot be written; with the `advice`.
+
+    """
+    with writing(file, advice):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file, f".{os.getpid()}.part") as part:
+            yield part
+
+
 def write_text(file: Path, text: str) -> None:
     """Replace `file` by `text`, or leave it as it was.
 

@@ -1,4 +1,4 @@
-"""What an export measured of a model, as its manifest records it."""
+"""Measurements of a model by its export, as its manifest records them."""
 
 from typing import Literal, Self
 

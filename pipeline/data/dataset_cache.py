@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.atomic_files import replacing, writing
+from pipeline.atomic_files import new_file, writing
 from pipeline.data.archive_formats import ARRAYS, Arrays
 from pipeline.errors import DataError
 
@@ -106,8 +106,6 @@ def write_cached(name: str, arrays: Arrays) -> Path:
 
     """
     file = cached_file(name)
-    with writing(file, CHOOSE_CACHE):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file, f".{os.getpid()}.part") as part, part.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
+    with new_file(file, CHOOSE_CACHE) as part, part.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
     return file

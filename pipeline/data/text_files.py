@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.atomic_files import replacing, writing
+from pipeline.atomic_files import new_file
 from pipeline.data.dataset_cache import CHOOSE_CACHE, cache_folder, writable_cache_folder
 from pipeline.data.download import download
 from pipeline.errors import DataError
@@ -64,7 +64,7 @@ def fetch_text(name: str, file: Path | None = None, progress: Progress = silent)
                 "%s is not the text that the lessons use (SHA-256 %s instead of %s): losses differ",
                 file, text_sha256(content), entry.sha256,
             )  # fmt: skip
-        with writing(cached, CHOOSE_CACHE), replacing(cached) as part:
+        with new_file(cached, CHOOSE_CACHE) as part:
             part.write_bytes(content)
     finally:
         # A good text is in the cache from now on, and a bad one must be downloaded again.

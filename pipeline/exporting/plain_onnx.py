@@ -1,7 +1,6 @@
 """Export of a run as one ONNX file for any runtime, without an artefact around it."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from models.calibrator import Calibrator
 from models.serving_graph import ServingGraph
-from pipeline.atomic_files import replacing, writing
+from pipeline.atomic_files import new_file
 from pipeline.errors import GateError
 from pipeline.evaluation.calibration import calibrate
 from pipeline.exporting.parity import EXACT
@@ -54,12 +53,10 @@ def export_onnx(run: Run, file: Path) -> Path:
     calibrator = Calibrator.of(calibrate(logits, torch.from_numpy(validation.labels)))
     graph = PlainGraph(ServingGraph(run.network, config.normalisation, calibrator)).eval()
     images = torch.from_numpy(validation.images[:_COMPARED])
-    with writing(file, "make room, or choose another --to"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file, f".{os.getpid()}.part") as part:
-            save_onnx(trace(graph, images[:2]), OUTPUTS, part)
-            _add_metadata(part, classes=list(config.classes), image=config.image.model_dump())
-            _compare(part, graph, images)
+    with new_file(file, "make room, or choose another --to") as part:
+        save_onnx(trace(graph, images[:2]), OUTPUTS, part)
+        _add_metadata(part, classes=list(config.classes), image=config.image.model_dump())
+        _compare(part, graph, images)
     return file
 
 

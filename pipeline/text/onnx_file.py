@@ -7,7 +7,6 @@ the state behind it, `hidden_out` and `cell_out`. Any other network takes a wind
 """
 
 import json
-import os
 import warnings
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from models.text.network import TextNetwork
 from models.text.recurrent import CharRNN
-from pipeline.atomic_files import replacing, writing
+from pipeline.atomic_files import new_file
 from pipeline.errors import GateError, PipelineError
 from pipeline.exporting.parity import EXACT
 from pipeline.exporting.serialization import OPSET, without_metadata
@@ -68,17 +67,15 @@ def export_text(run: TextRun, file: Path) -> float:
     """
     network = run.network
     window = window_of(network, run.config.recipe.bptt)
-    with writing(file, "make room, or choose another --to"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file, f".{os.getpid()}.part") as part:
-            _save(network, window, part)
-            _add_metadata(part, run, window)
-            error = parity(part, network, seed=run.config.seed)
-            if not error <= EXACT.probability:
-                raise GateError(
-                    f"{file.name}: probabilities differ from torch by {error:.2e} over "
-                    f"{_SEQUENCE} characters, at most {EXACT.probability:.0e} is allowed"
-                )
+    with new_file(file, "make room, or choose another --to") as part:
+        _save(network, window, part)
+        _add_metadata(part, run, window)
+        error = parity(part, network, seed=run.config.seed)
+        if not error <= EXACT.probability:
+            raise GateError(
+                f"{file.name}: probabilities differ from torch by {error:.2e} over "
+                f"{_SEQUENCE} characters, at most {EXACT.probability:.0e} is allowed"
+            )
     return error
 
 

@@ -161,11 +161,11 @@ class Coordinator:
 
     def _first_state(self) -> State:
         try:
-            self._versions.look(at_once=True)
+            self._versions.look()
         except ArtifactError as error:
             state = State(Plan(1), Plan(1), problem=str(error))
         else:
-            usable = self._versions.usable(())
+            usable = self._versions.usable()
             plan = Plan(1, self._fit(self.choices, usable))
             refused = self._reasons()
             problem = None if plan.models else "; ".join(refused.values()) or _unselected(usable)

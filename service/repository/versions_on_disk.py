@@ -54,14 +54,17 @@ class VersionsOnDisk:
         self.allow(changed)
         return changed
 
-    def usable(self, served: Collection[str]) -> OnDisk:
-        """Return the versions that can be served; those of `served` may be changing."""
+    def usable(self, served: Collection[str] | None = None) -> OnDisk:
+        """Return the versions that can be served.
+
+        Those of `served` may be changing, and all of them at the start, when nothing is served.
+        """
         return {
             name: {
                 version: folder
                 for version, folder in versions.items()
                 if (key := f"{name}/{version}") not in self._refused
-                and (key in self._whole or key in served)
+                and (served is None or key in self._whole or key in served)
             }
             for name, versions in self._found.items()
         }

@@ -95,8 +95,7 @@ class ImageCache:
         if needed > free - _SPARE_BYTES:
             raise DataError(
                 f"{self.folder} needs {needed / 1e9:.1f} GB for {images:,} images, and has "
-                f"{free / 1e9:.1f} GB: set XDG_CACHE_HOME to a folder with more, or choose a "
-                "smaller --image-size"
+                f"{free / 1e9:.1f} GB: {MORE_ROOM}"
             )
         with writing(self.folder, MORE_ROOM):
             self.pixels.touch(mode=0o600)

@@ -29,6 +29,15 @@ def usable(versions: VersionsOnDisk, *served: str) -> list[str]:
     return list(versions.usable(served)["colours"])
 
 
+def test_all_versions_can_be_served_at_the_start(tmp_path: Path) -> None:
+    add(tmp_path, "1")
+    add(tmp_path, "2")
+    versions = VersionsOnDisk(tmp_path)
+    versions.look()
+    assert list(versions.usable()["colours"]) == ["2", "1"]
+    assert usable(versions) == []
+
+
 def test_version_can_be_served_when_two_looks_find_it_the_same(
     versions: VersionsOnDisk, tmp_path: Path
 ) -> None:
